@@ -39,7 +39,7 @@ from riyaz.engine.native import formats
 from riyaz.families import describe
 from riyaz.sources import Source, open_source
 
-LOWER = 256 / 544  # the share of the lower halves of its codes in the bytes of an int8 matrix: native/layout.h
+LOWER = 256 / 544  # the share of the lower halves of its codes in the bytes of an int8 matrix: native/kernels/layout.h
 SCRIPT = Path(__file__).with_name("inference_sides.py")
 OURS = "riyaz"
 REASON = 240  # characters of the words of a peer that cannot run

@@ -5,8 +5,8 @@
 
 #include <stdexcept>
 
-#include "simd/dispatch.h"
 #include "engine/encoder.h"
+#include "simd/dispatch.h"
 
 namespace nb = nanobind;
 

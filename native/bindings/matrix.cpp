@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "simd/dispatch.h"
 #include "engine/pack.h"
+#include "simd/dispatch.h"
 
 namespace riyaz {
 
@@ -35,35 +35,36 @@ void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
         refuse("the shape does not fit");
 }
 
-// The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests; `wide` is
+// The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests; `many` is
 // the group of products with many tokens, 0 of those with few
 nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x,
-                                                   int wide) {
+                                                   int many) {
     const Kernels& k = kernels_of(isa);
     const Weights& w = matrix.weights;
     const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
     if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
-    if (wide && (!is_wide(k, w.format) || (wide != GROUP && wide != WIDE_GROUP))) refuse("no such product");
+    if (many && (!has_many_tokens(k, w.format) || (many != GROUP && many != MANY_TOKENS_GROUP)))
+        refuse("no such product");
     const size_t lines = size_t(padded(T, 32)) + 1;
     std::vector<int8_t> codes(lines * cols);
     std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
     std::vector<int32_t> total(lines * cols / TERNARY);
     std::vector<uint16_t> bf16(lines * cols);
-    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), wide};
+    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), many};
     std::vector<float> token_scale(lines);
     if (is_ternary(w.format))
         in.token_codes = codes.data(), in.token_scale = token_scale.data(), in.token_total = total.data();
-    const auto inputs = is_ternary(w.format) ? k.ternary_inputs : wide ? k.wide_inputs : k.inputs;
+    const auto inputs = is_ternary(w.format) ? k.ternary_inputs : many ? k.many_tokens_inputs : k.inputs;
     for (int t = 0; t < T; t++) inputs(x.data() + size_t(t) * C, C, in.from(t));
     nb::capsule owner;
     float* y = fresh<float>(size_t(T) * w.rows, owner);
-    Matrix scratch(Format::fp32, 16, int(wide_scratch(cols) / 64) + 32);
+    Matrix scratch(Format::fp32, 16, int(product_scratch(cols) / 64) + 32);
     if (is_ternary(w.format))
         k.ternary(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr, scratch.bytes.get());
-    else if (wide)
-        k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
+    else if (many)
+        k.many_tokens(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
     else
-        k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr, scratch.bytes.get());
+        k.few_tokens(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr, scratch.bytes.get());
     return nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(T), size_t(w.rows)}, owner);
 }
 
@@ -75,8 +76,8 @@ void bind_matrix(nb::module_& m) {
         "The format that a GGUF type is packed into.");
     m.def("has_minimum", &has_minimum, "Whether a GGUF type that is packed into int4 has a minimum beside the scale.");
     m.def(
-        "product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = 0,
-        "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set; `wide`: those for many tokens, "
+        "product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("many") = 0,
+        "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set; `many`: those for many tokens, "
         "with groups of so many columns, 32 or 64.");
     nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
         .def(

@@ -1,4 +1,4 @@
-// The model in Python: checks what comes from there, then calls the engine. Only bindings*.cpp have Python headers.
+// The model in Python: checks what comes from there, then calls the engine. Only this folder has Python headers.
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -7,16 +7,16 @@
 #include <thread>
 
 #include "bindings/bindings.h"
-#include "simd/dispatch.h"
 #include "engine/memory.h"
 #include "engine/model.h"
+#include "simd/dispatch.h"
 
 namespace riyaz {
 
-void bind_matrix(nb::module_& m);              // bindings_matrix.cpp
-void bind_encoder(nb::module_& m);             // bindings_encoder.cpp
-void bind_training(nb::module_& m);            // bindings_training.cpp
-void bind_training_functions(nb::module_& m);  // bindings_training_functions.cpp
+void bind_matrix(nb::module_& m);              // matrix.cpp
+void bind_encoder(nb::module_& m);             // encoder.cpp
+void bind_training(nb::module_& m);            // training.cpp
+void bind_training_functions(nb::module_& m);  // training_functions.cpp
 
 namespace {
 
@@ -164,7 +164,7 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     for (size_t i = 0; i < tokens.size(); i++)
         if (tokens.data()[i] < 0 || tokens.data()[i] >= V)
             refuse("token " + std::to_string(tokens.data()[i]) + " is not in the vocabulary");
-    std::vector<Run> runs(sequences.size());
+    std::vector<TokenRun> runs(sequences.size());
     size_t at = 0;
     for (size_t i = 0; i < runs.size(); i++) {
         const int n = counts.data()[i];

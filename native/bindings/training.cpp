@@ -82,7 +82,7 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
 
 // x as lines; it has this type and shape
 template <class X>
-Lines lines(const X& x, bool bf16, int rows, int cols) {
+MatrixView lines(const X& x, bool bf16, int rows, int cols) {
     if (is_bf16(x) != bf16) refuse("types differ");
     if (x.ndim() != 2 || int(x.shape(0)) != rows || int(x.shape(1)) != cols) refuse("sizes differ");
     const bool apart = rows > 1 && x.stride(0) < cols;
@@ -142,7 +142,7 @@ void product_of_codes(const FrozenCodes& w, const Array& x, const Array& y, int 
     if (x.ndim() != 2 || x.shape(0) > 1 << 24) refuse("x is no matrix, or has too many rows");
     const bool bf16 = is_bf16(x);
     const int T = int(x.shape(0));
-    const Lines from = lines(x, bf16, T, w.cols), to = lines(y, bf16, T, w.rows);
+    const MatrixView from = lines(x, bf16, T, w.cols), to = lines(y, bf16, T, w.rows);
     nb::gil_scoped_release release;
     code_product(kernels(), w, from, T, to, threads);
 }

@@ -41,7 +41,7 @@ int width(const X& x, size_t dimension) {
 }
 
 // The numbers of a norm's weight, which may have another type than its inputs
-std::vector<float> wide(const Array& weight) {
+std::vector<float> widened(const Array& weight) {
     const bool bf16 = is_bf16(weight);
     std::vector<float> numbers(weight.size());
     for (size_t i = 0; i < numbers.size(); i++)
@@ -62,7 +62,7 @@ std::pair<NormJob, size_t> norm_job(const Array& x, const std::vector<float>& we
 }
 
 void norm(const Array& x, const Array& weight, float eps, const Floats& scale, const Array& out, int threads) {
-    const std::vector<float> numbers = wide(weight);
+    const std::vector<float> numbers = widened(weight);
     auto [job, rows] = norm_job(x, numbers, scale, out);
     job.eps = eps;
     nb::gil_scoped_release release;
@@ -71,7 +71,7 @@ void norm(const Array& x, const Array& weight, float eps, const Floats& scale, c
 
 void norm_gradient(const Array& x, const Array& weight, const Floats& scale, const Array& grad, const Array& grad_x,
                    const std::optional<Array>& grad_weight, int threads) {
-    const std::vector<float> numbers = wide(weight);
+    const std::vector<float> numbers = widened(weight);
     auto [job, rows] = norm_job(x, numbers, scale, grad_x);
     job.grad = like(grad, x);
     std::vector<float> sums(grad_weight ? numbers.size() : 0);

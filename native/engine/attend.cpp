@@ -60,10 +60,10 @@ void Pass::position(int layer, int t, int h) {
     if (h < c.heads) return;
     const int head = h - c.heads;
     float* v = one + c.kv_heads * c.head;
-    if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add(v, bias, c.head);
+    if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add_to(v, bias, c.head);
     const Cache::Slot& slot = slots[t];
-    k.store(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head), slot.page + m.cache.values(layer, head),
-            c.kv);
+    k.store_token(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
+                  slot.page + m.cache.values(layer, head), c.kv);
 }
 
 // The bias of one head of q, k and v, counted through; in a family with one matrix for the three, q has all
@@ -81,7 +81,7 @@ void Pass::turn(int layer, int t, int h, float* one) const {
     const Piece& piece = pieces[piece_of[t]];
     const int D = c.head, kind = c.rotations[layer];
     const bool is_query = h < c.heads;
-    if (const float* bias = bias_of(t, layer, h)) k.add(one, bias, D);
+    if (const float* bias = bias_of(t, layer, h)) k.add_to(one, bias, D);
     const auto& weight = m.at(piece.adapter, layer, is_query ? Q_NORM : K_NORM).vector;
     if (!weight.empty()) {
         float scratch[MAX_HEAD];
@@ -116,17 +116,17 @@ void Pass::attend(int layer) {
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
         job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
         job.kv = c.kv;
-        (piece.wide && k.wide_kind == Wide::tiles && c.kv == Kv::bf16 ? k.attention_wide : k.attention)(job);
+        (piece.many && k.many_tokens_by == ManyTokens::tiles && c.kv == Kv::bf16 ? k.attend_tiles : k.attend)(job);
         for (int i = 0; sliced && i < item.n; i++) {
             Inputs own = heads.from(int(t) + i);
             if (own.fp32) own.fp32 += column;
             if (own.bf16) own.bf16 += column;
             if (own.codes) {
-                const size_t group = column / (piece.wide ? heads.wide_group : GROUP);
+                const size_t group = column / (piece.many ? heads.many_tokens_group : GROUP);
                 own.codes += column, own.scale += group, own.sum += group, own.total += group;
             }
             own.cols = item.G * c.head;
-            prepare(job.out + i * job.out_stride, item.G * c.head, own, piece.wide);
+            prepare(job.out + i * job.out_stride, item.G * c.head, own, piece.many);
         }
     }
 }

@@ -94,7 +94,7 @@ int Cache::fork(int id, int length) {
 
 void Cache::close(int id) {
     assert(changes_.empty());
-    for (const Part& part : find(id).parts) drop(part);
+    for (const PagePart& part : find(id).parts) drop(part);
     sequences_.erase(id);
 }
 
@@ -123,7 +123,7 @@ void Cache::append(int id, int n, std::vector<Slot>& slots) {
         if (parent.head.parent || parent.length < before.shared) throw std::logic_error("a fork before its parent");
         share(parent, before.shared, shared);
     }
-    const std::vector<Part>& parts = before.parent ? shared.parts : sequence.parts;
+    const std::vector<PagePart>& parts = before.parent ? shared.parts : sequence.parts;
 
     Page* last = parts.empty() || before.sealed ? nullptr : parts.back().page;
     if (last) last->used = SLOTS - room(parts.back());
@@ -134,7 +134,7 @@ void Cache::append(int id, int n, std::vector<Slot>& slots) {
     try {
         refuse_above_limit(bytes() + (common ? 0 : bytes_of(left)));
     } catch (...) {
-        for (const Part& part : shared.parts) drop(part);
+        for (const PagePart& part : shared.parts) drop(part);
         throw;
     }
 
@@ -159,14 +159,14 @@ void Cache::rollback() {
         cut(sequence, change.appended);
         sequence.head = change.before;
         if (!change.before.parent) continue;
-        for (const Part& part : sequence.parts) drop(part);
+        for (const PagePart& part : sequence.parts) drop(part);
         sequence.parts.clear(), sequence.length = 0;
     }
 }
 
 void Cache::segments(int id, std::vector<Segment>& segments) const {
     int first = 0;
-    for (const Part& part : find(id).parts) {
+    for (const PagePart& part : find(id).parts) {
         segments.push_back({part.page->data, part.mask, first});
         first += count(part.mask);
     }
@@ -195,7 +195,7 @@ int Cache::keep(Sequence&& sequence) {
 
 // The first `length` tokens of one sequence for an empty one
 void Cache::share(const Sequence& from, int length, Sequence& to) {
-    for (const Part& part : from.parts) {
+    for (const PagePart& part : from.parts) {
         if (to.length == length) break;
         const uint32_t mask = lowest(part.mask, length - to.length);
         to.parts.push_back({part.page, mask});
@@ -205,7 +205,7 @@ void Cache::share(const Sequence& from, int length, Sequence& to) {
 }
 
 // Slots of a sequence's last page that are free for it; those of others that are gone are free again.
-int Cache::room(const Part& last) {
+int Cache::room(const PagePart& last) {
     return SLOTS - (last.page->parts == 1 ? int(std::bit_width(last.mask)) : last.page->used);
 }
 
@@ -231,7 +231,7 @@ void Cache::take(Sequence& sequence, Page* page, int n, std::vector<Slot>& slots
 // Takes back the last n slots of a sequence, which no other has.
 void Cache::cut(Sequence& sequence, int n) {
     for (sequence.length -= n; n > 0; n--) {
-        Part& part = sequence.parts.back();
+        PagePart& part = sequence.parts.back();
         part.page->used--;
         assert(part.page->used == int(std::bit_width(part.mask)) - 1);
         clear(*part.page, part.page->used);
@@ -242,7 +242,7 @@ void Cache::cut(Sequence& sequence, int n) {
     }
 }
 
-void Cache::drop(Part part) {
+void Cache::drop(PagePart part) {
     if (--part.page->parts == 0) free_page(part.page);
 }
 

@@ -88,7 +88,7 @@ class Cache {
     };
 
     // The slots of a page that belong to a sequence
-    struct Part {
+    struct PagePart {
         Page* page;
         uint32_t mask;
     };
@@ -102,7 +102,7 @@ class Cache {
 
     struct Sequence {
         Head head;
-        std::vector<Part> parts;
+        std::vector<PagePart> parts;
         int length = 0;  // tokens of `parts`
         int family = 0;  // the same for all forks of a sequence
     };
@@ -117,11 +117,11 @@ class Cache {
     const Sequence& find(int id) const;
     int keep(Sequence&& sequence);
     static void share(const Sequence& from, int length, Sequence& to);
-    static int room(const Part& last);
+    static int room(const PagePart& last);
     void refuse_above_limit(size_t bytes) const;
     void take(Sequence& sequence, Page* page, int n, std::vector<Slot>& slots);
     void cut(Sequence& sequence, int n);
-    void drop(Part part);
+    void drop(PagePart part);
 
     Page* new_page(int family);
     void free_page(Page* page);

@@ -13,13 +13,13 @@ namespace {
 constexpr int PART = 256;  // tokens that a thread takes through all layers together: their states stay in its cache
 constexpr int BLOCKS = 4;  // of 16 rows of a matrix that all tokens of a part go through together, without tiles
 
-struct Part {  // texts [begin, end)
+struct TextPart {  // texts [begin, end)
     int begin, end, tokens;
 };
 
 // Whole texts in a row, up to `most` tokens in each part
-std::vector<Part> parts_of(const int32_t* lengths, int n, int most) {
-    std::vector<Part> parts;
+std::vector<TextPart> parts_of(const int32_t* lengths, int n, int most) {
+    std::vector<TextPart> parts;
     for (int i = 0; i < n; i++) {
         if (parts.empty() || parts.back().tokens + lengths[i] > most) parts.push_back({i, i, 0});
         parts.back().end++, parts.back().tokens += lengths[i];
@@ -76,7 +76,7 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
     up = b.up.get(size_t(T) * F);
     const Forms forms = {false, !c.fp32, c.fp32};
     hidden = b.hidden.get(T, padded(C, GROUP), forms), inner = b.inner.get(T, padded(F, GROUP), forms);
-    scratch = b.scratch.get(wide_scratch(padded(std::max(C, F), GROUP)));
+    scratch = b.scratch.get(product_scratch(padded(std::max(C, F), GROUP)));
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
     const size_t page = keys(c.heads);
     pages = b.pages.get(page * segments.size());
@@ -88,7 +88,7 @@ void TextPass::run(const int32_t* tokens, const int32_t* lengths, int n, float* 
     embed(tokens, lengths, n);
     for (const EncoderLayer& layer : e.layers) {
         product(layer.qkv.weights, hidden, qkv, size_t(3) * C, false);
-        for (int t = 0; t < T; t++) k.add(qkv + size_t(t) * 3 * C, layer.qkv_bias.data(), 3 * C);
+        for (int t = 0; t < T; t++) k.add_to(qkv + size_t(t) * 3 * C, layer.qkv_bias.data(), 3 * C);
         for (int i = 0, first = 0; i < n; first += lengths[i++]) attend(first, lengths[i]);
         for (int t = 0; t < T; t++) k.inputs(attended + size_t(t) * C, C, hidden.from(t));
         product(layer.o.weights, hidden, x, C, true);
@@ -109,7 +109,7 @@ void TextPass::embed(const int32_t* tokens, const int32_t* lengths, int n) {
         for (int position = 0; position < lengths[i]; position++, t++) {
             float* to = x + size_t(t) * C;
             memcpy(to, e.words.data() + size_t(tokens[t]) * C, sizeof(float) * C);
-            k.add(to, e.positions.data() + size_t(position) * C, C);
+            k.add_to(to, e.positions.data() + size_t(position) * C, C);
             k.layer_norm(to, e.norm.data(), e.norm_bias.data(), c.eps, C, to);
             k.inputs(to, C, hidden.from(t));
         }
@@ -117,9 +117,9 @@ void TextPass::embed(const int32_t* tokens, const int32_t* lengths, int n) {
 
 // The same kernel for any number of tokens, so that a vector does not depend on the texts beside it.
 void TextPass::product(const Weights& w, const Inputs& in, float* y, size_t stride, bool add) {
-    if (e.wide_) return k.wide(w, 0, w.blocks(), in, T, y, stride, add, scratch);
+    if (e.by_tiles_) return k.many_tokens(w, 0, w.blocks(), in, T, y, stride, add, scratch);
     for (int begin = 0; begin < w.blocks(); begin += BLOCKS)
-        k.narrow(w, begin, std::min(begin + BLOCKS, w.blocks()), in, T, y, stride, add, nullptr, scratch);
+        k.few_tokens(w, begin, std::min(begin + BLOCKS, w.blocks()), in, T, y, stride, add, nullptr, scratch);
 }
 
 // Every token of the text, from token `first` on, sees all of them.
@@ -132,8 +132,8 @@ void TextPass::attend(int first, int length) {
         for (int i = 0; i < n; i++) {
             const float* own = q + (size_t(s) * SLOTS + i) * 3 * C + C;
             for (int h = 0; h < c.heads; h++)
-                k.store(own + h * D, own + C + h * D, D, i, (uint8_t*)segments[s].page + keys(h),
-                        (uint8_t*)segments[s].page + values(h), kv);
+                k.store_token(own + h * D, own + C + h * D, D, i, (uint8_t*)segments[s].page + keys(h),
+                              (uint8_t*)segments[s].page + values(h), kv);
         }
     }
     Attention job;
@@ -142,7 +142,7 @@ void TextPass::attend(int first, int length) {
     for (int h = 0; h < c.heads; h++) {
         job.q = q + h * D, job.out = attended + size_t(first) * C + h * D;
         job.keys = keys(h), job.values = values(h);
-        (e.wide_ ? k.attention_wide : k.attention)(job);
+        (e.by_tiles_ ? k.attend_tiles : k.attend)(job);
     }
 }
 
@@ -151,7 +151,7 @@ void TextPass::settle(const std::vector<float>& bias, const std::vector<float>& 
                       const std::vector<float>& norm_bias) {
     for (int t = 0; t < T; t++) {
         float* own = x + size_t(t) * C;
-        k.add(own, bias.data(), C);
+        k.add_to(own, bias.data(), C);
         k.layer_norm(own, weight.data(), norm_bias.data(), c.eps, C, own);
         k.inputs(own, C, hidden.from(t));
     }
@@ -162,7 +162,7 @@ void TextPass::pool(const int32_t* lengths, int n, float* out) {
     for (int i = 0; i < n; i++) {
         float* vector = out + size_t(i) * C;
         std::fill_n(vector, C, 0.0f);
-        for (int t = 0; t < lengths[i]; t++, from += C) k.add(vector, from, C);
+        for (int t = 0; t < lengths[i]; t++, from += C) k.add_to(vector, from, C);
         double squares = 0;
         for (int d = 0; d < C; d++) vector[d] /= float(lengths[i]), squares += double(vector[d]) * vector[d];
         const float length = std::max(float(std::sqrt(squares)), 1e-12f);
@@ -174,7 +174,7 @@ Encoder::Encoder(const EncoderConfig& given, int threads, const Kernels& kernels
     : config(given),
       layers(given.layers),
       k_(kernels),
-      wide_(kernels.wide_kind == Wide::tiles && !given.fp32),
+      by_tiles_(kernels.many_tokens_by == ManyTokens::tiles && !given.fp32),
       pool_(threads) {
     for (int thread = 0; thread < pool_.size(); thread++) buffers_.push_back(std::make_unique<TextBuffers>());
 }
@@ -186,15 +186,15 @@ void Encoder::embed(const int32_t* tokens, const int32_t* lengths, int n, float*
     int total = 0, longest = 0;
     std::vector<int> first(n);  // token of each text
     for (int i = 0; i < n; i++) first[i] = total, total += lengths[i], longest = std::max(longest, lengths[i]);
-    const std::vector<Part> parts = parts_of(lengths, n, std::min(PART, (total + pool_.size() - 1) / pool_.size()));
+    const std::vector<TextPart> parts = parts_of(lengths, n, std::min(PART, (total + pool_.size() - 1) / pool_.size()));
     int widest = 0;
-    for (const Part& part : parts) widest = std::max(widest, part.tokens);
+    for (const TextPart& part : parts) widest = std::max(widest, part.tokens);
     for (auto& own : buffers_)
         TextPass(*this, *own, widest, longest);  // a thread cannot report that there is no memory
     std::atomic<int> next{0};
     const auto work = [&](int thread) {
         for (int p; (p = next.fetch_add(1, std::memory_order_relaxed)) < int(parts.size());) {
-            const Part& part = parts[p];
+            const TextPart& part = parts[p];
             TextPass(*this, *buffers_[thread], part.tokens, longest)
                 .run(tokens + first[part.begin], lengths + part.begin, part.end - part.begin,
                      out + size_t(part.begin) * config.hidden);

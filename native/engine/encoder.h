@@ -43,7 +43,7 @@ class Encoder {
     friend struct TextPass;
 
     const Kernels& k_;
-    const bool wide_;
+    const bool by_tiles_;
     Pool pool_;
     std::mutex busy_;
     std::vector<std::unique_ptr<struct TextBuffers>> buffers_;  // of each thread

@@ -1,4 +1,4 @@
-// The layers of a pass: its phases, and what is done token by token. `products.cpp` has the linears, `attend.cpp` has
+// The layers of a pass: its phases, and what is done token by token. `linears.cpp` has the linears, `attend.cpp` has
 // attention, `head.cpp` what follows the layers.
 #include "engine/pass.h"
 
@@ -11,9 +11,9 @@ constexpr int ON_THEIR_OWN = 2;  // tokens of a pass of which each thread makes 
 
 Inputs InputsMemory::get(int T, int cols, Forms forms) {
     Inputs in;
-    in.cols = cols, in.wide_group = forms.wide_group;
+    in.cols = cols, in.many_tokens_group = forms.many_tokens_group;
     const size_t rows = size_t(padded(T, 32)) + 32,
-                 groups = rows * (cols / GROUP);  // wide products read 32 from any one on
+                 groups = rows * (cols / GROUP);  // many tokens are read 32 from any one on
     if (forms.fp32) in.fp32 = fp32.get(rows * cols);
     if (forms.bf16) in.bf16 = bf16.get(rows * cols);
     if (forms.codes) {
@@ -29,41 +29,43 @@ Inputs InputsMemory::get(int T, int cols, Forms forms) {
 
 Pass::Pass(Model& model, std::vector<Piece> given, int active)
     : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(active) {
-    // wide products first, and each adapter's tokens together
+    // runs of many tokens first, and each adapter's tokens together
     std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& one, const Piece& two) {
-        return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
+        return one.many != two.many ? one.many : one.adapter < two.adapter;
     });
     for (auto& piece : pieces) {
         piece.begin = T, T += piece.n;
-        if (!spans.empty() && spans.back().adapter == piece.adapter && spans.back().wide == piece.wide)
+        if (!spans.empty() && spans.back().adapter == piece.adapter && spans.back().many == piece.many)
             spans.back().n += piece.n;
         else
-            spans.push_back({piece.begin, piece.n, piece.adapter, piece.wide});
+            spans.push_back({piece.begin, piece.n, piece.adapter, piece.many});
     }
     piece_of.resize(T);
     for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     for (const Span& span : spans)
         if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);
-    const bool any_wide = !pieces.empty() && pieces[0].wide;
+    const bool any_many = !pieces.empty() && pieces[0].many;
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
-    const int wide_group = m.has_int8() ? GROUP : WIDE_GROUP;
+    const int many_tokens_group = m.has_int8() ? GROUP : MANY_TOKENS_GROUP;
     const bool tokens = m.has_linear(true), others = m.has_linear(false);
-    sliced = c.head % (any_wide ? wide_group : GROUP) == 0 && !tokens && m.at(-1, 0, ATTENTION_SUB_NORM).vector.empty();
+    sliced = c.head % (any_many ? many_tokens_group : GROUP) == 0 && !tokens &&
+             m.at(-1, 0, ATTENTION_SUB_NORM).vector.empty();
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     copies = T <= ON_THEIR_OWN ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
     attended = qkv + size_t(T) * qkv_width;
-    const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
+    const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.many_tokens_by == ManyTokens::tiles;
     forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16),
-             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles), tokens, wide_group};
+             c.fp32 || low_width || (any_many && reads_bf16 && k.many_tokens_bf16 && !tiles), tokens,
+             many_tokens_group};
     head_forms = forms, head_forms.tokens = false;
     if (!others) forms.codes = false, forms.bf16 = tiles && low_width, forms.fp32 = low_width;
     heads = b.heads.get(sliced ? T : copies * T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);
-    b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F, low_width})));
+    b.scratch.get(size_t(threads) * product_scratch(std::max({C, A, F, low_width})));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
@@ -71,9 +73,9 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
     places.reset(new Place[threads]);
-    grains.reset(new Grains[size_t(c.layers) * PRODUCTS * threads]);
-    lora_downs.reset(new std::atomic<int>[PRODUCTS * c.layers]);
-    for (int l = 0; l < PRODUCTS * c.layers; l++) lora_downs[l] = 0;
+    grains.reset(new Grains[size_t(c.layers) * LINEAR_GROUPS * threads]);
+    lora_downs.reset(new std::atomic<int>[LINEAR_GROUPS * c.layers]);
+    for (int l = 0; l < LINEAR_GROUPS * c.layers; l++) lora_downs[l] = 0;
     plan_attention();
     collect();
 }
@@ -128,10 +130,10 @@ void Pass::work(int thread) {
 }
 
 // The first thread's: nothing writes to them before it comes to the barrier behind their product.
-void Pass::keep_codes(int thread, int layer, const Product& which, const Inputs& in) const {
+void Pass::keep_codes(int thread, int layer, const LinearGroup& which, const Inputs& in) const {
     if (thread || !m.keeps_codes || !in.token_codes) return;
-    m.kept_codes.resize(size_t(c.layers) * PRODUCTS);
-    m.kept_codes[layer * PRODUCTS + which.index].assign(in.token_codes, in.token_codes + size_t(T) * in.cols);
+    m.kept_codes.resize(size_t(c.layers) * LINEAR_GROUPS);
+    m.kept_codes[layer * LINEAR_GROUPS + which.index].assign(in.token_codes, in.token_codes + size_t(T) * in.cols);
 }
 
 void Pass::embed(int thread) {
@@ -153,7 +155,7 @@ void Pass::embed(int thread) {
         const Matrix& places = m.at(piece.adapter, c.layers, POSITIONS).matrix;
         if (places) {
             k.row(places.weights, piece.position + i, row.data());
-            k.add(out, row.data(), c.hidden);
+            k.add_to(out, row.data(), c.hidden);
         }
     }
 }
@@ -165,9 +167,9 @@ void Pass::settle(int t, int layer, bool attention, float* to, float* scratch) c
     const auto& bias = m.at(adapter, layer, attention ? O_BIAS : DOWN_BIAS).vector;
     const auto& post = m.at(adapter, layer, attention ? POST_ATTENTION_NORM : POST_MLP_NORM).vector;
     const float* sums = part + size_t(t) * c.hidden;
-    if (!bias.empty()) k.add(to, bias.data(), c.hidden);
+    if (!bias.empty()) k.add_to(to, bias.data(), c.hidden);
     if (!post.empty()) k.rms_norm(sums, post.data(), c.eps, c.hidden, scratch), sums = scratch;
-    k.add(to, sums, c.hidden);
+    k.add_to(to, sums, c.hidden);
 }
 
 void Pass::normalise(int t, int layer, int slot, const float* from, float* out) const {
@@ -187,7 +189,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
         float* own_x = residual(thread, t);
         settle(t, after_attention ? layer : layer - 1, after_attention, own_x, scratch.data());
         normalise(t, layer, slot, own_x, scratch.data());
-        prepare(scratch.data(), c.hidden, hidden.from(own(thread) + t), pieces[piece_of[t]].wide);
+        prepare(scratch.data(), c.hidden, hidden.from(own(thread) + t), pieces[piece_of[t]].many);
     }
 }
 
@@ -208,7 +210,7 @@ void Pass::whole_heads(int thread, int layer) {
     for (int t = begin; t < end; t++) {
         const float* from = attended + size_t(t) * heads_width;
         from = sub_normed(t, layer, ATTENTION_SUB_NORM, from, heads_width, scratch.data());
-        prepare(from, heads_width, heads.from(own(thread) + t), pieces[piece_of[t]].wide);
+        prepare(from, heads_width, heads.from(own(thread) + t), pieces[piece_of[t]].many);
     }
 }
 
@@ -218,11 +220,11 @@ void Pass::prepare_inner(int thread, int layer) {
     std::vector<float> scratch(c.inner);
     const float* from = m.at(-1, layer, GATE).matrix ? gate : up;
     for (const Span& span : spans) {
-        if (is_fused(span, layer) && span.wide && k.wide_kind == Wide::tiles) continue;
+        if (is_fused(span, layer) && span.many && k.many_tokens_by == ManyTokens::tiles) continue;
         for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++) {
             const float* one = from + size_t(t) * c.inner;
             one = sub_normed(t, layer, MLP_SUB_NORM, one, c.inner, scratch.data());
-            prepare(one, c.inner, inner.from(own(thread) + t), span.wide);
+            prepare(one, c.inner, inner.from(own(thread) + t), span.many);
         }
     }
 }

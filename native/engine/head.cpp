@@ -12,13 +12,13 @@
 namespace riyaz {
 namespace {
 
-constexpr int PIECE = 512;           // most tokens of a run in one piece: a fixed cut, which depends on no other run
-constexpr int PASS = 1024;           // most tokens of a pass
-constexpr int WIDE = 32;             // tokens of a run from which on products are wide, and wanted rows
-constexpr int BLOCKS = 16;           // of the vocabulary at a time
-constexpr int AT_ONCE = 128;         // wanted rows at a time
-constexpr int MANY = 16;             // passes after which a model is taken to be used for long
-constexpr int FEW = 8;               // tokens of a pass whose phases are short
+constexpr int PIECE = 512;       // most tokens of a run in one piece: a fixed cut, which depends on no other run
+constexpr int PASS = 1024;       // most tokens of a pass
+constexpr int MANY_TOKENS = 32;  // tokens of a run, and wanted rows, from which on the kernels of many tokens compute
+constexpr int BLOCKS = 16;       // of the vocabulary at a time
+constexpr int AT_ONCE = 128;     // wanted rows at a time
+constexpr int MANY = 16;         // passes after which a model is taken to be used for long
+constexpr int FEW = 8;           // tokens of a pass whose phases are short
 constexpr int MOST_COLUMNS = 16384;  // of a head that is sketched
 
 }  // namespace
@@ -31,11 +31,11 @@ void Pass::collect() {
             const int i = row.token - piece.first;
             if (i >= 0 && i < tokens) wanted.push_back({&row, piece.begin + piece.vectors + i, piece.adapter, false});
         }
-        if (piece.wide && wanted.size() - before >= WIDE)
-            for (size_t i = before; i < wanted.size(); i++) wanted[i].wide = true;
+        if (piece.many && wanted.size() - before >= MANY_TOKENS)
+            for (size_t i = before; i < wanted.size(); i++) wanted[i].many = true;
     }
     std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& one, const Wanted& two) {
-        return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
+        return one.many != two.many ? one.many : one.adapter < two.adapter;
     });
     const float low_ = -std::numeric_limits<float>::infinity();
     found.assign(wanted.size() * threads, {low_, 0, low_, -1});
@@ -57,7 +57,7 @@ void Pass::head(int thread) {
         memcpy(row.data(), residual(thread, wanted[i].token), sizeof(float) * c.hidden);
         settle(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
         normalise(wanted[i].token, c.layers, FINAL_NORM, row.data(), scratch.data());
-        prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].wide);
+        prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].many);
     }
     tokens_barrier(thread);
     float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
@@ -68,7 +68,7 @@ void Pass::head(int thread) {
             return own ? own.weights : m.at(-1, c.layers, EMBEDDING).matrix.weights;
         };
         const Weights& w = weights(wanted[from]);
-        while (to < wanted.size() && to - from < AT_ONCE && wanted[to].wide == wanted[from].wide &&
+        while (to < wanted.size() && to - from < AT_ONCE && wanted[to].many == wanted[from].many &&
                weights(wanted[to]).data == w.data)
             to++;
         const Inputs in = last.from(first + int(from));
@@ -81,7 +81,7 @@ void Pass::head(int thread) {
         for (int i = begin; i < end; i++) {
             const int block = i * BLOCKS, stop = std::min(block + BLOCKS, w.blocks()), n = int(to - from);
             float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
-            multiply(thread, wanted[from].wide, w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
+            multiply(thread, wanted[from].many, w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
             chunk(thread, block * ROWS, std::min(stop * ROWS, w.rows), logits, int(from), n);
         }
         from = to;
@@ -92,7 +92,7 @@ void Pass::head(int thread) {
 
 // Whether the likeliest tokens, and nothing else, are wanted of few positions
 bool Pass::is_sketched(const Weights& w, size_t from, size_t to) const {
-    const auto is_best = [](const Wanted& one) { return one.row->want == Want::best && !one.wide; };
+    const auto is_best = [](const Wanted& one) { return one.row->want == Want::best && !one.many; };
     return w.format == Format::int8 && w.cols <= MOST_COLUMNS && wanted.size() <= MOST_SKETCHED &&
            std::all_of(wanted.begin() + from, wanted.begin() + to, is_best);
 }
@@ -129,7 +129,7 @@ void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, in
                                            variance, blocks);
             for (int j = 0; j < count; j++) {
                 const int own = block + blocks[j];
-                k.narrow(w, own, own + 1, in.from(i), 1, logits - own * ROWS, ROWS, false, nullptr, nullptr);
+                k.few_tokens(w, own, own + 1, in.from(i), 1, logits - own * ROWS, ROWS, false, nullptr, nullptr);
                 chunk(thread, own * ROWS, std::min((own + 1) * ROWS, w.rows), logits, from + i, 1);
             }
         }
@@ -204,7 +204,7 @@ void Pass::finish() const {
     if (damaged) throw std::runtime_error("the model's scores of the next token are not finite");
 }
 
-void Model::forward(std::vector<Run>& runs) {
+void Model::forward(std::vector<TokenRun>& runs) {
     const std::scoped_lock lock(mutex_);
     if (!buffers_) buffers_ = std::make_unique<Buffers>();
     std::vector<Piece> pieces;
@@ -225,11 +225,11 @@ void Model::forward(std::vector<Run>& runs) {
         pieces.clear(), tokens = 0;
     };
     std::vector<std::pair<int, int>> appends;
-    for (const Run& run : runs) appends.emplace_back(run.sequence, states_.at(run.sequence).vectors + run.n);
+    for (const TokenRun& run : runs) appends.emplace_back(run.sequence, states_.at(run.sequence).vectors + run.n);
     cache.expect(appends);  // before the first pass of many
     try {
         std::map<int, int> ahead;  // tokens of a sequence in this forward
-        for (Run& run : runs) {
+        for (TokenRun& run : runs) {
             const State state = states_.at(run.sequence);
             const int total = state.vectors + run.n;
             for (int from = 0; from < total; from += PIECE) {
@@ -239,7 +239,7 @@ void Model::forward(std::vector<Run>& runs) {
                 piece.vectors = std::clamp(state.vectors - from, 0, piece.n);
                 piece.first = std::max(0, from - state.vectors);
                 piece.position = cache.length(run.sequence) + ahead[run.sequence];
-                piece.wide = kernels().wide_kind != Wide::none && !config.fp32 && piece.n >= WIDE;
+                piece.many = kernels().many_tokens_by != ManyTokens::none && !config.fp32 && piece.n >= MANY_TOKENS;
                 if (tokens + piece.n > PASS) {
                     compute();
                     ahead.clear();
@@ -255,7 +255,7 @@ void Model::forward(std::vector<Run>& runs) {
         throw;
     }
     cache.commit();
-    for (const Run& run : runs) states_.at(run.sequence).vectors = 0;
+    for (const TokenRun& run : runs) states_.at(run.sequence).vectors = 0;
 }
 
 }  // namespace riyaz

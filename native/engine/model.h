@@ -15,8 +15,8 @@
 
 #include "engine/cache.h"
 #include "engine/crowd.h"
-#include "kernels/kernels.h"
 #include "engine/pool.h"
+#include "kernels/kernels.h"
 
 namespace riyaz {
 
@@ -68,7 +68,7 @@ struct Row {
     float* out = nullptr;  // results: [names] or [V]
 };
 
-struct Run {
+struct TokenRun {
     int sequence = 0;
     const int32_t* tokens = nullptr;
     int n = 0;
@@ -115,7 +115,7 @@ class Model {
 
     // Appends each run's tokens to its sequence and fills its rows. Changes nothing and throws CacheFull where keys and
     // values would exceed the limit, std::runtime_error where a wanted logit is not a number.
-    void forward(std::vector<Run>& runs);
+    void forward(std::vector<TokenRun>& runs);
 
     const Config config;
     Cache cache;

@@ -41,7 +41,7 @@ class Array {
 // The forms in which a pass needs inputs
 struct Forms {
     bool codes = false, bf16 = false, fp32 = false, tokens = false;  // tokens: of ternary weights
-    int wide_group = WIDE_GROUP;                                     // of `Inputs`
+    int many_tokens_group = MANY_TOKENS_GROUP;                       // of `Inputs`
 };
 
 // The arrays behind `Inputs`
@@ -65,28 +65,28 @@ struct Buffers {
 
 // Some tokens of a run that are computed together
 struct Piece {
-    Run* run = nullptr;
+    TokenRun* run = nullptr;
     int sequence = 0, adapter = -1;
     int vectors = 0;   // of the soft prompt, before its tokens
     int first = 0;     // its first token in the run
     int n = 0;         // vectors and tokens
     int position = 0;  // of its first in the sequence
     int begin = 0;     // and in the pass
-    bool wide = false;
+    bool many = false;
 };
 
 // Neighbouring tokens of a pass with the same adapter and the same kind of product
 struct Span {
     int begin, n, adapter;
-    bool wide;
+    bool many;
 };
 
 // Linears of a layer whose inputs are the same: their rows, one after the other, are shared out together.
-struct Product {
+struct LinearGroup {
     int index, count, parts[3];
 };
-constexpr Product QKV{0, 3, {Q, K, V}}, OUT{1, 1, {O}}, GATE_UP{2, 2, {GATE, UP}}, BACK{3, 1, {DOWN}};
-constexpr int PRODUCTS = 4;
+constexpr LinearGroup QKV{0, 3, {Q, K, V}}, OUT{1, 1, {O}}, GATE_UP{2, 2, {GATE, UP}}, BACK{3, 1, {DOWN}};
+constexpr int LINEAR_GROUPS = 4;
 
 struct Pass {
     Pass(Model& model, std::vector<Piece> pieces, int threads);
@@ -98,7 +98,7 @@ struct Pass {
         Row* row;
         int token;  // in the pass
         int adapter;
-        bool wide;
+        bool many;
     };
     struct Found {  // what one thread has seen of its logits; of a sketch the largest estimate and its variance
         float largest, sum, best;
@@ -134,7 +134,7 @@ struct Pass {
     void tokens_barrier(int thread) {  // after work on tokens
         if (copies == 1) barrier(thread);
     }
-    void keep_codes(int thread, int layer, const Product& which, const Inputs& in) const;
+    void keep_codes(int thread, int layer, const LinearGroup& which, const Inputs& in) const;
     void embed(int thread);
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* to, float* scratch) const;
@@ -143,27 +143,27 @@ struct Pass {
     void whole_heads(int thread, int layer);
     void prepare_inner(int thread, int layer);
     // from[C] as inputs of products: `to` is where they go
-    void prepare(const float* from, int C, const Inputs& to, bool wide) const {
+    void prepare(const float* from, int C, const Inputs& to, bool many) const {
         if (to.token_codes) k.ternary_inputs(from, C, to);
-        if (to.codes || to.bf16 || to.fp32) (wide ? k.wide_inputs : k.inputs)(from, C, to);
+        if (to.codes || to.bf16 || to.fp32) (many ? k.many_tokens_inputs : k.inputs)(from, C, to);
     }
-    // products.cpp
-    void product(int thread, int layer, const Product& which, const Inputs& in, float* y, size_t stride);
+    // linears.cpp
+    void product(int thread, int layer, const LinearGroup& which, const Inputs& in, float* y, size_t stride);
     void gated(int thread, int layer, const Inputs& in);
     void gated_rows(int thread, int layer, const Inputs& in, const Blocks& blocks);
     void activate(const Span& span, int layer, int row, int n);
     bool is_fused(const Span& span, int layer) const;
     void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
                   size_t stride, const uint8_t* next);
-    void multiply(int thread, bool wide, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
+    void multiply(int thread, bool many, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
                   size_t stride, bool add, const uint8_t* next) const;
-    bool take(int thread, int layer, const Product& which, int total, Blocks& blocks);
-    const uint8_t* following(int thread, int layer, const Product& which) const;
-    const uint8_t* first_weights(int thread, int layer, const Product& which) const;
+    bool take(int thread, int layer, const LinearGroup& which, int total, Blocks& blocks);
+    const uint8_t* following(int thread, int layer, const LinearGroup& which) const;
+    const uint8_t* first_weights(int thread, int layer, const LinearGroup& which) const;
     uint8_t* scratch(int thread) const;
-    void lora_down(int thread, int layer, const Product& which, const Inputs& in);
-    void await_lora_down(int layer, const Product& which) const;
-    void lora_up(int layer, const Product& which, int begin, int end, float* y, size_t stride, int thread);
+    void lora_down(int thread, int layer, const LinearGroup& which, const Inputs& in);
+    void await_lora_down(int layer, const LinearGroup& which) const;
+    void lora_up(int layer, const LinearGroup& which, int begin, int end, float* y, size_t stride, int thread);
     void lora_up_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
                       size_t stride);
     // attend.cpp

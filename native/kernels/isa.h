@@ -1,4 +1,4 @@
-// The kernels of one instruction set, as `table.cpp` lists them. RIYAZ_ISA is its namespace.
+// The kernels of one instruction set, in the namespace RIYAZ_ISA, and what their files share.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -6,9 +6,9 @@
 
 // How products with many tokens are computed: AVX2 alone has no quick product of 8 bits.
 #if defined(__AMX_BF16__)
-#define RIYAZ_WIDE_TILES
+#define RIYAZ_TILES
 #elif !defined(__AVX2__) || defined(__AVXVNNI__) || defined(__AVX512VNNI__)
-#define RIYAZ_WIDE_LANES
+#define RIYAZ_CODES
 #endif
 
 namespace riyaz {
@@ -49,11 +49,12 @@ INLINE void put(float* y, F v, int count, bool add_) {
 #include "kernels/kernels.inc"
 const Kernels& table();
 
-// What `narrow` and `narrow_gated` leave to matmul_many.cpp: return the first block that these still have to compute.
-int narrow_many(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-                void* scratch);
-int narrow_gated_many(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
-                      const Inputs& x, int T, float* y, size_t stride, void* scratch);
+// What `few_tokens` and `few_tokens_gated` leave to few_tokens_unpacked.cpp: return the first block that these still
+// have to compute.
+int few_tokens_unpacked(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                        void* scratch);
+int few_tokens_gated_unpacked(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                              const Inputs& x, int T, float* y, size_t stride, void* scratch);
 // `row` of ternary weights
 void ternary_row(const Weights& w, int row, float* out);
 

@@ -1,4 +1,4 @@
-// The table of kernels that each instruction set provides; `dispatch.cpp` chooses one table when the program starts.
+// The table of kernels that each instruction set provides; simd/dispatch.cpp chooses one when the program starts.
 //
 // Legend: T tokens, C columns (inputs) of a matrix, R rows (outputs), D head size, G query heads of a key/value head.
 #pragma once
@@ -11,17 +11,18 @@
 namespace riyaz {
 
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
-// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of `wide_group` in
-// products with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
+// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of
+// `many_tokens_group` in products with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or
+// `bf16` in tiles.
 struct Inputs {
     int cols = 0;
-    int8_t* codes = nullptr;      // [T][cols], -127 to 127
-    float* scale = nullptr;       // [T][cols / 32]
-    float* sum = nullptr;         // [T][cols / 32]: scale * sum of the group's codes
-    int32_t* total = nullptr;     // [T][cols / 32]: sum of the group's codes; `wide`: what sums of products begin with
-    uint16_t* bf16 = nullptr;     // [T padded to 32][cols]
-    float* fp32 = nullptr;        // [T][cols]
-    int wide_group = WIDE_GROUP;  // 32 or 64
+    int8_t* codes = nullptr;   // [T][cols], -127 to 127
+    float* scale = nullptr;    // [T][cols / 32]
+    float* sum = nullptr;      // [T][cols / 32]: scale * sum of the group's codes
+    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes; of many tokens: what sums begin with
+    uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
+    float* fp32 = nullptr;     // [T][cols]
+    int many_tokens_group = MANY_TOKENS_GROUP;  // 32 or 64
     // What products of ternary weights read: x ≈ scale * code with one scale for all numbers of a token, as in training
     int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
     float* token_scale = nullptr;    // [T]
@@ -68,40 +69,40 @@ constexpr int MOST_SKETCHED = 2;
 
 // How products with many tokens are computed: as those with few; from codes of 8 bits, or in float32 if the weights are
 // bfloat16; in bfloat16 in AMX's tiles, and attention too
-enum class Wide { none, lanes, tiles };
+enum class ManyTokens { none, codes, tiles };
 
-struct PackedAttention;  // training_attention.h
+struct PackedAttention;  // training/attention_jobs.h
 struct RowPiece;
-struct NormJob;  // training_functions.h
+struct NormJob;  // training/functions.h
 struct RotateJob;
 struct AdamJob;
 struct GateJob;
 struct LossJob;
 struct RoundJob;
 struct SumJob;
-struct LowJob;  // training_jobs.h
+struct LowJob;  // training/product_jobs.h
 struct DenseTerm;
 struct StripJob;
 struct CodedTokens;
-struct Lines;
+struct MatrixView;
 
 struct Kernels {
     const char* name;
-    Wide wide_kind;
-    bool wide_bf16;        // whether products with many tokens take weights in bfloat16
-    bool trains_in_pairs;  // whether training multiplies pairs of bfloat16, if that is its type
+    ManyTokens many_tokens_by;
+    bool many_tokens_bf16;  // whether products with many tokens take weights in bfloat16
+    bool trains_in_pairs;   // whether training multiplies pairs of bfloat16, if that is its type
 
 #define KERNEL(RESULT, NAME, ARGUMENTS) RESULT(*NAME) ARGUMENTS;
 #include "kernels/kernels.inc"
 };
 
-static inline bool is_wide(const Kernels& k, Format format) {
-    return k.wide_kind != Wide::none && !is_ternary(format) && format != Format::fp32 &&
-           (format != Format::bf16 || k.wide_bf16);
+static inline bool has_many_tokens(const Kernels& k, Format format) {
+    return k.many_tokens_by != ManyTokens::none && !is_ternary(format) && format != Format::fp32 &&
+           (format != Format::bf16 || k.many_tokens_bf16);
 }
 
-constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time
-constexpr size_t wide_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }
+constexpr int PANELS = 8;  // blocks of rows that a product with many tokens unpacks at a time
+constexpr size_t product_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }
 
 const Kernels& kernels();  // those of this CPU, or of RIYAZ_ISA
 

@@ -15,7 +15,7 @@ constexpr int LAYOUT_VERSION = 1;
 constexpr int ROWS = 16;    // rows of a block
 constexpr int GROUP = 32;   // columns with one scale: of inputs, of weights unless Weights::group says more, of keys
 constexpr int SUPER = 256;  // columns of a Q4_K super-block
-constexpr int WIDE_GROUP = 64;  // columns of inputs with one scale, at most, in products of many tokens by codes
+constexpr int MANY_TOKENS_GROUP = 64;  // columns of inputs with one scale, at most, in products of many tokens by codes
 
 enum class Format : int32_t {
     fp32,     // [col][16 rows] float

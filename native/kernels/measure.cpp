@@ -1,9 +1,9 @@
 // Loops that measure what the hardware can do: the peak of its products in registers, and reading.
 #include <time.h>
 
-#include "simd/simd.h"
 #include "kernels/isa.h"
 #include "kernels/tiles.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

@@ -1,4 +1,4 @@
-// 16 lanes on any CPU, as plain loops that the compiler may vectorise: included by simd.h only.
+// 16 lanes on any CPU, as plain loops that the compiler may vectorise: included by simd/simd.h only.
 #pragma once
 
 namespace riyaz {

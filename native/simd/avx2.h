@@ -1,4 +1,4 @@
-// 16 lanes in two registers of AVX2: included by simd.h only.
+// 16 lanes in two registers of AVX2: included by simd/simd.h only.
 #pragma once
 
 namespace riyaz {

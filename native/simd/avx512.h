@@ -1,4 +1,4 @@
-// 16 lanes in one register of AVX-512: included by simd.h only.
+// 16 lanes in one register of AVX-512: included by simd/simd.h only.
 #pragma once
 
 namespace riyaz {

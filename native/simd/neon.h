@@ -1,4 +1,4 @@
-// 16 lanes in four registers of NEON, with dot products of bytes: included by simd.h only.
+// 16 lanes in four registers of NEON, with dot products of bytes: included by simd/simd.h only.
 #pragma once
 
 namespace riyaz {

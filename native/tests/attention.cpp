@@ -35,7 +35,7 @@ struct Pages {
                 Floats key = random.numbers(head), value = random.numbers(head);
                 if (damaged && tokens == 40) key[head / 2] = NONE;
                 if (damaged && tokens == 41) value[1] = FULL;
-                k.store(key.data(), value.data(), head, slot, page, page + values_at, kv);
+                k.store_token(key.data(), value.data(), head, slot, page, page + values_at, kv);
                 tokens++;
             }
         }
@@ -72,7 +72,7 @@ double store_check(const Sets& k) {
 // Values are at most 1; the weights' errors come from those of the scores, sums of `head` terms of at most `large`.
 double attention_error(const Sets& k, Kv kv, bool tiles) {
     double worst = 0;
-    const auto kernel = tiles ? k.checked.attention_wide : k.checked.attention;
+    const auto kernel = tiles ? k.checked.attend_tiles : k.checked.attend;
     for (const int head : {20, 32, 64, 80, 128, 256}) {
         const Pages pages(k.plain, head, kv), damaged(k.plain, head, kv, true);
         const float large = 1 / std::sqrt(float(head));
@@ -81,7 +81,7 @@ double attention_error(const Sets& k, Kv kv, bool tiles) {
                 const int position = pages.tokens - n;
                 const float sharp = n == 19 ? 30 : 1;  // so that later pages hold much larger scores than earlier ones
                 const Floats q = Random(uint32_t(n)).numbers(size_t(n) * G * head, sharp * large);
-                const Floats wanted = attend(k.plain.attention, pages, q, n, position, window);
+                const Floats wanted = attend(k.plain.attend, pages, q, n, position, window);
                 const double size = 1 + sharp * head * large / 2;
                 const Sizes allowed(q.size(), (tiles ? BF16 : NEAR) * size);
                 const Floats together = attend(kernel, pages, q, n, position, window);
@@ -109,7 +109,7 @@ double attention_error(const Sets& k, Kv kv, bool tiles) {
 double attention_fp32(const Sets& k) { return attention_error(k, Kv::fp32, false); }
 double attention_bf16(const Sets& k) { return attention_error(k, Kv::bf16, false); }
 double attention_int8(const Sets& k) { return attention_error(k, Kv::int8, false); }
-double attention_wide(const Sets& k) { return attention_error(k, Kv::bf16, true); }
+double attention_tiles(const Sets& k) { return attention_error(k, Kv::bf16, true); }
 
 // Codes of 8 bits beside floats, with values and scores of at most about 1
 double attention_rounded(const Sets& k) {
@@ -118,8 +118,8 @@ double attention_rounded(const Sets& k) {
         const Pages coded(k.checked, head, Kv::int8), whole(k.plain, head, Kv::fp32);
         const float large = 1 / std::sqrt(float(head));
         const Floats q = Random(3).numbers(size_t(G) * head, large);
-        const Floats found = attend(k.checked.attention, coded, q, 1, whole.tokens - 1, 0);
-        const Floats wanted = attend(k.plain.attention, whole, q, 1, whole.tokens - 1, 0);
+        const Floats found = attend(k.checked.attend, coded, q, 1, whole.tokens - 1, 0);
+        const Floats wanted = attend(k.plain.attend, whole, q, 1, whole.tokens - 1, 0);
         worst = std::max(worst, errors(found, wanted, Sizes(q.size(), CODED)));
     }
     return worst;
@@ -133,7 +133,7 @@ const std::vector<Check> attentions = {
     {"attention bf16", attention_bf16},
     {"attention int8", attention_int8},
     {"attention rounded", attention_rounded},
-    {"attention_wide", attention_wide, Wide::tiles},
+    {"attention_tiles", attention_tiles, ManyTokens::tiles},
 };
 
 }  // namespace riyaz::checks

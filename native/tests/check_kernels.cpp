@@ -18,7 +18,7 @@ bool compare(const Check& check, const std::vector<std::string>& sets, const Ker
     std::string line;
     for (const std::string& name : sets) {
         const Kernels& k = kernels_of(name);
-        if (check.only != Wide::none && check.only != k.wide_kind) continue;
+        if (check.only != ManyTokens::none && check.only != k.many_tokens_by) continue;
         const double error = check.error({k, kernels_of("scalar"), fused});
         char text[64];
         snprintf(text, sizeof text, "  %s %.3g%s", name.c_str(), error, error <= 1 ? "" : " WRONG");

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.h"
 #include "engine/model.h"
-#include "simd/numbers.h"
 #include "engine/pack.h"
+#include "kernels/kernels.h"
+#include "simd/numbers.h"
 
 namespace riyaz::checks {
 
@@ -37,7 +37,7 @@ struct Sets {
 struct Check {
     const char* name;
     double (*error)(const Sets&);
-    Wide only = Wide::none;  // of sets with such products with many tokens; none: of all
+    ManyTokens only = ManyTokens::none;  // of sets with such products with many tokens; none: of all
 };
 extern const std::vector<Check> products, ternary, functions, attentions, training, training_functions, training_codes,
     training_dense;
@@ -93,7 +93,7 @@ struct Taken {
 // What products of `cols` columns unpack weights into, not numbers before that
 class Scratch {
   public:
-    explicit Scratch(int cols) : bytes(wide_scratch(cols) + 64, 0xff) {}
+    explicit Scratch(int cols) : bytes(product_scratch(cols) + 64, 0xff) {}
     void* at() { return bytes.data() + (64 - uintptr_t(bytes.data()) % 64); }
 
   private:

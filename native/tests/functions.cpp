@@ -113,7 +113,7 @@ double softmax_sums_check(const Sets& k) {
 double add_check(const Sets& k) {
     const auto call = [](const Kernels& kernels, const Floats& x, Floats& out) {
         out = Random(8).numbers(x.size());
-        kernels.add(out.data(), x.data(), int(x.size()));
+        kernels.add_to(out.data(), x.data(), int(x.size()));
     };
     return compared(k, 1, false, call, [](float, float) { return 0.0; });
 }

@@ -37,19 +37,19 @@ struct Case {
 };
 
 // Results of T tokens from `first`, with at most `blocks` blocks of rows in a call
-Floats narrow(const Kernels& k, const Weights& w, const Taken& x, int first, int T, bool add, int blocks = 1 << 20,
-              void* scratch = nullptr) {
+Floats few_tokens(const Kernels& k, const Weights& w, const Taken& x, int first, int T, bool add, int blocks = 1 << 20,
+                  void* scratch = nullptr) {
     Floats y(size_t(T) * w.rows, add ? BEFORE : NONE);
     for (int b = 0; b < w.blocks(); b += blocks)
-        k.narrow(w, b, std::min(b + blocks, w.blocks()), x.inputs.from(first), T, y.data(), w.rows, add, nullptr,
-                 scratch);
+        k.few_tokens(w, b, std::min(b + blocks, w.blocks()), x.inputs.from(first), T, y.data(), w.rows, add, nullptr,
+                     scratch);
     return y;
 }
 
-Floats narrow_gated(const Kernels& k, const Weights& gate, const Weights& up, const Taken& x, int T,
-                    Activation activation, void* scratch = nullptr) {
+Floats few_tokens_gated(const Kernels& k, const Weights& gate, const Weights& up, const Taken& x, int T,
+                        Activation activation, void* scratch = nullptr) {
     Floats y(size_t(T) * gate.rows, NONE);
-    k.narrow_gated(gate, up, 0, gate.blocks(), activation, x.inputs, T, y.data(), gate.rows, nullptr, scratch);
+    k.few_tokens_gated(gate, up, 0, gate.blocks(), activation, x.inputs, T, y.data(), gate.rows, nullptr, scratch);
     return y;
 }
 
@@ -66,28 +66,28 @@ Sizes sizes_of(const Kernels& k, const Case& one, const Taken& x) {
 }
 
 template <Format FORMAT, int COLUMNS = GROUP, bool MINIMUM = true>
-double narrow_check(const Sets& k) {
+double few_tokens_check(const Sets& k) {
     double worst = 0;
     for (const Shape shape : shapes(FORMAT)) {
         Case one(FORMAT, shape, uint32_t(shape.rows), COLUMNS, MINIMUM);
         const Taken x(k.plain, one.x, MANY, one.cols, one.taken());
         Sizes allowed = sizes_of(k.plain, one, x);
         for (double& size : allowed) size = NEAR * (size + BEFORE);
-        const Floats wanted = narrow(k.plain, one.w(), x, 0, MANY, false);
-        const Floats found = narrow(k.checked, one.w(), x, 0, MANY, false);
+        const Floats wanted = few_tokens(k.plain, one.w(), x, 0, MANY, false);
+        const Floats found = few_tokens(k.checked, one.w(), x, 0, MANY, false);
         worst = std::max(worst, errors(found, wanted, allowed));
-        worst = std::max(worst, same(narrow(k.checked, one.w(), x, 0, MANY, false, 1), found));
-        worst = std::max(worst, errors(narrow(k.checked, one.w(), x, 0, MANY, true),
-                                       narrow(k.plain, one.w(), x, 0, MANY, true), allowed));
+        worst = std::max(worst, same(few_tokens(k.checked, one.w(), x, 0, MANY, false, 1), found));
+        worst = std::max(worst, errors(few_tokens(k.checked, one.w(), x, 0, MANY, true),
+                                       few_tokens(k.plain, one.w(), x, 0, MANY, true), allowed));
         if (of_integers(FORMAT) && &k.checked != &k.plain)
-            worst = std::max(worst, same(narrow(k.fused, one.w(), x, 0, MANY, false), found));
+            worst = std::max(worst, same(few_tokens(k.fused, one.w(), x, 0, MANY, false), found));
         for (int T = 1; T < MANY; T++) {  // a token's result does not depend on others
             const Floats last(found.end() - T * one.rows(), found.end());
-            worst = std::max(worst, same(narrow(k.checked, one.w(), x, MANY - T, T, false), last));
+            worst = std::max(worst, same(few_tokens(k.checked, one.w(), x, MANY - T, T, false), last));
         }
         one.x[3 * one.cols + one.cols / 2] = NONE;
         const Taken damaged(k.checked, one.x, MANY, one.cols, one.taken());
-        const Floats none = narrow(k.checked, one.w(), damaged, 0, MANY, false);
+        const Floats none = few_tokens(k.checked, one.w(), damaged, 0, MANY, false);
         for (size_t i = 0; i < none.size(); i++) {
             const bool of_it = i / one.rows() == 3;
             worst = std::max(worst, must(of_it ? std::isnan(none[i]) : none[i] == found[i]));
@@ -110,7 +110,8 @@ double whole_check(const Sets& k) {
         if (FORMAT == Format::int4k && i % cols >= GROUP) x[i] = 0;  // scales reach 63
     }
     const Taken taken(k.checked, x, MANY, cols, cols);
-    const Floats weights = rows_of(k.plain, matrix), found = narrow(k.checked, matrix.weights, taken, 0, MANY, false);
+    const Floats weights = rows_of(k.plain, matrix),
+                 found = few_tokens(k.checked, matrix.weights, taken, 0, MANY, false);
     bool exact = true;
     for (int t = 0; t < MANY; t++)
         for (int r = 0; r < rows; r++) {
@@ -132,8 +133,8 @@ double gated_check(const Sets& k) {
         for (size_t i = 0; i < left.size(); i++) allowed[i] = 2 * NEAR * (left[i] * right[i] + left[i] + right[i]);
         for (const Activation activation : {Activation::silu, Activation::gelu_tanh})
             for (int T = 1; T <= MANY; T++) {
-                const Floats found = narrow_gated(k.checked, gate.w(), up.w(), x, T, activation);
-                const Floats wanted = narrow_gated(k.plain, gate.w(), up.w(), x, T, activation);
+                const Floats found = few_tokens_gated(k.checked, gate.w(), up.w(), x, T, activation);
+                const Floats wanted = few_tokens_gated(k.plain, gate.w(), up.w(), x, T, activation);
                 worst = std::max(worst, errors(found, wanted, allowed));
             }
     }
@@ -151,22 +152,23 @@ double unpacked_check(const Sets& k) {
         Sizes allowed = sizes_of(k.plain, one, x);
         for (double& size : allowed) size *= NEAR;
         Scratch scratch(one.taken());
-        const Floats unpacked = narrow(k.checked, one.w(), x, 0, one.T, false, 4, scratch.at());
-        worst = std::max(worst, errors(unpacked, narrow(k.plain, one.w(), x, 0, one.T, false), allowed));
+        const Floats unpacked = few_tokens(k.checked, one.w(), x, 0, one.T, false, 4, scratch.at());
+        worst = std::max(worst, errors(unpacked, few_tokens(k.plain, one.w(), x, 0, one.T, false), allowed));
 
         one.x[3 * one.cols + one.cols / 2] = NONE;
         const Taken damaged(k.plain, one.x, one.T, one.cols, one.taken());
         for (const int T : {96, 97, 101})
             for (const bool add : {false, true})
                 for (const int blocks : {2, 3, 4})
-                    worst = std::max(worst, same(narrow(k.checked, one.w(), damaged, 0, T, add, blocks, scratch.at()),
-                                                 narrow(k.checked, one.w(), damaged, 0, T, add)));
+                    worst =
+                        std::max(worst, same(few_tokens(k.checked, one.w(), damaged, 0, T, add, blocks, scratch.at()),
+                                             few_tokens(k.checked, one.w(), damaged, 0, T, add)));
         for (const Activation activation : {Activation::silu, Activation::relu2})
             for (const Case* up : {&other, &bytes}) {
                 if (up->taken() != one.taken()) continue;
-                worst = std::max(worst,
-                                 same(narrow_gated(k.checked, one.w(), up->w(), damaged, 97, activation, scratch.at()),
-                                      narrow_gated(k.checked, one.w(), up->w(), damaged, 97, activation)));
+                worst = std::max(
+                    worst, same(few_tokens_gated(k.checked, one.w(), up->w(), damaged, 97, activation, scratch.at()),
+                                few_tokens_gated(k.checked, one.w(), up->w(), damaged, 97, activation)));
             }
     }
     return worst;
@@ -248,7 +250,7 @@ double contenders_check(const Sets& k) {
 // Products in tiles, from the same weights and inputs in bfloat16, which holds weights of bf16 and codes of int8row
 // exactly; with and without columns that only pad
 template <Format FORMAT>
-double wide_check(const Sets& k) {
+double tiles_check(const Sets& k) {
     double worst = 0;
     const int T = 40, rows = 50;
     const double near = FORMAT == Format::bf16 || FORMAT == Format::int8row ? 2 * NEAR : BF16;
@@ -275,14 +277,14 @@ double wide_check(const Sets& k) {
         Scratch scratch(cols);
         for (const bool add : {false, true}) {
             std::fill(found.begin(), found.end(), add ? BEFORE : NONE);
-            k.checked.wide(one.weights, 0, 4, x.inputs, T, found.data(), rows, add, scratch.at());
+            k.checked.many_tokens(one.weights, 0, 4, x.inputs, T, found.data(), rows, add, scratch.at());
             const double before = add ? BEFORE : 0;
             for (size_t i = 0; i < found.size(); i++)
                 worst = std::max(worst, error(found[i], wanted[0][i] + before, near * (sizes[0][i] + before)));
         }
         Inputs to;
         to.cols = rows, to.bf16 = gated.data();
-        k.checked.wide_gated(one.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
+        k.checked.many_tokens_gated(one.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
         for (size_t i = 0; i < found.size(); i++) {
             const double right = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))) * wanted[1][i];
             const double allowed = BF16 * std::fabs(right) + 2.1 * near * sizes[0][i] * sizes[1][i];
@@ -292,7 +294,7 @@ double wide_check(const Sets& k) {
     return worst;
 }
 
-// The inputs, and the products, of `wide` kernels in vector registers
+// The inputs, and the products, of kernels for many tokens by codes
 struct Many {
     Many(const Kernels& k, const Floats& x, int T, int cols, int group, const Matrix& one, const Matrix& other)
         : codes(size_t(T) * cols),
@@ -303,14 +305,14 @@ struct Many {
           gated(plain.size()) {
         Inputs in;
         in.cols = cols, in.codes = codes.data(), in.scale = scale.data(), in.total = total.data();
-        in.fp32 = fp32.data(), in.wide_group = group;
-        for (int t = 0; t < T; t++) k.wide_inputs(x.data() + size_t(t) * cols, cols, in.from(t));
+        in.fp32 = fp32.data(), in.many_tokens_group = group;
+        for (int t = 0; t < T; t++) k.many_tokens_inputs(x.data() + size_t(t) * cols, cols, in.from(t));
         Scratch scratch(cols);
         const int rows = one.weights.rows, blocks = one.weights.blocks();
-        k.wide(one.weights, 0, blocks, in, T, plain.data(), rows, false, scratch.at());
+        k.many_tokens(one.weights, 0, blocks, in, T, plain.data(), rows, false, scratch.at());
         Inputs to;
         to.cols = rows, to.fp32 = gated.data();
-        k.wide_gated(one.weights, other.weights, 0, blocks, Activation::silu, in, T, to, scratch.at());
+        k.many_tokens_gated(one.weights, other.weights, 0, blocks, Activation::silu, in, T, to, scratch.at());
     }
 
     std::vector<int8_t> codes;
@@ -319,9 +321,9 @@ struct Many {
 };
 
 // Products with many tokens in vector registers, beside those of plain loops
-template <Format FORMAT, int GROUP_OF_INPUTS = WIDE_GROUP>
-double lanes_check(const Sets& k) {
-    if (!is_wide(k.checked, FORMAT)) return 0;
+template <Format FORMAT, int GROUP_OF_INPUTS = MANY_TOKENS_GROUP>
+double codes_check(const Sets& k) {
+    if (!has_many_tokens(k.checked, FORMAT)) return 0;
     const int T = 40, cols = FORMAT == Format::int4k ? 256 : 224, rows = 50;
     const Matrix one = random_matrix(FORMAT, rows, cols, 14), other = random_matrix(FORMAT, rows, cols, 15);
     const Floats x = Random(16).numbers(size_t(T) * cols);
@@ -347,18 +349,18 @@ double lanes_check(const Sets& k) {
 const std::vector<Check> products = {
     {"inputs", inputs_check},
     {"row", row_check},
-    {"narrow fp32", narrow_check<Format::fp32>},
-    {"narrow bf16", narrow_check<Format::bf16>},
-    {"narrow int8", narrow_check<Format::int8>},
-    {"narrow int4", narrow_check<Format::int4>},
-    {"narrow int4 of 64", narrow_check<Format::int4, 64>},
-    {"narrow int4 of 128", narrow_check<Format::int4, 128, false>},
-    {"narrow int4k", narrow_check<Format::int4k>},
-    {"narrow int8row", narrow_check<Format::int8row>},
+    {"few tokens fp32", few_tokens_check<Format::fp32>},
+    {"few tokens bf16", few_tokens_check<Format::bf16>},
+    {"few tokens int8", few_tokens_check<Format::int8>},
+    {"few tokens int4", few_tokens_check<Format::int4>},
+    {"few tokens int4 of 64", few_tokens_check<Format::int4, 64>},
+    {"few tokens int4 of 128", few_tokens_check<Format::int4, 128, false>},
+    {"few tokens int4k", few_tokens_check<Format::int4k>},
+    {"few tokens int8row", few_tokens_check<Format::int8row>},
     {"whole numbers int8", whole_check<Format::int8>},
     {"whole numbers int4", whole_check<Format::int4>},
     {"whole numbers int4k", whole_check<Format::int4k>},
-    {"narrow_gated", gated_check},
+    {"few tokens gated", gated_check},
     {"unpacked int8", unpacked_check<Format::int8>},
     {"unpacked int4", unpacked_check<Format::int4>},
     {"unpacked int4 of 64", unpacked_check<Format::int4, 64>},
@@ -366,18 +368,18 @@ const std::vector<Check> products = {
     {"unpacked int4k", unpacked_check<Format::int4k>},
     {"sketch", sketch_check},
     {"contenders", contenders_check},
-    {"tiles bf16", wide_check<Format::bf16>, Wide::tiles},
-    {"tiles int8", wide_check<Format::int8>, Wide::tiles},
-    {"tiles int4", wide_check<Format::int4>, Wide::tiles},
-    {"tiles int4k", wide_check<Format::int4k>, Wide::tiles},
-    {"tiles int8row", wide_check<Format::int8row>, Wide::tiles},
-    {"wide int8", lanes_check<Format::int8>, Wide::lanes},
-    {"wide int8 in groups of 32", lanes_check<Format::int8, GROUP>, Wide::lanes},
-    {"wide int4", lanes_check<Format::int4>, Wide::lanes},
-    {"wide int4 in groups of 32", lanes_check<Format::int4, GROUP>, Wide::lanes},
-    {"wide int4k", lanes_check<Format::int4k>, Wide::lanes},
-    {"wide int8row", lanes_check<Format::int8row>, Wide::lanes},
-    {"wide bf16", lanes_check<Format::bf16>, Wide::lanes},
+    {"tiles bf16", tiles_check<Format::bf16>, ManyTokens::tiles},
+    {"tiles int8", tiles_check<Format::int8>, ManyTokens::tiles},
+    {"tiles int4", tiles_check<Format::int4>, ManyTokens::tiles},
+    {"tiles int4k", tiles_check<Format::int4k>, ManyTokens::tiles},
+    {"tiles int8row", tiles_check<Format::int8row>, ManyTokens::tiles},
+    {"codes int8", codes_check<Format::int8>, ManyTokens::codes},
+    {"codes int8 in groups of 32", codes_check<Format::int8, GROUP>, ManyTokens::codes},
+    {"codes int4", codes_check<Format::int4>, ManyTokens::codes},
+    {"codes int4 in groups of 32", codes_check<Format::int4, GROUP>, ManyTokens::codes},
+    {"codes int4k", codes_check<Format::int4k>, ManyTokens::codes},
+    {"codes int8row", codes_check<Format::int8row>, ManyTokens::codes},
+    {"codes bf16", codes_check<Format::bf16>, ManyTokens::codes},
 };
 
 }  // namespace riyaz::checks

@@ -36,7 +36,7 @@ std::vector<RowPiece> whole_rows(const Shape& shape) {
     return rows;
 }
 
-// Random tokens of such rows; attention over them in double, and its gradients. Legend: native/training_attention.h
+// Random tokens of such rows; attention over them in double, and its gradients. Legend: training/attention_jobs.h
 struct Packed {
     const Shape& shape;
     bool bf16;
@@ -106,10 +106,10 @@ struct Packed {
 };
 
 // Pieces whose gradients of keys and values are summed in one place
-using Part = std::vector<RowPiece>;
+using Pieces = std::vector<RowPiece>;
 
-std::vector<Part> parts_of(const Packed& packed) {
-    std::vector<Part> parts(1);
+std::vector<Pieces> parts_of(const Packed& packed) {
+    std::vector<Pieces> parts(1);
     for (const RowPiece& row : packed.rows)
         for (int first = 0; first < row.last; first += packed.shape.cut) {
             const int last = std::min(first + packed.shape.cut, row.last);
@@ -124,7 +124,7 @@ struct Gradients {
     int base = -1, tokens = 0, behind, width;  // `tokens` from `base` on, behind the prefix's
     Floats keys, values;
 
-    Gradients(const Packed& packed, const Part& part)
+    Gradients(const Packed& packed, const Pieces& part)
         : behind(padded_keys(packed.shape.prefix)), width(padded_width(packed.shape.head)) {
         for (const RowPiece& piece : part) {
             if (packed.shape.is_prefix(piece)) continue;
@@ -151,7 +151,7 @@ struct Attended {
           grad_q(out),
           grad_k(packed.bf16, packed.k.size()),
           grad_v(grad_k) {
-        const std::vector<Part> parts = parts_of(packed);
+        const std::vector<Pieces> parts = parts_of(packed);
         PackedAttention job;
         job.bf16 = packed.bf16, job.H = int(packed.H), job.K = int(packed.K), job.D = int(packed.D);
         job.prefix = packed.shape.prefix, job.window = packed.shape.window;
@@ -162,7 +162,7 @@ struct Attended {
         back.grad_q = grad_q.data(), back.grad_k = grad_k.data(), back.grad_v = grad_v.data();
         for (int head = 0; head < job.K; head++) {
             std::vector<Gradients> gradients;
-            for (const Part& part : parts) {
+            for (const Pieces& part : parts) {
                 size_t panels = 0;
                 for (const RowPiece& piece : part)
                     panels = std::max(panels, panels_of(piece.before) + panels_of(piece.last));

@@ -58,7 +58,7 @@ double code_product_check(const Sets& k, bool bf16) {
         const FrozenCodes w = random_codes(rows, cols, uint32_t(cols), worst);
         Tensor x = random_tensor(bf16, 3, size_t(T) * cols), found(bf16, size_t(T) * rows), again = found;
         for (int i = 0; i < T * cols; i++) x.put(i, x[i] * std::exp(4 * std::sin(float(i / cols))));
-        const Lines from{x.data(), size_t(cols), bf16};
+        const MatrixView from{x.data(), size_t(cols), bf16};
         code_product(k.checked, w, from, T, {found.data(), size_t(rows), bf16}, 1);
         for (int t = 0; t < T; t++)
             for (int r = 0; r < rows; r++) {
@@ -68,7 +68,7 @@ double code_product_check(const Sets& k, bool bf16) {
                 const double allowed = 1.01 * (allowed_of(w, r, x, size_t(t) * cols) + rounding);
                 worst = std::max(worst, error(found[size_t(t) * rows + r], sum, allowed));
             }
-        const Lines to{again.data(), size_t(rows), bf16};
+        const MatrixView to{again.data(), size_t(rows), bf16};
         code_product(k.checked, w, from, T, to, 2);
         worst = std::max(worst, must(again.is_same(found, 0, size_t(T) * rows + GUARDS)));
         x.put(size_t(T) / 2 * cols, NONE);  // a token's result does not depend on others
@@ -132,7 +132,7 @@ struct Loras {
     Floats codes(const FrozenCodes& w, const Tensor& from) const {
         Floats numbers(size_t(T) * w.cols), found(size_t(T) * w.rows);
         for (size_t j = 0; j < numbers.size(); j++) numbers[j] = from[j];
-        const Lines x{numbers.data(), size_t(w.cols), false}, to{found.data(), size_t(w.rows), false};
+        const MatrixView x{numbers.data(), size_t(w.cols), false}, to{found.data(), size_t(w.rows), false};
         code_product(k.checked, w, x, T, to, 1);
         return found;
     }

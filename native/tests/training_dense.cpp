@@ -36,10 +36,10 @@ struct Dense {
     // `of` is y or grad; tokens from `first` on
     DenseJob job(Tensor& of, int first, int n) {
         DenseJob job = {};
-        job.T = n, job.in = in, job.x = Lines{x.data(), size_t(in), true}.from(size_t(first), 0);
+        job.T = n, job.in = in, job.x = MatrixView{x.data(), size_t(in), true}.from(size_t(first), 0);
         int column = 0;
         for (size_t i = 0; i < outs.size(); i++) {
-            const Lines lines = Lines{of.data(), size_t(width), true}.from(size_t(first), size_t(column));
+            const MatrixView lines = MatrixView{of.data(), size_t(width), true}.from(size_t(first), size_t(column));
             const auto* bias = i % 2 ? nullptr : (const uint16_t*)biases[i].data();
             job.layers.push_back({{weights[i].data(), size_t(in), true}, outs[i], bias, lines, totals[i].data()});
             column += outs[i];

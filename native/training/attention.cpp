@@ -37,13 +37,13 @@ Workshop& workshop() {
 
 // Pieces [begin, end): the work of one task for each head. `tokens` of keys have gradients there, from `base` on behind
 // the prefix's.
-struct Part {
+struct RowPart {
     int begin, end, base, tokens;
 };
 
 struct Plan {
     std::vector<RowPiece> pieces;
-    std::vector<Part> parts;
+    std::vector<RowPart> parts;
     std::vector<RowPiece> shared;  // rows that several pieces see: the prefix, and those that are cut
     size_t panels = 0;             // most that a part needs at a time
 };
@@ -66,7 +66,7 @@ double scores_of(const PackedAttention& job, const RowPiece& row, int first, int
 void end_part(const PackedAttention& job, Plan& plan) {
     const int begin = plan.parts.empty() ? 0 : plan.parts.back().end, end = int(plan.pieces.size());
     if (begin == end) return;
-    Part part{begin, end, -1, 0};
+    RowPart part{begin, end, -1, 0};
     for (int i = begin; i < end; i++) {
         const RowPiece& piece = plan.pieces[i];
         if (job.prefix && !piece.before) continue;
@@ -126,7 +126,7 @@ void Gradients::sum(int begin, int end, int head) const {
         for (int token = begin; token < end; token++) {
             from.clear();
             for (size_t p = 0; p < plan.parts.size(); p++) {
-                const Part& part = plan.parts[p];
+                const RowPart& part = plan.parts[p];
                 const int own = token - part.base;
                 if (token < job.prefix)
                     from.push_back(of(p, head, kind) + size_t(token) * width);
@@ -140,7 +140,7 @@ void Gradients::sum(int begin, int end, int head) const {
 
 Gradients gradients_of(const PackedAttention& job, const Plan& plan) {
     Gradients sums{job, plan, {}, 0, nullptr};
-    for (const Part& part : plan.parts) {
+    for (const RowPart& part : plan.parts) {
         sums.offsets.push_back(sums.tokens);
         sums.tokens += padded_keys(job.prefix) + part.tokens + TOGETHER;
     }
@@ -159,7 +159,7 @@ void attention_forward(PackedAttention job, const std::vector<int>& rows, int th
     const std::lock_guard<std::mutex> lock(workshop().busy);
     float* memory = workshop().floats(each * threads);
     share(parts * job.K, threads, [&](int task, int thread) {
-        const Part& part = plan.parts[task / job.K];
+        const RowPart& part = plan.parts[task / job.K];
         kernels().training_forward(job, &plan.pieces[part.begin], part.end - part.begin, task % job.K,
                                    memory + each * thread);
     });
@@ -176,7 +176,7 @@ void attention_backward(PackedAttention job, const std::vector<int>& rows, int t
     sums.data = memory + each * threads;
     share(parts * job.K, threads, [&](int task, int thread) {
         const int p = task / job.K, head = task % job.K;
-        const Part& part = plan.parts[p];
+        const RowPart& part = plan.parts[p];
         kernels().training_backward(job, &plan.pieces[part.begin], part.end - part.begin, head, memory + each * thread,
                                     sums.of(p, head, 0), sums.of(p, head, 1));
     });

@@ -55,12 +55,12 @@ std::vector<Bench> benches(int threads, int groups, int lanes) {
 
 // y (T, rows) = the sum of products of codes, plus low (T, lanes) times the words of `up`. A part is one strip of rows
 // of some tokens.
-struct Product {
+struct CodeProduct {
     const Kernels& k;
     std::vector<std::pair<const FrozenCodes*, const CodedTokens*>> factors;
-    Lines y;
+    MatrixView y;
     int T, rows;
-    Lines low = {};
+    MatrixView low = {};
     int lanes = 0;
 
     int strips() const { return parts_of(rows, STRIP); }
@@ -150,7 +150,8 @@ bool FrozenCodes::fill(int first, int count, const float* weights, int threads) 
     return true;
 }
 
-void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads) {
+void code_product(const Kernels& k, const FrozenCodes& w, const MatrixView& x, int T, const MatrixView& y,
+                  int threads) {
     threads = std::max(1, threads);
     const Encoded encoded(T, w.groups);
     share(parts_of(T, ENCODED), threads, [&](int part, int) {
@@ -158,7 +159,7 @@ void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T,
         k.encode_tokens(x.from(size_t(begin), 0), end - begin, w.cols, encoded.tokens.from(begin, 0));
     });
     std::vector<Bench> bench = benches(threads, w.groups, 0);
-    const Product product{k, {{&w, &encoded.tokens}}, y, T, w.rows};
+    const CodeProduct product{k, {{&w, &encoded.tokens}}, y, T, w.rows};
     share(product.parts(), threads, [&](int part, int thread) { product.run(part, bench[thread], [](int, int) {}); });
 }
 
@@ -179,19 +180,19 @@ void lora_forward(const Kernels& k, const LoraJob& job, int threads) {
     const auto rooms = space<float>(room * threads);
     share(parts_of(job.T, ENCODED), threads, [&](int part, int thread) {
         const int begin = part * ENCODED, end = std::min(job.T, begin + ENCODED);
-        const Lines x = job.x.from(size_t(begin), 0);
+        const MatrixView x = job.x.from(size_t(begin), 0);
         k.encode_tokens(x, end - begin, job.in, encoded.tokens.from(begin, 0));
-        const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), 0);
+        const MatrixView low = MatrixView{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), 0);
         k.lora_low({x, end - begin, job.in, lanes, words.get(), scales.data(), (void*)low.data, low.row,
                     rooms.get() + room * thread});
     });
 
-    std::vector<Product> products;
+    std::vector<CodeProduct> products;
     std::vector<int> ends;  // of the parts of each
     int parts = 0, lane = 0;
     for (const LoraLayer& layer : job.layers) {
         const int own = padded_rank(layer.rank);
-        const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(0, size_t(lane));
+        const MatrixView low = MatrixView{job.low, size_t(lanes), job.x.bf16}.from(0, size_t(lane));
         products.push_back({k, {{layer.weights, &encoded.tokens}}, layer.y, job.T, layer.out, low, own});
         lane += own, parts += products.back().parts(), ends.push_back(parts);
     }
@@ -233,16 +234,16 @@ struct Backward {
             first_lane.push_back(lane), lane += padded_rank(layer.rank);
         }
     }
-    Lines gradient_of_low() const { return {grad_low.get(), size_t(lanes), job.x.bf16}; }
+    MatrixView gradient_of_low() const { return {grad_low.get(), size_t(lanes), job.x.bf16}; }
 
     // The gradient of `low`, and all words, of some tokens of one layer
     void prepare(size_t i, int begin, int end, float* room) const {
         const LoraLayer& layer = job.layers[i];
         const int own = padded_rank(layer.rank), lane = first_lane[i];
-        const Lines y = layer.y.from(size_t(begin), 0);
+        const MatrixView y = layer.y.from(size_t(begin), 0);
         if (job.grad_x) k.encode_tokens(y, end - begin, layer.out, encoded[i]->tokens.from(begin, 0));
-        const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), size_t(lane));
-        const Lines grad = gradient_of_low().from(size_t(begin), size_t(lane));
+        const MatrixView low = MatrixView{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), size_t(lane));
+        const MatrixView grad = gradient_of_low().from(size_t(begin), size_t(lane));
         k.lora_low(
             {y, end - begin, layer.out, own, words_b[i].get(), scales[i].data(), (void*)grad.data, grad.row, room});
         const size_t at = size_t(begin / S) * lanes + lane;
@@ -264,8 +265,8 @@ struct Backward {
                         bench.gradients.get());
         for (size_t i = 0; i < job.layers.size(); i++)
             for (int r = 0; r < job.layers[i].rank; r++)
-                k.add(job.layers[i].grad_a + size_t(r) * job.in + begin,
-                      bench.gradients.get() + size_t(first_lane[i] + r) * LORA_COLUMNS, width);
+                k.add_to(job.layers[i].grad_a + size_t(r) * job.in + begin,
+                         bench.gradients.get() + size_t(first_lane[i] + r) * LORA_COLUMNS, width);
     }
     // The same for rows of the gradient of one B
     void add_gradient_b(size_t i, int begin, const Bench& bench) const {
@@ -295,7 +296,7 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
         all.prepare(size_t(part / pieces), begin, std::min(job.T, begin + ENCODED), rooms.get() + room * thread);
     });
 
-    Product product{k, {}, {job.grad_x, size_t(job.in), job.x.bf16}, job.T, job.in};
+    CodeProduct product{k, {}, {job.grad_x, size_t(job.in), job.x.bf16}, job.T, job.in};
     product.low = all.gradient_of_low(), product.lanes = all.lanes;
     for (int i = 0; job.grad_x && i < layers; i++)
         product.factors.push_back({job.layers[i].weights, &all.encoded[i]->tokens});

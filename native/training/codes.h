@@ -31,15 +31,15 @@ class FrozenCodes {
 
 // y (T, rows) = x (T, cols) Wᵀ, both of float or bfloat16; sums are in float32. Inputs become codes of 8 bits too. A
 // token's result depends on its inputs alone, not on other tokens or the number of threads.
-void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads);
+void code_product(const Kernels& k, const FrozenCodes& w, const MatrixView& x, int T, const MatrixView& y, int threads);
 
 // A linear of codes with a LoRA: y = x Wᵀ + scale * (x Aᵀ) Bᵀ
 struct LoraLayer {
     const FrozenCodes* weights;  // W (out, in), or for backward Wᵀ
     int out, rank;
     float scale;
-    Lines a, b;              // (rank, in), (out, rank)
-    Lines y;                 // (T, out): the result, or for backward its gradient
+    MatrixView a, b;         // (rank, in), (out, rank)
+    MatrixView y;            // (T, out): the result, or for backward its gradient
     float *grad_a, *grad_b;  // the shapes of A and B: backward adds to them
 };
 
@@ -47,7 +47,7 @@ struct LoraLayer {
 // `padded_rank`; forward writes it, backward reads it. Tensors are of float or bfloat16, as x; sums are in float32.
 struct LoraJob {
     std::vector<LoraLayer> layers;
-    Lines x;
+    MatrixView x;
     int T, in;
     void *low, *grad_x;  // (T, in), or null where it is not wanted
 };

@@ -11,10 +11,10 @@ namespace riyaz {
 
 // y = x Wᵀ + bias
 struct DenseLayer {
-    Lines w;  // (out, in)
+    MatrixView w;  // (out, in)
     int out;
     const uint16_t* bias;  // (out,), or null
-    Lines y;               // (T, out): the result, or for backward its gradient
+    MatrixView y;          // (T, out): the result, or for backward its gradient
     float* total;          // (out, in): backward adds the gradient of W to it, unless it is null; no other layer's
 };
 
@@ -22,9 +22,9 @@ struct DenseLayer {
 // exponents count as 0.
 struct DenseJob {
     std::vector<DenseLayer> layers;
-    Lines x;
+    MatrixView x;
     int T, in;
-    Lines grad_x;  // (T, in), or without data where it is not wanted
+    MatrixView grad_x;  // (T, in), or without data where it is not wanted
 };
 
 // Sums are in float32 and results are rounded once. A result does not depend on the number of threads, nor a token's on

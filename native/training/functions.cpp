@@ -38,7 +38,7 @@ void norm_backward(const NormJob& job, size_t T, float* grad_weight, int threads
     });
     if (!grad_weight) return;
     std::fill(grad_weight, grad_weight + C, 0.0f);
-    for (size_t at = 0; at < sums.size(); at += C) kernels().add(grad_weight, sums.data() + at, int(C));
+    for (size_t at = 0; at < sums.size(); at += C) kernels().add_to(grad_weight, sums.data() + at, int(C));
 }
 
 void rotate_all(const RotateJob& job, size_t T, int threads) {

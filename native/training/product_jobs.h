@@ -22,12 +22,12 @@ constexpr int LORA_TOKENS = 512;  // whose words stand in the second cache while
 constexpr int LORA_LINES = 6;     // tokens whose sums stand in registers
 
 // A matrix in memory, of float or bfloat16: line i begins at i * row
-struct Lines {
+struct MatrixView {
     const void* data;
     size_t row;
     bool bf16;
 
-    Lines from(size_t line, size_t column) const {
+    MatrixView from(size_t line, size_t column) const {
         const size_t at = line * row + column;
         return {bf16 ? (const void*)((const uint16_t*)data + at) : (const void*)((const float*)data + at), row, bf16};
     }
@@ -63,16 +63,16 @@ struct StripJob {
     int count, T, width;
     bool begins, ends;
     float* results;
-    Lines low;        // (T, lanes)
+    MatrixView low;   // (T, lanes)
     int lanes;        // a multiple of 16, or 0
     const float* up;  // words [lanes / S][STRIP]
-    Lines y;          // (T, width), written
+    MatrixView y;     // (T, width), written
 };
 
 // out[t * out_row + l] = scales[l] * sum over c < C of x[t][c] * words[c][l], rounded to the type of x, for T tokens
 // and l < lanes, a multiple of 16. `scratch` has LORA_LINES * C floats, C a multiple of 16 there.
 struct LowJob {
-    Lines x;
+    MatrixView x;
     int T, C, lanes;
     const float *words, *scales;
     void* out;
@@ -85,7 +85,7 @@ constexpr int DENSE_ROWS = 48;   // rows of a gradient of weights that one task 
 
 // `pairs` pairs of numbers of each line of x, times words [pairs][DENSE_STRIP] of pairs
 struct DenseTerm {
-    Lines x;
+    MatrixView x;
     const float* words;
     int pairs;
 };

@@ -13,6 +13,7 @@ import pytest
 from riyaz import native
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "native"
 SAY = "from riyaz import native; print(native.available(), native.why_not() or native.isa())"
 BACKEND = "import sys; sys.path.insert(0, 'native'); import build_backend; print(build_backend.{}({}))"
 WEAK = set("WVuwv")  # what the linker may share between object files
@@ -43,11 +44,11 @@ def test_kernels_share_no_symbol_with_files_of_other_instruction_sets() -> None:
 
 
 def test_every_type_of_the_engine_has_a_name_of_its_own() -> None:
-    """Two of one name in two files are one to the linker: their vectors would share functions."""
-    headers = [file for file in (ROOT / "native").rglob("*.h") if file.parent.name not in ("simd", "tests")]
-    opened = re.compile(r"^(?:struct|class|enum class) (?:alignas\(\d+\) )?(\w+)[^;]*\{", re.MULTILINE)
-    found = [name for file in headers for name in opened.findall(file.read_text("utf-8"))]
-    assert {"Piece", "RowPiece", "Inputs"} <= {*found}
+    """One word, one meaning; and two types of one name in two files are one to the linker."""
+    opened = re.compile(r"^(?:struct|class|enum class) (?:alignas\(\d+\) )?(\w+)(?: : [^;{]*)? \{", re.MULTILINE)
+    files = [file for folder in ("engine", "training", "kernels", "bindings") for file in (NATIVE / folder).rglob("*")]
+    found = [name for file in files if file.is_file() for name in opened.findall(file.read_text("utf-8"))]
+    assert {"Piece", "RowPiece", "Inputs", "Format"} <= {*found}
     assert sorted(found) == sorted({*found})
 
 

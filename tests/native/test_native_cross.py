@@ -14,7 +14,7 @@ from riyaz import native
 ROOT = Path(__file__).parents[2]
 TOOLS = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}  # and their Debian packages
 # Some of those compared
-KERNELS = {"inputs", "narrow int4k", "sketch", "ternary", "trits", "rms_norm", "gelu_erf", "attention bf16",
+KERNELS = {"inputs", "few tokens int4k", "sketch", "ternary", "trits", "rms_norm", "gelu_erf", "attention bf16",
            "trits groups of 128", "training loss fp32", "training attention bf16", "training codes fp32"}  # fmt: skip
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def test_kernels_of_this_cpu_are_those_of_plain_loops() -> None:
     found = compared(lines)
     assert found.keys() >= KERNELS
     assert all(error <= 1 for errors in found.values() for error in errors.values())
-    assert found["narrow int4"].keys() == set(native.isas())
+    assert found["few tokens int4"].keys() == set(native.isas())
 
 
 def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:
@@ -52,8 +52,8 @@ def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:
         pytest.skip(f"no compiler or no emulator for aarch64; apt-get install {' '.join(missing)}")
     newest, older = (compared(lines) for lines in make("cross"))
     assert newest.keys() == older.keys() and newest.keys() >= KERNELS
-    assert newest["narrow int4"].keys() == {"scalar", "dotprod", "i8mm"}
-    assert older["narrow int4"].keys() == {"scalar", "dotprod"}
+    assert newest["few tokens int4"].keys() == {"scalar", "dotprod", "i8mm"}
+    assert older["few tokens int4"].keys() == {"scalar", "dotprod"}
     for found in (newest, older):
         assert all(error <= 1 for errors in found.values() for error in errors.values())
         for kernel in ("inputs", "whole numbers int8", "whole numbers int4", "whole numbers int4k", "store", "ternary",

@@ -66,9 +66,9 @@ def group_of(form: str) -> int:
     return int(form.partition("-")[2].rstrip("s") or 32)
 
 
-def times(isa: str, matrix, x: np.ndarray, wide: int = 0) -> np.ndarray:
-    """`wide`: columns of a group in products with many tokens, 0 for the products with few."""
-    return native.extension().product(isa, matrix, np.ascontiguousarray(x, np.float32), wide=wide)
+def times(isa: str, matrix, x: np.ndarray, many: int = 0) -> np.ndarray:
+    """`many`: columns of a group in products with many tokens, 0 for the products with few."""
+    return native.extension().product(isa, matrix, np.ascontiguousarray(x, np.float32), many=many)
 
 
 # packing
@@ -345,7 +345,7 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix = random_matrix(form, rows, cols, seed=cols)
         weights = unpacked(matrix, rows, cols)
-        found = times(isa, matrix, np.eye(cols), wide=64).T
+        found = times(isa, matrix, np.eye(cols), many=64).T
         # int4 adds scale * code and a minimum, which may cancel: an error of both, in float32
         largest = np.abs(weights).max()
         assert (np.abs(found - weights) <= BF16 * np.abs(weights) + 2**-20 * largest).all(), (rows, cols)
@@ -359,12 +359,12 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
 def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)
-        weights = times(isa, matrix, np.eye(cols), wide=64).T  # as the tiles have them
+        weights = times(isa, matrix, np.eye(cols), many=64).T  # as the tiles have them
         wanted, sizes = product(weights, x, "bf16")
-        together = times(isa, matrix, x, wide=64)
+        together = times(isa, matrix, x, many=64)
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
         for tokens in range(1, MANY + 1):
-            assert np.array_equal(times(isa, matrix, x[MANY - tokens :], wide=64), together[MANY - tokens :])
+            assert np.array_equal(times(isa, matrix, x[MANY - tokens :], many=64), together[MANY - tokens :])
 
 
 @pytest.mark.parametrize("isa", CODES)
@@ -374,7 +374,7 @@ def test_a_product_by_codes_encodes_every_weight_within_a_step(isa: str, form: s
     for rows, cols in [(17, 512), (37, 256)] if form == "int4k" else [(15, 128), (37, 31), (130, 96), (33, 100)]:
         matrix = random_matrix(form, rows, cols, seed=cols)
         weights = unpacked(matrix, rows, cols)
-        found = times(isa, matrix, np.eye(cols), wide=columns).T
+        found = times(isa, matrix, np.eye(cols), many=columns).T
         if form == "int8" and columns == 32:
             assert (np.abs(found - weights) <= NEAR * np.abs(weights)).all(), (rows, cols)
             continue
@@ -391,12 +391,12 @@ def test_a_product_by_codes_encodes_every_weight_within_a_step(isa: str, form: s
 def test_products_by_codes_are_those_of_numpy(isa: str, form: str, columns: int) -> None:
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)
-        weights = times(isa, matrix, np.eye(cols), wide=columns).T  # as they are encoded anew
+        weights = times(isa, matrix, np.eye(cols), many=columns).T  # as they are encoded anew
         wanted, sizes = product(weights, x, "codes" if columns == 64 else form)
-        together = times(isa, matrix, x, wide=columns)
+        together = times(isa, matrix, x, many=columns)
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
         for tokens in range(1, MANY + 1):
-            assert np.array_equal(times(isa, matrix, x[MANY - tokens :], wide=columns), together[MANY - tokens :])
+            assert np.array_equal(times(isa, matrix, x[MANY - tokens :], many=columns), together[MANY - tokens :])
 
 
 @pytest.mark.parametrize("form", INTEGERS)
@@ -404,7 +404,7 @@ def test_products_by_codes_are_those_of_numpy(isa: str, form: str, columns: int)
 def test_products_by_codes_are_bit_for_bit_the_same_where_multiply_adds_are(form: str, columns: int) -> None:
     rows, cols = shapes(form)[1]
     matrix, x = random_matrix(form, rows, cols), inputs(7, 13, cols)
-    found = [times(isa, matrix, x, wide=columns) for isa in CODES if isa in FUSED]
+    found = [times(isa, matrix, x, many=columns) for isa in CODES if isa in FUSED]
     assert all(np.array_equal(one, found[0]) for one in found)
 
 
@@ -417,20 +417,20 @@ def test_what_is_no_number_makes_no_number_in_a_product_by_codes(isa: str, form:
         for place in (0, 40, cols - 1):
             x = inputs(8, 3, cols)
             x[1, place] = value
-            found = times(isa, matrix, x, wide=64)
+            found = times(isa, matrix, x, many=64)
             assert not np.isfinite(found[1]).any() and np.isfinite(found[[0, 2]]).all(), place
     if form == "int4k":
         return
     largest = packed(form, np.full((20, 64), 1e7 if form == "int8" else 6e4))
     x = np.ones((2, 64), np.float32)
-    assert np.isfinite(times(isa, largest, x, wide=64)).all() == np.isfinite(times(isa, largest, x)).all()
+    assert np.isfinite(times(isa, largest, x, many=64)).all() == np.isfinite(times(isa, largest, x)).all()
 
 
 def test_products_that_do_not_exist_are_refused() -> None:
     matrix = random_matrix("fp32", 4, 32)
     for isa in ISAS:
         with pytest.raises(ValueError, match="no such product"):
-            times(isa, matrix, np.ones((1, 32)), wide=64)
+            times(isa, matrix, np.ones((1, 32)), many=64)
     with pytest.raises(ValueError, match="RIYAZ_ISA=nope cannot run here"):
         times("nope", matrix, np.ones((1, 32)))
     with pytest.raises(ValueError, match="the shape does not fit"):

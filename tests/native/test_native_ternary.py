@@ -82,7 +82,7 @@ def packed(form: str, codes: np.ndarray, scales: np.ndarray, group: int = 0) -> 
 
 
 def bytes_of(form: str, codes: np.ndarray, scales: np.ndarray, group: int) -> np.ndarray:
-    """The packed bytes by the words of native/layout.h."""
+    """The packed bytes by the words of native/kernels/layout.h."""
     rows, cols = (-(-size // 16) * 16 for size in codes.shape)
     base, width = (3, 20) if form == "trits" else (4, 16)
     raised, out = np.zeros((rows, cols + width), np.uint8), []

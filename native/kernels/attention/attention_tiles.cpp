@@ -213,7 +213,7 @@ void finish_block(const Block& block, const Attention& job, int begin) {
 
 }  // namespace
 
-void attend_wide(const Attention& job) {
+void attend_tiles(const Attention& job) {
     configure_tiles();
     Block block;
     block.D = padded(job.head, 32);

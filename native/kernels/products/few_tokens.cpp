@@ -3,9 +3,9 @@
 //
 // R blocks of 16 rows times T tokens are computed at once, to hide latencies and to decode weights once for T tokens.
 // The operations on one row and one token are the same for every R and T.
-#include "simd/simd.h"
 #include "kernels/codes.h"
 #include "kernels/isa.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -257,11 +257,11 @@ void gated(const Weights& gate, const Weights& up, int begin, int end, Activatio
 
 }  // namespace
 
-void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
-            const uint8_t* next, void* scratch) {
+void few_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+                const uint8_t* next, void* scratch) {
     int t = 0;
     if constexpr (REGISTERS >= 32) {
-        begin = narrow_many(w, begin, end, x, T, y, stride, add_, scratch);
+        begin = few_tokens_unpacked(w, begin, end, x, T, y, stride, add_, scratch);
         for (; t + 8 <= T; t += 8) all<1, 8>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
     }
     if constexpr (REGISTERS >= 16) {
@@ -271,11 +271,11 @@ void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float*
     for (; t < T; t++) all<REGISTERS >= 32 ? 2 : 1, 1>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
 }
 
-void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                  int T, float* y, size_t stride, const uint8_t* next, void* scratch) {
+void few_tokens_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                      const Inputs& x, int T, float* y, size_t stride, const uint8_t* next, void* scratch) {
     int t = 0;
     if constexpr (REGISTERS >= 32) {
-        begin = narrow_gated_many(gate, up, begin, end, activation, x, T, y, stride, scratch);
+        begin = few_tokens_gated_unpacked(gate, up, begin, end, activation, x, T, y, stride, scratch);
         for (; t + 8 <= T; t += 8) gated<8>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
     }
     if constexpr (REGISTERS >= 16) {

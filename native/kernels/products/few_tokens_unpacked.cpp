@@ -1,9 +1,9 @@
-// Products of integer weights with many single tokens, bit for bit those of matmul.cpp: codes become bytes, and scales
-// floats, once for all tokens; the operations on one row and one token are the same. It takes registers for the sums
-// of two blocks and six tokens.
-#include "simd/simd.h"
-#include "kernels/products/panels.h"
+// Products of integer weights with many single tokens, bit for bit those of few_tokens.cpp: codes become bytes, and
+// scales floats, once for all tokens; the operations on one row and one token are the same. It takes registers for the
+// sums of two blocks and six tokens.
 #include "kernels/isa.h"
+#include "kernels/products/panels.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -72,8 +72,8 @@ void pair(const Weights& one, int i, const Weights& two, int j, const Inputs& x,
 
 }  // namespace
 
-int narrow_many(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
-                void* scratch) {
+int few_tokens_unpacked(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride,
+                        bool add_, void* scratch) {
     if (!is_many(w, T, scratch)) return begin;
     for (; begin + 2 <= end; begin += 2) {
         const int row = begin * ROWS;
@@ -82,8 +82,8 @@ int narrow_many(const Weights& w, int begin, int end, const Inputs& x, int T, fl
     return begin;
 }
 
-int narrow_gated_many(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
-                      const Inputs& x, int T, float* y, size_t stride, void* scratch) {
+int few_tokens_gated_unpacked(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                              const Inputs& x, int T, float* y, size_t stride, void* scratch) {
     if (!is_many(gate, T, scratch) || !is_many(up, T, scratch) || has_nibbles(gate.format) != has_nibbles(up.format))
         return begin;
     for (; begin < end; begin++) {

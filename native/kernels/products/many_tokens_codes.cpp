@@ -6,15 +6,15 @@
 // columns, or 32, in which int8 keeps its own codes and scales: twice the scales to multiply. Weights in int8row become
 // floats, and those in bfloat16 where the CPU multiplies floats faster. A token's operations do not depend on other
 // tokens.
-#include "simd/simd.h"
 #include "kernels/codes.h"
-#include "kernels/products/panels.h"
 #include "kernels/isa.h"
+#include "kernels/products/panels.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-#if defined(RIYAZ_WIDE_LANES)
+#if defined(RIYAZ_CODES)
 namespace {
 
 // Tokens at a time of weights in floats, of which one sum stands in registers
@@ -141,10 +141,10 @@ void tile(const Panel* panels, const Inputs& x, int floats, const PanelOutput& o
     if (floats)
         multiply_floats(panels, x.from(t), floats, products);
     else if constexpr (T <= TOKENS_AT_ONCE) {
-        if (x.wide_group == GROUP)
+        if (x.many_tokens_group == GROUP)
             multiply_codes<GROUP, 1, false>(panels, x.from(t), products);
         else
-            multiply_codes<WIDE_GROUP, 1, false>(panels, x.from(t), products);
+            multiply_codes<MANY_TOKENS_GROUP, 1, false>(panels, x.from(t), products);
     }
     products.put_to(out, t, 0);
 }
@@ -162,31 +162,31 @@ void all_tokens(const Panel* panels, const Inputs& x, int floats, const PanelOut
 
 }  // namespace
 
-void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
-          void* scratch) {
+void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+                 void* scratch) {
     const Panel panels[2] = {panel_at(scratch, 0, x.cols), panel_at(scratch, 1, x.cols)};
     for (int first = begin; first < end; first += PANELS_AT_ONCE) {
         const int row = first * ROWS, count = min_of(end - first, PANELS_AT_ONCE);
-        for (int p = 0; p < count; p++) unpack(w, first + p, x.wide_group, panels[p]);
+        for (int p = 0; p < count; p++) unpack(w, first + p, x.many_tokens_group, panels[p]);
         const PanelOutput out{y + row, stride, w.rows - row, add_, false, {}};
         (count == PANELS_AT_ONCE ? all_tokens<PANELS_AT_ONCE> : all_tokens<1>)(panels, x, float_cols(w), out, T);
     }
 }
 
-void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                int T, const Inputs& y, void* scratch) {
+void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                       const Inputs& x, int T, const Inputs& y, void* scratch) {
     const Panel panels[2] = {panel_at(scratch, 0, x.cols), panel_at(scratch, 1, x.cols)};
     for (int b = begin; b < end; b++) {
-        unpack(gate, b, x.wide_group, panels[0]), unpack(up, b, x.wide_group, panels[1]);
+        unpack(gate, b, x.many_tokens_group, panels[0]), unpack(up, b, x.many_tokens_group, panels[1]);
         const PanelOutput out{y.fp32 + b * ROWS, size_t(y.cols), gate.rows - b * ROWS, false, true, activation};
         all_tokens<2>(panels, x, float_cols(gate), out, T);
     }
 }
 
-void wide_inputs(const float* x, int C, const Inputs& out) {
-    const int group = out.wide_group;
+void many_tokens_inputs(const float* x, int C, const Inputs& out) {
+    const int group = out.many_tokens_group;
     for (int begin = 0, g = 0; begin < out.cols; begin += group, g++) {
-        alignas(64) float padded_[WIDE_GROUP];
+        alignas(64) float padded_[MANY_TOKENS_GROUP];
         const float* part = x + begin;
         const int here = min_of(group, out.cols - begin);
         if (C - begin < group) {

@@ -3,14 +3,14 @@
 // Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
 // of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums
 // run over the columns in order, so that they do not depend on other tokens.
-#include "simd/simd.h"
 #include "kernels/isa.h"
 #include "kernels/tiles.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-#if defined(RIYAZ_WIDE_TILES)
+#if defined(RIYAZ_TILES)
 namespace {
 
 constexpr int TOKENS = 32;  // of a 2 x 2 tile
@@ -161,8 +161,8 @@ INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, i
 
 }  // namespace
 
-void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
-          void* scratch) {
+void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+                 void* scratch) {
     configure_tiles();
     const bool scaled = w.format == Format::int8row;
     float* sums = (float*)scratch;  // 32 tokens, 32 rows
@@ -198,8 +198,8 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
     }
 }
 
-void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                int T, const Inputs& y, void* scratch) {
+void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                       const Inputs& x, int T, const Inputs& y, void* scratch) {
     configure_tiles();
     float* sums = (float*)scratch;
     uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
@@ -235,7 +235,7 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
     }
 }
 
-void wide_inputs(const float* x, int C, const Inputs& out) {
+void many_tokens_inputs(const float* x, int C, const Inputs& out) {
     for (int c = 0; c < out.cols; c += 16) {
         float part[16] = {};
         if (C - c < 16 && c < C) memcpy(part, x + c, size_t(C - c) * 4);

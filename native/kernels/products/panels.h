@@ -20,9 +20,9 @@ struct Panel {
     float *scales, *minimums, *floats;
 };
 
-// Room for panel i, of two, in `scratch`, which has wide_scratch(cols) bytes
+// Room for panel i, of two, in `scratch`, which has product_scratch(cols) bytes
 INLINE Panel panel_at(void* scratch, int i, int cols) {
-    uint8_t* at = (uint8_t*)scratch + i * (wide_scratch(cols) / 4);
+    uint8_t* at = (uint8_t*)scratch + i * (product_scratch(cols) / 4);
     float* scales = (float*)(at + size_t(cols) * ROWS);
     return {at, scales, scales + size_t(cols) / GROUP * ROWS, (float*)at};
 }

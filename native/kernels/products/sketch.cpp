@@ -2,8 +2,8 @@
 // and evenly so; the sum of these changes over the columns is close to a normal number with a known variance. Rows
 // whose estimate is further below the best one than SIGMAS standard deviations of their difference need not be
 // computed.
-#include "simd/simd.h"
 #include "kernels/isa.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

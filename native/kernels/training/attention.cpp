@@ -1,4 +1,4 @@
-// Flash attention (Dao et al. 2022) of packed rows, forward and backward: see training_attention.h.
+// Flash attention (Dao et al. 2022) of packed rows, forward and backward: see training/attention_jobs.h.
 //
 // Keys and values of a row are turned into panels of PANEL keys once; lines go through the panels in blocks. Every
 // product is one of 6 rows of A, read a word at a time, with vectors of B. A word holds S numbers: a float, or two of
@@ -16,15 +16,15 @@ constexpr int OF_BF16 = QUICK_PAIRS ? 2 : 1;  // numbers of a word, where tensor
 constexpr int LINES_AHEAD = 8;                // that are prefetched: a head's lie too far apart for the CPU to do it
 
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
-struct Panel {
+struct KeyPanel {
     float* turned;  // keys [width / S][PANEL] words
     float* keys;    // [PANEL / S][width] words, for the backward pass
     float* values;  // the same; in the backward pass [width / S][PANEL]
     int position, count;
 };
 
-// Lines of consecutive tokens of a row. With S = 1 two_q is q, and so on; `rounded` is what mix multiplies.
-struct Lines {
+// QueryLines of consecutive tokens of a row. With S = 1 two_q is q, and so on; `rounded` is what mix multiplies.
+struct QueryLines {
     float *q, *grad;                  // [MOST_LINES][width / S] words
     float *two_q, *two_grad;          // [MOST_LINES / S][width] words: S lines in each
     float* sums;                      // [MOST_LINES][width]: of weights times values, or gradients of q
@@ -39,11 +39,11 @@ struct Lines {
 
     int position(int r) const { return first + (r < count ? r : count - 1) / G; }
     // The keys of a panel that the lines [r, r + n) see: from, and to
-    int begin(const Panel& panel, int r) const {
+    int begin(const KeyPanel& panel, int r) const {
         const int from = position(r) - window + 1 - panel.position;
         return from > 0 ? from : 0;
     }
-    int end(const Panel& panel, int r) const {
+    int end(const KeyPanel& panel, int r) const {
         const int to = position(r) + 1 - panel.position;
         return to < panel.count ? to : panel.count;
     }
@@ -53,11 +53,11 @@ struct Lines {
 struct Scratch {
     float *panels, *spare;
     size_t form;  // words of one form of a panel
-    Lines lines;
+    QueryLines lines;
     int width;
 
     // A panel of the keys that the queries of a piece see
-    Panel panel(const RowPiece& piece, int index) const {
+    KeyPanel panel(const RowPiece& piece, int index) const {
         const int before = int(panels_of(piece.before)), own = index - before;
         float* at = panels + size_t(index) * 3 * form;
         const int position = own < 0 ? index * PANEL : piece.before + own * PANEL;
@@ -71,7 +71,7 @@ Scratch laid_out(const PackedAttention& job, float* memory) {
     const int width = padded_width(job.D);
     Scratch s{};
     s.width = width;
-    Lines& lines = s.lines;
+    QueryLines& lines = s.lines;
     const auto take = [&](float*& part, size_t words) { part = memory, memory += words; };
     take(lines.q, MOST_LINES * width / S), take(lines.grad, MOST_LINES * width / S);
     take(lines.sums, MOST_LINES * width);
@@ -121,7 +121,7 @@ template <int S>
 void fill_panels(const PackedAttention& job, const Scratch& s, const RowPiece& piece, int head, bool with_prefix) {
     const int before = int(panels_of(piece.before)), all = before + int(panels_of(piece.last));
     for (int index = with_prefix ? 0 : before; index < all; index++) {
-        const Panel panel = s.panel(piece, index);
+        const KeyPanel panel = s.panel(piece, index);
         const size_t first = index < before ? panel.position : piece.start + panel.position - piece.before;
         float* const keys = S == 1 && job.grad ? panel.keys : s.spare;
         fill<S>(job, job.k, first, panel.count, head, s.width, keys);
@@ -151,7 +151,7 @@ float delta_of(const PackedAttention& job, size_t line, int width) {
 // The lines of a piece from `token` of its row on; returns how many tokens they are of.
 template <int S>
 int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
-    Lines& lines = s.lines;
+    QueryLines& lines = s.lines;
     const int most = MOST_LINES / lines.G, left = piece.last - token, tokens = left < most ? left : most;
     lines.count = tokens * lines.G, lines.first = piece.before + token;
     const int end = padded_keys(lines.count), words = s.width / S;
@@ -182,7 +182,8 @@ int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int
 
 // Products of the lines' vectors with the turned keys, or values, that some of them see: [line][PANEL]
 template <int S>
-void scores(const Lines& lines, const float* x, const Panel& panel, const float* turned, int D, int width, float* out) {
+void scores(const QueryLines& lines, const float* x, const KeyPanel& panel, const float* turned, int D, int width,
+            float* out) {
     for (int r = 0; r < lines.count; r += TOGETHER) {
         const int begin = lines.begin(panel, r) / 16, end = (lines.end(panel, r + TOGETHER - 1) + 15) / 16;
         if (begin < end)
@@ -193,7 +194,7 @@ void scores(const Lines& lines, const float* x, const Panel& panel, const float*
 
 // Adds the rounded numbers of lines times words of b [PANEL / S][width] to the lines' sums
 template <int S>
-void mix(const Lines& lines, const Panel& panel, const float* b, int width) {
+void mix(const QueryLines& lines, const KeyPanel& panel, const float* b, int width) {
     for (int r = 0; r < lines.count; r += TOGETHER) {
         const int begin = lines.begin(panel, r) / S, end = (lines.end(panel, r + TOGETHER - 1) + S - 1) / S;
         if (begin < end)
@@ -205,7 +206,8 @@ void mix(const Lines& lines, const Panel& panel, const float* b, int width) {
 // Adds x of the lines times their weights to the sums of each key, [PANEL][width] and padded_keys of them; S lines
 // stand in a word of x and of weights
 template <int S>
-void gather(const Lines& lines, const float* weights, const Panel& panel, const float* x, int width, float* sums) {
+void gather(const QueryLines& lines, const float* weights, const KeyPanel& panel, const float* x, int width,
+            float* sums) {
     for (int key = 0; key < panel.count; key += TOGETHER) {
         const int place = panel.position + key - lines.first;  // the first token that sees one of these keys
         const int begin = place > 0 ? place * lines.G / S : 0;
@@ -222,7 +224,7 @@ INLINE uint32_t mask_of(int begin, int end, int at) {  // keys at ... at + 15 th
     return low < high ? (1u << high) - (1u << low) : 0;
 }
 
-void lift(Lines& lines, int r, int width, float largest) {
+void lift(QueryLines& lines, int r, int width, float largest) {
     if (!(largest > lines.level[r])) return;
     const F scale = exp(set(lines.level[r] - largest));
     lines.level[r] = largest;
@@ -232,7 +234,7 @@ void lift(Lines& lines, int r, int width, float largest) {
 }
 
 // Turns scores into weights, zeros for keys that a line does not see
-void weigh(Lines& lines, const Panel& panel, int width) {
+void weigh(QueryLines& lines, const KeyPanel& panel, int width) {
     const F none = set(-INFINITY), scale = set(lines.scale);
     for (int r = 0; r < padded_keys(lines.count); r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
@@ -255,7 +257,7 @@ void weigh(Lines& lines, const Panel& panel, int width) {
 }
 
 // Turns scores into weights, and products of gradients with values into gradients of scores
-void slope(Lines& lines, const Panel& panel) {
+void slope(QueryLines& lines, const KeyPanel& panel) {
     const F scale = set(lines.scale);
     for (int r = 0; r < padded_keys(lines.count); r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
@@ -272,7 +274,7 @@ void slope(Lines& lines, const Panel& panel) {
     }
 }
 
-INLINE bool none_sees(const Lines& lines, const Panel& panel) {
+INLINE bool none_sees(const QueryLines& lines, const KeyPanel& panel) {
     return lines.begin(panel, 0) >= lines.end(panel, lines.count - 1);
 }
 
@@ -281,10 +283,10 @@ INLINE bool is_first_behind(const RowPiece* pieces, int i) { return pieces[i].be
 
 template <int S>
 void forward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
-    Lines& lines = s.lines;
+    QueryLines& lines = s.lines;
     const int panels = int(panels_of(piece.before) + panels_of(piece.last));
     for (int index = 0; index < panels; index++) {
-        const Panel panel = s.panel(piece, index);
+        const KeyPanel panel = s.panel(piece, index);
         if (none_sees(lines, panel)) continue;
         scores<S>(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
         weigh(lines, panel, s.width);
@@ -303,10 +305,10 @@ void forward_lines(const PackedAttention& job, const RowPiece& piece, int head, 
 template <int S>
 void backward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s, size_t own,
                     float* grad_k, float* grad_v) {
-    Lines& lines = s.lines;
+    QueryLines& lines = s.lines;
     const int panels = int(panels_of(piece.before) + panels_of(piece.last)), end = padded_keys(lines.count);
     for (int index = 0; index < panels; index++) {
-        const Panel panel = s.panel(piece, index);
+        const KeyPanel panel = s.panel(piece, index);
         if (none_sees(lines, panel)) continue;
         const bool prefix = panel.position < piece.before;
         const size_t to = (panel.position + (prefix ? 0 : own - piece.before)) * s.width;

@@ -1,10 +1,10 @@
 // Products of training with frozen weights in codes of 8 bits: a LoRA's part and the rounding are in the same pass, so
 // that sums stay in registers from the first column to the last.
-#include "training/product_jobs.h"
-#include "kernels/chunks.h"
 #include "kernels/codes.h"
+#include "kernels/chunks.h"
 #include "kernels/isa.h"
 #include "kernels/training/products.h"
+#include "training/product_jobs.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -55,7 +55,7 @@ INLINE void add_term(const CodeTerm& term, const int* tokens, int row, Tile& sum
 
 // One word of `low`: S neighbouring numbers
 template <int S>
-INLINE auto low_word(const Lines& line, int word) {
+INLINE auto low_word(const MatrixView& line, int word) {
     if constexpr (S == 2)
         return spread((const uint8_t*)line.data + 4 * word);
     else
@@ -64,7 +64,7 @@ INLINE auto low_word(const Lines& line, int word) {
 
 template <int S>
 INLINE void add_low(const StripJob& job, const int* tokens, int row, Tile& sums) {
-    Lines low[TOKENS];
+    MatrixView low[TOKENS];
 #pragma GCC unroll 6
     for (int i = 0; i < TOKENS; i++) low[i] = job.low.from(size_t(tokens[i]), 0);
     for (int l = 0; l < job.lanes / S; l++) {
@@ -81,7 +81,7 @@ INLINE void add_low(const StripJob& job, const int* tokens, int row, Tile& sums)
 }
 
 // 16 numbers, of which `count` are rows, to y
-INLINE void put_rows(const Lines& y, F v, int count) {
+INLINE void put_rows(const MatrixView& y, F v, int count) {
     if (count <= 0) return;
     const int n = count < ROWS ? count : ROWS;
     if (y.bf16)
@@ -110,7 +110,7 @@ INLINE void tile(const StripJob& job, int t, int row) {
             for (int p = 0; p < BLOCKS; p++) store(job.results + (t + i) * STRIP + row + ROWS * p, sums[i][p]);
             continue;
         }
-        const Lines y = job.y.from(size_t(t + i), size_t(row));
+        const MatrixView y = job.y.from(size_t(t + i), size_t(row));
         if (BLOCKS == 2 && y.bf16 && job.width == STRIP) {
             store_bytes((void*)y.data, rounded(sums[i][0], sums[i][BLOCKS - 1]));
             continue;
@@ -127,7 +127,7 @@ void strip(const StripJob& job) {
 }
 
 template <class N>
-void encode_all(const Lines& x, int T, int C, const CodedTokens& out) {
+void encode_all(const MatrixView& x, int T, int C, const CodedTokens& out) {
     const int whole = C / CODE_GROUP;
     for (int t = 0; t < T; t++) {
         const N* numbers = (const N*)x.data + t * x.row;
@@ -146,7 +146,7 @@ void encode_all(const Lines& x, int T, int C, const CodedTokens& out) {
 
 }  // namespace
 
-void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out) {
+void encode_tokens(const MatrixView& x, int T, int C, const CodedTokens& out) {
     (x.bf16 ? encode_all<uint16_t> : encode_all<float>)(x, T, C, out);
 }
 

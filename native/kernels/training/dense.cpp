@@ -1,8 +1,8 @@
 // Products of bfloat16 matrices in training. Sums are in float32.
-#include "training/product_jobs.h"
 #include "kernels/chunks.h"
 #include "kernels/isa.h"
 #include "kernels/training/products.h"
+#include "training/product_jobs.h"
 
 #if defined(RIYAZ_PAIRS)
 
@@ -16,7 +16,8 @@ constexpr int LEFT = 4;          // the same of what is left of DENSE_ROWS or of
 
 // N lines of all terms, rounded
 template <int N>
-INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, const uint16_t* bias, const Lines& y) {
+INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, const uint16_t* bias,
+                     const MatrixView& y) {
     alignas(64) float sums[N * DENSE_STRIP];
     for (int i = 0; i < count; i++) {
         const DenseTerm& term = terms[i];
@@ -41,7 +42,7 @@ INLINE void rows_of(const float* grad, const float* x, int pairs, int width, flo
 
 }  // namespace
 
-void turned_words(const Lines& m, int lines, int pairs, float* out) {
+void turned_words(const MatrixView& m, int lines, int pairs, float* out) {
     for (int first = 0; first < lines; first += 16) {
         const uint16_t* rows[16];  // the last line again where there are fewer
         for (int i = 0; i < 16; i++) rows[i] = (const uint16_t*)m.data + size_t(min_of(first + i, lines - 1)) * m.row;
@@ -58,7 +59,7 @@ void turned_words(const Lines& m, int lines, int pairs, float* out) {
     }
 }
 
-void words_in_strips(const Lines& m, int lines, int width, int each, float* out, size_t apart) {
+void words_in_strips(const MatrixView& m, int lines, int width, int each, float* out, size_t apart) {
     for (int l = 0; l < lines; l += 2, out += each) {
         const auto* own = (const uint16_t*)m.data + size_t(l) * m.row;
         const bool last = l + 1 == lines;
@@ -79,7 +80,7 @@ void words_in_strips(const Lines& m, int lines, int width, int each, float* out,
     }
 }
 
-void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y) {
+void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const MatrixView& y) {
     int t = 0;
     for (; t + LINES <= T; t += LINES) lines_of<LINES>(terms, count, size_t(t), width, bias, y);
     for (; t < T; t++) lines_of<1>(terms, count, size_t(t), width, bias, y);

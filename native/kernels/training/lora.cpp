@@ -1,9 +1,9 @@
 // Thin products of LoRA in training, but those that training_codes.cpp adds to products of codes.
-#include "training/attention_jobs.h"
-#include "training/product_jobs.h"
 #include "kernels/chunks.h"
 #include "kernels/isa.h"
 #include "kernels/training/products.h"
+#include "training/attention_jobs.h"
+#include "training/product_jobs.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -18,7 +18,7 @@ INLINE float float_of(float x) { return x; }
 
 // Words [lines / S][stride] of the numbers of S lines each, of type Number
 template <int S, class Number>
-void lines_as_words(const Lines& m, int lines, int width, float* out, int stride) {
+void lines_as_words(const MatrixView& m, int lines, int width, float* out, int stride) {
     for (int l = 0; l < lines; l += S) {
         const Number *own = (const Number*)m.data + l * m.row, *next = own + m.row;
         for (int i = 0; i < width; i += 64 / int(sizeof(Number)))  // lines of other pages come late
@@ -37,7 +37,7 @@ void lines_as_words(const Lines& m, int lines, int width, float* out, int stride
 
 // Words [width / S][stride] of S neighbouring numbers of each line
 template <int S, class Number>
-void columns_as_words(const Lines& m, int lines, int width, float* out, int stride) {
+void columns_as_words(const MatrixView& m, int lines, int width, float* out, int stride) {
     for (int l = 0; l < lines; l++) {
         const Number* own = (const Number*)m.data + l * m.row;
         for (int c = 0; c < width; c += S) {
@@ -52,11 +52,11 @@ void columns_as_words(const Lines& m, int lines, int width, float* out, int stri
     }
 }
 
-INLINE bool in_pairs(const Lines& m) { return QUICK_PAIRS && m.bf16; }
+INLINE bool in_pairs(const MatrixView& m) { return QUICK_PAIRS && m.bf16; }
 
 // N lines of C numbers as words: where they stand, or copied to `scratch`; `row` counts words from one to the next
 template <int S, int N>
-const float* words(const Lines& m, int C, float* scratch, ptrdiff_t& row) {
+const float* words(const MatrixView& m, int C, float* scratch, ptrdiff_t& row) {
     if (S == 2 ? m.row % 2 == 0 && C % 2 == 0 : !m.bf16) {
         row = ptrdiff_t(m.row) / S;
         return (const float*)m.data;
@@ -90,7 +90,7 @@ void low_rows(const LowJob& job) {
 }
 
 template <int S>
-void gradient_of(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
+void gradient_of(const float* low, int stride, int lanes, const MatrixView& x, int T, int width, float* scratch,
                  float* out) {
     const int vectors = (width + 15) / 16;
     for (int t = 0; t < T; t += LORA_TOKENS) {
@@ -104,14 +104,14 @@ void gradient_of(const float* low, int stride, int lanes, const Lines& x, int T,
 
 }  // namespace
 
-void words_of_lines(const Lines& m, int lines, int width, float* out, int stride) {
+void words_of_lines(const MatrixView& m, int lines, int width, float* out, int stride) {
     const auto run = in_pairs(m) ? lines_as_words<2, uint16_t>
                      : m.bf16    ? lines_as_words<1, uint16_t>
                                  : lines_as_words<1, float>;
     run(m, lines, width, out, stride);
 }
 
-void words_of_columns(const Lines& m, int lines, int width, float* out, int stride) {
+void words_of_columns(const MatrixView& m, int lines, int width, float* out, int stride) {
     const auto run = in_pairs(m) ? columns_as_words<2, uint16_t>
                      : m.bf16    ? columns_as_words<1, uint16_t>
                                  : columns_as_words<1, float>;
@@ -120,7 +120,7 @@ void words_of_columns(const Lines& m, int lines, int width, float* out, int stri
 
 void lora_low(const LowJob& job) { (in_pairs(job.x) ? low_rows<2> : low_rows<1>)(job); }
 
-void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
+void lora_gradient(const float* low, int stride, int lanes, const MatrixView& x, int T, int width, float* scratch,
                    float* out) {
     (in_pairs(x) ? gradient_of<2> : gradient_of<1>)(low, stride, lanes, x, T, width, scratch, out);
 }

@@ -1,9 +1,9 @@
 // Small dense products with sums in float32, and the words that they read: what attention in training is made of.
 #pragma once
 
+#include "kernels/isa.h"
 #include "simd/simd.h"
 #include "training/attention_jobs.h"
-#include "kernels/isa.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

@@ -1,4 +1,4 @@
-"""In which format of `native/layout.h` every tensor of a model is packed, how many bytes that takes, and its name."""
+"""The format of native/kernels/layout.h in which each tensor is packed, the bytes that it takes, and its name."""
 
 import math
 from collections import Counter

@@ -16,7 +16,7 @@ from riyaz.families import FAMILIES, Family
 from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
-PAGE = 32  # slots of a page, `SLOTS` in native/layout.h
+PAGE = 32  # slots of a page, `SLOTS` in native/kernels/layout.h
 BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
 
 

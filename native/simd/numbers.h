@@ -1,5 +1,5 @@
 // Half precision and bfloat16, one number at a time. Always inlined, so that no copy of it has a place in the linker's
-// table: see simd.h.
+// table: see simd/simd.h.
 #pragma once
 
 #include <cstdint>

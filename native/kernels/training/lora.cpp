@@ -1,4 +1,4 @@
-// Thin products of LoRA in training, but those that training_codes.cpp adds to products of codes.
+// Thin products of LoRA in training, but those that codes.cpp adds to products of codes.
 #include "kernels/chunks.h"
 #include "kernels/isa.h"
 #include "kernels/training/products.h"

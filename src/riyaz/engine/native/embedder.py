@@ -1,4 +1,4 @@
-"""The embedder in C++ (native/encoder.cpp), torch-free."""
+"""The embedder in C++ (native/engine/encoder.cpp), torch-free."""
 
 from typing import Any
 

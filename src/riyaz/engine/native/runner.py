@@ -17,7 +17,7 @@ from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
 PAGE = 32  # slots of a page, `SLOTS` in native/kernels/layout.h
-BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
+BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/engine/model.h
 
 
 class NativeRunner:

@@ -20,41 +20,28 @@ void bind_training_functions(nb::module_& m);  // training_functions.cpp
 
 namespace {
 
-constexpr const char* LAYER_SLOT_NAMES[] = {
+// Python's names of the slots of a layer, or of those outside the layers, in their order
+std::vector<std::string> slot_names(bool outer) {
+    std::vector<std::string> layer = {
 #define LAYER_SLOT(NAME) #NAME,
 #include "engine/slots.inc"
-};
-constexpr const char* OUTER_SLOT_NAMES[] = {
+    };
+    std::vector<std::string> outside = {
 #define OUTER_SLOT(NAME) #NAME,
 #include "engine/slots.inc"
-};
-constexpr const char* SETTING_NAMES[] = {
-#define SETTING(TYPE, NAME) #NAME,
-#include "engine/settings.inc"
-};
-
-std::string lower(std::string name) {
-    for (char& letter : name) letter = char(std::tolower(letter));
-    return name;
+    };
+    std::vector<std::string>& names = outer ? outside : layer;
+    for (std::string& name : names)
+        for (char& letter : name) letter = char(std::tolower(letter));
+    return names;
 }
 
-template <size_t N>
-nb::tuple lower_names(const char* const (&names)[N]) {
-    nb::list all;
-    for (const char* name : names) all.append(lower(name));
-    return nb::tuple(all);
-}
-
-template <size_t N>
-int index_of(const char* const (&names)[N], const std::string& name) {
-    for (size_t i = 0; i < N; i++)
-        if (lower(names[i]) == name) return int(i);
-    refuse("unknown tensor " + name);
-}
-
-// The slot of a name in a layer, or of those outside the layers
 int slot_named(const std::string& name, bool outer) {
-    return outer ? index_of(OUTER_SLOT_NAMES, name) : index_of(LAYER_SLOT_NAMES, name);
+    static const std::vector<std::string> layer = slot_names(false), outside = slot_names(true);
+    const auto& names = outer ? outside : layer;
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) refuse("unknown tensor " + name);
+    return int(found - names.begin());
 }
 
 // Bytes per second that `threads` threads read from `data`, and multiply-adds per second of the int8 or bf16 product
@@ -106,9 +93,10 @@ Activation setting_from(nb::handle value) {
 
 Config config_from(nb::dict d) {
     Config c;
-#define SETTING(TYPE, NAME) c.NAME = setting_from<TYPE>(d[#NAME]);
+    size_t count = 0;
+#define SETTING(TYPE, NAME) c.NAME = setting_from<TYPE>(d[#NAME]), count++;
 #include "engine/settings.inc"
-    if (d.size() != std::size(SETTING_NAMES)) refuse("an unknown setting");
+    if (d.size() != count) refuse("an unknown setting");
     for (const int size : {c.layers, c.hidden, c.heads, c.kv_heads, c.head, c.inner, c.vocabulary, c.context})
         if (size < 1) refuse("a size is below 1");
     if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
@@ -217,9 +205,8 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);
     m.doc() = "Riyaz's CPU engine; riyaz.native loads it.";
     m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
-    m.attr("LAYER_SLOTS") = lower_names(LAYER_SLOT_NAMES);
-    m.attr("OUTER_SLOTS") = lower_names(OUTER_SLOT_NAMES);
-    m.attr("SETTINGS") = lower_names(SETTING_NAMES);
+    m.attr("LAYER_SLOTS") = nb::cast(slot_names(false));
+    m.attr("OUTER_SLOTS") = nb::cast(slot_names(true));
     m.def("isa", &isa, "The instruction set whose kernels run; ValueError if RIYAZ_ISA names none that can.");
     m.def("isas", &isas, "The instruction sets that this build holds and this CPU can run, best last.");
     m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,

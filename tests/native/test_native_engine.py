@@ -9,10 +9,10 @@ import tiny_llama
 from native_models import KINDS, Folders, apart, folders_in, ids, ours, read, read_all, rounded, theirs
 from refusals import assert_refused
 
-from riyaz import hardware
+from riyaz import hardware, native
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
-from riyaz.engine.native import formats
+from riyaz.engine.native import formats, plan
 from riyaz.engine.native.load import _matrix, pack
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.runner import Best, Named, Run, Top, Whole
@@ -366,6 +366,15 @@ def test_what_is_outside_the_model_is_refused(plain: Path) -> None:
     runner.close(sequence)
     with pytest.raises((RiyazError, IndexError)):
         runner.forward([Run(sequence, (5,))])
+
+
+def test_families_fill_all_slots_and_settings_of_the_model_and_no_other(plain: Path) -> None:
+    extension = native.extension()
+    slots = {slot.removesuffix("_bias") for slot in extension.LAYER_SLOTS + extension.OUTER_SLOTS}
+    assert slots == {*plan.SLOTS.values()}
+    settings = plan.settings(describe(open_source(plain)).config, True, "fp32")
+    with pytest.raises(ValueError, match="an unknown setting"):
+        extension.Model(settings | {"width": 4}, 1, 1 << 20)
 
 
 def test_the_whole_context_may_be_used(plain: Path) -> None:

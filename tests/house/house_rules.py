@@ -84,7 +84,7 @@ UNSAFE_TEXT = {
 }
 # They need a browser, or a compiler and an emulator of another CPU, which no Python package brings: only they may skip.
 MAY_SKIP = {"test_html_browser.py", "test_native_cross.py"}
-CPP_ENDINGS = {".cpp", ".h"}
+CPP_ENDINGS = {".cpp", ".h", ".inc"}
 TEXT_ENDINGS = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".sh", "", *CPP_ENDINGS}
 
 

@@ -20,7 +20,14 @@ FOLDERS = {  # folders without a package's docstring
     "src/riyaz/serve/static/assets": "Its program, style and icon.",
     "src/riyaz/limits/data": "Questions, pairs and wordings that `riyaz limits` asks.",
     "native": "The CPU engine in C++20; of Python it knows what the bindings say.",
+    "native/engine": "The model that answers: weights, cache, passes, threads.",
+    "native/training": "Operations of training over torch's tensors, cut into parts for all threads.",
     "native/kernels": "Compiled once for each instruction set, in a namespace of its own.",
+    "native/kernels/products": "Packed weights times tokens: few or many, by codes or by tiles.",
+    "native/kernels/attention": "Attention over the pages of the cache.",
+    "native/kernels/training": "Attention, products and functions of training, forward and backward.",
+    "native/simd": "16 floats as one value on each instruction set, and which set this CPU runs.",
+    "native/bindings": "What Python may call: shapes are checked here.",
     "native/tests": "A program that compares the kernels of all instruction sets with plain loops: `make kernels`.",
     "page/src": "The web page of `riyaz ui`; `make page` builds it into src/riyaz/serve/static.",
     "page/src/parts": "What the screens are made of.",
@@ -38,7 +45,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
 PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")
-COMMENT = {".cpp": "//", ".h": "//", ".ts": "//", ".tsx": "//"}
+COMMENT = {".cpp": "//", ".h": "//", ".inc": "//", ".ts": "//", ".tsx": "//"}
 
 
 def first_sentence(text: str) -> str:

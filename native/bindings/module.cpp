@@ -2,7 +2,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cctype>
 #include <stdexcept>
 #include <thread>
 
@@ -20,20 +19,17 @@ void bind_training_functions(nb::module_& m);  // training_functions.cpp
 
 namespace {
 
-// Python's names of the slots of a layer, or of those outside the layers, in their order
+// The names of the slots of a layer, or of those outside the layers, in their order
 std::vector<std::string> slot_names(bool outer) {
     std::vector<std::string> layer = {
-#define LAYER_SLOT(NAME) #NAME,
+#define LAYER_SLOT(NAME, GGUF) GGUF,
 #include "engine/slots.inc"
     };
     std::vector<std::string> outside = {
-#define OUTER_SLOT(NAME) #NAME,
+#define OUTER_SLOT(NAME, GGUF) GGUF,
 #include "engine/slots.inc"
     };
-    std::vector<std::string>& names = outer ? outside : layer;
-    for (std::string& name : names)
-        for (char& letter : name) letter = char(std::tolower(letter));
-    return names;
+    return outer ? outside : layer;
 }
 
 int slot_named(const std::string& name, bool outer) {

@@ -22,13 +22,13 @@ namespace riyaz {
 
 // A model has the tensors that its family has.
 enum Slot : int {
-#define LAYER_SLOT(NAME) NAME,
+#define LAYER_SLOT(NAME, GGUF) NAME,
 #include "engine/slots.inc"
     LAYER_SLOTS
 };
 // Slots of the layer after the last
 enum Outer : int {
-#define OUTER_SLOT(NAME) NAME,
+#define OUTER_SLOT(NAME, GGUF) NAME,
 #include "engine/slots.inc"
     OUTER_SLOTS
 };

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from riyaz.engine.native.load import _matrix, pack
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.runner import Best, Named, Run, Top, Whole
 from riyaz.errors import RiyazError
-from riyaz.families import describe
+from riyaz.families import ModelConfig, bitnet, describe
 from riyaz.sources import open_source
 from riyaz.sources.tensor_files import float32
 
@@ -368,13 +369,18 @@ def test_what_is_outside_the_model_is_refused(plain: Path) -> None:
         runner.forward([Run(sequence, (5,))])
 
 
-def test_families_fill_all_slots_and_settings_of_the_model_and_no_other(plain: Path) -> None:
-    extension = native.extension()
-    slots = {slot.removesuffix("_bias") for slot in extension.LAYER_SLOTS + extension.OUTER_SLOTS}
-    assert slots == {*plan.SLOTS.values()}
-    settings = plan.settings(describe(open_source(plain)).config, True, "fp32")
+def test_families_fill_all_slots_and_settings_of_the_model_and_no_other(folders: Folders) -> None:
+    extension, slots = native.extension(), {True: set[str](), False: set[str]()}
+    configs = [describe(open_source(folders(kind))).config for kind in KINDS]
+    configs.append(bitnet.fresh_config(vocab=64, context=32, layers=2, heads=2, width=32))
+    assert {type(config) for config in configs} == {*get_args(ModelConfig)}
+    for config in configs:
+        extension.Model(plan.settings(config, True, "fp32"), 1, 1 << 20)
+        for layer, slot in plan.places(config).values():
+            slots[layer < config.n_layers].add(slot)
+    assert slots == {True: {*extension.LAYER_SLOTS}, False: {*extension.OUTER_SLOTS}}
     with pytest.raises(ValueError, match="an unknown setting"):
-        extension.Model(settings | {"width": 4}, 1, 1 << 20)
+        extension.Model(plan.settings(configs[0], True, "fp32") | {"width": 4}, 1, 1 << 20)
 
 
 def test_the_whole_context_may_be_used(plain: Path) -> None:

@@ -10,45 +10,21 @@ import numpy as np
 
 from riyaz.families import FAMILIES, ModelConfig
 
+HEAD = {"lm_head.weight": "output.weight"}  # an adapter may bring one to a model whose own is tied
 LAYER = re.compile(r"blk\.(\d+)\.(.+)")
-HEAD = "lm_head.weight"
-# GGUF name of a tensor without "blk.N." and ".weight" -> the C++ model's name of it; for a bias both have an ending
-SLOTS = {
-    "attn_norm": "attention_norm",
-    "attn_q": "q",
-    "attn_k": "k",
-    "attn_v": "v",
-    "attn_qkv": "q",  # the rows of q, k and v in one matrix
-    "attn_q_norm": "q_norm",
-    "attn_k_norm": "k_norm",
-    "attn_sub_norm": "attention_sub_norm",
-    "attn_output": "o",
-    "post_attention_norm": "post_attention_norm",
-    "ffn_norm": "mlp_norm",
-    "ffn_gate": "gate",
-    "ffn_up": "up",
-    "ffn_sub_norm": "mlp_sub_norm",
-    "ffn_down": "down",
-    "post_ffw_norm": "post_mlp_norm",
-    "token_embd": "embedding",
-    "position_embd": "positions",
-    "output_norm": "final_norm",
-    "output": "head",
-}
 
 
 def places(config: ModelConfig) -> dict[str, tuple[int, str]]:
-    """(layer, slot) in the C++ model of every tensor, by Hugging Face name; the tensors outside the layers have the
-    number of layers as theirs."""
-    names = FAMILIES[config.model_type].names(config) | {HEAD: "output.weight"}  # which a tied model has not
+    """(layer, slot) in the C++ model of every tensor, by Hugging Face name. A slot has the tensor's name in GGUF; those
+    outside the layers have the number of layers as theirs."""
+    names = FAMILIES[config.model_type].names(config) | HEAD
     return {name: _place(config.n_layers, gguf_name) for name, gguf_name in names.items()}
 
 
 def _place(n_layers: int, gguf_name: str) -> tuple[int, str]:
-    match = LAYER.fullmatch(gguf_name)
-    layer, name = (int(match[1]), match[2]) if match else (n_layers, gguf_name)
-    stem, kind = name.rsplit(".", 1)
-    return layer, SLOTS[stem] + ("_bias" if kind == "bias" else "")
+    if match := LAYER.fullmatch(gguf_name):
+        return int(match[1]), match[2].replace("attn_qkv", "attn_q")  # one matrix holds the rows of q, k and v
+    return n_layers, gguf_name
 
 
 def to_native_layout(config: ModelConfig, name: str, vector: np.ndarray) -> np.ndarray:

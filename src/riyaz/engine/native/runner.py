@@ -155,7 +155,7 @@ class NativeRunner:
         problems = []
         for path, pair in adapter.pairs.items():
             shape = self._shape(f"{path}.weight")
-            if shape is not None and self._places[f"{path}.weight"][1] in ("embedding", "positions"):
+            if shape is not None and self._places[f"{path}.weight"][1] in ("token_embd.weight", "position_embd.weight"):
                 shape = None  # no linear
             if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
                 problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")

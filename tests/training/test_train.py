@@ -122,7 +122,7 @@ def gradients(rows: list[Row], plan: TrainPlan, folder: Path, monkeypatch: pytes
     step = Masters.step
 
     def watched(self, *arguments, **options):
-        kept.extend(grad.clone() for grad in self.grad.values())
+        kept.extend(self.sums.of(weight).clone() for weight in self.working.values())
         step(self, *arguments, **options)
 
     with monkeypatch.context() as patch:

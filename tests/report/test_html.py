@@ -14,6 +14,7 @@ import pytest
 from fake_comparison import arm, comparison, typed, typed_arm
 
 from riyaz.errors import RiyazError
+from riyaz.methods import lora
 from riyaz.report.comparison import html, pictures
 from riyaz.report.comparison.arms import Mark, beaten_by, beaten_lines, best_for, training
 from riyaz.report.media import page, svg
@@ -205,7 +206,7 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
         None,
         None,
     ]
-    assert best_for(replace(arms[2], method="lora"), arms, None, "the pick").endswith("one for each task.")
+    assert best_for(replace(arms[2], about=lora.ABOUT), arms, None, "the pick").endswith("one for each task.")
     assert beaten_lines(arms) == ["Here b scores no less and answers no slower than c."]
     slow = [typed_arm(name, score=0.4, ms_per_answer=30) for name in ("x", "y", "z")]
     assert beaten_lines([arms[1], *slow]) == ["Here b scores no less and answers no slower than x, y and z."]

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -89,13 +90,13 @@ NAMES = {
 }
 PRECISIONS = ("fp32", "bf16", "int8", "int4")
 
-# Keys of JSON documents that are not compared: times and what follows from them, the machine, sentences for a reader
-# (which name times), and the fields of a method that the older of two trees did not write.
+# Keys of JSON documents that are not compared: times and what follows from them, the machine (an artifact's size too,
+# as it holds paths), sentences for a reader (which name times), and what the older of two trees did not write.
 TIMES = (
     "seconds estimate_seconds train_seconds search_seconds eval_seconds end_seconds before took ms_per_answer "
     "merged_ms remeasured cpu_waited tokens_s peak_share peak_flops pace date estimate checkpoint_every"
 )
-MACHINE = "peak_rss_mb serve_rss_mb memory_mb hardware version versions command path paths"
+MACHINE = "peak_rss_mb serve_rss_mb memory_mb artifact_mb hardware version versions command path paths"
 SENTENCES = "reason why notes note"
 NEW_FIELDS = ""
 IGNORED = {*TIMES.split(), *MACHINE.split(), *SENTENCES.split(), *NEW_FIELDS.split()}
@@ -173,7 +174,7 @@ def compare(old: Path, new: Path) -> tuple[list[str], list[str], dict[str, str]]
         if one == other:
             continue
         if _is_words(name):
-            words.append(f"{name}: other words")
+            words.append(f"{name}: {_other_words(one.decode(), other.decode())}")
         elif Path(name).suffix in (".json", ".jsonl") and Path(name).name not in EXACT:
             table[name] = hashlib.sha256(json.dumps(_document(other, new)).encode()).hexdigest()
             wrong += [f"{name}: {line}" for line in differences(_document(one, old), _document(other, new))]
@@ -193,6 +194,12 @@ def _files(folder: Path) -> Iterator[str]:
 def _is_words(name: str) -> bool:
     """Whether a file is read by people only."""
     return Path(name).suffix in WORDS and Path(name).name != "training_rows.txt"
+
+
+def _other_words(old: str, new: str) -> str:
+    """How two texts differ, in words: most reports differ in the times that they name."""
+    before, after = ([re.sub(r"[\d.,]+", "0", line) for line in text.splitlines()] for text in (old, new))
+    return f"{len(set(before) ^ set(after))} lines with other words" if before != after else "other numbers"
 
 
 def _document(content: bytes, folder: Path) -> Any:

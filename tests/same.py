@@ -98,7 +98,7 @@ TIMES = (
 )
 MACHINE = "peak_rss_mb serve_rss_mb memory_mb artifact_mb hardware version versions command path paths"
 SENTENCES = "reason why notes note"
-NEW_FIELDS = ""
+NEW_FIELDS = "about curve_method"
 IGNORED = {*TIMES.split(), *MACHINE.split(), *SENTENCES.split(), *NEW_FIELDS.split()}
 NOT_COMPARED = {"events.jsonl", "measured.json", "seconds.json", "log.txt"}  # progress, speeds, errors
 WORDS = (".md", ".html", ".txt", ".svg")

@@ -61,4 +61,5 @@ def test_another_score_weight_answer_or_file_is_one_line(tmp_path: Path) -> None
 
 
 def test_other_words_are_no_difference(tmp_path: Path) -> None:
-    assert compared(tmp_path, **{"run/report.html": "<p>other</p>"}) == ([], ["run/report.html: 2 lines with other words"])
+    wrong, words = compared(tmp_path, **{"run/report.html": "<p>other</p>"})
+    assert (wrong, words) == ([], ["run/report.html: 2 lines with other words"])

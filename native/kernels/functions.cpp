@@ -1,4 +1,4 @@
-// Norms, rotations, activations and sums over vectors of floats; measuring loops.
+// Norms, rotations, activations and sums over vectors of floats.
 #include "kernels/chunks.h"
 #include "kernels/isa.h"
 

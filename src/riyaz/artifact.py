@@ -212,8 +212,8 @@ def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
 
 
 def reading_of(target: str | Path) -> Reading | None:
-    """How the rows were read that an artifact, or the one that a comparison picked, was made from; None for a model,
-    and for an artifact from before this was kept. Raises RiyazError for a damaged one."""
+    """How the rows were read that an artifact, or the one that a comparison picked, was made from; None for a model.
+    Raises RiyazError for a damaged one."""
     path = resolve(target) / NAME
     document: Any = read_json(path, TAMPERED) if path.is_file() else None
     for key in ("config", "reading", "columns"):
@@ -228,7 +228,7 @@ def trained_bytes(examples: Iterable[Example]) -> bytes:
 
 def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None:
     """How many of the rows have the prompt of a training or validation row of an artifact, or of the one that a
-    comparison picked; None for a model, and for an artifact from before these were kept."""
+    comparison picked; None for a model."""
     path = resolve(target) / TRAINED
     if not path.is_file():
         return None

@@ -58,7 +58,7 @@ class _General:
     """base.json."""
 
     general_nats: float
-    blocks: tuple[BlockLoss, ...] = ()  # older versions wrote none
+    blocks: tuple[BlockLoss, ...]
 
 
 def against_base(

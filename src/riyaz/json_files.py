@@ -178,7 +178,7 @@ class _Reader:
                 self.value(wanted, mapping[name], f"{at}.{name}")
             return mapping
         if isinstance(value, float) and not math.isfinite(value):
-            value = None  # written before NaN was null
+            value = None  # Python reads NaN, which JSON has not and riyaz writes as null
         if origin in (typing.Union, types.UnionType):
             return self._one_of(inner, value, at)
         if origin is Any:

@@ -107,7 +107,7 @@ class TrainState:
     seconds: float = 0.0
     tokens: int = 0
     history: list[dict] = field(default_factory=list)
-    trainer: str = ""  # `frozen.trainer` of the last steps; older checkpoints do not say it
+    trainer: str = ""  # `frozen.trainer` of the last steps; "" before the first
 
 
 @memory.kept()

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from riyaz.comparison import ranking as module
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.pick import Pick, choose
 from riyaz.data import Example
-from riyaz.json_files import write_json
 from riyaz.metrics.paired import ROWS_CAP, paired_test, shortfall
-from riyaz.results import ArmResult, Comparison
+from riyaz.results import ArmResult
 
 
 def arm(method: str, ms: float | None = 10.0, **fields: Any) -> ArmResult:
@@ -370,12 +368,3 @@ def test_forgetting_is_warned_of_and_breaks_ties() -> None:
     check(choose([replace(arms[0], forgetting_nats=0.5), *arms[1:]], same), "wild", "tie", "cheapest to serve, ahead")
     result = choose([arms[0], arms[2]], same)
     check(result, "wild", "certified", "Warning: wild forgot 6.8 nats per token of general text.")
-
-
-@pytest.mark.parametrize("rows", [900, None, [400, 8000]])
-def test_a_comparison_of_an_older_version_is_read(tmp_path: Path, rows: Any) -> None:
-    old = {"arms": [], "pick": None, "runner_up": None, "decision": "clear", "reason": "", "rows_needed": rows}
-    write_json(tmp_path / "compare.json", old)
-    read = Comparison.read(tmp_path / "compare.json")
-    assert read.decision == "certified" and read.floor is None
-    assert read.rows_needed == ((400, 8000) if isinstance(rows, list) else None)

@@ -466,8 +466,6 @@ def test_a_plan_survives_its_file(budget: float, tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", plan)
     read = ComparisonPlan.read(tmp_path / "plan.json")
     assert read == plan and isinstance(read.arm("lora").learning_rates, tuple)
-    write_json(tmp_path / "plan.json", to_document(plan) | {"spent_seconds": 9.0})
-    assert ComparisonPlan.read(tmp_path / "plan.json") == plan, "of an older version"
     wrong = to_document(plan)
     wrong["arms"][1]["state"] = "done"
     write_json(tmp_path / "plan.json", wrong)
@@ -487,7 +485,6 @@ def test_speeds_survive_their_file_and_each_method_must_be_there(tmp_path: Path)
     speeds = replace(speeds, predict={name: speeds.predict[name] for name in METHODS},
                      arms={name: speeds.arms[name] for name in ("lora", "full")})  # fmt: skip
     path, document = tmp_path / "measured.json", to_document(speeds)
-    document["arms"]["lora"]["save_seconds"] = 0.0  # of an older version
     write_json(path, document)
     assert Speeds.read(path, [*METHODS, "rag"], ["lora", "full"]) == speeds
     with assert_refused("measured.json", "predict.rag_lora is missing", "remove it"):

@@ -139,16 +139,15 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     assert len(differences) == 8 and [part.nats for part in base.blocks] == pytest.approx(blocks[1])
     assert found["forgetting_se"] == pytest.approx(differences.std(ddof=1) / 8**0.5, rel=1e-3)
     assert "forgetting_se" not in same
-    old = replace(base, blocks=())  # base.json of an older version
-    assert drift.against_base("lora", adapted, old, rows, None)[0] == {**found, "forgetting_se": None}
+    other = replace(base, blocks=())  # of another general text
+    assert drift.against_base("lora", adapted, other, rows, None)[0] == {**found, "forgetting_se": None}
 
 
-def test_facts_without_blocks_are_read(tmp_path: Path, plain: ModelPredictor) -> None:
+def test_facts_hold_the_loss_of_every_block(tmp_path: Path, plain: ModelPredictor) -> None:
     BaseFacts.measure(plain, examples(2), None, tmp_path)
     document = json.loads((tmp_path / "base.json").read_text())
     assert document["blocks"][0].keys() == {"nats", "tokens"}
-    (tmp_path / "base.json").write_text(json.dumps({"general_nats": document["general_nats"]}))
-    assert BaseFacts.read(tmp_path).blocks == ()
+    assert len(BaseFacts.read(tmp_path).blocks) == len(document["blocks"])
 
 
 def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:
@@ -460,13 +459,6 @@ def test_rows_that_the_artifact_was_trained_on_are_counted(quick: Finished, clos
     events.clear()
     assert evaluate_target(str(folder), closed, DataConfig(), listen=events.append).trained_rows == 0
     assert not any(isinstance(event, Note) for event in events)
-    older = tmp_path / "older"
-    shutil.copytree(folder, older)
-    (older / "training_rows.txt").unlink()
-    document = json.loads((older / "riyaz.json").read_text())
-    del document["checksums"]["training_rows.txt"]
-    (older / "riyaz.json").write_text(json.dumps(document))
-    assert evaluate_target(str(older), test, DataConfig(), listen=quiet).trained_rows is None
     rows = (folder / "training_rows.txt").read_text().splitlines()
     assert rows == sorted(set(rows)) and len(rows) == sum(map(len, parts)) and {len(row) for row in rows} == {16}
 

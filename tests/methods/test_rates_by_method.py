@@ -194,14 +194,12 @@ def test_a_rate_of_rag_lora_is_not_replaced_by_that_of_lora(inside: list, asked:
     assert rates_of(told) == {"lora": (3e-3, 0), "rag_lora": (3e-3, 0)}
 
 
-def test_a_comparison_of_an_older_version_with_one_rate_goes_on(
-    inside: list, asked: tuple, rows: Path, tmp_path: Path
-) -> None:
+def test_a_comparison_with_one_rate_goes_on(inside: list, asked: tuple, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command_line = ("compare", rows, *asked, "--methods", "lora", "--steps", "3", "--out", out)
     first = command(*command_line, "--learning-rate", "0.002")
     assert rates_of(first) == {"lora": (0.002, 0)}
-    assert json.loads((out / "settings.json").read_text())["settings"]["learning_rate"] == 0.002, "as it was written"
+    assert json.loads((out / "settings.json").read_text())["settings"]["learning_rate"] == 0.002
     (out / "compare.json").unlink()
     (out / "arms/lora/kept/result.json").unlink()
     inside.clear()

@@ -11,13 +11,13 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 
 import json
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
-from riyaz.config import CONFIGS, Precision
+from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -99,7 +99,6 @@ class ComparisonFolder:
         for each in (stored, given):  # what is left out beside the same documents changes nothing
             if isinstance(each, dict) and isinstance(each.get("documents"), dict):
                 each["documents"].pop("notes", None)
-        _add_newer(stored, given)
         if stored is None:
             self.write("settings.json", settings)
             return
@@ -160,15 +159,6 @@ class ComparisonFolder:
     def run(self, method: str, part: str) -> Path:
         """The folder of one part of an arm."""
         return self.path / "arms" / method / part
-
-
-def _add_newer(stored: Any, given: dict[str, Any]) -> None:
-    """Add what an older version did not have to its settings: options with their defaults, the rest as it is now."""
-    defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
-    for part in ("reading", "settings"):
-        if isinstance(stored, dict) and isinstance(stored.get(part), dict):
-            for key in given[part].keys() - stored[part].keys():
-                stored[part][key] = defaults.get(key, given[part][key])
 
 
 def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:

@@ -75,10 +75,7 @@ class ComparisonPlan:
     @classmethod
     def read(cls, path: Path) -> "ComparisonPlan":
         """The plan in a plan.json. Raises RiyazError naming the place that is wrong."""
-        document = read_json(path, DAMAGED)
-        if isinstance(document, dict):
-            document.pop("spent_seconds", None)  # written by older versions
-        plan = from_json(cls, document, str(path), DAMAGED)
+        plan = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
         strange = [arm.method for arm in plan.arms if arm.method not in METHODS]  # it names a folder
         if strange:
             raise RiyazError(f"{shown(strange[0])} is not a method", str(path), DAMAGED)

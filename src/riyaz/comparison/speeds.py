@@ -75,8 +75,7 @@ class Speeds:
 
         Raises RiyazError naming the place that is wrong or missing.
         """
-        # unknown keys: older versions wrote "save_seconds"
-        speeds = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED, unknown=True)
+        speeds = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
         needed: list[tuple[str, dict[str, Any], Iterable[str]]] = [
             ("predict", speeds.predict, methods),
             ("arms", speeds.arms, trained),

@@ -9,15 +9,15 @@ None means "not measured"; a field marked OPTIONAL is then left out of the file.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from riyaz.config import Metric
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
-from riyaz.json_files import OPTIONAL, Keys, from_json, read_json, read_lines
-from riyaz.results.documents import ELSEWHERE, as_document, read_document
+from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines
+from riyaz.results.documents import ELSEWHERE, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 FAR = 3.0  # a latency that is so many times the planned one is measured again
@@ -297,15 +297,9 @@ class Comparison:
     @classmethod
     def read(cls, path: Path) -> "Comparison":
         """The comparison in a compare.json. Raises RiyazError naming the invalid field."""
-        document = read_json(path, AGAIN)
-        if isinstance(document, dict):  # 0.1.0 wrote "clear" for "certified", and one number of rows instead of a range
-            if document.get("decision") == "clear":
-                document["decision"] = "certified"
-            if type(document.get("rows_needed")) is int:
-                document["rows_needed"] = None
-            if document.get("data_curve"):
-                document.setdefault("curve_method", "lora")  # 0.1 did not name it
-        comparison = as_document(cls, document, path, AGAIN)
+        comparison = read_document(cls, path, AGAIN)
+        if comparison.data_curve and comparison.curve_method is None:  # 0.1 did not name it
+            comparison = replace(comparison, curve_method="lora")
         for key, name in (("pick", comparison.pick), ("runner_up", comparison.runner_up)):
             if name is not None and comparison.arm(name) is None:
                 raise RiyazError(f"{key} is {shown(name)}, which is none of its arms", str(path), AGAIN)

@@ -1,7 +1,7 @@
 """Reading a result document of a known version as a dataclass."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from riyaz.errors import RiyazError
 from riyaz.json_files import from_json, read_json
@@ -13,11 +13,7 @@ T = TypeVar("T")
 
 def read_document(cls: type[T], path: Path, hint: str) -> T:
     """The JSON document at `path` as `cls`. Raises RiyazError for another schema or an invalid field."""
-    return as_document(cls, read_json(path, hint), path, hint)
-
-
-def as_document(cls: type[T], document: Any, path: Path, hint: str) -> T:
-    """The JSON value read from `path` as `cls`. Raises RiyazError for another schema or an invalid field."""
+    document = read_json(path, hint)
     if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
         raise RiyazError("was written by another version of riyaz", str(path), hint)
     return from_json(cls, document, str(path), hint)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.json_files import OPTIONAL, read_json
-from riyaz.results.documents import as_document
+from riyaz.json_files import OPTIONAL
+from riyaz.results.documents import read_document
 
 LIMITS = "limits.json"
 SUITES = ("bias", "truth", "context", "cost", "fragile")
@@ -106,7 +106,7 @@ class Limits:
     @classmethod
     def read(cls, path: Path) -> "Limits":
         """The limits in a limits.json. Raises RiyazError naming the invalid field."""
-        return as_document(cls, read_json(path, AGAIN), path, AGAIN)
+        return read_document(cls, path, AGAIN)
 
     @property
     def abstention(self) -> Abstention | None:

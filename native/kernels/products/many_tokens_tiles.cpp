@@ -152,10 +152,10 @@ INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows
 // The part of the products with the panels of blocks b and b + 1 that exists, times their scales, to `y`
 INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, int rows, float* y, size_t stride,
                        bool add_) {
-    for (int r = 0; r < rows; r += ROWS) {
-        const F scale = scale_of(w, b + r / ROWS);
-        for (int t = 0; t < tokens; t++)
-            put(y + t * stride + r, mul(scale, load(sums + t * 2 * ROWS + r)), rows - r, add_);
+    const F left = scale_of(w, b), right = rows > ROWS ? scale_of(w, b + 1) : left;
+    for (int t = 0; t < tokens; t++, y += stride, sums += 2 * ROWS) {
+        put(y, mul(left, load(sums)), rows, add_);
+        if (rows > ROWS) put(y + ROWS, mul(right, load(sums + ROWS)), rows - ROWS, add_);
     }
 }
 

@@ -13,10 +13,10 @@ from typing import Any
 from riyaz import __version__, artifact
 from riyaz.artifact import Artifact
 from riyaz.errors import RiyazError
-from riyaz.limits.kept import comparison_of, found
+from riyaz.limits.limits_file import comparison_of, read_limits
 from riyaz.metrics.intervals import wilson
 from riyaz.report.comparison.arms import megabytes, milliseconds
-from riyaz.report.comparison.details import ROWS
+from riyaz.report.comparison.details import ROW_KINDS
 from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.limits import words as limits_words
 from riyaz.report.media.markdown_text import escape, grid
@@ -41,7 +41,7 @@ def card(target: str, use: str | None = None) -> str:
     home = comparison_of(folder / LIMITS)
     compared = Comparison.read(home / COMPARE) if home else None
     row = next((arm for arm in compared.arms if arm.method == folder.parent.parent.name), None) if compared else None
-    limits = found(target)
+    limits = read_limits(target)
     name = folder.parent.parent.name if home else folder.resolve().name
     parts = [
         _metadata(made, row, compared, name),
@@ -95,7 +95,7 @@ def _data(made: Artifact, compared: Comparison | None) -> str:
     lines = []
     if compared is not None:
         rows = {name: count for name, count in compared.data.rows.items() if count}
-        counts = ", ".join(f"{number(count)} {ROWS.get(name, name)}" for name, count in rows.items())
+        counts = ", ".join(f"{number(count)} {ROW_KINDS.get(name, name)}" for name, count in rows.items())
         lines.append(f"Rows: {counts or NOT_MEASURED}")
         lines += [
             f"{part}: {Path(file.path).name}, SHA-256 {file.sha256}" for part, file in compared.data.files.items()

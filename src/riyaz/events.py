@@ -142,7 +142,7 @@ def about(method: str, listen: Listen) -> Listen:
 
 
 @contextlib.contextmanager
-def kept(path: Path, command: str, listen: Listen) -> Iterator[Listen]:
+def recorded(path: Path, command: str, listen: Listen) -> Iterator[Listen]:
     """A listener that forwards every event and appends it to a file, with its time. Of a phase's progress there is a
     line every EVERY seconds, and one for each validation; `Done` is the run's result file, and left out. A disk that is
     full ends the record, not the run, which will say so itself."""

@@ -28,7 +28,7 @@ from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.fast.recompute import recomputing, widest
-from riyaz.layers.fast.threads import settle
+from riyaz.layers.fast.threads import tune_waiting
 from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 
@@ -110,7 +110,7 @@ class TrainState:
     trainer: str = ""  # `frozen.trainer` of the last steps; "" before the first
 
 
-@memory.kept()
+@memory.retained()
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
@@ -150,7 +150,7 @@ def train(
         if step >= plan.length:
             break
         plan = adjust(plan, step) if adjust else plan
-        settle()
+        tune_waiting()
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout

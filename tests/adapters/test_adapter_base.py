@@ -43,7 +43,7 @@ def keep(folder: Path, name: str) -> None:
     with store.workspace() as space:
         shutil.copytree(folder, space / name)
         entry = store.ModelEntry(name, space / name, "hf", "x", "unknown", open_source(folder).sha256(), 1)
-        store.keep(space / name, entry)
+        store.add_model(space / name, entry)
 
 
 def doubts(written: export.ExportResult) -> list[str]:

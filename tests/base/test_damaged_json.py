@@ -28,8 +28,8 @@ from riyaz.methods.fitting.learning_rate import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report.comparison import examples, first_fold, html, labels, markdown, terminal
-from riyaz.report.pretraining import terminal as learning_terminal
-from riyaz.report.pretraining import words as learning_words
+from riyaz.report.pretraining import terminal as run_terminal
+from riyaz.report.pretraining import words as run_words
 from riyaz.report.write import answers
 from riyaz.results import Answer, Comparison
 
@@ -230,9 +230,9 @@ def begun(folder: Path) -> None:
     known, frozen = read_run(RunFolder(folder))
     if known is not None and frozen is not None:
         described(known, frozen)
-    told = learning_words.read(folder)
-    learning_terminal.print_learning(*told, Console(quiet=True))
-    assert learning_words.keep_in_mind(*told[:2]) and learning_words.again(told[0])
+    told = run_words.read(folder)
+    run_terminal.print_learning(*told, Console(quiet=True))
+    assert run_words.keep_in_mind(*told[:2]) and run_words.again(told[0])
 
 
 @pytest.mark.parametrize("name", ["run.json", "plan.json", "metrics.jsonl", "samples.jsonl"])

@@ -11,7 +11,7 @@ import pytest
 
 from riyaz import events
 from riyaz.errors import RiyazError
-from riyaz.events import ArmDone, Begun, Done, Ended, Estimate, Event, Failed, Note, Phase, Planned, Progress, kept
+from riyaz.events import ArmDone, Begun, Done, Ended, Estimate, Event, Failed, Note, Phase, Planned, Progress, recorded
 
 ALL: list[Event] = [
     Phase("fit"),
@@ -79,7 +79,7 @@ def lines_of(path: Path) -> list[Event]:
 def test_a_run_keeps_its_events_and_how_it_ended(tmp_path: Path) -> None:
     path, heard = tmp_path / events.EVENTS, []
     path.write_text('{"event": "note", "vers')  # of a process that was killed
-    with kept(path, "riyaz compare rows", heard.append) as listen:
+    with recorded(path, "riyaz compare rows", heard.append) as listen:
         for event in ALL:
             listen(event)
     assert heard == ALL, "every event goes on"
@@ -96,13 +96,13 @@ def test_a_run_keeps_its_events_and_how_it_ended(tmp_path: Path) -> None:
     [(KeyboardInterrupt(), Ended("stopped")), (RiyazError("no\nroom", "x"), Ended("failed", "x: no room"))],
 )
 def test_the_end_of_a_run_says_why(tmp_path: Path, error: BaseException, status: Ended) -> None:
-    with pytest.raises(type(error)), kept(tmp_path / "e", "", events.quiet):
+    with pytest.raises(type(error)), recorded(tmp_path / "e", "", events.quiet):
         raise error
     assert lines_of(tmp_path / "e")[-1] == status
 
 
 def test_progress_is_kept_now_and_then_and_a_validation_always(tmp_path: Path) -> None:
-    with kept(tmp_path / "e", "", events.quiet) as listen:
+    with recorded(tmp_path / "e", "", events.quiet) as listen:
         for step in range(1, 1001):
             metrics = {"step": step, **({"valid_loss": 1.0} if step in (500, 501) else {})}
             listen(Progress("train", step, 1000, "lora", metrics=metrics))
@@ -116,6 +116,6 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_run(tmp_path: Path) -
     (tmp_path / "e").symlink_to(tmp_path / "elsewhere")
     heard: list[Event] = []
     for place in (tmp_path / "e", tmp_path / "absent/e", Path("/dev/full")):
-        with kept(place, "", heard.append) as listen:
+        with recorded(place, "", heard.append) as listen:
             listen(Note("a"))
     assert heard == [Note("a")] * 3 and not (tmp_path / "elsewhere").exists()

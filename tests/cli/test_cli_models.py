@@ -186,7 +186,7 @@ def test_an_answer_is_printed_without_what_a_terminal_obeys_and_as_it_comes(monk
             seen.append(out.getvalue())
             yield part
 
-    assert stream.say(screen, coming()) == "".join(parts), "the answer itself is as it was"
+    assert stream.print_stream(screen, coming()) == "".join(parts), "the answer itself is as it was"
     shown = "a[2Jb1m\nc d[U+202E]e[b]\n"
     assert out.getvalue() == shown
     assert seen[1] == "a" and seen[2] == "a[2Jb1m", "each piece at once"

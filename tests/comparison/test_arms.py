@@ -10,7 +10,7 @@ from riyaz.comparison import arms as running
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arms import Arms
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.events import Event, Note
@@ -47,7 +47,7 @@ class Machine:
     def run(self, arguments: list[str], log: Path, listen: object, threads: int | None = None) -> str:
         work, _, method, part = arguments
         self.done.append((work, method))
-        arm, run = ComparisonPlan.read(self.folder.path / "plan.json").arm(method), self.folder.run(method, part)
+        arm, run = ComparisonPlan.read(self.folder.path / "plan.json").arm(method), self.folder.part(method, part)
         run.mkdir(parents=True, exist_ok=True)
         seconds = dict(arm.seconds)
         evaluate = seconds.pop("evaluate")
@@ -78,9 +78,9 @@ def begun(machine: Machine, budget: float, names: tuple[str, ...] = NAMES) -> Ar
     speeds = Speeds(2, "float32", rss_mb=400, start_seconds=1.0, base_seconds=1.0,
                     predict=dict.fromkeys(names, ANSWER), arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
     given = Given(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"})
-    plan = planning.make(given, budget=budget, spent=0.0)
+    plan = planning.make_plan(given, budget=budget, spent=0.0)
     machine.folder.write("plan.json", plan)
-    return Arms(machine.folder, given, plan, [KEPT], budget, lambda: machine.now, machine.listen)
+    return Arms(machine.folder, given, plan, [FINAL], budget, lambda: machine.now, machine.listen)
 
 
 def steps(arms: Arms) -> dict[str, int]:
@@ -138,9 +138,9 @@ def test_more_time_continues_cut_arms_from_their_openings_and_runs_skipped_ones(
     cut = {arm.method for arm in arms.plan.arms if arm.cut or arm.skipped}
     assert cut
     (machine.folder.path / "compare.json").write_text("{}")
-    opened = [arm.method for arm in arms.plan.arms if (machine.folder.run(arm.method, KEPT) / OPENINGS).exists()]
+    opened = [arm.method for arm in arms.plan.arms if (machine.folder.part(arm.method, FINAL) / OPENINGS).exists()]
     machine.done.clear()
-    more = Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + 1500, lambda: machine.now, machine.listen)
+    more = Arms(machine.folder, arms.given, arms.plan, [FINAL], machine.now + 1500, lambda: machine.now, machine.listen)
     assert more.revive()
     assert {arm.method: arm.state for arm in more.plan.arms if arm.method in opened} == dict.fromkeys(opened, "opened")
     more.run()
@@ -154,7 +154,7 @@ def test_an_arm_that_would_gain_little_is_left_as_it_is(machine: Machine) -> Non
     arms.run()
     almost = replace(arms.plan.arm("lora"), steps=110)
     arms._save_arm(almost)
-    fit = machine.folder.run("lora", KEPT) / "fit.json"
+    fit = machine.folder.part("lora", FINAL) / "fit.json"
     arms.budget = machine.now + 30
     assert not arms.revive() and fit.exists() and arms.plan.arm("lora") == almost
 
@@ -175,11 +175,13 @@ def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch
     assert frozen.arm("rag_lora").state == "begun"
     monkeypatch.setattr(processes, "run", work)
     machine.done.clear()
-    again = Arms(machine.folder, arms.given, frozen, [KEPT], 400.0, lambda: machine.now, machine.listen)
+    again = Arms(machine.folder, arms.given, frozen, [FINAL], 400.0, lambda: machine.now, machine.listen)
     again.run()
     first = [entry for entry in machine.done if entry[1] == "rag_lora"]
     assert first[0] == ("fit", "rag_lora") and ("open", "lora") not in machine.done
-    assert json.loads((machine.folder.run("lora", KEPT) / "fit.json").read_text())["steps"] >= frozen.arm("lora").steps
+    assert (
+        json.loads((machine.folder.part("lora", FINAL) / "fit.json").read_text())["steps"] >= frozen.arm("lora").steps
+    )
 
 
 def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,20 +218,24 @@ def test_more_time_on_a_slower_machine_takes_nothing_away(machine: Machine, slow
     arms.run()
     before = steps(arms)
     machine.slow = slow
-    later = Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + more, lambda: machine.now, machine.listen)
+    later = Arms(
+        machine.folder, arms.given, arms.plan, [FINAL], machine.now + more, lambda: machine.now, machine.listen
+    )
     later.revive()
     later.run()
     assert all(steps(later)[method] >= count for method, count in before.items() if count)
-    assert all(machine.folder.run(m, KEPT).joinpath("fit.json").exists() for m, count in before.items() if count)
+    assert all(machine.folder.part(m, FINAL).joinpath("fit.json").exists() for m, count in before.items() if count)
 
 
 def test_a_killed_more_keeps_what_was_there(machine: Machine) -> None:
     arms = begun(machine, 260.0)
     arms.run()
     before = steps(arms)
-    Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + 900, lambda: machine.now, machine.listen).revive()
+    Arms(
+        machine.folder, arms.given, arms.plan, [FINAL], machine.now + 900, lambda: machine.now, machine.listen
+    ).revive()
     planned = ComparisonPlan.read(machine.folder.path / "plan.json")
-    again = Arms(machine.folder, arms.given, planned, [KEPT], 260.0, lambda: machine.now, machine.listen)
+    again = Arms(machine.folder, arms.given, planned, [FINAL], 260.0, lambda: machine.now, machine.listen)
     again.run()
     assert steps(again) == before, "the budget is spent, so the arms stay as they were"
 

@@ -14,7 +14,7 @@ from tiny_comparison import command, files
 
 from riyaz.artifact import Artifact
 from riyaz.comparison import extra_runs, processes
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data import Example
 from riyaz.events import Event, Note
@@ -41,7 +41,7 @@ class Again:
         self.ran.append((work, method, part))
         if not self.reason:
             for name in ("fit.json",) if work == "fit" else ("result.json", "predictions.jsonl"):
-                shutil.copy(self.folder.run(method, KEPT) / name, self.folder.run(method, part) / name)
+                shutil.copy(self.folder.part(method, FINAL) / name, self.folder.part(method, part) / name)
         return self.reason
 
     def listen(self, event: Event) -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_run_for_which_no_time_is_left(again: Again) -> None:
 
 
 def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
-    run = again.folder.run("lora", KEPT)
+    run = again.folder.part("lora", FINAL)
     fit, result = (json.loads((run / name).read_text()) for name in ("fit.json", "result.json"))
     fit |= {"seconds": 100.0, "train_seconds": 60.0, "search_seconds": 30.0}  # ten seconds around them
     (run / "fit.json").write_text(json.dumps(fit))
@@ -130,7 +130,7 @@ def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
 
 
 def test_an_opening_that_was_trained_before_its_fit_counts(again: Again) -> None:
-    run = again.folder.run("lora", KEPT)
+    run = again.folder.part("lora", FINAL)
     fit, result = (json.loads((run / name).read_text()) for name in ("fit.json", "result.json"))
     fit |= {"seconds": 50.0, "train_seconds": 60.0, "search_seconds": 30.0}
     (run / "fit.json").write_text(json.dumps(fit))
@@ -152,7 +152,7 @@ def test_a_part_that_fails_is_a_note(again: Again) -> None:
 
 def test_a_part_that_was_begun_goes_on_where_it_was(again: Again) -> None:
     again.seeds(margin=1)
-    (again.folder.run("lora", "seed-2") / "result.json").unlink()
+    (again.folder.part("lora", "seed-2") / "result.json").unlink()
     again.ran.clear()
     again.seeds(margin=1)
     assert again.ran == [("evaluate", "lora", "seed-2")]
@@ -163,7 +163,7 @@ def test_a_part_that_was_begun_goes_on_where_it_was(again: Again) -> None:
 
 def test_seeds_and_curve_stand_in_the_document(retrieved: Finished) -> None:
     for method, parts in PARTS.items():
-        assert {path.name for path in (retrieved.out / "arms" / method).iterdir()} == {KEPT, *parts}
+        assert {path.name for path in (retrieved.out / "arms" / method).iterdir()} == {FINAL, *parts}
         found = retrieved.arm(method)["seeds"]
         assert [entry["seed"] for entry in found] == [4, 5, 6]
         assert found[0]["score"] == retrieved.arm(method)["score"]
@@ -185,12 +185,12 @@ def test_parts_are_other_seeds_at_the_rate_that_was_found_and_fewer_rows(retriev
         assert fit["chosen"]["search"] == [] and fit["search_seconds"] < 1
         assert Artifact.read(run / "artifact").seeds["seed"] == seed
     weights = [(retrieved.out / f"arms/lora/{part}/artifact/adapter_model.safetensors").read_bytes()
-               for part in (KEPT, "seed-1", "seed-2")]  # fmt: skip
+               for part in (FINAL, "seed-1", "seed-2")]  # fmt: skip
     assert len(set(weights)) == 3
 
 
 def test_fewer_rows_are_nested(retrieved: Finished) -> None:
-    rows = ComparisonFolder(retrieved.out).rows(KEPT, "train")
+    rows = ComparisonFolder(retrieved.out).rows(FINAL, "train")
     half, quarter = rows[::2], rows[::4]
     assert (len(quarter), len(half), len(rows)) == (6, 11, 21)
     assert {example.key for example in quarter} < {example.key for example in half}
@@ -209,7 +209,7 @@ def test_the_curve_trains_on_those_rows(again: Again, monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(METHODS, "lora", replace(whole, fit=watched))
     points = again.curve()
-    rows = again.folder.rows(KEPT, "train")
+    rows = again.folder.rows(FINAL, "train")
     assert seen == {"rows-25": (rows[::4], 4), "rows-50": (rows[::2], 4)}
     assert [point.rows for point in points] == [6, 11, 21] and again.notes == []
 

@@ -56,7 +56,7 @@ def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **r
 
 
 def made(budget: float, *methods: str, spent: float = 0.0, sizes: Sizes = SIZES, **arms: Any) -> ComparisonPlan:
-    return planning.make(given(*methods, speeds=measured(**arms), sizes=sizes), budget=budget, spent=spent)
+    return planning.make_plan(given(*methods, speeds=measured(**arms), sizes=sizes), budget=budget, spent=spent)
 
 
 def seconds(plan: ComparisonPlan, method: str) -> float:
@@ -96,7 +96,7 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     assert zero["evaluate"] == pytest.approx(100 * 0.2 + LATENCY_ROWS * 0.3 + 3.0 + REOPEN_ROWS * 0.1)
     assert plan.arm("nearest").seconds == {"start": 2 * START, "fit": 0.0, "evaluate": 0.0}
     lora = plan.arm("lora").seconds
-    torch = planning.make(given(speeds=replace(measured(), torch_seconds=2.0)), budget=10_000, spent=0.0)
+    torch = planning.make_plan(given(speeds=replace(measured(), torch_seconds=2.0)), budget=10_000, spent=0.0)
     assert [torch.arm(name).seconds["start"] for name in ("zero_shot", "lora")] == [zero["start"], lora["start"] + 2]
     assert lora["evaluate"] == pytest.approx(zero["evaluate"] + 3.0), "its base is read once more"
     # the openings of the two rates that are not continued
@@ -125,7 +125,7 @@ def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_th
     recipes = {"lora": replace(PLAIN, epochs=60), "full": replace(PLAIN, epochs=60, share=2)}
 
     def plan(aside: float) -> ComparisonPlan:
-        return planning.make(Given(recipes, measured(), SIZES, 7, aside), budget=700.0, spent=0.0)
+        return planning.make_plan(Given(recipes, measured(), SIZES, 7, aside), budget=700.0, spent=0.0)
 
     alone, apart = plan(0.0), plan(1.0)
     left = 700 * RESERVE - reserved(alone)
@@ -138,7 +138,7 @@ def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_th
 def test_looking_at_what_retrieval_did_is_part_of_the_evaluation() -> None:
     rows = replace(SIZES, test=300)
     plan, plain = (
-        planning.make(given("nearest", "rag", speeds=speeds, sizes=rows), budget=900.0, spent=0.0)
+        planning.make_plan(given("nearest", "rag", speeds=speeds, sizes=rows), budget=900.0, spent=0.0)
         for speeds in (measured({"rag": {"look_seconds": 0.5}}), measured())
     )
     assert plan.looked == min(RETRIEVAL_ROWS, 120) and plain.looked == RETRIEVAL_ROWS
@@ -176,7 +176,7 @@ def test_more_budget_means_more_steps_and_then_a_search() -> None:
 
 def test_a_method_that_takes_the_rate_of_another_searches_none_where_that_takes_part() -> None:
     both, alone = (
-        planning.make(given(*methods, rate_of={"rag_lora": "lora", "lora": ""}), budget=1e5, spent=0.0)
+        planning.make_plan(given(*methods, rate_of={"rag_lora": "lora", "lora": ""}), budget=1e5, spent=0.0)
         for methods in (("lora", "rag_lora"), ("nearest", "rag_lora"))
     )
     one, three = both.arm("rag_lora"), both.arm("lora").learning_rates
@@ -198,7 +198,7 @@ def test_folds_multiply_what_is_done_in_each_of_them() -> None:
 def test_how_many_rows_choose_depends_on_neither_budget_nor_speed(valid: int) -> None:
     sizes = replace(SIZES, valid=valid)
     slow = measured({"zero_shot": {"choose_seconds": 60.0}})
-    rows = [planning.make(given(sizes=sizes, speeds=speeds), budget=budget, spent=0.0).valid_rows
+    rows = [planning.make_plan(given(sizes=sizes, speeds=speeds), budget=budget, spent=0.0).valid_rows
             for speeds in (measured(), slow) for budget in (350.0, 10_000.0)]  # fmt: skip
     assert set(rows) == {min(VALID_ROWS, valid)}
 
@@ -212,7 +212,7 @@ def test_arms_are_left_out_in_the_stated_order_and_say_so() -> None:
     quick = {name: {"step_seconds": 1e-3, "validate_seconds": 0.0, "build_seconds": 0.0} for name in TRAINING}
     speeds = replace(measured(**quick), base_seconds=0.0)
     speeds = replace(speeds, predict=dict.fromkeys(NAMES, speeds.predict["zero_shot"]))
-    plans = [planning.make(given(*NAMES, speeds=speeds), budget=float(budget), spent=0.0)
+    plans = [planning.make_plan(given(*NAMES, speeds=speeds), budget=float(budget), spent=0.0)
              for budget in range(90, 500, 10)]  # fmt: skip
     found = [out(plan) for plan in plans]
     assert [len(some) for some in found] == sorted(map(len, found), reverse=True)
@@ -226,10 +226,10 @@ def test_arms_are_left_out_in_the_stated_order_and_say_so() -> None:
 
 def test_an_arm_that_fits_beside_the_rest_is_not_left_out_for_a_dear_one() -> None:
     speeds = measured({"rag": {"row_seconds": 90.0}})
-    plan = planning.make(given(*NAMES, speeds=speeds), budget=1500.0, spent=0.0)
+    plan = planning.make_plan(given(*NAMES, speeds=speeds), budget=1500.0, spent=0.0)
     assert out(plan) == {"rag"} and plan.estimate["seconds"] <= 1500 * RESERVE
     dear = {"rag": {"row_seconds": 90.0}, "full": {"row_seconds": 4.0}, "few_shot": {"row_seconds": 4.0}}
-    plan = planning.make(given(*NAMES, speeds=measured(dear)), budget=900.0, spent=0.0)
+    plan = planning.make_plan(given(*NAMES, speeds=measured(dear)), budget=900.0, spent=0.0)
     assert out(plan) == {"rag", "full"}, "of the two that do not both fit the one that is left out last"
 
 
@@ -241,14 +241,14 @@ def test_an_arm_without_time_to_train_is_left_out() -> None:
 
 def test_no_arm_is_left_out_where_that_is_not_asked_for() -> None:
     with pytest.raises(TooShort):
-        planning.make(given(*NAMES), budget=300.0, spent=0.0, leave_out=False)
-    assert out(planning.make(given(*NAMES), budget=300.0, spent=0.0)) > set()
-    assert out(planning.make(given(*NAMES), budget=3000.0, spent=0.0, leave_out=False)) == set()
+        planning.make_plan(given(*NAMES), budget=300.0, spent=0.0, leave_out=False)
+    assert out(planning.make_plan(given(*NAMES), budget=300.0, spent=0.0)) > set()
+    assert out(planning.make_plan(given(*NAMES), budget=3000.0, spent=0.0, leave_out=False)) == set()
 
 
 def test_prompt_tuning_is_left_out_where_not_every_recipe_fits_unless_it_is_named() -> None:
     def plan(budget: float, optional: tuple[str, ...] = OPTIONAL, aside: float = 0.0) -> ComparisonPlan:
-        return planning.make(given(*NAMES, optional=optional, aside=aside), budget=budget, spent=0.0)
+        return planning.make_plan(given(*NAMES, optional=optional, aside=aside), budget=budget, spent=0.0)
 
     need = total(plan(1e5)) / RESERVE
     assert out(plan(need + 1)) == set() == out(plan(need - 10, optional=()))
@@ -264,10 +264,10 @@ def test_what_could_not_be_measured_is_skipped_with_its_reason() -> None:
     speeds = measured()
     predict = {name: speed for name, speed in speeds.predict.items() if name != "zero_shot"}
     speeds = replace(speeds, predict=predict, unable={"zero_shot": "row 3: too long"})
-    plan = planning.make(given(speeds=speeds), budget=5000.0, spent=0.0)
+    plan = planning.make_plan(given(speeds=speeds), budget=5000.0, spent=0.0)
     assert [arm.method for arm in plan.arms] == list(METHODS)
     assert out(plan) == {"zero_shot"} and plan.arm("zero_shot").skipped == "row 3: too long"
-    again = planning.make(given(speeds=speeds), budget=5000.0, spent=100.0, earlier=plan)
+    again = planning.make_plan(given(speeds=speeds), budget=5000.0, spent=100.0, earlier=plan)
     assert again.arm("zero_shot") == plan.arm("zero_shot") and again.arm("lora").steps > 0
 
 
@@ -284,7 +284,7 @@ def test_a_budget_too_short_for_two_arms_is_refused_with_one_that_is_enough() ->
         made(30.0, "lora", "full")
     speeds = measured(rag_lora={"step_seconds": 3.0})
     with assert_refused("training and evaluating full and rag_lora", "give --budget 2m30s"):
-        planning.make(given("full", "rag_lora", speeds=speeds), budget=30.0, spent=0.0)
+        planning.make_plan(given("full", "rag_lora", speeds=speeds), budget=30.0, spent=0.0)
     with assert_refused("--budget 200s", "give --budget 4m10s"):
         made(200.0, spent=190.0)
     with assert_refused("evaluating zero_shot on 100 test rows"):
@@ -314,9 +314,9 @@ def test_a_plan_fits_its_budget_or_names_one_that_it_fits(
     optional = OPTIONAL if len(methods) > 2 else ()  # more than one is left then, as in a comparison
     inputs = given(*methods, speeds=speeds, aside=aside, optional=optional)
     try:
-        plan = planning.make(inputs, budget=budget, spent=spent)
+        plan = planning.make_plan(inputs, budget=budget, spent=spent)
     except TooShort as error:
-        plan = planning.make(inputs, budget=(budget := named(error)), spent=spent)
+        plan = planning.make_plan(inputs, budget=(budget := named(error)), spent=spent)
     assert [arm.method for arm in plan.arms] == methods and len(methods) - len(out(plan)) >= min(2, len(methods))
     assert plan.estimate["seconds"] == pytest.approx(spent + total(plan))
     assert spent + total(plan) <= budget * RESERVE + 1e-6
@@ -336,7 +336,7 @@ def run(plan: ComparisonPlan, *methods: str, slower: float = 1.0) -> ComparisonP
 
 
 def again(inputs: Given, plan: ComparisonPlan, budget: float, spent: float) -> ComparisonPlan:
-    return planning.make(inputs, budget=budget, spent=spent, earlier=plan)
+    return planning.make_plan(inputs, budget=budget, spent=spent, earlier=plan)
 
 
 def changed(plan: ComparisonPlan, method: str, **fields: Any) -> ComparisonPlan:
@@ -345,7 +345,7 @@ def changed(plan: ComparisonPlan, method: str, **fields: Any) -> ComparisonPlan:
 
 def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan() -> None:
     inputs = given(*NAMES, optional=OPTIONAL)
-    plan = replace(planning.make(inputs, budget=700.0, spent=5.0), folds=False, limit_test=50)
+    plan = replace(planning.make_plan(inputs, budget=700.0, spent=5.0), folds=False, limit_test=50)
     plan = run(plan, "nearest", "zero_shot", "lora")
     for spent in (5.0, 300.0, 5000.0):
         later = again(inputs, plan, 700.0, spent)
@@ -359,7 +359,7 @@ def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan()
 
 def test_arms_on_a_busy_machine_are_planned_slower() -> None:
     inputs = given()
-    plan = planning.make(inputs, budget=500.0, spent=0.0)
+    plan = planning.make_plan(inputs, budget=500.0, spent=0.0)
     used = [sum(plan.arm(method).seconds.values()) for method in METHODS[:3]]
     same, slow = (
         again(inputs, run(plan, *METHODS[:3], slower=slower), 500.0, slower * sum(used)) for slower in (1.0, 2.0)
@@ -380,7 +380,7 @@ def test_arms_on_a_busy_machine_are_planned_slower() -> None:
 
 def test_the_time_that_an_arm_leaves_goes_to_those_that_were_cut() -> None:
     inputs = given()
-    plan = planning.make(inputs, budget=270.0, spent=0.0)
+    plan = planning.make_plan(inputs, budget=270.0, spent=0.0)
     later = again(inputs, run(plan, "nearest", "zero_shot", "few_shot", "lora"), 270.0, 130.0)
     assert len(plan.arm("full").learning_rates) == 1 and plan.arm("full").cut
     assert later.arm("full").learning_rates == PLAIN.learning_rates and later.arm("full").steps >= HALF
@@ -389,7 +389,7 @@ def test_the_time_that_an_arm_leaves_goes_to_those_that_were_cut() -> None:
 
 def test_an_opened_arm_keeps_its_opening_and_rates_and_is_not_searched_again() -> None:
     inputs = given("lora", "full")
-    plan = planning.make(inputs, budget=1e4, spent=0.0)
+    plan = planning.make_plan(inputs, budget=1e4, spent=0.0)
     plan = changed(plan, "lora", state="opened", learning_rates=(3e-4,), opening=17)
     for spent in (0.0, 9330.0):
         lora = again(inputs, plan, 1e4, spent).arm("lora")
@@ -402,7 +402,7 @@ def test_an_opened_arm_keeps_its_opening_and_rates_and_is_not_searched_again() -
 
 def test_an_arm_that_waits_gets_what_the_others_leave() -> None:
     inputs = given("nearest", "lora", "full")
-    plan = planning.make(inputs, budget=250.0, spent=0.0)
+    plan = planning.make_plan(inputs, budget=250.0, spent=0.0)
     for method in ("lora", "full"):
         plan = changed(plan, method, state="opened", opening=6, steps=20)
     equal = again(inputs, plan, 250.0, 60.0)
@@ -417,7 +417,7 @@ def test_an_arm_that_waits_gets_what_the_others_leave() -> None:
 
 def test_an_arm_for_which_no_time_is_left_says_so_and_is_not_planned_again() -> None:
     inputs = given()
-    plan = run(planning.make(inputs, budget=700.0, spent=0.0), "nearest", "zero_shot")
+    plan = run(planning.make_plan(inputs, budget=700.0, spent=0.0), "nearest", "zero_shot")
     late = again(inputs, plan, 700.0, 620.0)
     assert out(late) == {"lora", "full"} and late.arm("few_shot") == plan.arm("few_shot")
     assert late.arm("full").skipped == "no time was left for it; --more continues"
@@ -435,7 +435,7 @@ def test_a_plan_made_anew_never_takes_more_than_is_left(
 ) -> None:
     inputs = given(*NAMES, speeds=speeds)
     budget = data.draw(st.floats(3e4, 1e6))
-    plan = planning.make(inputs, budget=budget, spent=0.0)
+    plan = planning.make_plan(inputs, budget=budget, spent=0.0)
     arms = [arm for arm in plan.arms if not arm.skipped]
     for arm, state in zip(arms, states, strict=False):
         if state == "begun":

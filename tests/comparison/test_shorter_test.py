@@ -51,7 +51,7 @@ def within(
 ) -> tuple[ComparisonPlan, Split]:
     def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
         inputs = given(*METHODS, speeds=measured(lora=lora), sizes=sizes)
-        return planning.make(inputs, budget=budget, spent=0.0, leave_out=leave_out)
+        return planning.make_plan(inputs, budget=budget, spent=0.0, leave_out=leave_out)
 
     plan, parts, report = plan_within(cut, limit_test, make)
     assert report.rows["test"] == len(parts.tested) and report.rows["folds"] == len(parts.folds)
@@ -148,7 +148,7 @@ def test_what_fits_in_no_way_is_refused_with_a_budget_that_is_enough(
 
 def test_long_answers_are_timed_on_fewer_rows() -> None:
     slow = measured({"zero_shot": {"answer_seconds": 8.0}})
-    rows = [planning.make(given(*METHODS, speeds=speeds), budget=5000.0, spent=0.0).latency_rows
+    rows = [planning.make_plan(given(*METHODS, speeds=speeds), budget=5000.0, spent=0.0).latency_rows
             for speeds in (slow, measured())]  # fmt: skip
     assert rows == [LATENCY_LEAST, LATENCY_ROWS]
 

@@ -14,7 +14,7 @@ from tiny_comparison import command
 
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import arm_row
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.tie_break import decide_alone
 from riyaz.config import CompareConfig
@@ -41,10 +41,12 @@ class Close:
         for method, count in right.items():
             self.write(method, [float(i < count) for i in range(ROWS)])
         arms = Comparison.read(self.folder.path / "compare.json").arms
-        self.arms = [arm_row(self.folder, self.plan.arm(arm.method), [KEPT], "") for arm in arms if arm.method in right]
+        self.arms = [
+            arm_row(self.folder, self.plan.arm(arm.method), [FINAL], "") for arm in arms if arm.method in right
+        ]
 
     def write(self, method: str, scores: list[float]) -> None:
-        path = self.folder.run(method, KEPT) / "predictions.jsonl"
+        path = self.folder.part(method, FINAL) / "predictions.jsonl"
         rows = [json.loads(line) | {"score": score} for line, score in zip(path.read_text().splitlines(), scores)]
         tiny_comparison.write_rows(path, rows)
 
@@ -54,13 +56,13 @@ class Close:
         self.ran.append((work, method, part))
         if not self.reason:
             self.write(method, [1.0] * ROWS)
-            path = self.folder.run(method, part) / "result.json"
+            path = self.folder.part(method, part) / "result.json"
             result = json.loads(path.read_text()) | {"alone": True}
             path.write_text(json.dumps(result))
         return self.reason
 
     def decide(self, left: float = 1e6) -> list[ArmResult]:
-        return decide_alone(self.folder, self.plan, self.arms, [KEPT], CompareConfig(margin=self.margin),
+        return decide_alone(self.folder, self.plan, self.arms, [FINAL], CompareConfig(margin=self.margin),
                             lambda: left, self.events.append)  # fmt: skip
 
     @property
@@ -84,7 +86,7 @@ def close(quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 def test_the_arms_of_a_tie_are_asked_again_one_row_at_a_time(close: Close) -> None:
     close.score(nearest=2, zero_shot=3, lora=17, full=17)
     arms = {arm.method: arm for arm in close.decide()}
-    assert close.ran == [("alone", "lora", KEPT), ("alone", "full", KEPT)]
+    assert close.ran == [("alone", "lora", FINAL), ("alone", "full", FINAL)]
     assert (arms["lora"].score, arms["lora"].alone, arms["full"].alone) == (1.0, True, True)
     assert arms["zero_shot"] == close.arms[1] and not arms["zero_shot"].alone
     done = [event.arm for event in close.events if isinstance(event, ArmDone)]
@@ -135,7 +137,7 @@ def test_a_stopped_decision_goes_on_with_the_arms_that_it_began_with(close: Clos
     assert arms == close.arms and "full could not be asked one row at a time: out of memory" in close.notes
     close.reason = whole
     close.ran.clear()
-    close.run(["alone", "", "lora", KEPT], Path(), print)  # lora alone was finished: it is clearly the best now
+    close.run(["alone", "", "lora", FINAL], Path(), print)  # lora alone was finished: it is clearly the best now
     close.ran.clear()
     close.margin = 0.0
     arms = close.decide(left=-1)
@@ -151,7 +153,7 @@ def test_an_arm_that_was_trained_further_makes_another_decision(close: Close) ->
     close.ran.clear()
     plan = [replace(arm, steps=arm.steps + 5) if arm.method == "full" else arm for arm in close.plan.arms]
     close.plan = replace(close.plan, arms=tuple(plan))
-    path = close.folder.run("full", KEPT) / "result.json"
+    path = close.folder.part("full", FINAL) / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"alone": False}))
     close.score(zero_shot=17, lora=18, full=17)
     assert all(arm.alone for arm in close.decide())
@@ -173,7 +175,7 @@ def test_a_comparison_decides_its_tie_on_answers_given_one_at_a_time(
     base = ("compare", tmp_path / "data", *asked, "--methods", "zero_shot,few_shot", "--margin", 1)
     told = command(*base, "--out", tmp_path / "out")
     assert told.status == 0 and told.document["decision"] == "tie"
-    assert [each for each in inside if each[0] == "alone"] == [("alone", m, KEPT) for m in ("zero_shot", "few_shot")]
+    assert [each for each in inside if each[0] == "alone"] == [("alone", m, FINAL) for m in ("zero_shot", "few_shot")]
     for arm in told.document["arms"]:
         result = Evaluation.read(tmp_path / f"out/arms/{arm['method']}/kept/result.json")
         assert arm["alone"] and result.alone and arm["batch_flips"]["rows"] == 9

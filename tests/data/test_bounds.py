@@ -90,7 +90,7 @@ def test_long_rows_in_workbooks_and_in_memory(tmp_path: Path) -> None:
 
 
 def test_rows_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "ROWS", 5)
+    monkeypatch.setattr(bounds, "MAX_ROWS", 5)
     write(tmp_path / "a.jsonl", *ROWS)
     assert len(formats.load(tmp_path / "a.jsonl").examples) == 4
     write(tmp_path / "b.jsonl", *ROWS)

@@ -12,7 +12,7 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling, parts, scheduler
 from riyaz.engine import engine as engines
 from riyaz.engine.engine import Engine
-from riyaz.engine.runner import Run, Whole
+from riyaz.engine.runner import TokenRun, Whole
 from riyaz.engine.torch import runner as runners
 from riyaz.engine.torch.packed import pack
 from riyaz.engine.torch.runner import TOLERANCE, TorchRunner
@@ -289,7 +289,7 @@ def test_a_drawn_answer_is_the_same_alone_in_a_batch_and_after_a_restart(folder:
 
 
 def test_requests_come_and_go_while_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "ROWS", 3)
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 3)
     engine, asked = opened(folder), requests(6, 9)
     wanted = [list(opened(folder).stream(request)) for request in asked]
     tickets = {engine.add(request): i for i, request in enumerate(asked[:5])}
@@ -323,14 +323,17 @@ def test_a_sequence_goes_on_from_any_length_of_another(folder: Path, oracle) -> 
         forked = runner.fork(behind, length)
         assert runner.length(forked) == length
         child = runner.fork(forked, length + 1) if length > 6 else None  # its parent's token comes in the same pass
-        runs = [Run(forked, (9,), last), *([Run(child, (5,), last)] if child else [])]
+        runs = [TokenRun(forked, (9,), last), *([TokenRun(child, (5,), last)] if child else [])]
         found = runner.forward(runs)
         wanted = log_softmax(oracle, (*tokens[:length], 9, 5))
         for row, place in zip(found, (length, length + 1)):
             assert np.abs(row[0] - wanted[place]).max() < SAME
         for sequence in (forked, *([child] if child else [])):
             runner.close(sequence)
-    assert np.abs(runner.forward([Run(behind, (4,), last)])[0][0] - log_softmax(oracle, (*tokens, 4))[-1]).max() < SAME
+    assert (
+        np.abs(runner.forward([TokenRun(behind, (4,), last)])[0][0] - log_softmax(oracle, (*tokens, 4))[-1]).max()
+        < SAME
+    )
 
 
 def test_a_fork_that_was_not_run_is_forked_and_shared(folder: Path, oracle) -> None:
@@ -341,7 +344,7 @@ def test_a_fork_that_was_not_run_is_forked_and_shared(folder: Path, oracle) -> N
     starts = {runner.fork(child, 12): 12, runner.open(prefix=runner.fork(parent, 10)): 10, child: 15}
     starts[runner.open(prefix=parent)] = 20  # the child keeps what it began with
     runner.close(parent)
-    for row, length in zip(runner.forward([Run(sequence, (9,), last) for sequence in starts]), starts.values()):
+    for row, length in zip(runner.forward([TokenRun(sequence, (9,), last) for sequence in starts]), starts.values()):
         assert np.abs(row[0] - log_softmax(oracle, (*tokens[:length], 9))[-1]).max() < SAME
 
 
@@ -443,7 +446,7 @@ def test_a_temperature_near_zero_draws_the_likeliest_tokens(engine: Engine) -> N
 
 
 def _read(runner: TorchRunner, sequence: int, tokens: tuple[int, ...]) -> int:
-    runner.forward([Run(sequence, tokens)])
+    runner.forward([TokenRun(sequence, tokens)])
     return sequence
 
 

@@ -11,7 +11,7 @@ import torch
 
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
-from riyaz.engine.runner import Run, Top, Whole
+from riyaz.engine.runner import TokenRun, Top, Whole
 from riyaz.engine.torch import runner as runners
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.models import load
@@ -70,11 +70,11 @@ def test_a_prefix_counts_as_seen(engine: Engine) -> None:
 
 def test_the_penalty_is_on_the_logits_of_seen_tokens_alone(engine: Engine) -> None:
     runner, prompt = engine.runner, (5, 77, 301, 12)
-    raw = runner.forward([Run(runner.open(), prompt, Whole(np.array([3])))])[0][0]
+    raw = runner.forward([TokenRun(runner.open(), prompt, Whole(np.array([3])))])[0][0]
     model = runner.model  # type: ignore[attr-defined]
     logits = model.head(_hidden(model, prompt))[-1].detach().numpy()
     seen = [int(np.argmax(raw)), int(np.argmin(logits)), 77]
-    tokens, log_p = runner.forward([Run(runner.open(), prompt, Top(512, tuple(seen), 1.5))])[0]
+    tokens, log_p = runner.forward([TokenRun(runner.open(), prompt, Top(512, tuple(seen), 1.5))])[0]
     wanted = logits.copy()
     wanted[seen] = np.where(logits[seen] > 0, logits[seen] / 1.5, logits[seen] * 1.5)
     wanted = torch.tensor(wanted).log_softmax(0).numpy()

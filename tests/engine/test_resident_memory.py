@@ -25,7 +25,7 @@ GROW = f"""
 import json, resource, sys
 from pathlib import Path
 from riyaz.engine.native.load import load_runner
-from riyaz.engine.runner import Best, Run
+from riyaz.engine.runner import Best, TokenRun
 from riyaz.sources import open_source
 
 def resident():
@@ -34,7 +34,7 @@ def resident():
 runners, grown = [load_runner(open_source(path)) for path in sys.argv[1:]], []
 for runner in runners:
     sequence, before = runner.open(), resident()
-    runner.forward([Run(sequence, (3,) * {TOKENS}, Best())])
+    runner.forward([TokenRun(sequence, (3,) * {TOKENS}, Best())])
     grown.append(resident() - before)
 print(json.dumps(grown))
 """

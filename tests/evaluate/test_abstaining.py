@@ -9,11 +9,11 @@ from conftest import Finished
 from tiny_comparison import closed_rows, command, write_rows
 
 from riyaz.cli.abstaining import Abstaining, abstaining
-from riyaz.cli.kept import CHUNK, Kept
+from riyaz.cli.partial_answers import CHUNK, PartialAnswers
 from riyaz.data.formats import load
 from riyaz.errors import RiyazError
 from riyaz.json_files import write_json
-from riyaz.limits.kept import artifact_hash
+from riyaz.limits.limits_file import artifact_hash
 from riyaz.predictor import Prediction, open_target
 from riyaz.results import LIMITS, Abstention, Limits, Suite
 
@@ -57,9 +57,9 @@ def test_a_threshold_holds_for_the_precision_that_it_was_set_at(artifact: Path, 
 
 def test_a_confidence_is_kept_with_its_answer(tmp_path: Path) -> None:
     examples = load(write_rows(tmp_path / "rows.jsonl", closed_rows(CHUNK + 2, "now")), answers_required=False).examples
-    with Kept(tmp_path / "out.jsonl", "a", examples) as kept:
+    with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
         kept.add([Prediction("x", -0.5)] * CHUNK)
-    with Kept(tmp_path / "out.jsonl", "a", examples) as kept:
+    with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
         assert kept.answers[0].log_probability == -0.5
 
 

@@ -411,7 +411,7 @@ def test_an_error_before_the_first_answer_leaves_nothing(monkeypatch: pytest.Mon
 
 
 def test_two_runs_do_not_write_the_same_answers(echo: Echo) -> None:
-    with kept.Kept(Path("out.jsonl").absolute(), "echo", ()):
+    with kept.PartialAnswers(Path("out.jsonl").absolute(), "echo", ()):
         assert "partial: another riyaz is writing these answers; wait for it" in run().line
 
 

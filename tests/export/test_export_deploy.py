@@ -131,7 +131,7 @@ def test_a_pulled_base_is_named_by_its_repository_and_goes_along_only_on_request
     with store.workspace() as space:
         folder = shutil.copytree(base, space / "owner--tiny")
         entry = store.ModelEntry("owner--tiny", folder, "hf", f"hf:Owner/Tiny@{commit}", "MIT", sha256, 1)
-        store.keep(folder, entry)
+        store.add_model(folder, entry)
     assert origins.hub_origin(open_source(base)) == Reference("Owner/Tiny", commit)
     written = export.export(str(artifact), "peft", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
@@ -178,7 +178,7 @@ def test_a_catalogue_model_is_named_by_the_repository_it_was_made_from(tmp_path,
         (space / "smollm2-135m").mkdir()
         stored = Path(shutil.copy(file, space / "smollm2-135m"))
         entry = store.ModelEntry("smollm2-135m", stored, "gguf", "a package", "Apache-2.0", source.sha256(), 1)
-        store.keep(stored.parent, entry)
+        store.add_model(stored.parent, entry)
     artifact = make(file, tmp_path / "artifact")
     written = export.export(str(artifact), "peft", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 from fake_page import ATTACKS
 
 from riyaz.json_files import from_json
-from riyaz.report.pretraining import html as learning
+from riyaz.report.pretraining import html as run_page
 from riyaz.results import PretrainRun, Samples, StepMetrics
 
 STEPS, EVERY, VOCABULARY, BYTES = 1200, 60, 4096, 3.61  # validations every EVERY steps; bytes of text per token
@@ -108,7 +108,7 @@ def typed_samples(lines: list[dict[str, Any]]) -> list[Samples]:
 
 def page(made: dict[str, Any], metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
     """report.html of a run."""
-    return learning.html(typed(made), typed_metrics(metrics), typed_samples(samples))
+    return run_page.html(typed(made), typed_metrics(metrics), typed_samples(samples))
 
 
 def attacked() -> tuple[dict[str, Any], list[dict], list[dict]]:

@@ -16,7 +16,7 @@ from riyaz import native
 from riyaz.adapters import Adapter, Pair
 from riyaz.engine.native.load import load_runner
 from riyaz.engine.native.runner import NativeRunner
-from riyaz.engine.runner import Run, Runner, Whole
+from riyaz.engine.runner import Runner, TokenRun, Whole
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.families import FAMILIES, describe
 from riyaz.models import load
@@ -92,7 +92,7 @@ def read_all(runner: Runner, rows: list[tuple[int, ...]], adapters: list[str | N
     """The same of several sequences in one forward."""
     opened = [runner.open(adapter) for adapter in adapters or [None] * len(rows)]
     try:
-        return runner.forward([Run(at, row, Whole(np.arange(len(row)))) for at, row in zip(opened, rows)])
+        return runner.forward([TokenRun(at, row, Whole(np.arange(len(row)))) for at, row in zip(opened, rows)])
     finally:
         for sequence in opened:
             runner.close(sequence)

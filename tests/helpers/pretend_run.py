@@ -18,7 +18,7 @@ def pretend(out: Path, command: str, steps: int = 2000) -> None:
     with folders.locked(out, lambda _: True, lambda: True):
         write_json(out / "settings.json", {"settings": {"seed": 1}})
         (out / "arms").mkdir(exist_ok=True)
-        with events.kept(out / EVENTS, command, events.quiet) as listen:
+        with events.recorded(out / EVENTS, command, events.quiet) as listen:
             listen(Note("it runs"))
             for step in range(1, steps + 1):
                 listen(Progress("train", step, steps, "lora", metrics={"step": step, "valid_loss": 1 / step}))

@@ -41,7 +41,7 @@ from riyaz.layers.swaps.frozen import FrozenLinear
 for T, cols, rows in {shapes}:
     torch.manual_seed(T)
     linear, x = torch.nn.Linear(cols, rows, bias=False), torch.randn(T, cols)
-    exact, found = linear(x).detach(), FrozenLinear(linear).product(x)
+    exact, found = linear(x).detach(), FrozenLinear(linear).multiply(x)
     print(((found - exact).norm() / exact.norm()).item())
 """
 
@@ -85,19 +85,19 @@ def test_products_of_every_instruction_set(isa: str) -> None:
 
 def test_a_token_has_the_same_bits_among_others_and_on_three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     coded, x = FrozenLinear(linear_of(96, 40)), torch.randn(600, 96)
-    whole = coded.product(x)
+    whole = coded.multiply(x)
     order = torch.randperm(600)
-    assert torch.equal(coded.product(x[order]), whole[order])
-    assert torch.equal(coded.product(x[599:]), whole[599:])
+    assert torch.equal(coded.multiply(x[order]), whole[order])
+    assert torch.equal(coded.multiply(x[599:]), whole[599:])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)  # which the kernels take as theirs
-    assert torch.equal(coded.product(x), whole)
+    assert torch.equal(coded.multiply(x), whole)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_stays_visible(value: float) -> None:
     x = torch.randn(5, 64)
     x[3, 10] = value
-    out = FrozenLinear(linear_of(64, 32)).product(x)
+    out = FrozenLinear(linear_of(64, 32)).multiply(x)
     assert not out[3].isfinite().any() and out[[0, 1, 2, 4]].isfinite().all()
     linear = linear_of(64, 32)
     linear.weight[2, 2] = value
@@ -110,7 +110,7 @@ def test_a_large_matrix_is_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     whole = FrozenLinear(linear)
     monkeypatch.setattr(frozen, "NUMBERS", 700)  # 7 rows of W, 17 of its transpose
     parts = FrozenLinear(linear)
-    assert torch.equal(parts.product(x), whole.product(x)) and torch.equal(parts.gradient(grad), whole.gradient(grad))
+    assert torch.equal(parts.multiply(x), whole.multiply(x)) and torch.equal(parts.gradient(grad), whole.gradient(grad))
 
 
 def test_gradients_of_lora_are_near_those_beside_floats() -> None:

@@ -229,7 +229,7 @@ def use():
     del blocks
     return rss() / 2**20
 before = use()
-with memory.kept():
+with memory.retained():
     inside = use()
 print(before, inside, use())
 """

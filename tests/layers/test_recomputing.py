@@ -18,7 +18,7 @@ from riyaz.layers.fast.recompute import Recipe, Recipes, recomputable, recomputi
 from riyaz.train import TrainPlan, answer_nats, micro_batches, train
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
-KEPT = 0.8  # at most, of the bytes that are kept without; norms and gates are a third of this model's activations
+STORED = 0.8  # at most, of the bytes that are kept without; norms and gates are a third of this model's activations
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.node.name != "test_what_is_small_is_kept":
         monkeypatch.setattr(recompute, "SMALL", 0)
     if request.node.name != "test_the_first_results_of_a_pass_are_kept":
-        monkeypatch.setattr(recompute, "KEPT", 0)
+        monkeypatch.setattr(recompute, "STORED", 0)
 
 
 def recipes() -> dict[int, Recipe]:
@@ -83,7 +83,7 @@ def test_less_is_kept(method: str, switch: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Recipes, "pack", count_kept)
     gradients(model, recomputing(recompute.SMALL))
-    assert 0 < sum(sizes.values()) <= KEPT * whole
+    assert 0 < sum(sizes.values()) <= STORED * whole
 
 
 def test_a_result_changed_in_place_is_kept() -> None:
@@ -137,11 +137,11 @@ def test_the_widest_input_is_that_of_any_linear() -> None:
 
 
 def test_the_first_results_of_a_pass_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as fit into KEPT, in every pass anew; a result that several linears take counts once."""
+    """As many as fit into STORED, in every pass anew; a result that several linears take counts once."""
     made: list[Any] = []
     result = Recipe.result
     monkeypatch.setattr(Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
-    monkeypatch.setattr(recompute, "KEPT", 2 * 4 * 8 * 4 + 4)  # of three results of 4 × 8 floats
+    monkeypatch.setattr(recompute, "STORED", 2 * 4 * 8 * 4 + 4)  # of three results of 4 × 8 floats
     weight = torch.randn(8, 8, requires_grad=True)
     for passes in (1, 2):
         with recomputing(recompute.SMALL):

@@ -10,7 +10,7 @@ from torch import Tensor
 from riyaz import native
 from riyaz.layers.attention import packed
 from riyaz.layers.swaps import lora, ternary
-from riyaz.layers.swaps.ternary import FrozenTernaryLinear, TernaryLinear, activation_codes, product
+from riyaz.layers.swaps.ternary import FrozenTernaryLinear, TernaryLinear, activation_codes, ternary_product
 from riyaz.sources import ternary as numpy_twin
 
 
@@ -74,7 +74,7 @@ def test_the_product_is_exact(group: int | None) -> None:
     for g, begin in enumerate(range(0, 80, group or 80)):
         part = slice(begin, begin + (group or 80))
         wanted += (q[:, part].double() @ codes[:, part].double().T).float() * scales[:, g]
-    assert torch.equal(product(q, codes, scales, group), wanted)
+    assert torch.equal(ternary_product(q, codes, scales, group), wanted)
 
 
 def plain(x: Tensor, w: Tensor, group: int | None) -> Tensor:

@@ -29,12 +29,12 @@ def later(looked: tuple[Threads, list[float], list[float]], seconds: float, queu
     made, clock, total = looked
     clock[0] += seconds
     total[0] += queued
-    made.settle()
+    made.tune_waiting()
     return bool(made.idle)
 
 
 def test_threads_sleep_beside_other_work_and_spin_again_after_some_quiet_looks(looked: tuple) -> None:
-    looked[0].settle()
+    looked[0].tune_waiting()
     assert not later(looked, 1, 0.0)
     assert not later(looked, 1, 0.09)
     assert later(looked, 1, 0.11)
@@ -47,7 +47,7 @@ def test_threads_sleep_beside_other_work_and_spin_again_after_some_quiet_looks(l
 
 
 def test_a_second_look_soon_after_the_first_changes_nothing(looked: tuple) -> None:
-    looked[0].settle()
+    looked[0].tune_waiting()
     assert not later(looked, threads.EVERY / 2, 1.0)
     assert later(looked, threads.EVERY, 0.0), "the queue of the time between counts at the next look"
 

@@ -31,7 +31,7 @@ def test_a_finished_comparison_gets_its_limits_later(
     assert tiny_comparison.command(*arguments).status == 0
     measured = [work[1] for work in done if work[0] == "limits"]
     assert measured == [arm.method for arm in limit_runs.in_order(before)] and measured[0] == before.pick
-    kept = Limits.read(folder.run(measured[0], "kept") / "artifact" / "limits.json")
+    kept = Limits.read(folder.part(measured[0], "kept") / "artifact" / "limits.json")
     assert kept.suites[0].parts and kept.command == f"riyaz compare --limits ({measured[0]})"
     assert "What it cannot do" in (folder.path / "report.html").read_text(encoding="utf-8")
     done.clear()

@@ -28,7 +28,7 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
 from riyaz.engine.native.load import load_runner
-from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.sources import open_source
@@ -130,10 +130,10 @@ def test_runs_of_any_lengths_in_one_forward_change_no_bit(folders: Folders, seed
     for together in (True, False):
         opened = [runner.open() for _ in rows]
         wants = [Whole(many[many < len(row)]) if len(row) > 600 else Whole(np.array([len(row) - 1])) for row in rows]
-        begun = [Run(at, row[: len(row) // 3], None) for at, row in zip(opened, rows) if len(row) > 2][::2]
+        begun = [TokenRun(at, row[: len(row) // 3], None) for at, row in zip(opened, rows) if len(row) > 2][::2]
         run = runner.forward if together else lambda runs: [runner.forward([each])[0] for each in runs]
         run(begun)
-        results.append(run([Run(at, row, want) for at, row, want in zip(opened, rows, wants)]))
+        results.append(run([TokenRun(at, row, want) for at, row, want in zip(opened, rows, wants)]))
         for sequence in opened:
             runner.close(sequence)
     assert [one.tobytes() == other.tobytes() for one, other in zip(*results)] == [True] * 7, lengths
@@ -222,14 +222,14 @@ def test_a_soft_prompt_is_read_once_alone_and_behind_forks(folders: Folders) -> 
         each.load("soft", soft_of(path, 2, 37))
     sequence = runner.open("soft")
     assert runner.length(sequence) == 37
-    assert runner.forward([Run(sequence, ())]) == [None]  # the vectors alone
+    assert runner.forward([TokenRun(sequence, ())]) == [None]  # the vectors alone
     assert runner.length(sequence) == 37
     with pytest.raises(ValueError, match="a run without tokens"):
-        runner.forward([Run(sequence, ())])
+        runner.forward([TokenRun(sequence, ())])
     behind = runner.open("soft", prefix=sequence)
     forks = [runner.fork(behind, 37), runner.fork(sequence, 30), behind]
     wanted = read(oracle, (5,), "soft")
-    found = runner.forward([Run(each, (5,), last) for each in forks])
+    found = runner.forward([TokenRun(each, (5,), last) for each in forks])
     assert apart(found[0], wanted) <= LOGITS and apart(found[2], wanted) <= LOGITS
     assert apart(found[1], wanted) > 0.01  # after fewer of the vectors
     for each in (sequence, *forks):
@@ -307,7 +307,7 @@ def test_an_adapter_that_overflows_is_one_line_and_harms_no_other(folders: Folde
         for want in (Best(), Top(2), Named(np.array([0]), np.array([4]))):
             sequences = runner.open("wild"), runner.open("tame")
             with pytest.raises(RiyazError, match=r"not finite"):
-                runner.forward([Run(sequences[0], (5, 6), want), Run(sequences[1], (5,), Best())])
+                runner.forward([TokenRun(sequences[0], (5, 6), want), TokenRun(sequences[1], (5,), Best())])
             assert [runner.length(each) for each in sequences] == [0, 0]
             for each in sequences:
                 runner.close(each)
@@ -322,5 +322,5 @@ def test_an_adapter_may_replace_one_of_gate_and_up(tmp_path: Path, part: str, pr
     runner.load("one", whole_of(path, 5, (f"model.layers.0.mlp.{part}.weight",)))
     row = ids(np.random.default_rng(3), 40, runner.vocab_size)
     at_once, sequence = read(runner, row, "one"), runner.open("one")
-    halves = [runner.forward([Run(sequence, half, Whole(np.arange(20)))])[0] for half in (row[:20], row[20:])]
+    halves = [runner.forward([TokenRun(sequence, half, Whole(np.arange(20)))])[0] for half in (row[:20], row[20:])]
     assert apart(at_once, np.concatenate(halves)) <= 0.3  # by products with many tokens, and with few

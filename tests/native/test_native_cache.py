@@ -12,7 +12,7 @@ from riyaz import hardware
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
-from riyaz.engine.runner import Run
+from riyaz.engine.runner import TokenRun
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.families import describe
@@ -40,7 +40,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
         assert runner.cache_limit == pages * page == runner.bytes_of(32 * pages)
         forward = runner.forward
 
-        def checked(runs: list[Run]) -> list:
+        def checked(runs: list[TokenRun]) -> list:
             try:
                 return forward(runs)
             finally:
@@ -62,7 +62,7 @@ def reads(engine: Engine) -> list[int]:
     lengths: list[int] = []
     forward = engine.runner.forward
 
-    def counted(runs: list[Run]) -> list:
+    def counted(runs: list[TokenRun]) -> list:
         results = forward(runs)
         lengths.extend(len(run.tokens) for run in runs if run.want is None)
         return results

@@ -16,7 +16,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats, plan
 from riyaz.engine.native.load import _matrix, pack
 from riyaz.engine.native.runner import NativeRunner
-from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import ModelConfig, bitnet, describe
 from riyaz.sources import open_source
@@ -86,7 +86,7 @@ def test_tokens_one_by_one_equal_one_run(folders: Folders, kind: str) -> None:
         (row,) = rows_of(runner, (40,))
         together, sequence = read(runner, row), runner.open()
         last = Whole(np.array([0]))
-        alone = np.concatenate([runner.forward([Run(sequence, (token,), last)])[0] for token in row])
+        alone = np.concatenate([runner.forward([TokenRun(sequence, (token,), last)])[0] for token in row])
         if precision == "fp32":  # in bf16 a run of 40 tokens may go through tiles
             assert np.array_equal(alone, together)
             continue
@@ -150,15 +150,15 @@ def test_a_sequence_goes_on_from_any_length_of_another(folders: Folders, kind: s
     runner, oracle = ours(folders(kind)), theirs(folders(kind))
     (tokens,) = rows_of(runner, (70,))
     last, before = Whole(np.array([0])), runner.open()
-    runner.forward([Run(before, tokens[:33])])
+    runner.forward([TokenRun(before, tokens[:33])])
     behind = runner.open(prefix=before)
-    runner.forward([Run(behind, tokens[33:])])
+    runner.forward([TokenRun(behind, tokens[33:])])
     for length in (0, 3, 32, 33, 34, 64, 70):
         forked = runner.fork(behind, length)
         children = [runner.fork(forked, length + 1) for _ in range(3)]  # their parent's token comes in the same pass
         assert runner.length(forked) == length and runner.length(children[0]) == length + 1
         found = runner.forward(
-            [Run(forked, (9,), last), *(Run(child, (5 + i,), last) for i, child in enumerate(children))]
+            [TokenRun(forked, (9,), last), *(TokenRun(child, (5 + i,), last) for i, child in enumerate(children))]
         )
         for i, row in enumerate(found[1:]):
             wanted = read(oracle, (*tokens[:length], 9, 5 + i))
@@ -166,7 +166,7 @@ def test_a_sequence_goes_on_from_any_length_of_another(folders: Folders, kind: s
         for sequence in (forked, *children):
             runner.close(sequence)
     wanted = read(oracle, (*tokens, 4))[-1]
-    assert apart(runner.forward([Run(behind, (4,), last)])[0][0], wanted) <= LOGITS
+    assert apart(runner.forward([TokenRun(behind, (4,), last)])[0][0], wanted) <= LOGITS
     for sequence in (before, behind):
         runner.close(sequence)
     assert runner.model.cache_bytes == 0
@@ -176,9 +176,11 @@ def test_a_fork_of_a_run_that_is_cut_and_of_many_passes(plain: Path) -> None:
     runner, oracle = ours(plain), theirs(plain)
     long, other = rows_of(runner, (900, 700))
     last, parent, beside = Whole(np.array([0])), runner.open(), runner.open()
-    runner.forward([Run(parent, (7,)), Run(beside, (8,))])
+    runner.forward([TokenRun(parent, (7,)), TokenRun(beside, (8,))])
     child = runner.fork(parent, 600)  # in the second piece of the parent's run
-    found = runner.forward([Run(parent, long, Best()), Run(beside, other, Best()), Run(child, (5,), last)])
+    found = runner.forward(
+        [TokenRun(parent, long, Best()), TokenRun(beside, other, Best()), TokenRun(child, (5,), last)]
+    )
     assert apart(found[2][0], read(oracle, (7, *long[:599], 5))[-1]) <= LOGITS
     assert found[0] == read(oracle, (7, *long))[-1].argmax()
     for sequence in (parent, beside, child):
@@ -190,12 +192,12 @@ def test_a_fork_that_was_not_run_is_forked_and_shared(plain: Path) -> None:
     runner, oracle = ours(plain), theirs(plain)
     (tokens,) = rows_of(runner, (45,))
     last, parent = Whole(np.array([0])), runner.open()
-    runner.forward([Run(parent, tokens)])
+    runner.forward([TokenRun(parent, tokens)])
     child = runner.fork(parent, 40)
     starts = {runner.fork(child, 12): 12, runner.open(prefix=runner.fork(parent, 35)): 35, child: 40}
     starts[runner.open(prefix=parent)] = 45
     runner.close(parent)
-    for row, length in zip(runner.forward([Run(sequence, (9,), last) for sequence in starts]), starts.values()):
+    for row, length in zip(runner.forward([TokenRun(sequence, (9,), last) for sequence in starts]), starts.values()):
         assert apart(row[0], read(oracle, (*tokens[:length], 9))[-1]) <= LOGITS
 
 
@@ -212,7 +214,7 @@ def test_closing_gives_pages_back_in_any_order(plain: Path) -> None:
                 opened.append(runner.open(prefix=int(from_)))
             else:
                 opened.append(runner.fork(int(from_), int(generator.integers(runner.length(int(from_)) + 1))))
-            runner.forward([Run(opened[-1], ids(generator, int(generator.integers(1, 70)), 512))])
+            runner.forward([TokenRun(opened[-1], ids(generator, int(generator.integers(1, 70)), 512))])
             if generator.random() < 0.2:
                 runner.close(opened.pop(int(generator.integers(len(opened)))))
         assert runner.model.cache_bytes > 0
@@ -239,7 +241,7 @@ def test_every_kind_of_result_equals_torch(folders: Folders, kind: str) -> None:
         results = []
         for each in (runner, oracle):
             opened = [each.open() for _ in wants]
-            results.append(each.forward([Run(s, row, want) for s, want in zip(opened, wants)]))
+            results.append(each.forward([TokenRun(s, row, want) for s, want in zip(opened, wants)]))
             for sequence in opened:
                 each.close(sequence)
         found, wanted = results
@@ -265,7 +267,7 @@ def test_ties_go_to_the_lower_token(tmp_path: Path, threads: int, monkeypatch: p
     tiny_llama.write_safetensors(path / "model.safetensors", arrays)
     runner = ours(path)
     opened = [runner.open(), runner.open()]
-    found = runner.forward([Run(opened[0], (5, 6), Best()), Run(opened[1], (5, 6), Top(4))])
+    found = runner.forward([TokenRun(opened[0], (5, 6), Best()), TokenRun(opened[1], (5, 6), Top(4))])
     assert found[0] == 3 and found[1][0][:3].tolist() == [3, 200, 511]
 
 
@@ -312,17 +314,17 @@ def test_what_overflows_is_one_line_and_changes_nothing(tmp_path: Path, precisio
     (row,), last = rows_of(runner, (40,)), Whole(np.array([0]))
     assert 77 not in row
     sequence, beside = runner.open(), runner.open()
-    runner.forward([Run(sequence, row), Run(beside, row)])
-    (wanted,) = runner.forward([Run(beside, (5,), last)])
+    runner.forward([TokenRun(sequence, row), TokenRun(beside, row)])
+    (wanted,) = runner.forward([TokenRun(beside, (5,), last)])
     held = runner.model.cache_bytes
     for want in (Best(), Top(3), Named(np.array([1]), np.array([9])), Whole(np.array([1]))):
         for tokens in ((77, 5), (77, *row)):
             with pytest.raises(RiyazError, match="not finite") as caught:
-                runner.forward([Run(beside, (6,)), Run(sequence, tokens, want)])
+                runner.forward([TokenRun(beside, (6,)), TokenRun(sequence, tokens, want)])
             assert "\n" not in str(caught.value)
             assert [runner.length(each) for each in (sequence, beside)] == [40, 41]
             assert runner.model.cache_bytes == held
-    assert np.array_equal(runner.forward([Run(sequence, (5,), last)])[0], wanted)
+    assert np.array_equal(runner.forward([TokenRun(sequence, (5,), last)])[0], wanted)
 
 
 def test_a_full_cache_is_one_line_and_nothing_is_lost(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,19 +334,21 @@ def test_a_full_cache_is_one_line_and_nothing_is_lost(plain: Path, monkeypatch: 
     runner, oracle = ours(plain), theirs(plain)  # half of what is free beside the weights: 10 pages
     rows = rows_of(runner, (64, 100, 40, 700))
     first, second, third = (runner.open() for _ in range(3))
-    runner.forward([Run(first, rows[0]), Run(second, rows[1])])  # 2 + 4 pages
+    runner.forward([TokenRun(first, rows[0]), TokenRun(second, rows[1])])  # 2 + 4 pages
     assert runner.model.cache_bytes == 6 * page
     for more in (rows[3], rows[3] * 2):
         with pytest.raises(RiyazError, match=r"keys and values need .* MB, the limit is 0\.\d MB") as caught:
-            runner.forward([Run(first, (5,), Best()), Run(third, more, Best()), Run(second, (6,), Best())])
+            runner.forward(
+                [TokenRun(first, (5,), Best()), TokenRun(third, more, Best()), TokenRun(second, (6,), Best())]
+            )
         assert "\n" not in str(caught.value) and runner.model.cache_bytes == 6 * page
     child = runner.fork(second, 101)  # its parent's last token was to come in the same pass
     with pytest.raises(RiyazError, match="keys and values need"):
-        runner.forward([Run(second, (6,), Best()), Run(child, rows[3], Best())])
+        runner.forward([TokenRun(second, (6,), Best()), TokenRun(child, rows[3], Best())])
     assert [runner.length(sequence) for sequence in (first, second, third, child)] == [64, 100, 0, 101]
     runner.close(child)
     last = Whole(np.array([0]))
-    found = runner.forward([Run(first, (5,), last), Run(third, rows[2], last), Run(second, (6,), last)])
+    found = runner.forward([TokenRun(first, (5,), last), TokenRun(third, rows[2], last), TokenRun(second, (6,), last)])
     for one, row in zip(found, ((*rows[0], 5), rows[2][:1], (*rows[1], 6))):
         assert apart(one[0], read(oracle, row)[-1]) <= LOGITS
 
@@ -354,19 +358,19 @@ def test_what_is_outside_the_model_is_refused(plain: Path) -> None:
     sequence = runner.open()
     for tokens in ((512,), (5, -1)):
         with pytest.raises(ValueError, match=f"token {tokens[-1]} is not in the vocabulary"):
-            runner.forward([Run(sequence, tokens, Best())])
+            runner.forward([TokenRun(sequence, tokens, Best())])
     with pytest.raises(ValueError, match="a name is not in the vocabulary"):
-        runner.forward([Run(sequence, (5,), Named(np.array([0]), np.array([512])))])
+        runner.forward([TokenRun(sequence, (5,), Named(np.array([0]), np.array([512])))])
     with pytest.raises(ValueError, match="outside its run"):
-        runner.forward([Run(sequence, (5,), Named(np.array([1]), np.array([9])))])
+        runner.forward([TokenRun(sequence, (5,), Named(np.array([1]), np.array([9])))])
     with pytest.raises(ValueError, match="a run without tokens"):
-        runner.forward([Run(sequence, (), Best())])
+        runner.forward([TokenRun(sequence, (), Best())])
     with pytest.raises(ValueError, match="beyond the context"):
-        runner.forward([Run(sequence, (5,) * (runner.context + 1))])
+        runner.forward([TokenRun(sequence, (5,) * (runner.context + 1))])
     assert runner.length(sequence) == 0 and runner.model.cache_bytes == 0
     runner.close(sequence)
     with pytest.raises((RiyazError, IndexError)):
-        runner.forward([Run(sequence, (5,))])
+        runner.forward([TokenRun(sequence, (5,))])
 
 
 def test_families_fill_all_slots_and_settings_of_the_model_and_no_other(folders: Folders) -> None:
@@ -386,10 +390,10 @@ def test_families_fill_all_slots_and_settings_of_the_model_and_no_other(folders:
 def test_the_whole_context_may_be_used(plain: Path) -> None:
     runner = ours(plain, "bf16")
     sequence = runner.open()
-    runner.forward([Run(sequence, (5,) * (runner.context - 1))])
-    assert isinstance(runner.forward([Run(sequence, (6,), Best())])[0], int)
+    runner.forward([TokenRun(sequence, (5,) * (runner.context - 1))])
+    assert isinstance(runner.forward([TokenRun(sequence, (6,), Best())])[0], int)
     with pytest.raises(ValueError, match="beyond the context"):
-        runner.forward([Run(sequence, (7,), Best())])
+        runner.forward([TokenRun(sequence, (7,), Best())])
 
 
 # several engines and threads

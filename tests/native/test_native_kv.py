@@ -13,7 +13,7 @@ from riyaz.config import Kv
 from riyaz.engine import Request
 from riyaz.engine.native import plan
 from riyaz.engine.opening import open_engine
-from riyaz.engine.runner import Run, Whole
+from riyaz.engine.runner import TokenRun, Whole
 from riyaz.errors import RiyazError
 from riyaz.sources import open_source
 
@@ -62,18 +62,18 @@ def test_forks_and_what_is_taken_back(folders: Folders) -> None:
     runner = ours(folders("gemma3"), "fp32", "int8")
     row, other = rows_of((90, 40), runner.vocab_size)
     whole, parent = read(runner, row), runner.open()
-    runner.forward([Run(parent, row[:70])])
+    runner.forward([TokenRun(parent, row[:70])])
     child = runner.fork(parent, 45)
-    found = runner.forward([Run(child, row[45:], Whole(np.arange(45))), Run(parent, other)])[0]
+    found = runner.forward([TokenRun(child, row[45:], Whole(np.arange(45))), TokenRun(parent, other)])[0]
     assert apart(found, whole[45:]) <= FLIPPED
     held = runner.model.cache_bytes
     for sequence in (parent, child):
         with pytest.raises(ValueError, match="not in the vocabulary"):
-            runner.forward([Run(sequence, (5, -1))])
+            runner.forward([TokenRun(sequence, (5, -1))])
     after = runner.open(prefix=parent)
     assert runner.model.cache_bytes == held
     again = read(runner, (*row[:70], *other, 5))[-1]
-    assert apart(runner.forward([Run(after, (5,), LAST)])[0][0], again) <= FLIPPED
+    assert apart(runner.forward([TokenRun(after, (5,), LAST)])[0][0], again) <= FLIPPED
     for sequence in (parent, child, after):
         runner.close(sequence)
     assert runner.model.cache_bytes == 0

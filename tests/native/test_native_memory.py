@@ -11,7 +11,7 @@ from native_models import ids, ours, soft_of, write
 
 from riyaz.engine import Request, Sampling, prefixes
 from riyaz.engine.engine import Engine, Step, finished
-from riyaz.engine.runner import CacheFull, Run
+from riyaz.engine.runner import CacheFull, TokenRun
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 
@@ -31,7 +31,7 @@ def opened(folder: Path, pages: int = 10_000, keep: int = 1000, piece: int = 64,
     engine.read_in_pieces(piece, keep * runner.bytes_of(32))
     forward = runner.forward
 
-    def limited(runs: list[Run]) -> list:  # as the C++ cache does at the limit that it was made with
+    def limited(runs: list[TokenRun]) -> list:  # as the C++ cache does at the limit that it was made with
         needed = runner.model.cache_bytes + sum(runner.bytes_of(len(run.tokens) + 31) for run in runs)
         if needed > runner.cache_limit:
             raise CacheFull("keys and values need more")
@@ -60,7 +60,7 @@ def read(engine: Engine) -> list[int]:
     lengths: list[int] = []
     forward = engine.runner.forward
 
-    def counted(runs: list[Run]) -> list:
+    def counted(runs: list[TokenRun]) -> list:
         lengths.extend(len(run.tokens) for run in runs)
         return forward(runs)
 
@@ -211,7 +211,7 @@ def test_what_fails_alone_ends_alone(folder: Path) -> None:
     assert [len(answer) for answer in answers] == [5, 0, 5] and isinstance(ends[1].error, ValueError)
     forward = engine.runner.forward
 
-    def overflows(runs: list[Run]) -> list:
+    def overflows(runs: list[TokenRun]) -> list:
         if any(5 in run.tokens[:1] for run in runs):
             raise RiyazError("the model's scores of the next token are not finite")
         return forward(runs)

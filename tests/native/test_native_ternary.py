@@ -20,10 +20,10 @@ from riyaz import native
 from riyaz.engine.native import formats
 from riyaz.engine.native.load import load_runner
 from riyaz.engine.native.runner import NativeRunner
-from riyaz.engine.runner import Best, Run
+from riyaz.engine.runner import Best, TokenRun
 from riyaz.families import describe
 from riyaz.families.ternary import Scheme
-from riyaz.layers.swaps.ternary import activation_codes, product
+from riyaz.layers.swaps.ternary import activation_codes, ternary_product
 from riyaz.sources import open_source
 from riyaz.sources.ternary import ternary_codes
 
@@ -128,7 +128,7 @@ def test_products_equal_those_of_training_bit_for_bit(isa: str, tokens: int) -> 
     x[0, :] = 0
     made = ternary_codes(weight)
     codes, scales = activation_codes(torch.from_numpy(x))
-    wanted = product(codes, torch.from_numpy(made.codes), torch.from_numpy(made.scales), None) * scales
+    wanted = ternary_product(codes, torch.from_numpy(made.codes), torch.from_numpy(made.scales), None) * scales
     for form in FORMATS:
         matrix = packed(form, made.codes, np.full((37, 1), made.scales[0, 0], np.float32))
         assert np.array_equal(native.extension().product(isa, matrix, x), wanted.numpy())
@@ -140,7 +140,9 @@ def test_products_with_scales_of_groups_are_near_training(group: int) -> None:
     weight, x = (generator.normal(size=(rows, 330)).astype(np.float32) for rows in (37, 20))
     made = ternary_codes(weight, group)
     codes, scales = activation_codes(torch.from_numpy(x))
-    wanted = (product(codes, torch.from_numpy(made.codes), torch.from_numpy(made.scales), group) * scales).numpy()
+    wanted = (
+        ternary_product(codes, torch.from_numpy(made.codes), torch.from_numpy(made.scales), group) * scales
+    ).numpy()
     matrices = [packed(form, made.codes, made.scales, group) for form in FORMATS]
     found = [[native.extension().product(isa, matrix, x) for matrix in matrices] for isa in native.isas()]
     assert apart(found[-1][0], wanted) <= 2e-6 * np.abs(x).sum(1).max()
@@ -211,7 +213,7 @@ def test_greedy_text_equals_torch(folders: Folders) -> None:
         sequence, tokens = runner.open(), list(prompt)
         step = prompt
         for _ in range(24):
-            (best,) = runner.forward([Run(sequence, tuple(step), Best())])
+            (best,) = runner.forward([TokenRun(sequence, tuple(step), Best())])
             wanted = read(oracle, tuple(tokens))[-1]
             assert wanted[best] >= wanted.max() - LOGITS * 2
             step = (best,)

@@ -21,7 +21,7 @@ from riyaz.errors import RiyazError
 from riyaz.predictor import open_model
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining import run as running
-from riyaz.pretraining.samples import FOX, look
+from riyaz.pretraining.samples import FOX, draw_samples
 from riyaz.pretraining.tokenizer_training import VocabularyTooLarge
 from riyaz.sources import open_source
 
@@ -232,9 +232,9 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[tiny_comparis
     state = torch.get_rng_state()
     np.random.seed(5)
     random.seed(5)
-    seen = [look(model, tokenizer, "The", 1.0, 3, 7) for _ in range(2)]
+    seen = [draw_samples(model, tokenizer, "The", 1.0, 3, 7) for _ in range(2)]
     assert seen[0] == seen[1] and torch.equal(torch.get_rng_state(), state) and not model.training
-    assert seen[0] != look(model, tokenizer, "The", 1.0, 4, 7)
+    assert seen[0] != draw_samples(model, tokenizer, "The", 1.0, 4, 7)
     p = [word["p"] for word in seen[0]["next"]["words"]]
     assert p == sorted(p, reverse=True)
     exact = open_model(out)

@@ -64,14 +64,14 @@ def test_the_weights_that_are_served_are_those_of_the_training_forward(
 ) -> None:
     """train = serve: the codes of the last forward pass, in bf16, are all of the codes in the file."""
     last: dict[str, torch.Tensor] = {}
-    write = running.look
+    write = running.draw_samples
 
-    def look(model: torch.nn.Module, *rest: object, **options: object) -> object:
+    def draw_samples(model: torch.nn.Module, *rest: object, **options: object) -> object:
         last.update({name: ternary_codes(module.weight)[0] for name, module in model.named_modules()
                      if isinstance(module, TernaryLinear)})  # fmt: skip
         return write(model, *rest, **options)
 
-    monkeypatch.setattr(running, "look", look)
+    monkeypatch.setattr(running, "draw_samples", draw_samples)
     assert command("pretrain", text, *BF16, "--ternary", "--out", tmp_path / "out").status == 0
     steps = [entry["step"] for entry in lines(tmp_path / "out/metrics.jsonl") if "valid_loss" in entry]
     assert json.loads((tmp_path / "out/run.json").read_text())["result"]["best_step"] == steps[-1]

@@ -14,8 +14,8 @@ from rich.console import Console
 from test_html import CLEAN_TAGS
 
 from riyaz.errors import RiyazError
-from riyaz.report.pretraining import pictures as learning_pictures
-from riyaz.report.pretraining import terminal as learning_terminal
+from riyaz.report.pretraining import pictures as run_pictures
+from riyaz.report.pretraining import terminal as run_terminal
 from riyaz.report.pretraining import words
 from riyaz.results import StepMetrics
 
@@ -164,7 +164,7 @@ def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
         fake_run.typed_metrics(metrics),
         fake_run.typed_samples(samples),
     )
-    learning_terminal.print_learning(*said, out)
+    run_terminal.print_learning(*said, out)
     assert "None" not in out.file.getvalue() and "nan" not in out.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -244,10 +244,10 @@ def test_signs_figures_and_tokens_read_naturally():
 
 def test_a_long_line_is_drawn_by_means_and_pictures_follow_the_theme():
     found = [(float(step), float(step % 2)) for step in range(1, 10_001)]
-    thinned = learning_pictures.thin(found)
-    assert len(thinned) == learning_pictures.DRAWN
+    thinned = run_pictures.thin(found)
+    assert len(thinned) == run_pictures.DRAWN
     assert thinned[0] == (13.0, 0.52) and sum(y for _, y in thinned) == pytest.approx(200)
-    drawn = learning_pictures.loss(
+    drawn = run_pictures.loss(
         fake_run.typed(fake_run.run()),
         fake_run.typed_metrics(fake_run.metrics()),
         520,
@@ -311,7 +311,7 @@ def test_the_terminal_says_it_in_a_screen():
         fake_run.typed(fake_run.run()),
         fake_run.typed_metrics(fake_run.metrics()),
     )
-    learning_terminal.print_learning(*told, fake_run.typed_samples(fake_run.samples()), out)
+    run_terminal.print_learning(*told, fake_run.typed_samples(fake_run.samples()), out)
     said = out.file.getvalue()  # type: ignore[attr-defined]
     for line in (
         "done  llama, 5.2 million parameters", "validation loss  3.762 nats per token", "bits per byte    1.503",

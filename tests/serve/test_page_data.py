@@ -138,7 +138,7 @@ def test_documents_are_added_by_the_command_and_found_at_once(served: Running, p
     served.post("/page/collections", body)
     asked["query"] = "zebra"
     assert served.post("/page/search", asked).json()["passages"][0]["doc_id"] == "desk.txt", "opened anew"
-    assert before < len(documents._open) <= documents.KEPT
+    assert before < len(documents._open) <= documents.MAX_OPEN
     for wrong in ("../x.sqlite", "x.txt", "/tmp/x.sqlite", "--x.sqlite"):
         assert_error(served.post("/page/collections", {**body, "collection": wrong}), 400)
     assert_error(served.post("/page/collections", {**body, "documents": "absent"}), 404)

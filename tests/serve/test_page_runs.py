@@ -22,7 +22,7 @@ from live_server import Running, assert_error, running
 from riyaz import events
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Note, Phase
-from riyaz.limits.kept import recorder
+from riyaz.limits.limits_file import recorder
 from riyaz.serve.opening import Opener
 from riyaz.serve.page import following, starting
 from riyaz.serve.page.place import Page
@@ -37,7 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, quick: Finished) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     shutil.copytree(quick.out, folder / "workshop")
     fake_run.write(folder / "inner/learning")
-    with events.kept(folder / "inner/learning" / EVENTS, "riyaz pretrain text --out learning", events.quiet) as listen:
+    with events.recorded(
+        folder / "inner/learning" / EVENTS, "riyaz pretrain text --out learning", events.quiet
+    ) as listen:
         listen(Note("tokenizer: bpe"))
     half = folder / "half"
     half.mkdir()

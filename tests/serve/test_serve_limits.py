@@ -79,7 +79,7 @@ def test_a_client_that_leaves_frees_the_engine(
     body = {**LONG, "stream": stream}
     blocker = None
     if phase == "queued":
-        monkeypatch.setattr(scheduler, "ROWS", 1)
+        monkeypatch.setattr(scheduler, "MAX_RUNNING", 1)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(leave, served, body, lambda: bool(lm._scheduler.waiting))
             blocker = leave(served, body, lambda: bool(lm._scheduler.waiting))

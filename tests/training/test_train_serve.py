@@ -14,7 +14,7 @@ from tiny_pretraining import quick_machine, small, texts
 
 from riyaz.engine.native.load import load_runner
 from riyaz.engine.native.runner import NativeRunner
-from riyaz.engine.runner import Best, Run
+from riyaz.engine.runner import Best, TokenRun
 from riyaz.layers.attention import packed
 from riyaz.layers.swaps import ternary
 from riyaz.models import load
@@ -103,7 +103,7 @@ def test_greedy_text_is_that_of_training_but_for_ties(trained: Source) -> None:
     step = tokens = tuple(trained.tokenizer().encode("The fox"))
     sequence = runner.open()
     for _ in range(30):
-        (best,) = runner.forward([Run(sequence, step, Best())])
+        (best,) = runner.forward([TokenRun(sequence, step, Best())])
         wanted = forward(model, tokens)[-1]
         assert wanted[best] >= wanted.max() - 2 * most
         step, tokens = (best,), (*tokens, best)

@@ -73,10 +73,10 @@ def abstaining(target: str, error: float | None) -> Abstaining | None:
         raise RiyazError(
             f"{error:g} is no share of wrong answers", "--abstain", "give a number from 0 to 1, such as 0.05"
         )
-    from riyaz.limits.kept import found
+    from riyaz.limits.limits_file import read_limits
     from riyaz.metrics.selective import threshold_for
 
-    limits = found(target)
+    limits = read_limits(target)
     kept = limits.abstention if limits else None
     if limits is None or kept is None:
         hint = f"run riyaz limits {target} --suite truth --rows FILE first"

@@ -15,7 +15,7 @@ from riyaz.cli.options import (
     Quiet,
     Reading,
     command_line,
-    settle,
+    resolve_options,
 )
 from riyaz.cli.output import Screen
 
@@ -44,7 +44,7 @@ def adapt(
     from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
-    data_config, config = settle(data, reading, adapting)
+    data_config, config = resolve_options(data, reading, adapting)
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)

@@ -13,7 +13,7 @@ from riyaz.cli.opened import opened
 from riyaz.cli.options import Held, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
-from riyaz.cli.stream import MaxTokens, after, say
+from riyaz.cli.stream import MaxTokens, after, print_stream
 from riyaz.errors import RiyazError
 from riyaz.json_files import write_lines
 from riyaz.report.media.markup import printable_line
@@ -91,7 +91,7 @@ class Talk:
         try:
             with _ctrl_c_stops() if stoppable else nullcontext():
                 stream = self.predictor.stream([*self.messages, turn], max_tokens=self.max_tokens, sampling=sampling)
-                say(self.screen, stream, said)
+                print_stream(self.screen, stream, said)
             after(self.screen, stream)
         except TooLong as error:
             anew = f"{'/reset' if stoppable else 'an empty line'} begins a new conversation"

@@ -14,7 +14,7 @@ from riyaz.cli.options import (
     Quiet,
     Reading,
     command_line,
-    settle,
+    resolve_options,
 )
 from riyaz.cli.output import Screen
 
@@ -36,7 +36,7 @@ def compare(
     from riyaz.report.comparison.next_commands import after_comparison
     from riyaz.report.write import write
 
-    data_config, config = settle(data, reading, comparing)
+    data_config, config = resolve_options(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)
     screen = Screen(json, quiet)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 from rich.text import Text
 
-from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
+from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, resolve_options
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
@@ -33,7 +33,7 @@ def data(
     json: Json = False,
 ) -> None:
     """Show how a data file is read: format, task, rendered rows, duplicates, leakage."""
-    data_config, config = settle(data, reading, given={"model": model, "test": test})
+    data_config, config = resolve_options(data, reading, given={"model": model, "test": test})
 
     from riyaz.data import formats, split, task
 

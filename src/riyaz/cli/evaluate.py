@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Served, Target, settle
+from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Served, Target, resolve_options
 from riyaz.cli.output import Screen
 
 
@@ -21,7 +21,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a model or an artifact on test rows."""
-    data_config, _ = settle(test, reading)
+    data_config, _ = resolve_options(test, reading)
 
     from riyaz.evaluate import evaluate_target
     from riyaz.report.comparison import terminal

@@ -10,7 +10,7 @@ from riyaz.cli.opened import opened
 from riyaz.cli.options import Held, Json, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
-from riyaz.cli.stream import MaxTokens, after, say
+from riyaz.cli.stream import MaxTokens, after, print_stream
 from riyaz.errors import RiyazError
 
 
@@ -40,7 +40,7 @@ def generate(
         stream = predictor.stream(
             [*messages, {"role": "user", "content": text}], max_tokens=max_tokens, sampling=sampling
         )
-        answer = say(screen, stream)
+        answer = print_stream(screen, stream)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped") from None
     after(screen, stream)

@@ -26,7 +26,7 @@ def limits(
     json: Json = False,
 ) -> None:
     """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
-    from riyaz.limits.kept import comparison_of, keep, recorder
+    from riyaz.limits.limits_file import comparison_of, recorder, write_limits
     from riyaz.limits.run import measure_target
     from riyaz.report import write
     from riyaz.report.comparison import terminal
@@ -37,7 +37,7 @@ def limits(
         with terminal.listener(screen.talk) as show:
             document = measure_target(target, measuring, command=command_line(), listen=both(record, show))
         limits_terminal.print_limits(document, screen.data)
-        path, document = keep(document, target, out)
+        path, document = write_limits(document, target, out)
     if path is not None:
         compared = comparison_of(path)
         pages = write.write(compared) if compared else write.write_limits(document, path.parent) if out else ()

@@ -106,12 +106,14 @@ Held = Annotated[
 ]
 
 
-def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:
+def resolve_options(
+    data: Path, *flags: Given, given: Mapping[str, object] | None = None
+) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
     from riyaz.library import options
 
     written = {name: value for flag in flags for name, value in flag.given.items()}
-    return options.settle(data, {**(given or {}), **written})
+    return options.resolve_options(data, {**(given or {}), **written})
 
 
 def command_line() -> str:

@@ -21,15 +21,15 @@ def pretrain(
     from riyaz.library.options import require_torch
     from riyaz.pretraining.run import pretrain as train
     from riyaz.report.comparison import terminal
-    from riyaz.report.pretraining import html as learning
-    from riyaz.report.pretraining import terminal as learning_terminal
-    from riyaz.report.pretraining import words as learning_words
+    from riyaz.report.pretraining import html as run_page
+    from riyaz.report.pretraining import terminal as run_terminal
+    from riyaz.report.pretraining import words as run_words
 
     require_torch()
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)
-    page = learning.write(out)
-    learning_terminal.print_learning(*learning_words.read(out), screen.data)
+    page = run_page.write(out)
+    run_terminal.print_learning(*run_words.read(out), screen.data)
     screen.talk.print(f"\nthe model is in {out}, its report is {page}; try it: riyaz chat {out}", soft_wrap=True)
     screen.finish(document)

@@ -10,7 +10,7 @@ from rich.text import Text
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
+from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, print_stream
 from riyaz.errors import RiyazError
 from riyaz.events import Note, Progress
 from riyaz.report.media.markup import printable, printable_line
@@ -105,7 +105,7 @@ def ask(
         text = replace(predictor.text, instruction=predictor.text.instruction or INSTRUCTION, passages=k)
         messages = [{"role": "user", "content": question}]
         stream = replace(predictor, text=text).stream(messages, max_tokens=max_tokens, passages=hits)
-        document["answer"] = say(screen, stream)
+        document["answer"] = print_stream(screen, stream)
         hits = list(stream.passages)  # those that fitted the context
     for number, hit in enumerate(hits, 1):
         place = place_of(citation(hit))

@@ -18,9 +18,9 @@ def report(
 ) -> None:
     """Write the report of a comparison or of a pretraining run again."""
     if is_pretraining(folder):
-        from riyaz.report.pretraining import html as learning
+        from riyaz.report.pretraining import html as run_page
 
-        paths = {"html": learning.write(folder)}
+        paths = {"html": run_page.write(folder)}
     else:
         from riyaz.report.write import write
 

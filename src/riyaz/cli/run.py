@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Answer every row of a file; stopped, the same command continues."""
     from riyaz import artifact, scoring
-    from riyaz.cli.kept import CHUNK, Kept
+    from riyaz.cli.partial_answers import CHUNK, PartialAnswers
     from riyaz.data import formats, many_files, written
     from riyaz.report.comparison.terminal import listener
 
@@ -99,7 +99,7 @@ def run(
     if is_stream(out):
         _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
     else:
-        with Kept(real, answerer, examples) as kept:
+        with PartialAnswers(real, answerer, examples) as kept:
             if kept.answers:
                 told = f"{len(kept.answers):,} of {len(examples):,} rows were answered before, in {kept.path.name}"
                 screen.talk.print(told, soft_wrap=True)

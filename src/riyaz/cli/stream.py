@@ -42,7 +42,7 @@ def place_of(citation: dict[str, Any]) -> str:
     return f"{printable_line(citation['doc_id'])}, {where}"
 
 
-def say(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:
+def print_stream(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:
     """Print the pieces as they come, without control characters, and return the whole unchanged answer; `said` gets
     them one by one."""
     kept = [] if said is None else said

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.comparison.folder import KEPT, ComparisonFolder, megabytes
+from riyaz.comparison.folder import FINAL, ComparisonFolder, megabytes
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
@@ -39,9 +39,9 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     if plan.skipped or reason:
         status: Status = "skipped" if plan.skipped else "failed"
         return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about)
-    runs = [folder.run(plan.method, part) for part in parts]
+    runs = [folder.part(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
-    kept_fit, kept = fits[parts.index(KEPT)], results[parts.index(KEPT)]
+    kept_fit, kept = fits[parts.index(FINAL)], results[parts.index(FINAL)]
     failed = [f"{part}: {name}" if len(parts) > 1 else name
               for part, fit, result in zip(parts, fits, results)
               for name, check in (fit.checks | result.checks).items() if not check["ok"]]  # fmt: skip
@@ -60,7 +60,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         serve_rss_mb=kept.serve_rss_mb,
         served=kept.served,
         trainable_params=kept_fit.trainable_params,
-        artifact_mb=megabytes(folder.run(plan.method, KEPT) / "artifact"),
+        artifact_mb=megabytes(folder.part(plan.method, FINAL) / "artifact"),
         ms_per_answer=kept.ms_per_answer,
         merged_ms=kept.merged_ms,
         prompt_tokens=kept.prompt_tokens,
@@ -171,7 +171,7 @@ def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Seque
     places: list[str] = []  # of the first arm's rows
     for arm in arms:
         if arm.status in FINISHED:
-            files = [folder.run(arm.method, part) / PREDICTIONS for part in parts]
+            files = [folder.part(arm.method, part) / PREDICTIONS for part in parts]
             rows = [row for file in files for row in Answer.read(file)]
             rows.sort(key=lambda row: (row.where, row.score or 0.0))
             places = places or [row.where for row in rows]

@@ -17,7 +17,7 @@ import numpy as np
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import arm_row
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, Given
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
@@ -50,7 +50,7 @@ class Arms:
     def run(self) -> None:
         """Run every arm that has not run, and continue those that were cut short while there is time."""
         self._run_all()
-        if self.parts == [KEPT] and self.revive():
+        if self.parts == [FINAL] and self.revive():
             self._run_all()
 
     def revive(self) -> bool:
@@ -58,7 +58,7 @@ class Arms:
         earlier, unable = self.plan, self.given.speeds.unable
         arms = tuple(self._revived(arm) if arm.method not in unable else arm for arm in earlier.arms)
         revived = replace(earlier, arms=arms)
-        plan = planning.make(self.given, budget=self.budget, spent=self.since(), earlier=revived)
+        plan = planning.make_plan(self.given, budget=self.budget, spent=self.since(), earlier=revived)
         kept = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
         self._save(replace(plan, arms=tuple(kept.get(arm.method, arm) for arm in plan.arms)))
         return len(kept) < len(earlier.arms)
@@ -94,7 +94,7 @@ class Arms:
         self.listen(ArmDone(to_document(row)))
 
     def _replan(self) -> None:
-        plan = planning.make(self.given, budget=self.budget, spent=self.since(), earlier=self.plan)
+        plan = planning.make_plan(self.given, budget=self.budget, spent=self.since(), earlier=self.plan)
         arms = (self._spared(arm) if arm.skipped else arm for arm in plan.arms)
         self._save(replace(plan, arms=tuple(arms)))
 
@@ -107,12 +107,12 @@ class Arms:
         """Fit and evaluate every part of an arm; a failure becomes the reason in its row."""
         began, whole = time.monotonic(), True
         for part in self.parts:
-            run = self.folder.run(arm.method, part)
+            run = self.folder.part(arm.method, part)
             for work, product in (("fit", FIT), ("evaluate", RESULT)):
                 if arm.method in self.failed or (run / product).exists():
                     whole = False  # the time of this command is not that of the whole arm
                     continue
-                self.listen(Phase(work, part if part != KEPT else "", arm.method))
+                self.listen(Phase(work, part if part != FINAL else "", arm.method))
                 self._process(work, arm.method, part, run)
         if whole and arm.method not in self.failed:
             self._save_arm(replace(arm, took=time.monotonic() - began))
@@ -128,7 +128,7 @@ class Arms:
         the validation rows than the best beyond chance then wait, and the worst in any case."""
         racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
         opened = [arm for arm in arms if arm.state == "opened"]
-        if self.parts != [KEPT] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
+        if self.parts != [FINAL] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
             return
         for method in [arm.method for arm in racing]:
             self._replan()
@@ -137,7 +137,7 @@ class Arms:
                 continue
             self._save_arm(arm)
             self.listen(Phase("search", "opening", method))
-            self._process("open", method, KEPT, self.folder.run(method, KEPT))
+            self._process("open", method, FINAL, self.folder.part(method, FINAL))
             if method not in self.failed:
                 self._save_arm(replace(arm, state="opened"))
         scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
@@ -152,7 +152,7 @@ class Arms:
 
     def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:
         """The row scores (n,) of an opened arm; None if there are none."""
-        path = self.folder.run(arm.method, KEPT) / SEARCH
+        path = self.folder.part(arm.method, FINAL) / SEARCH
         scores = Search.read(path).scores if arm.state == "opened" and path.exists() else None
         return np.array(scores) if scores else None
 
@@ -161,7 +161,7 @@ class Arms:
             return ArmPlan(arm.method)
         if arm.state != "begun" or not arm.cut:
             return arm
-        kept = (self.folder.run(arm.method, KEPT) / OPENINGS).is_dir()
+        kept = (self.folder.part(arm.method, FINAL) / OPENINGS).is_dir()
         return replace(arm, state="opened" if kept else "planned", waits=False, had=arm.steps)
 
     def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:

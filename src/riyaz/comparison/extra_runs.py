@@ -11,7 +11,7 @@ import numpy as np
 
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, row_points
-from riyaz.comparison.folder import DAMAGED, KEPT, ComparisonFolder
+from riyaz.comparison.folder import DAMAGED, FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
@@ -45,7 +45,7 @@ class ExtraRun:
 
 def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:
     """The extra run of that name; None for a part of the split. Raises RiyazError for a damaged part.json."""
-    path = folder.run(method, part) / "part.json"
+    path = folder.part(method, part) / "part.json"
     return from_json(ExtraRun, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else None
 
 
@@ -89,9 +89,9 @@ def data_curve(
     rate = _rate(folder, arm)
     for stride in STRIDES:
         run(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
-    rows = len(folder.rows(KEPT, "train"))
+    rows = len(folder.rows(FINAL, "train"))
     curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, CURVE, "rows-")]
-    curve.append((rows, row_points(Answer.read(folder.run(CURVE, KEPT) / PREDICTIONS))))
+    curve.append((rows, row_points(Answer.read(folder.part(CURVE, FINAL) / PREDICTIONS))))
     return [
         CurveScore(count, float(points.mean()), *interval(points))
         for count, points in sorted(curve, key=lambda point: point[0])
@@ -108,10 +108,10 @@ def run(
 ) -> None:
     """Fit and evaluate one extra run, unless it is done already or takes longer than the `left()` seconds."""
     method = arm.method
-    place = folder.run(method, extra.name)
+    place = folder.part(method, extra.name)
     if (place / RESULT).exists():
         return
-    kept = folder.run(method, KEPT)
+    kept = folder.part(method, FINAL)
     fit, result = Fit.read(kept / FIT), Evaluation.read(kept / RESULT)
     # an arm's opening may have been trained before its fit, in a process of its own
     needed = max(fit.seconds - fit.search_seconds, fit.train_seconds) + result.eval_seconds
@@ -135,7 +135,7 @@ def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
     """The learning rate that the arm's search found. Raises RiyazError if its fit.json names none."""
     rate = arm.chosen.get("learning_rate")
     if not isinstance(rate, float):
-        raise RiyazError("names no learning rate", str(folder.run(arm.method, KEPT) / FIT), DAMAGED)
+        raise RiyazError("names no learning rate", str(folder.part(arm.method, FINAL) / FIT), DAMAGED)
     return rate
 
 

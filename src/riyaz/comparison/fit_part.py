@@ -7,7 +7,7 @@ from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
-from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
 from riyaz.events import Listen
@@ -27,7 +27,7 @@ def fit_part(
     source: Source, task: Task, listen: Listen,
 ) -> Fit:  # fmt: skip
     """Fit `method` on a part's training and validation rows and write `artifact/`; `seconds` of the result is 0."""
-    run = folder.run(method, part)
+    run = folder.part(method, part)
     for stray in run.glob(".artifact.*"):  # left by a process that was killed
         remove(stray)
     context = context_of(folder, settings, plan, method, part, source, task, listen)
@@ -53,15 +53,15 @@ def context_of(
 ) -> Context:  # fmt: skip
     """The input of a method's `fit` for one part of an arm."""
     extra, arm = read_extra_run(folder, method, part), plan.arm(method)
-    rows, other = KEPT if extra else part, METHODS[method].rate_of
+    rows, other = FINAL if extra else part, METHODS[method].rate_of
     hand = by_hand(method, settings.settings, settings.methods)
-    if other and hand.learning_rate is None and (searched := folder.run(other, rows) / SEARCH).exists():
+    if other and hand.learning_rate is None and (searched := folder.part(other, rows) / SEARCH).exists():
         arm = replace(arm, learning_rates=(Search.read(searched).rate,))
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
-        seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
+        seed=extra.seed if extra else plan.seed, folder=folder.part(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
         replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
     )  # fmt: skip

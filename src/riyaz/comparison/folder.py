@@ -30,7 +30,7 @@ DAMAGED = "remove it, or choose another --out"
 # what is in the folder before there is a plan: it is made anew for other settings
 BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
                "base_kl.safetensors")  # fmt: skip
-KEPT = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
+FINAL = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class ComparisonFolder:
         return from_json(Settings, read_json(path, DAMAGED), str(path), DAMAGED, unknown=True)
 
     def save_split(self, split: Split) -> list[str]:
-        """Write the rows of every part; returns the parts' names, KEPT last."""
-        parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
+        """Write the rows of every part; returns the parts' names, FINAL last."""
+        parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {FINAL: split}
         for path in (self.path / "split").glob("fold-*"):
             if path.name not in parts:
                 remove(path)
@@ -156,7 +156,7 @@ class ComparisonFolder:
         """The rows of one part; `which` is train, valid or test."""
         return read_examples(self.path / "split" / part / f"{which}.jsonl", DAMAGED)
 
-    def run(self, method: str, part: str) -> Path:
+    def part(self, method: str, part: str) -> Path:
         """The folder of one part of an arm."""
         return self.path / "arms" / method / part
 

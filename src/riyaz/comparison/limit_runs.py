@@ -10,7 +10,7 @@ from pathlib import Path
 
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.events import Listen, Note, Phase, about
 from riyaz.results import LIMITS, ArmResult, Comparison
 
@@ -37,7 +37,7 @@ def measure(folder: ComparisonFolder, comparison: Comparison, left: Callable[[],
         seconds = max(LEAST, share)
         listen(Phase("limits", f"about {seconds:.0f} s", method))
         arguments = ["limits", str(folder.path), method, f"{seconds:.0f}"]
-        reason = processes.run(arguments, folder.run(method, KEPT) / "log.txt", about(method, listen))
+        reason = processes.run(arguments, folder.part(method, FINAL) / "log.txt", about(method, listen))
         if reason:
             listen(Note(f"the limits of {method} were not measured: {reason}"))
 
@@ -50,4 +50,4 @@ def in_order(comparison: Comparison) -> Sequence[ArmResult]:
 
 
 def _path(folder: ComparisonFolder, method: str) -> Path:
-    return folder.run(method, KEPT) / "artifact" / LIMITS
+    return folder.part(method, FINAL) / "artifact" / LIMITS

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.by_hand import by_hand
-from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
 from riyaz.data.rows import Row
@@ -42,7 +42,7 @@ Cache = dict[tuple[TextPart, int], tuple[float, dict[str, float]]]
 T = TypeVar("T")
 
 STEPS = 4  # training steps; the first is not counted
-ROWS = 8  # answered in one batch
+BATCH_ROWS = 8  # answered in one batch
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
@@ -66,7 +66,7 @@ def measure_speeds(
     began, threads = time.perf_counter(), hardware.threads()
     start_seconds = PYTHON_SECONDS + (_import_torch(threads) if engine_name() == "torch" else 0.0)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
-    train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
+    train, valid = folder.rows(FINAL, "train"), folder.rows(FINAL, "valid")
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
@@ -183,7 +183,7 @@ def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, ben
     if key in bench.answers:
         return dict(bench.answers[key][1])
     began = time.perf_counter()
-    tokens = prompt_tokens(predictor, _spread(bench.context.valid, ROWS))
+    tokens = prompt_tokens(predictor, _spread(bench.context.valid, BATCH_ROWS))
     if bench.answers and bench.late(max(seconds["measuring"] for _, seconds in bench.answers.values())):
         bench.derived[method.name] = None
         longest, known = max(bench.answers.values(), key=lambda entry: entry[0])
@@ -206,7 +206,7 @@ def _after_training(seconds: dict[str, float], limit: int, context: Context) -> 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
     """Seconds per row: "loss" of its accepted answer, answering it in a batch ("row") and "alone", and scoring one
     "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a candidate."""
-    rows = _spread(context.valid, ROWS)
+    rows = _spread(context.valid, BATCH_ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     if predictor.has_labels:  # labels are as long as they are, whatever the limit

@@ -97,14 +97,14 @@ class Given:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Training:
     """The training of an arm: its steps, and the learning rates whose openings are trained."""
 
     steps: int
     rates: tuple[float, ...]
 
 
-def make(
+def make_plan(
     given: Given, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
 ) -> ComparisonPlan:
     """Reserve time for evaluation and divide the rest of `budget` seconds over the trained arms by their shares.
@@ -154,7 +154,9 @@ def _fitting(given: Given, able: Sequence[str], before: Mapping[str, ArmPlan], l
     return running
 
 
-def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Run] | None:
+def _steps(
+    given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float
+) -> dict[str, _Training] | None:
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
     fixed = _fixed(given)
@@ -219,7 +221,7 @@ def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -
     left out last."""
     last = sorted(able, key=lambda method: METHODS[method].left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
-    shortest = {method: _Run(_least(given, method), (0.0,)) for method in share}  # too few steps to compare rates
+    shortest = {method: _Training(_least(given, method), (0.0,)) for method in share}  # too few steps to compare rates
     least = [_total(_training(given, method, shortest[method], None)) / share[method] for method in share]
     seconds = sum(_total(_fixed(given)[method]) for method in last)
     seconds += max(least, default=0.0) * (sum(share.values()) + given.aside)  # as `_divided` shares it
@@ -247,16 +249,16 @@ def _pace(arms: Iterable[ArmPlan]) -> float:
     return sum(arm.took for arm in ended) / expected if expected > PACE_SECONDS else 1.0
 
 
-def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Run]:
+def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Training]:
     """The training of every arm within `left` seconds: the arm that needs least for its share comes first, and one that
     waits last."""
     waiting = {m for m in trained if m in before and before[m].waits}
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
     share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := given.methods[m]) is not None}
-    whole = {m: _Run(_full(given, m), _rates(given, m)) for m in trained}
+    whole = {m: _Training(_full(given, m), _rates(given, m)) for m in trained}
     needs = {m: _total(_training(given, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
     shares = sum(share.values()) + given.aside
-    runs: dict[str, _Run] = {}
+    runs: dict[str, _Training] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         mine = left if method in waiting else left * share[method] / shares
         shares -= share[method]
@@ -265,7 +267,7 @@ def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan]
     return runs
 
 
-def _run_within(given: Given, method: str, seconds: float, opened: ArmPlan | None) -> _Run:
+def _run_within(given: Given, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
     """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
     default alone where these would leave too few steps to compare them."""
     recipe, full = given.methods[method], _full(given, method)
@@ -276,11 +278,11 @@ def _run_within(given: Given, method: str, seconds: float, opened: ArmPlan | Non
         rates = (recipe.default_rate,)
         steps = _affordable(given, method, rates, seconds, opened)
     least = opened.opening if opened else 0  # these steps are trained
-    return _Run(full if steps >= NEARLY * full else max(least, steps), rates)
+    return _Training(full if steps >= NEARLY * full else max(least, steps), rates)
 
 
 def _trained_arm(
-    given: Given, method: str, run: _Run, fixed: dict[str, float], pace: float, before: ArmPlan | None
+    given: Given, method: str, run: _Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
     recipe, speed, full = given.methods[method], given.speeds.arms[method], _full(given, method)
     assert recipe is not None
@@ -346,7 +348,7 @@ def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
-def _training(given: Given, method: str, run: _Run, opened: ArmPlan | None) -> dict[str, float]:
+def _training(given: Given, method: str, run: _Training, opened: ArmPlan | None) -> dict[str, float]:
     """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
     opening that is trained already."""
     speed, parts = given.speeds.arms[method], given.sizes.parts
@@ -372,7 +374,7 @@ def _affordable(given: Given, method: str, rates: tuple[float, ...], seconds: fl
     """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
 
     def fits(steps: int) -> bool:
-        return _total(_training(given, method, _Run(steps, rates), opened)) <= seconds
+        return _total(_training(given, method, _Training(steps, rates), opened)) <= seconds
 
     low, high = 0, _full(given, method)
     if fits(high):  # with one rate it may take less than a shorter run, which keeps its opening to be continued

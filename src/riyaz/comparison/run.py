@@ -25,7 +25,7 @@ from riyaz.comparison.arms import Arms
 from riyaz.comparison.by_hand import by_hand, by_hand_notes
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
@@ -41,7 +41,7 @@ from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError, install
-from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, kept, quiet
+from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.json_files import to_document
@@ -96,7 +96,7 @@ def compare(
                     end = began + limit_runs.SHARE * float(config.budget)
                     limit_runs.measure(folder, done, lambda: end - time.monotonic(), listen)
                 return done
-        with kept(folder.path / EVENTS, command, listen) as told:
+        with recorded(folder.path / EVENTS, command, listen) as told:
             comparison = _run(folder, job, config, began, command, told)
     listen(Done(to_document(comparison)))
     return comparison
@@ -246,7 +246,7 @@ def adapt(
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
     if out.exists():
         out.rmdir()
-    shutil.move(ComparisonFolder(work).run(method, KEPT) / "artifact", out)
+    shutil.move(ComparisonFolder(work).part(method, FINAL) / "artifact", out)
     remove(work)
     return arm
 
@@ -404,7 +404,7 @@ def _plan(
         )  # fmt: skip
 
     def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
-        return planning.make(given(sizes), budget=budget, spent=spent, leave_out=leave_out)
+        return planning.make_plan(given(sizes), budget=budget, spent=spent, leave_out=leave_out)
 
     new = not path.exists()
     if new:
@@ -443,7 +443,7 @@ def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[Cur
         return arms.budget - arms.since()
 
     rows = decide_alone(folder, plan, arms.rows(), arms.parts, config, left, listen)
-    if arms.parts != [KEPT]:  # with folds every arm is trained several times already
+    if arms.parts != [FINAL]:  # with folds every arm is trained several times already
         return rows, []
     curve = extra_runs.data_curve(folder, plan, rows, left, listen) if config.data_curve else []
     return extra_runs.seeds(folder, plan, rows, config.margin, left, listen), curve

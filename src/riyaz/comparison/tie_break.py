@@ -94,7 +94,7 @@ def _alone(
     if arm.status not in FINISHED:
         return arm
     for part in names:
-        run = folder.run(arm.method, part)
+        run = folder.part(arm.method, part)
         if Evaluation.read(run / RESULT).alone or not folder.rows(part, "test"):
             continue
         listen(Phase("evaluate", "one row at a time", arm.method))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz import hardware
-from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
 from riyaz.comparison.speeds import Speeds
@@ -88,7 +88,7 @@ def fit(folder: ComparisonFolder, method: str, part: str) -> None:
     began, cpu = time.monotonic(), hardware.cpu_time()
     fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, send)
     waited = hardware.share_waited(cpu, hardware.cpu_time())
-    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
+    write_json(folder.part(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
 
 
 def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -100,15 +100,15 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
-    run = folder.run(method, part)
+    run = folder.part(method, part)
     extra = read_extra_run(folder, method, part) is not None
-    rows = KEPT if extra else part
+    rows = FINAL if extra else part
     planned = Speeds.read(folder.path / "measured.json", (), ()).predict.get(method)
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
-        base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
+        base=BaseFacts.read(folder.path) if part == FINAL else None, kl_rows=folder.rows(FINAL, "valid"),
         latency_rows=plan.latency_rows,
-        retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
+        retrieval_rows=0 if extra else plan.looked if part == FINAL else max(2, plan.looked // FOLDS),
         general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None,
         precision=settings.settings.precision, listen=send,
     )  # fmt: skip
@@ -119,20 +119,22 @@ def alone(folder: ComparisonFolder, method: str, part: str) -> None:
     from riyaz.evaluate import answer_alone
 
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
-    run = folder.run(method, part)
+    run = folder.part(method, part)
     answer_alone(run / "artifact", folder.rows(part, "test"), run, send, folder.settings().settings.precision)
 
 
 def limits(folder: ComparisonFolder, method: str, seconds: str) -> None:
     """Measure what an arm cannot do, for about so many seconds: writes `limits.json` into its artifact's folder."""
     from riyaz.config import LimitsConfig, Seconds
-    from riyaz.limits.kept import keep
+    from riyaz.limits.limits_file import write_limits
     from riyaz.limits.run import measure_target
 
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
-    target = str(folder.run(method, KEPT) / "artifact")
+    target = str(folder.part(method, FINAL) / "artifact")
     config = LimitsConfig(budget=Seconds(float(seconds)), precision=folder.settings().settings.precision)
-    keep(measure_target(target, config, command=f"riyaz compare --limits ({method})", listen=send), target, None)
+    write_limits(
+        measure_target(target, config, command=f"riyaz compare --limits ({method})", listen=send), target, None
+    )
 
 
 def send(event: Event) -> None:

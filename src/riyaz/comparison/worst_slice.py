@@ -23,7 +23,7 @@ def worst_slice(
     """
     if pick is None or pick not in scores:
         return None
-    rows = [row for part in parts for row in Answer.read(folder.run(pick, part) / PREDICTIONS)]
+    rows = [row for part in parts for row in Answer.read(folder.part(pick, part) / PREDICTIONS)]
     rows.sort(key=lambda row: (row.where, row.score or 0.0))  # as `row_scores` sorts them
     names = np.array([row.slice or "" for row in rows])
     large = [name for name in sorted(set(names) - {""}) if (names == name).sum() >= FEWEST]

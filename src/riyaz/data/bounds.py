@@ -9,7 +9,7 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 
 ROW = 2**20  # characters of a row as it stands in the file: about 250,000 tokens, 140 MB while it is tokenised
-ROWS = 1_000_000  # of a file; each takes nearly 1 kB of memory even if it is empty
+MAX_ROWS = 1_000_000  # of a file; each takes nearly 1 kB of memory even if it is empty
 MAX_BYTES = 2**31  # of a file, decompressed
 # A file that decodes to more than BOMB_BYTES and BOMB_RATIO times its size is a bomb: text that people wrote has a
 # lower ratio, and gzip reaches 1032.
@@ -51,6 +51,6 @@ class Bounds:
 
     def check_rows(self, rows: int) -> None:
         """Raises RiyazError if a file has more rows than are read."""
-        if self.row is not None and rows > ROWS:
-            what = f"has more than {ROWS:,} rows"
+        if self.row is not None and rows > MAX_ROWS:
+            what = f"has more than {MAX_ROWS:,} rows"
             raise RiyazError(what, str(self.path), "take a part of them, such as the first 100,000")

@@ -17,7 +17,7 @@ from riyaz.files import refuse_device
 from riyaz.text.tokenizer import replace_surrogates
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
-ROWS = ".jsonl"  # one object per line, with its text under "text"
+JSON_LINES = ".jsonl"  # one object per line, with its text under "text"
 COLUMN = "text"
 KINDS = "text and Markdown (.txt .md .rst), .jsonl with a text column, each also with .gz"
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no 8-bit encoding uses for text
@@ -47,7 +47,7 @@ def documents(paths: Sequence[str | Path], exclude: Path | None = None) -> Itera
             if real in seen or (exclude and real.is_relative_to(exclude)):
                 continue
             seen.add(real)
-            for document in _rows(file) if kind_of(file) == ROWS else _text(file, named=file is path):
+            for document in _rows(file) if kind_of(file) == JSON_LINES else _text(file, named=file is path):
                 empty = False
                 yield document
     if empty:
@@ -83,7 +83,7 @@ def _folder(folder: Path) -> list[Path]:
 
 
 def _is_known_kind(name: str) -> bool:
-    return name.lower().removesuffix(GZIP).endswith((*TEXTS, ROWS))
+    return name.lower().removesuffix(GZIP).endswith((*TEXTS, JSON_LINES))
 
 
 def _text(path: Path, named: bool) -> Iterator[Document]:

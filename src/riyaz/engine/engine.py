@@ -18,7 +18,7 @@ from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
 from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
-from riyaz.engine.runner import Best, CacheFull, Named, Run, Runner, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Named, Runner, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
@@ -264,7 +264,7 @@ class Engine:
             self._scheduler.add(answer)
         return answer
 
-    def _runs(self, answers: Sequence[Answer]) -> tuple[list[Step], list[tuple[Answer, Run]]]:
+    def _runs(self, answers: Sequence[Answer]) -> tuple[list[Step], list[tuple[Answer, TokenRun]]]:
         """The runs of a step: the last token of each answer, and pieces of prompts as many as there is room for; and
         the ends of requests whose prefix finds no room."""
         failed: list[Step] = []
@@ -282,7 +282,7 @@ class Engine:
                     break
             assert answer.sequence is not None
             if not answer.unread:
-                runs.append((answer, Run(answer.sequence, answer.tokens[-1:], self._want(answer))))
+                runs.append((answer, TokenRun(answer.sequence, answer.tokens[-1:], self._want(answer))))
             elif not (read and self._piece and read + len(answer.unread[0]) > self._piece):
                 piece = answer.unread.pop(0)
                 read += len(piece)
@@ -303,7 +303,7 @@ class Engine:
         answer.unread = pieces(tokens[read:], self._piece or (ECHOED if answer.scores_prompt else 0))
         return True
 
-    def _forward(self, runs: list[tuple[Answer, Run]]) -> Iterator[tuple[Answer, Run, Any]]:
+    def _forward(self, runs: list[tuple[Answer, TokenRun]]) -> Iterator[tuple[Answer, TokenRun, Any]]:
         """Each run with its result, or the error that it has alone. Where keys and values find no room, the latest
         request waits again."""
         while runs:
@@ -328,17 +328,17 @@ class Engine:
                 yield from ((*each, result) for each, result in zip(runs, results))
                 return
 
-    def _reading(self, answer: Answer, piece: tuple[int, ...]) -> Run:
+    def _reading(self, answer: Answer, piece: tuple[int, ...]) -> TokenRun:
         """The run of a piece of a prompt; after the last one the answer begins."""
         assert answer.sequence is not None
         if answer.scores_prompt:
-            return Run(answer.sequence, piece, prompt_want(len(piece)))
-        return Run(answer.sequence, piece, None if answer.unread else self._want(answer))
+            return TokenRun(answer.sequence, piece, prompt_want(len(piece)))
+        return TokenRun(answer.sequence, piece, None if answer.unread else self._want(answer))
 
     def _want(self, answer: Answer) -> Best | Top:
         return want(answer.request, answer.tokens, self.runner.vocab_size)
 
-    def _result(self, answer: Answer, run: Run, result: Any) -> Step | None:
+    def _result(self, answer: Answer, run: TokenRun, result: Any) -> Step | None:
         """What a step has for a request: what it took, or the end of a request that fails alone."""
         if isinstance(result, Exception):
             return _failure(answer, result)
@@ -347,7 +347,7 @@ class Engine:
         except Exception as error:  # its grammar can go no further
             return _failure(answer, error)
 
-    def _take(self, answer: Answer, run: Run, result: Any) -> Step | None:
+    def _take(self, answer: Answer, run: TokenRun, result: Any) -> Step | None:
         """Append the next token to a running request; None while its prompt is read."""
         request = answer.request
         if not answer.tokens and not answer.unread and self._prefixes.keep_bytes:
@@ -370,7 +370,7 @@ class Engine:
         answer.done = len(answer.tokens) == request.limit
         return Step(answer.ticket, token, answer.done, scored, prompt, answer.cached)
 
-    def _echoed(self, answer: Answer, run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _echoed(self, answer: Answer, run: TokenRun, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keep the prompt's tokens that a piece predicts, and return the distribution after it as `Top` gives it."""
         assert answer.request.echo is not None
         following = (*run.tokens[1:], *(answer.unread[0][:1] if answer.unread else ()))
@@ -398,11 +398,11 @@ class Engine:
         """The wanted results of the prompts of a batch, followed by their continuations, from one pass."""
 
         def read(batch: list[int]) -> Steps[list[Any]]:
-            runs: list[Run] = []
+            runs: list[TokenRun] = []
             try:
                 for i in batch:
                     tokens = (*requests[i].tokens, *continuations[i][:-1])
-                    runs.append(Run(self._prefixes.open(requests[i])[0], tokens, wants[i], keep=False))
+                    runs.append(TokenRun(self._prefixes.open(requests[i])[0], tokens, wants[i], keep=False))
                 return self._prefixes.forward(runs)
             finally:
                 for run in runs:

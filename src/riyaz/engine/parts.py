@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from riyaz.engine.request import Request
 from riyaz.engine.runner import CacheFull
-from riyaz.engine.scheduler import ROWS, SLOTS
+from riyaz.engine.scheduler import MAX_RUNNING, SLOTS
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # pauses between its parts; returns its result
@@ -48,7 +48,7 @@ def batches(requests: Sequence[Request], extra: Sequence[int]) -> Iterator[list[
         batch: list[int] = []
         for i in sorted(group, key=length.__getitem__, reverse=True):
             longest = length[batch[0]] if batch else 0
-            full = len(batch) == ROWS or longest * (len(batch) + 1) > SLOTS
+            full = len(batch) == MAX_RUNNING or longest * (len(batch) + 1) > SLOTS
             if batch and (full or longest > 1.5 * length[i] + 16):
                 yield batch
                 batch = []

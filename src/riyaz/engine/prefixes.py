@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from riyaz.engine.request import Request
-from riyaz.engine.runner import CacheFull, Run, Runner
+from riyaz.engine.runner import CacheFull, Runner, TokenRun
 
 SHORTEST = 32  # tokens that are left to read at least: products of fewer round otherwise
 MOST = 64  # kept prompts
@@ -97,7 +97,7 @@ class Prefixes:
         while len(self._begun) > MOST or sum(map(self._begun_bytes, self._begun)) > self.keep_bytes:
             self.runner.close(self._begun.popitem(last=False)[1])
 
-    def forward(self, runs: Sequence[Run]) -> list[Any]:
+    def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """`Runner.forward`, for which what is kept makes room. Raises CacheFull where that is not enough."""
         return self._forward(runs, None)
 
@@ -158,7 +158,7 @@ class Prefixes:
             self._reading[key] = self.runner.open(key.adapter), pieces(key.tokens, piece)
         sequence, left = self._reading[key]
         try:
-            self._forward([Run(sequence, left[0])], key)
+            self._forward([TokenRun(sequence, left[0])], key)
         except BaseException:
             self.runner.close(self._reading.pop(key)[0])
             raise
@@ -167,7 +167,7 @@ class Prefixes:
             self._kept[key] = self._reading.pop(key)[0]
         return not left
 
-    def _forward(self, runs: Sequence[Run], but: Key | None) -> list[Any]:
+    def _forward(self, runs: Sequence[TokenRun], but: Key | None) -> list[Any]:
         while True:
             try:
                 return self.runner.forward(runs)

@@ -60,7 +60,7 @@ Want = Best | Top | Named | Whole
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TokenRun:
     """Tokens to append to a sequence, and the wanted result; None only appends them.
 
     `keep` False: no tokens are appended later, so that keys and values need not be kept."""
@@ -109,7 +109,7 @@ class Runner(Protocol):
     def length(self, sequence: int) -> int:
         """Number of tokens in the sequence, the soft prompt's positions included."""
 
-    def forward(self, runs: Sequence[Run]) -> list[Any]:
+    def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass, of any lengths, adapters and prefixes; returns each run's wanted
         result, None where none is wanted. A sequence may be in one run only. Raises CacheFull, and changes nothing,
         where keys and values would exceed the limit; RiyazError where the model computes no number."""

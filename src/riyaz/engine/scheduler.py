@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from riyaz.engine.request import Request, Scored
 
-ROWS = 64  # most requests that run together
+MAX_RUNNING = 64  # most requests that run together
 AHEAD = 256  # tokens of each answer for which room is kept; a longer one may make later requests wait again
 SLOTS = 8192  # most tokens of them, answers at their limits: 190 MB of keys and values for SmolLM2-135M in bf16
 
@@ -59,7 +59,7 @@ class Scheduler:
         """Start the waiting requests for which there is room, in order, as long as those that run `fit` together; a
         request that runs alone may exceed `slots`."""
         slots = sum(answer.slots for answer in self.running)
-        while self.waiting and len(self.running) < ROWS:
+        while self.waiting and len(self.running) < MAX_RUNNING:
             slots += self.waiting[0].slots
             if self.running and slots > self.slots:
                 break

@@ -8,7 +8,7 @@ import numpy as np
 from riyaz.engine.parts import Steps
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request
-from riyaz.engine.runner import Named, Run
+from riyaz.engine.runner import Named, TokenRun
 from riyaz.engine.search import Search
 from riyaz.engine.trie import Trie
 
@@ -54,7 +54,7 @@ def _read_nodes(
             part.append(left.popleft())
             size += len(part[-1][2])
         runs = [
-            Run(at[row, node], tokens, _children(search.trie, node, len(tokens)) if whole else None)
+            TokenRun(at[row, node], tokens, _children(search.trie, node, len(tokens)) if whole else None)
             for row, node, tokens, whole in part
         ]
         for (row, node, _, whole), found in zip(part, prefixes.forward(runs)):

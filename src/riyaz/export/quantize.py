@@ -30,7 +30,7 @@ from riyaz.sources import Source, gguf_groups, gguf_write, open_source
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 
 FILE_TYPES = {"Q8_0": 7, "Q4_0": 2, "Q4_1": 3}  # general.file_type
-ROWS = 64  # of distributions compared at once
+CHUNK_ROWS = 64  # of distributions compared at once
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def compared(before: PromptedModel, after: PromptedModel, listen: Listen = quiet
         (q,) = after.lm.distributions([replace(request, adapter=after.adapter)], [answer])
         rows = np.arange(len(answer))
         sums[:2] -= p[rows, answer].sum(dtype=np.float64), q[rows, answer].sum(dtype=np.float64)
-        for first in range(0, len(answer), ROWS):
-            a, b = p[first : first + ROWS], q[first : first + ROWS]
+        for first in range(0, len(answer), CHUNK_ROWS):
+            a, b = p[first : first + CHUNK_ROWS], q[first : first + CHUNK_ROWS]
             sums[2] += (np.exp(a) * (a - b)).sum(dtype=np.float64)
         count += len(answer)
         listen(Progress("quantise", place + 1, len(requests)))

@@ -25,7 +25,7 @@ MODES = ("online", "offline")
 GROUP = "group_size"  # riyaz's own key: columns with one scale; transformers knows one scale for a matrix only
 SCALE = "_scale"  # suffix of the scales' tensor after the weight's name
 GGUF_TYPES = ("TQ1_0", "TQ2_0", "I2_S")
-KEPT = ("lm_head",)  # modules that are never ternary here
+FULL_PRECISION = ("lm_head",)  # modules that are never ternary here
 SCALE_TYPES = ("F32", "F16", "BF16")
 
 
@@ -44,7 +44,7 @@ class Scheme:
             "linear_class": CLASSES[self.divides],
             "quantization_mode": MODES[self.packed],
             "use_rms_norm": False,
-            "modules_to_not_convert": list(KEPT),
+            "modules_to_not_convert": list(FULL_PRECISION),
             **({GROUP: self.group} if self.group else {}),
         }
 
@@ -65,9 +65,9 @@ def from_hf(metadata: Mapping[str, Any]) -> Scheme | None:
         problems.append(f"linear_class {kind} has no quantization_mode {mode}")
     if config.get("use_rms_norm"):
         problems.append("use_rms_norm is true, riyaz has no norm before every linear")
-    others = config.get("modules_to_not_convert") or KEPT
-    if not isinstance(others, list | tuple) or not set(others) <= set(KEPT):
-        problems.append(f"modules_to_not_convert is {others!r:.60}, riyaz supports only {KEPT[0]}")
+    others = config.get("modules_to_not_convert") or FULL_PRECISION
+    if not isinstance(others, list | tuple) or not set(others) <= set(FULL_PRECISION):
+        problems.append(f"modules_to_not_convert is {others!r:.60}, riyaz supports only {FULL_PRECISION[0]}")
     group = config.get(GROUP)
     if group is not None and (type(group) is not int or group < 16 or group % 16):
         problems.append(f"{GROUP} is {group!r:.60}, not a multiple of 16")

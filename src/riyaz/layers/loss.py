@@ -48,7 +48,7 @@ class _HeadLoss(Function):
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
             chunk = hidden[rows]
-            logits = weight.product(chunk) if coded else chunk @ weight.T  # (n, V)
+            logits = weight.multiply(chunk) if coded else chunk @ weight.T  # (n, V)
             bent = None
             if cap is not None:
                 bent = logits.float().div_(cap).tanh_()

@@ -19,8 +19,8 @@ from riyaz.library.options import (
     heard,
     in_python,
     require_torch,
+    resolve_options,
     results_folder,
-    settle,
 )
 from riyaz.library.pretraining import Pretraining
 from riyaz.sources.store import ModelEntry
@@ -49,7 +49,7 @@ def compare(
     names = given("compare", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
-        data_config, config = settle(rows, {**names, "test": tested if isinstance(tested, Path) else None})
+        data_config, config = resolve_options(rows, {**names, "test": tested if isinstance(tested, Path) else None})
         config = replace(config, out=results_folder(config, rows))
         command = called("compare", data, test=test, **options)
         with heard(listen, quiet) as told:
@@ -81,7 +81,9 @@ def adapt(
     names = given("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
     with in_python():
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
-        data_config, config = settle(rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None})
+        data_config, config = resolve_options(
+            rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None}
+        )
         command = called("adapt", method, data, out=out, test=test, **options)
         with heard(listen, quiet) as told:
             result = run.adapt(
@@ -107,7 +109,7 @@ def pretrain(
     """
     from riyaz.config import PretrainConfig
     from riyaz.pretraining import run
-    from riyaz.report.pretraining import html as learning
+    from riyaz.report.pretraining import html as run_page
 
     names = given("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
     with in_python():
@@ -117,7 +119,7 @@ def pretrain(
         command = called("pretrain", *text, out=out, resume=resume or None, **options)
         with heard(listen, quiet) as told:
             run.pretrain(paths, asked, place, resume=resume, command=command, listen=told)
-        learning.write(place)
+        run_page.write(place)
         return Pretraining.read(out)
 
 

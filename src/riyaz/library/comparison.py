@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz import results
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.library import model
 from riyaz.library.options import Place
@@ -78,7 +78,7 @@ class Comparison:
         if method is None and self.pick is None:
             raise RiyazError("the comparison picked no arm", str(self.folder), "name a method")
         arm = self.arm(method or str(self.pick))
-        folder = ComparisonFolder(self.folder).run(arm.method, KEPT) / "artifact"
+        folder = ComparisonFolder(self.folder).part(arm.method, FINAL) / "artifact"
         if not folder.is_dir():
             raise RiyazError(f"{arm.method} left no artifact ({arm.status})", str(self.folder), arm.reason)
         return folder

@@ -23,7 +23,7 @@ from riyaz.predictor.prompt import expect_short
 
 Messages = str | Sequence[Mapping[str, Any]]
 Progress = Callable[[int, int], None]  # (done, total)
-ROWS = "data"  # the name of rows in memory in errors
+IN_MEMORY = "data"  # the name of rows in memory in errors
 
 
 class Token(NamedTuple):
@@ -199,11 +199,11 @@ def _conversations(
     if not isinstance(rows, (str, PathLike)) and not hasattr(rows, "columns"):
         rows = list(rows) if hasattr(rows, "__iter__") and not isinstance(rows, (Mapping, bytes)) else rows
         if isinstance(rows, list) and (not rows or isinstance(rows[0], (str, list, tuple))):
-            where = [f"{ROWS}{MARK}{number}" for number in range(1, len(rows) + 1)]
+            where = [f"{IN_MEMORY}{MARK}{number}" for number in range(1, len(rows) + 1)]
             return [_conversation(row, place) for row, place in zip(rows, where)], where
         if isinstance(rows, list) and all(isinstance(row, Mapping) and {"role", "content"} <= {*row} for row in rows):
-            raise RiyazError("is one conversation", ROWS, "ask for its answer, or give a list of conversations")
-    table = path_or_table(rows, ROWS)
+            raise RiyazError("is one conversation", IN_MEMORY, "ask for its answer, or give a list of conversations")
+    table = path_or_table(rows, IN_MEMORY)
     read = load(table, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     return [example.messages for example in read.examples], [example.where for example in read.examples]
 

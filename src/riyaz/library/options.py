@@ -127,7 +127,7 @@ def given(function: str, names: Mapping[str, object], allowed: type, *others: st
     }
 
 
-def settle(data: Path | Table, options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
+def resolve_options(data: Path | Table, options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the options that were given. Raises RiyazError."""
     toml = data / "riyaz.toml" if isinstance(data, Path) else None
     return resolve(read_toml(toml) if toml is not None and toml.is_file() else {}, options)

@@ -11,7 +11,7 @@ from riyaz.library import model
 from riyaz.library.comparison import Draw, drawn, frame_of, printed
 from riyaz.library.options import Place
 from riyaz.report.media.markup import element
-from riyaz.report.pretraining import terminal as learning_terminal
+from riyaz.report.pretraining import terminal as run_terminal
 from riyaz.results import PretrainRun, Samples, StepMetrics
 
 if TYPE_CHECKING:
@@ -84,6 +84,4 @@ class Pretraining:
         return element("pre", repr(self))
 
     def __repr__(self) -> str:
-        return printed(
-            lambda console: learning_terminal.print_learning(self.result, self.metrics, self.samples, console)
-        )
+        return printed(lambda console: run_terminal.print_learning(self.result, self.metrics, self.samples, console))

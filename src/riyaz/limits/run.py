@@ -24,7 +24,7 @@ from riyaz.families import describe
 from riyaz.limits import bbq, bias, context, cost, fragile, own_rows, pairs, truth, truths
 from riyaz.limits.ask import plain, start
 from riyaz.limits.inputs import Inputs, Speed
-from riyaz.limits.kept import artifact_hash
+from riyaz.limits.limits_file import artifact_hash
 from riyaz.predictor import open_target
 from riyaz.results import FIT, SUITES, Fit, Limits
 from riyaz.sources import open_source

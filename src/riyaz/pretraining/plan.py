@@ -186,7 +186,7 @@ def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
     return context, "about a paragraph" if context == CONTEXT else f"the text is short, about {text_tokens:,.0f} tokens"
 
 
-def make(
+def make_plan(
     asked: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
     spent: Callable[[], float], memory: float, threads: int = 1,
 ) -> PretrainingPlan:  # fmt: skip

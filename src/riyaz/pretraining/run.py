@@ -27,7 +27,7 @@ from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.samples import check as check_prompt
-from riyaz.pretraining.samples import look
+from riyaz.pretraining.samples import draw_samples
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_tokenizer
 from riyaz.pretraining.watch import Watch, bits_per_byte
@@ -207,7 +207,7 @@ class _Pretraining:
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
         machine = Machine(corpus.train, context, self.asked.seed or 0, bool(self.asked.ternary))
-        plan = planning.make(
+        plan = planning.make_plan(
             self.asked, text, tokenizer.vocab_size, context, machine,
             spent=self.run.spent, memory=hardware.memory().available / hardware.MB,
             threads=threads,
@@ -252,7 +252,9 @@ class _Pretraining:
 
         def seen(step: int) -> None:
             ratio = corpus.valid.bytes_per_token
-            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step, self.asked.prompt))
+            watch.samples.add(
+                draw_samples(model, tokenizer, opening, ratio, plan.train["seed"], step, self.asked.prompt)
+            )
 
         self.frozen = frozen
         pace = Pace(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from riyaz.errors import RiyazError
-from riyaz.events import EVENTS, Estimate, Listen, Note, Phase, Planned, kept
+from riyaz.events import EVENTS, Estimate, Listen, Note, Phase, Planned, recorded
 from riyaz.pretraining.folder import RunFolder
 from riyaz.results import PretrainRun, TernarizeRun
 
@@ -36,7 +36,7 @@ class Running(Generic[Document]):
         self.document = document
         self.write()
         try:
-            with kept(self.folder.path / EVENTS, command, self.listen) as self.listen:
+            with recorded(self.folder.path / EVENTS, command, self.listen) as self.listen:
                 yield
         except KeyboardInterrupt:
             self.stopped()

@@ -19,7 +19,7 @@ CHARACTERS = 160  # length of one text, about
 TEMPERATURE, TOP_K = 0.8, 40
 
 
-def look(
+def draw_samples(
     model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int,
     watched: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip

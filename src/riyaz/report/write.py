@@ -7,7 +7,7 @@ from riyaz.files import write_text
 from riyaz.results import COMPARE, LIMITS, PREDICTIONS, Answer, Comparison, Limits
 
 EXTRA = "part.json"  # marks a part trained with another seed or on fewer rows than the arm itself
-KEPT = "kept"  # the part of an arm whose artifact is kept
+FINAL = "kept"  # the part of an arm whose artifact is kept
 
 
 def write(folder: Path) -> tuple[Path, Path]:
@@ -37,7 +37,7 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
     arms = folder / "arms"
     for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
         if arm.name in methods and arm.is_dir():
-            parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
+            parts = sorted(arm.iterdir(), key=lambda part: (part.name != FINAL, part.name))
             parts = [part for part in parts if not (part / EXTRA).exists()]
             files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
             by_method[arm.name] = [row for file in files for row in Answer.read(file)]
@@ -46,7 +46,7 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
 
 def limits(folder: Path, comparison: Comparison) -> dict[str, Limits]:
     """What each arm cannot do, best score first, where that was measured. Raises RiyazError for a damaged file."""
-    paths = {arm.method: folder / "arms" / arm.method / KEPT / "artifact" / LIMITS for arm in comparison.ranked}
+    paths = {arm.method: folder / "arms" / arm.method / FINAL / "artifact" / LIMITS for arm in comparison.ranked}
     return {method: Limits.read(path) for method, path in paths.items() if path.is_file()}
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.parts import Steps
-from riyaz.engine.scheduler import ROWS
+from riyaz.engine.scheduler import MAX_RUNNING
 from riyaz.predictor import Chooser, Prediction, Prepared
 
 T = TypeVar("T")
@@ -198,7 +198,7 @@ class EngineThread:
         self._long = [each for each in self._long if not each.result.cancelled()]
         if self._now is None and self._long:
             first = self._long[0]
-            same = [each for each in self._long if _together(first, each)][:ROWS]
+            same = [each for each in self._long if _together(first, each)][:MAX_RUNNING]
             self._long = [each for each in self._long if each not in same]
             self._now = same, _steps_of(same)
         if self._now is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from riyaz.errors import brief
 from riyaz.serve.problems import Problem
-from riyaz.serve.schema import Schema, check, takes, unknown
+from riyaz.serve.schema import Schema, allows, check, unknown
 
 MAX_N, MAX_STOP, MAX_BIAS, MAX_TOP, MAX_PROMPTS, MAX_INPUTS = 8, 16, 1000, 20, 64, 256
 MAX_MESSAGES, MAX_TOOLS, MAX_NAMED = 1000, 64, 20
@@ -205,7 +205,7 @@ def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[s
             continue
         check(value, known.schema, name)
         if known.use == "supported":
-            whole_number = isinstance(value, float) and takes("integer", known.schema)
+            whole_number = isinstance(value, float) and allows("integer", known.schema)
             kept[name] = int(value) if whole_number else value  # to JSON Schema 3.0 is a whole number too
             ignored += dict.fromkeys(unknown(value, known.schema, name))
     return kept, ignored

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from riyaz import __version__
 from riyaz.serve.fields import TABLES, Table
 from riyaz.serve.problems import KINDS
-from riyaz.serve.schema import takes
+from riyaz.serve.schema import allows
 from riyaz.serve.state import state_of
 
 ERROR = {"$ref": "#/components/schemas/Error"}
@@ -65,7 +65,7 @@ def body_schema(table: Table, names: list[str]) -> dict[str, Any]:
         schema = {"type": "string", "enum": names} if name == "model" else field.schema
         if field.use == "refused":
             schema = {"enum": [None, *field.harmless]}
-        elif not field.required and not takes("null", schema):
+        elif not field.required and not allows("null", schema):
             schema = {"anyOf": [schema, {"type": "null"}]}
         properties[name] = schema
     return {

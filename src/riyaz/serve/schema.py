@@ -41,9 +41,9 @@ def check(value: Any, schema: Schema, param: str) -> None:
     return None
 
 
-def takes(kind: str, schema: Schema) -> bool:
+def allows(kind: str, schema: Schema) -> bool:
     """Whether values of a kind, such as "null", are among those of a schema."""
-    return kind in _listed(schema.get("type", ())) or any(takes(kind, option) for option in schema.get("anyOf", ()))
+    return kind in _listed(schema.get("type", ())) or any(allows(kind, option) for option in schema.get("anyOf", ()))
 
 
 def unknown(value: Any, schema: Schema, name: str) -> Iterator[str]:

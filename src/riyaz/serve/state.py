@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from starlette.requests import Request
 
 from riyaz.config import ServeConfig
-from riyaz.engine.scheduler import ROWS
+from riyaz.engine.scheduler import MAX_RUNNING
 from riyaz.serve.engine_thread import EngineThread
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
@@ -58,7 +58,7 @@ class State:
     @property
     def room(self) -> int:
         """How many answers may still be asked for."""
-        return max(0, ROWS + self.config.max_queue - self.open)
+        return max(0, MAX_RUNNING + self.config.max_queue - self.open)
 
     @contextlib.contextmanager
     def place(self, count: int, served: Served | None = None) -> Iterator[None]:
@@ -66,11 +66,11 @@ class State:
         404 for a model that was removed since it was found."""
         if self.draining:
             raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
-        if count > ROWS + self.config.max_queue:
-            most = ROWS + self.config.max_queue
+        if count > MAX_RUNNING + self.config.max_queue:
+            most = MAX_RUNNING + self.config.max_queue
             raise Problem(400, f"n: {count} answers are asked for at once, and this server takes {most}", "n")
         if count > self.room:
-            where = {"queue_length": max(0, self.open - ROWS), "queue_limit": self.config.max_queue}
+            where = {"queue_length": max(0, self.open - MAX_RUNNING), "queue_limit": self.config.max_queue}
             message = f"the queue is full: {self.open} answers run or wait"
             self.metrics.refused += 1
             raise Problem(429, message, headers={"Retry-After": str(RETRY)}, extra=where)

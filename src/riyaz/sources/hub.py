@@ -101,7 +101,7 @@ def pull(name: str, report: Progress) -> ModelEntry:
         origin = f"hf:{wanted.repository}@{listing.commit}"
         nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         entry = ModelEntry(wanted.name, folder, "hf", origin, listing.licence, opened.sha256(), nbytes)
-        return store.keep(folder, entry)
+        return store.add_model(folder, entry)
 
 
 def _chosen(name: str, present: set[str]) -> tuple[list[str], list[str]]:

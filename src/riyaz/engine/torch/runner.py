@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Named, Run, Top, Whole, cache_limit
+from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
 from riyaz.errors import RiyazError
-from riyaz.layers.fast.threads import settle
+from riyaz.layers.fast.threads import tune_waiting
 from riyaz.layers.swaps.swap import swap
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which other runs may change a token's log p
@@ -52,7 +52,7 @@ class _Piece:
     """A run of one pass: its index in the pass, its sequence, and how many soft prompt vectors precede its tokens."""
 
     place: int
-    run: Run
+    run: TokenRun
     sequence: _Sequence
     vectors: int
 
@@ -212,9 +212,9 @@ class TorchRunner:
         return self._sequences[sequence].length
 
     @torch.inference_mode()
-    def forward(self, runs: Sequence[Run]) -> list[Any]:
+    def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
-        settle()
+        tune_waiting()
         pieces = []
         for place, run in enumerate(runs):
             sequence = self._sequences[run.sequence]

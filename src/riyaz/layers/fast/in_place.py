@@ -14,7 +14,7 @@ from torch.autograd import Function
 
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.memory import empty
-from riyaz.layers.fast.native_functions import add_gradient, multiplies, product_gradients, write_products
+from riyaz.layers.fast.native_functions import add_weight_gradient, multiplies, product_gradients, write_products
 from riyaz.layers.swaps.lora import LoRALinear
 from riyaz.layers.swaps.swap import swap
 from riyaz.layers.swaps.ternary import TernaryLinear
@@ -30,7 +30,7 @@ class SummingLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) -> (T, out)."""
-        return products(x, [self])[0]
+        return outputs(x, [self])[0]
 
 
 class SummingEmbedding(nn.Embedding):
@@ -73,13 +73,13 @@ def detach(model: nn.Module, plain: Mapping[str, nn.Module]) -> None:
             module.gradient_sums = None
 
 
-def takes(linear: nn.Module) -> bool:
-    """Whether `products` computes this linear."""
+def computes(linear: nn.Module) -> bool:
+    """Whether `outputs` computes this linear."""
     return type(linear) is SummingLinear
 
 
-def products(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[Tensor, ...]:
-    """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in). With `columns` they may be columns of one
+def outputs(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[Tensor, ...]:
+    """x Wᵀ + bias (T, out) of each linear that it `computes`, for x (T, in). With `columns` they may be columns of one
     matrix, made by one product where the weights are rows of one."""
     weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
     totals = [linear.gradient_sums.of(weight) for linear, weight in zip(linears, weights)]
@@ -126,7 +126,7 @@ class _Linears(Function):
                 grad_x.addmm_(grad, weight)
         for grad, _, total, own in parts:
             if own:
-                add_gradient(total, grad, x)
+                add_weight_gradient(total, grad, x)
         return grad_x, None, None, *[None] * count, *biases
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 ALIGNED = 64  # bytes: a line of the cache, and a register of AVX-512
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT, USUAL = 2**31 - 1, 2**26  # bytes of freed memory at the heap's end that the process keeps while it trains, after
+TRIM_NEVER, TRIM_USUAL = 2**31 - 1, 2**26  # bytes of freed memory that the heap keeps while training, and after
 LARGEST = (2**26, 2**25)  # bytes of a block from glibc's heap; larger ones are the system's; older glibc takes no 2**26
 LARGE = 2**20  # bytes from which on holes matter more than the 10 microseconds that this takes
 
@@ -38,18 +38,18 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def retained() -> Iterator[None]:
     """Inside the `with` block glibc keeps what is freed instead of giving it back to the system, from which each new
     page costs microseconds; a step of training frees and takes hundreds of MB. Elsewhere nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and any(mallopt(MMAP_THRESHOLD, largest) for largest in LARGEST):
-        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(TRIM_THRESHOLD, TRIM_NEVER)
     try:
         yield
     finally:
         if mallopt:
             mallopt(MMAP_THRESHOLD, LARGEST[-1])  # up to which glibc itself raises it
-            mallopt(TRIM_THRESHOLD, USUAL)
+            mallopt(TRIM_THRESHOLD, TRIM_USUAL)
         trim()
 
 

@@ -150,7 +150,7 @@ def lines(x: Tensor, multiple: int = 1) -> Tensor:
     return x if x.stride(1) == 1 and apart else x.contiguous()
 
 
-def add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:
+def add_weight_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:
     """Add the gradient of a weight (out, in) to its sum, from that of the output (T, out) and x (T, in)."""
     if x.dtype == total.dtype:
         total.addmm_(grad.T, x)

@@ -2,7 +2,7 @@
 
 A linear that trains, or has a LoRA, needs its input in backward. The inputs after norms and gates follow from tensors
 that are kept anyway, by one pass over memory: about a third of a decoder's activations, for less time than the noise of
-a step shows; the first KEPT bytes of a pass are kept all the same, since in a small model the memory is cheap and the
+a step shows; the first STORED bytes of a pass are kept all the same, since in a small model the memory is cheap and the
 time is 2 % of a step. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174) no matrix product is
 repeated.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 SMALL = 2**20  # bytes; to make a smaller result again takes more time than its memory is worth
-KEPT = 2**27  # bytes of larger results that a pass keeps all the same, its first ones: 128 MB
+STORED = 2**27  # bytes of larger results that a pass keeps all the same, its first ones: 128 MB
 
 
 class Recipe:
@@ -56,7 +56,7 @@ class Recipes:
         recipe = self.of.get(id(x))
         if recipe is None or recipe.out() is not x or x._version != recipe.version:
             return _hold(x)  # a result that was changed in place is not what its recipe makes
-        if self.kept + x.nbytes > KEPT:
+        if self.kept + x.nbytes > STORED:
             return recipe
         self.kept += x.nbytes
         del self.of[id(x)]  # other graphs keep the result, too

@@ -33,7 +33,7 @@ class Threads:
         self.seen = (0.0, 0.0)  # clock and seconds in queues at the last look
         self.quiet = 0  # looks in a row at which the machine was quiet
 
-    def settle(self) -> None:
+    def tune_waiting(self) -> None:
         """Call often: lets the threads spin or sleep, by what the machine was like since the last look."""
         clock, (before, queued_before) = time.perf_counter(), self.seen
         if clock - before < EVERY:
@@ -88,4 +88,4 @@ def seconds_queued(tasks: Path = Path("/proc/self/task")) -> float:
 
 
 _threads = Threads()
-settle = _threads.settle
+tune_waiting = _threads.tune_waiting

@@ -13,8 +13,8 @@ from riyaz.layers.swaps import lora
 def together(x: Tensor, *linears: nn.Module, columns: bool = False) -> tuple[Tensor, ...]:
     """`linear(x)` of each linear, for x (T, in): at once where all of them train in place, or all have a LoRA. With
     `columns` the results may be columns of one matrix, not contiguous."""
-    if all(map(in_place.takes, linears)):
-        return in_place.products(x, linears, columns)
-    if all(map(lora.takes, linears)):
-        return lora.products(x, linears)
+    if all(map(in_place.computes, linears)):
+        return in_place.outputs(x, linears, columns)
+    if all(map(lora.computes, linears)):
+        return lora.outputs(x, linears)
     return tuple(linear(x) for linear in linears)

@@ -35,9 +35,9 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) -> (T, out)."""
-        return _Product.apply(x, self)
+        return _CodesProduct.apply(x, self)
 
-    def product(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         """x Wᵀ + bias for x (T, in), without a graph."""
         out = _times(self.down, x, self.out_features)
         return out if self.bias is None else out.add_(self.bias)
@@ -47,11 +47,11 @@ class FrozenLinear(nn.Module):
         return _times(self.up, grad, self.in_features)
 
 
-class _Product(Function):
+class _CodesProduct(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: FrozenLinear) -> Tensor:
         ctx.linear = linear
-        return linear.product(x)
+        return linear.multiply(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -108,18 +108,18 @@ def _times(matrix: Any, x: Tensor, width: int) -> Tensor:
     return out
 
 
-def product(linear: Any, x: Tensor) -> Tensor:
+def base_output(linear: Any, x: Tensor) -> Tensor:
     """x Wᵀ + bias (T, out) of a plain linear or one in codes, for x (T, in), inside a Function."""
-    return linear.product(x) if isinstance(linear, FrozenLinear) else F.linear(x, linear.weight, linear.bias)
+    return linear.multiply(x) if isinstance(linear, FrozenLinear) else F.linear(x, linear.weight, linear.bias)
 
 
-def gradient(linear: Any, grad: Tensor) -> Tensor:
-    """The gradient of x (T, in) from that of `product` (T, out), inside a Function."""
+def input_gradient(linear: Any, grad: Tensor) -> Tensor:
+    """The gradient of x (T, in) from that of `base_output` (T, out), inside a Function."""
     return linear.gradient(grad) if isinstance(linear, FrozenLinear) else grad @ linear.weight
 
 
-def add_gradient(total: Tensor, linear: Any, grad: Tensor) -> None:
-    """Add `gradient` to `total` (T, in)."""
+def add_input_gradient(total: Tensor, linear: Any, grad: Tensor) -> None:
+    """Add `input_gradient` to `total` (T, in)."""
     if isinstance(linear, FrozenLinear):
         total += linear.gradient(grad)
     else:

@@ -45,7 +45,9 @@ class _LoRAs(Function):
             low.mul_(layer.scale)
         ctx.save_for_backward(x, a, *b, *lows)
         ctx.layers = layers
-        return tuple(frozen.product(layer.base, x).addmm_(low, matrix.T) for layer, low, matrix in zip(layers, lows, b))
+        return tuple(
+            frozen.base_output(layer.base, x).addmm_(low, matrix.T) for layer, low, matrix in zip(layers, lows, b)
+        )
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -53,9 +55,9 @@ class _LoRAs(Function):
         b, lows = rest[: len(grads)], rest[len(grads) :]
         parts = [(grad @ matrix).mul_(layer.scale) for grad, matrix, layer in zip(grads, b, ctx.layers)]
         grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (T, R)
-        grad_x = frozen.gradient(ctx.layers[0].base, grads[0])
+        grad_x = frozen.input_gradient(ctx.layers[0].base, grads[0])
         for layer, grad in zip(ctx.layers[1:], grads[1:]):
-            frozen.add_gradient(grad_x, layer.base, grad)
+            frozen.add_input_gradient(grad_x, layer.base, grad)
         grad_a = (grad_low.T @ x).split([matrix.shape[1] for matrix in b])
         return grad_x.addmm_(grad_low, a), None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
 
@@ -108,13 +110,13 @@ def _lanes(a: Tensor) -> int:
     return -(-len(a) // LANES) * LANES
 
 
-def takes(linear: nn.Module) -> bool:
-    """Whether `products` computes this linear: it knows the gradient of no other kind."""
+def computes(linear: nn.Module) -> bool:
+    """Whether `outputs` computes this linear: it knows the gradient of no other kind."""
     return type(linear) is LoRALinear and linear.enabled and type(linear.base) in PLAIN
 
 
-def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
-    """The outputs (T, out) of LoRAs that it `takes`, for x (T, in)."""
+def outputs(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The outputs (T, out) of LoRAs that it `computes`, for x (T, in)."""
     pairs = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
     weights = pairs if x.dtype == pairs[0].dtype else [matrix.to(x.dtype) for matrix in pairs]
     found: tuple[Tensor, ...]
@@ -145,8 +147,8 @@ class LoRALinear(nn.Module):
         """x (T, in) -> (T, out): the base's output plus, when enabled, the LoRA's."""
         if not self.enabled:
             return self.base(x)
-        if takes(self):
-            return products(x, [self])[0]
+        if computes(self):
+            return outputs(x, [self])[0]
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         return self.base(x).addmm(x @ a.T, b.T, alpha=self.scale)
 

@@ -39,7 +39,7 @@ def activation_codes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * (LEVELS / largest)).round_().to(torch.int8), largest / LEVELS
 
 
-def product(q: Tensor, codes: Tensor, scales: Tensor, group: int | None) -> Tensor:
+def ternary_product(q: Tensor, codes: Tensor, scales: Tensor, group: int | None) -> Tensor:
     """Σ_g scales[o, g] · float(Σ_{c in g} codes[o, c] q[t, c]), float32 (T, O); q int8 (T, C), codes int8 (O, C)."""
     if group is None:
         return _sums(q, codes).mul_(scales.view(()))
@@ -71,7 +71,7 @@ def _expanded(scales: Tensor, group: int | None, cols: int) -> Tensor:
     return scales if group is None else scales.repeat_interleave(group, 1)[:, :cols]
 
 
-class _Product(Function):
+class _TernaryProduct(Function):
     """y = product of codes + bias, with the gradient of x_q W_qᵀ: codes are saved for backward, one byte each."""
 
     @staticmethod
@@ -86,7 +86,7 @@ class _Product(Function):
         total: Tensor | None,
     ) -> Tensor:
         q, step = activation_codes(x)
-        out = product(q, codes, scales, group).mul_(step).to(x.dtype)
+        out = ternary_product(q, codes, scales, group).mul_(step).to(x.dtype)
         ctx.save_for_backward(q, step, codes, scales)
         ctx.group, ctx.dtype, ctx.total = group, None if weight is None else weight.dtype, total
         return out if bias is None else out.add_(bias)
@@ -103,7 +103,7 @@ class _Product(Function):
             if ctx.total is None:
                 grad_weight = (scaled.T @ inputs).to(ctx.dtype)
             else:
-                native_functions.add_gradient(ctx.total, scaled, inputs)
+                native_functions.add_weight_gradient(ctx.total, scaled, inputs)
         if ctx.needs_input_grad[4]:
             grad_bias = grad.sum(0)
         return grad_x, grad_weight, None, None, grad_bias, None, None
@@ -134,7 +134,7 @@ class TernaryLinear(nn.Module):
             codes, scales = ternary_codes(self.weight, self.group)
         if self.share == 1 or not self.training:
             total = None if self.gradient_sums is None else self.gradient_sums.of(self.weight)
-            return _Product.apply(x, self.weight, codes, scales, self.bias, self.group, total)
+            return _TernaryProduct.apply(x, self.weight, codes, scales, self.bias, self.group, total)
         with torch.no_grad():
             q, step = activation_codes(x)
             moved = (q * step).to(x.dtype).sub_(x).mul_(self.share)
@@ -164,7 +164,7 @@ class FrozenTernaryLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) -> (T, O)."""
-        return _Product.apply(x, None, self.codes, self.scales, self.bias, self.group, None)
+        return _TernaryProduct.apply(x, None, self.codes, self.scales, self.bias, self.group, None)
 
 
 KINDS = (TernaryLinear, FrozenTernaryLinear)

@@ -20,7 +20,7 @@ from riyaz.report.words import (
 )  # fmt: skip
 from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
 
-ROWS = {
+ROW_KINDS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
     "test": "to test on", "folds": "folds", "skipped": "left out",
     "incomplete": "without prompt or answer",
@@ -34,7 +34,7 @@ def data(facts: Data) -> Markup | None:
     named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage"}
     rest = {name: value for name, value in to_document(facts).items() if name not in named}
     rest |= {"task": TASKS.get(facts.task or "", facts.task), "metric": facts.metric and metric_name(facts.metric)}
-    counted = [(ROWS.get(name, name), number(value)) for name, value in facts.rows.items() if value]
+    counted = [(ROW_KINDS.get(name, name), number(value)) for name, value in facts.rows.items() if value]
     return join(
         element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in counted),
                 class_="counts") if counted else None,

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from riyaz.report.comparison import pictures
 from riyaz.report.comparison.arms import about, megabytes, milliseconds
-from riyaz.report.comparison.details import ROWS
+from riyaz.report.comparison.details import ROW_KINDS
 from riyaz.report.media.markup import Markup, element
 from riyaz.report.media.page import tile
 from riyaz.report.words import (
@@ -61,7 +61,9 @@ def _facts(comparison: Comparison) -> str:
     facts = ["/".join(PurePath(file.path).parts[-2:])] if file else []
     if comparison.date:
         facts.append(day(comparison.date))
-    rows = [f"{number(data.rows[part])} {ROWS[part]}" for part in ("train", "valid", "test") if data.rows.get(part)]
+    rows = [
+        f"{number(data.rows[part])} {ROW_KINDS[part]}" for part in ("train", "valid", "test") if data.rows.get(part)
+    ]
     if rows:
         facts.append(f"rows: {', '.join(rows)}")
     if comparison.model:

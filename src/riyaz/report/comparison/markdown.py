@@ -7,7 +7,7 @@ from typing import Any
 
 from riyaz.json_files import to_document
 from riyaz.report.comparison import extra_findings
-from riyaz.report.comparison.details import ROWS, leakage
+from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.media.markdown_text import escape, grid
@@ -149,7 +149,9 @@ def _briefly(data: Data) -> dict[str, Any]:
     counts = [sum(parts.values()) for parts in data.labels.values()]
     labels = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
     rows = {
-        "rows": ", ".join(f"{number(data.rows[part])} {name}" for part, name in ROWS.items() if data.rows.get(part))
+        "rows": ", ".join(
+            f"{number(data.rows[part])} {name}" for part, name in ROW_KINDS.items() if data.rows.get(part)
+        )
     }
     return {**to_document(data), **rows, **labels, **leakage(data.leakage), "rendered": None}
 

@@ -17,14 +17,14 @@ from riyaz.serve.page.starting import finished, model_of
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of, state_of
 
-ROWS = 50
+PAGE_ROWS = 50
 COLUMNS = ("prompt_column", "answer_column")
 
 
 async def preview(request: Request) -> Response:
-    """GET /page/data?path=P&model=M&offset=N: `riyaz data` on a file or folder, with ROWS rows from a place on."""
+    """GET /page/data?path=P&model=M&offset=N: `riyaz data` on a file or folder, with PAGE_ROWS rows from a place on."""
     page, asked = page_of(request), request.query_params
-    words = ["data", f"./{page.name(page.inside(asked.get('path', '')))}", "--rows", str(ROWS)]
+    words = ["data", f"./{page.name(page.inside(asked.get('path', '')))}", "--rows", str(PAGE_ROWS)]
     if asked.get("offset", "").isdecimal():
         words += ["--offset", asked["offset"][:12]]
     if asked.get("model"):

@@ -34,7 +34,7 @@ ADD = {
     "collection": Field(text(1024, 1), required=True), "documents": Field(text(1024, 1), required=True),
     "lexical": Field(FLAG),
 }  # fmt: skip
-KEPT = 4  # collections that stay open
+MAX_OPEN = 4  # collections that stay open
 _open: dict[tuple[Path, int, int], Retriever] = {}  # by path, time and size: one that has changed is opened anew
 
 
@@ -86,7 +86,7 @@ def _retriever(path: Path) -> Retriever:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path)) from None
     key = (path, now.st_mtime_ns, now.st_size)
     if key not in _open:
-        while len(_open) >= KEPT:
+        while len(_open) >= MAX_OPEN:
             del _open[next(iter(_open))]
         _open[key] = open_retriever(path)
     return _open[key]

@@ -21,7 +21,7 @@ from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
 
 PLAN, HTML = "plan.json", "report.html"
-ROWS = 50  # that one answer holds at most
+PAGE_ROWS = 50  # that one answer holds at most
 FAILED = (1, 2)  # exit statuses of a bug and of a wrong input
 # A report is one file with its own scripts and pictures, which may have come with a stranger's run: it is shown without
 # the page's origin, and so without its token.
@@ -155,7 +155,7 @@ async def rows(request: Request) -> Response:
 
 
 def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str, Any]:
-    """ROWS rows from a place on. `only` "disagreements": those on which some arms are right and others wrong."""
+    """PAGE_ROWS rows from a place on. `only` "disagreements": those on which some arms are right and others wrong."""
     document = document_of(run)
     if not isinstance(document, Comparison):
         raise Problem(409, "the comparison has no rows yet; they come when it is finished", "path")
@@ -169,7 +169,7 @@ def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str,
     kept = data["rows"]
     if only == "disagreements":
         kept = [row for row in kept if _is_disputed(row, data["right"])]
-    return {**data, "rows": kept[start : start + ROWS], "total": len(kept), "offset": start}
+    return {**data, "rows": kept[start : start + PAGE_ROWS], "total": len(kept), "offset": start}
 
 
 def _is_disputed(row: dict[str, Any], right: float) -> bool:

@@ -138,7 +138,7 @@ def progress_of(path: Path) -> dict[str, Any]:
 
 
 def _time(line: str) -> float | None:
-    """The time that `events.kept` adds to a line."""
+    """The time that `events.recorded` adds to a line."""
     time = parse_json(line.encode(), EVENTS).get("time")
     return time if isinstance(time, float | int) else None
 

@@ -13,7 +13,7 @@ from riyaz.json_files import write_json
 from riyaz.results import COMPARE, LIMITS, SUITES, Limits
 
 
-def keep(document: Limits, target: str, out: Path | None) -> tuple[Path | None, Limits]:
+def write_limits(document: Limits, target: str, out: Path | None) -> tuple[Path | None, Limits]:
     """Write limits.json; returns its path, None for a model without `out`, and what is in it: suites that were measured
     before on the same target and not now are kept. Raises RiyazError."""
     folder = out or _own(target)
@@ -37,7 +37,10 @@ def recorder(out: Path | None, command: str) -> Iterator[Listen]:
     if out is None or (out.exists() and not _is_own(out)):
         yield quiet
         return
-    with folders.locked(out, lambda _: True, (out / LIMITS).exists), events.kept(out / EVENTS, command, quiet) as keep:
+    with (
+        folders.locked(out, lambda _: True, (out / LIMITS).exists),
+        events.recorded(out / EVENTS, command, quiet) as keep,
+    ):
         yield keep
 
 
@@ -55,7 +58,7 @@ def comparison_of(path: Path) -> Path | None:
     return folder if inside and (folder / COMPARE).is_file() else None
 
 
-def found(target: str) -> Limits | None:
+def read_limits(target: str) -> Limits | None:
     """The limits that an artifact keeps; None if none were measured, or the artifact was made anew since."""
     folder = _own(target)
     if folder is None or not (folder / LIMITS).is_file():

@@ -17,7 +17,7 @@ BEGINNING = b'{"riyaz": "run"'
 CHUNK = 64  # rows answered together, as many as the engine runs at once; a stop loses at most these
 
 
-class Kept:
+class PartialAnswers:
     """The answers of a run that is not finished. Its file begins with who answers, then has a line for each answer with
     the hash of its conversation, by which an answer is found wherever its row stands now. `answers` are those of the
     rows, by their index, and `left` the indices of the others. As a context manager it is locked, and

@@ -21,7 +21,7 @@ def export(
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16", "q8_0", "q4_k_m", "q4_0", "tq2_0", "tq1_0"] | None,
         Parameter(
-            help="number type of a whole model's weights; default: the model's own; tq2_0 and tq1_0: of a ternary one"
+            help="number type of a whole model's weights; default: the model's own; tq2_0, tq1_0: for a ternary model"
         ),
     ] = None,
     model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,

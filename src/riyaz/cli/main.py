@@ -34,7 +34,7 @@ from riyaz.errors import SHOWN, RiyazError, brief, install, listed
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
-        "pull": "Get a base model once; every later use is offline",
+        "pull": "Download a base model once; every later use is offline",
         "models": "List the models in the cache",
         "info": "Show versions, hardware and the folder of the model cache",
     },
@@ -52,7 +52,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "ternarize": "Make a model with weights -1, 0 and 1 from a full-precision one, by training on text",
     },
     "Use": {
-        "run": "Answer every row of a file; stopped, the same command continues",
+        "run": "Answer every row of a file; after a stop, the same command continues",
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",

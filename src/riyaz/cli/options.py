@@ -100,7 +100,7 @@ Served = Annotated[Precision, configured("precision")]
 Held = Annotated[
     Kv,
     Parameter(
-        help="how keys and values of prompt and answer are held; int8: half the memory; auto: bf16, and fp32 where "
+        help="how the keys and values of attention are held; int8: half the memory; auto: bf16, and fp32 where "
         "--precision is"
     ),
 ]

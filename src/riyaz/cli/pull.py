@@ -27,7 +27,7 @@ def pull(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Get a base model once; every later use is offline."""
+    """Download a base model once; every later use is offline."""
     from riyaz.report.comparison.terminal import listener
     from riyaz.sources import origins, package
 

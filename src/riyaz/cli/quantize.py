@@ -16,14 +16,15 @@ def quantize(
     *,
     precision: Annotated[
         Literal["int8", "int4", "ternary"],
-        Parameter(help="bits of the new weights; ternary: a model that was trained so is packed, two bits a weight"),
+        Parameter(help="bits of the new weights; ternary: packs a model that was trained ternary, two bits a weight"),
     ],
     out: Annotated[Path, Parameter(help="folder to write")],
     group: Annotated[
-        Literal[32, 64, 128], Parameter(help="columns with one scale, for int4; the last of a row may be fewer")
+        Literal[32, 64, 128],
+        Parameter(help="for int4: columns that share a scale; the last group of a row may be smaller"),
     ] = 32,
     symmetric: Annotated[
-        bool, Parameter(help="for int4: levels around 0, so that no minimum is kept beside each scale")
+        bool, Parameter(help="for int4: levels around 0, so a group stores no minimum beside its scale")
     ] = False,
     model: Annotated[str | None, Parameter(help="the artifact's base, if it is not where the artifact says")] = None,
     quiet: Quiet = False,

@@ -35,7 +35,7 @@ def add(
     /,
     *,
     lexical: Lexical = False,
-    rebuild: Annotated[bool, Parameter(help="replace the collection by one of these documents only")] = False,
+    rebuild: Annotated[bool, Parameter(help="make the collection anew from these documents only")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -62,12 +62,12 @@ def add(
 
 def ask(
     collection: Where,
-    question: Annotated[str, Parameter(help="what you want to know", allow_leading_hyphen=True)],
+    question: Annotated[str, Parameter(help="the question", allow_leading_hyphen=True)],
     /,
     *,
     k: Annotated[int, Parameter(name="--k", help="passages to find", validator=AtLeastOne)] = 5,
     threshold: Annotated[
-        float | None, Parameter(help="relevance below which nothing fits; 0 for the nearest passages whatever they are")
+        float | None, Parameter(help="least relevance of a passage; 0: show the nearest passages in any case")
     ] = None,
     model: Annotated[str | None, Parameter(help="a model or an artifact that answers from the passages")] = None,
     max_tokens: MaxTokens = None,

@@ -42,7 +42,7 @@ def run(
         Path, Parameter(help="file to write: the rows as .jsonl, .csv, .tsv or .parquet, each with its prediction")
     ],
     force: Annotated[bool, Parameter(help="replace the file if it exists")] = False,
-    prediction_column: Annotated[str, Parameter(help="column of the answers; the rows must not have it")] = COLUMN,
+    prediction_column: Annotated[str, Parameter(help="column for the answers, which must be new")] = COLUMN,
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
     precision: Served = "auto",
@@ -50,7 +50,7 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Answer every row of a file; stopped, the same command continues."""
+    """Answer every row of a file; after a stop, the same command continues."""
     from riyaz import artifact, scoring
     from riyaz.cli.partial_answers import CHUNK, PartialAnswers
     from riyaz.data import formats, many_files, written

@@ -22,10 +22,10 @@ def serve(
     /,
     *,
     adapter: Annotated[
-        tuple[str, ...], Parameter(help="an adapter or artifact as NAME=FOLDER, served beside the model; several times")
+        tuple[str, ...], Parameter(help="an adapter or artifact to serve beside the model, as NAME=FOLDER; repeatable")
     ] = (),
     run: Annotated[
-        Path | None, Parameter(help="a comparison: its pick is served under its name, its other arms as NAME/ARM")
+        Path | None, Parameter(help="a comparison, served as NAME (the pick) and NAME/METHOD (the other arms)")
     ] = None,
     precision: Served = "auto",
     kv: Held = "auto",

@@ -32,10 +32,10 @@ def ui(
     *,
     model: Annotated[
         tuple[str, ...],
-        Parameter(help="a model, an artifact or a comparison to chat with; several times; smollm2-135m if pulled"),
+        Parameter(help="a model, an artifact or a comparison to chat with; repeatable; smollm2-135m if pulled"),
     ] = (),
-    port: Annotated[int | None, Parameter(help="port; 8000 if not given, or a free one where that is in use")] = None,
-    no_browser: Annotated[bool, Parameter(help="print the link only")] = False,
+    port: Annotated[int | None, Parameter(help="port; if not given 8000, or a free one where 8000 is in use")] = None,
+    no_browser: Annotated[bool, Parameter(help="only print the link")] = False,
     models: Annotated[int, Parameter(help="most models in memory")] = 4,
     precision: Served = "auto",
 ) -> None:

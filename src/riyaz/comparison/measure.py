@@ -48,8 +48,8 @@ LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
-# An adapter's training is not measured where that of the first one was, with prompts no more than ALIKE longer, and the
-# seconds that measuring may take, a tenth of the budget, are AMPLE times those of its training: then no arm is cut.
+# The training of a second adapter is not measured if its prompts are at most ALIKE times as long as the first one's and
+# the time limit of measuring, a tenth of the budget, is at least AMPLE times its training: then no arm is cut.
 AMPLE, ALIKE = 2.0, 1.2
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
@@ -60,8 +60,8 @@ def measure_speeds(
 ) -> Speeds:
     """Measure the speeds of all methods; also writes the base's facts into the folder.
 
-    After `seconds` no further method is measured, nor an adapter whose speed is as good as known (AMPLE): it is derived
-    from that of another. The base, one method's answers and one method's training are measured always.
+    After `seconds` no further method is measured, and a second adapter may not be either (AMPLE): the speed is derived
+    from another method's. The base, one method's answers and one method's training are always measured.
     """
     began, threads = time.perf_counter(), hardware.threads()
     start_seconds = PYTHON_SECONDS + (_import_torch(threads) if engine_name() == "torch" else 0.0)

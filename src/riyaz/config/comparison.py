@@ -26,14 +26,16 @@ class CompareConfig:
         Seconds("20m"), "wall time of the whole command, such as 90s, 20m or 1h30m", common=True, minimum=1
     )
     more: Seconds | None = option(
-        None, "wall time to add to a finished comparison in --out: arms that were cut short or skipped go on", minimum=1
+        None,
+        "wall time to add to a finished comparison in --out: arms that were cut short or skipped continue",
+        minimum=1,
     )
     threads: int | None = thread_count()
     precision: Precision = option(
         "auto", "how weights are held when the model answers; auto: as the file stores them, float32 as bf16"
     )
     margin: float = option(
-        0.02, "largest difference to the best score at which a cheaper method is picked", minimum=0, maximum=1
+        0.02, "pick the cheapest method whose score is at most this far below the best", minimum=0, maximum=1
     )
     max_ms: float | None = option(None, "longest time per answer that the pick may need, in milliseconds", minimum=0)
     max_rss_mb: float | None = option(None, "most memory that the pick may need, in megabytes", minimum=0)
@@ -46,7 +48,7 @@ class CompareConfig:
     limit_test: int | None = option(None, "use at most this many test rows", common=True, minimum=1)
     general: Path | None = option(None, "general text to measure forgetting on; Python's help topics if not given")
     allow_leakage: bool = option(
-        False, "continue when over 5 % of the test rows are also training rows (those are dropped from training)"
+        False, "continue when over 5 % of the test rows are also training rows (which training then leaves out)"
     )
     replay: float = option(
         0.0,
@@ -74,8 +76,8 @@ class CompareConfig:
     # a float or a dict of them by method, once it is checked
     learning_rate: float | str | Mapping[str, float] | None = option(
         None,
-        "highest learning rate of every trained method, such as 1e-3, or of those that are named, such as "
-        "lora=1e-3,full=5e-5; none is searched for these",
+        "highest learning rate, in place of a search: of every trained method, such as 1e-3, or by method, such as "
+        "lora=1e-3,full=5e-5",
         common=True,
         above=0,
         below=1,

@@ -21,9 +21,9 @@ class DataConfig:
     answer_column: str | None = option(None, "column that holds the answer")
     encoding: str | None = option(None, "encoding of files of rows that are not UTF-8, such as latin-1")
     skip_incomplete: bool = option(False, "leave out rows without a prompt or an answer, and say how many")
-    instruction: str | None = option(None, "instruction given to the model with every row")
+    instruction: str | None = option(None, "instruction to the model, the same for every row")
     task: TaskKind | None = option(None, "kind of the answers: a closed set of labels, short answers or free text")
-    metric: Metric | None = option(None, "score by which methods are compared")
+    metric: Metric | None = option(None, "score to compare the methods by")
 
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""

@@ -1,7 +1,6 @@
 """What the options of several commands have in common.
 
-`option` makes a field of a configuration; flags, the reference and the keys of a riyaz.toml are generated from these
-fields.
+`option` makes a field of a configuration. Flags, the reference and the keys of a riyaz.toml come from these fields.
 """
 
 import dataclasses

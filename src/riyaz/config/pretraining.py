@@ -16,10 +16,12 @@ class PretrainConfig:
     """Options of pretraining from random weights. None: derived from text, budget and machine."""
 
     tokenizer: str | None = option(
-        None, "folder of a tokenizer, or bytes or chars; a BPE tokenizer trained on the text if not given", common=True
+        None,
+        "folder of a tokenizer, bytes, or chars; if not given, a BPE tokenizer is trained on the text",
+        common=True,
     )
     size: Literal["1m", "5m", "15m", "50m"] | None = option(
-        None, "approximate number of parameters; chosen by the budget if not given", common=True
+        None, "approximate number of parameters; the budget decides if not given", common=True
     )
     budget: Seconds | None = option(
         None,
@@ -60,8 +62,7 @@ class PretrainConfig:
     threads: int | None = thread_count()
     prompt: str | None = option(
         None,
-        "text to watch at every validation: its likeliest next words, and what the model writes after it; "
-        "The quick brown fox if not given",
+        "text to continue at every validation, with its likeliest next words; The quick brown fox if not given",
         common=True,
     )
 

@@ -13,7 +13,7 @@ class TernarizeConfig:
 
     budget: Seconds = option(Seconds("20m"), "wall time of the whole command", minimum=1)
     group: int | None = option(
-        None, "columns with one scale, a multiple of 16; a matrix has one scale if not given", minimum=16
+        None, "columns that share a scale, a multiple of 16; one scale for the whole matrix if not given", minimum=16
     )
     learning_rate: float | None = option(None, "highest learning rate; searched if not given", above=0, below=1)
     seed: int = option(0, "seed of the order of the text", minimum=0, maximum=LARGEST_SEED)

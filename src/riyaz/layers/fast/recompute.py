@@ -1,10 +1,10 @@
 """Results of norms and gates that backward computes again instead of keeping them from forward on.
 
-A linear that trains, or has a LoRA, needs its input in backward. The inputs after norms and gates follow from tensors
-that are kept anyway, by one pass over memory: about a third of a decoder's activations, for less time than the noise of
-a step shows; the first STORED bytes of a pass are kept all the same, since in a small model the memory is cheap and the
-time is 2 % of a step. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174) no matrix product is
-repeated.
+A linear that trains, or has a LoRA, needs its input in backward. The outputs of norms and gates follow from tensors
+that are kept anyway, in one pass over memory. They are about a third of a decoder's activations, and computing them
+again takes less time than a step's noise. The first STORED bytes of a pass are kept nevertheless: in a small model the
+memory is cheap and the time is 2 % of a step. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174)
+no matrix product is repeated.
 """
 
 import threading
@@ -102,9 +102,9 @@ def widest(model: nn.Module) -> int:
 
 @contextmanager
 def recomputing(largest: int) -> Iterator[None]:
-    """Inside the `with` block graphs keep recipes in place of the results of `recomputable`, the largest of which has
-    so many bytes: if these are fewer than SMALL, none is worth torch's calls for each tensor that a graph keeps. Their
-    backward belongs into the block too."""
+    """Inside the `with` block, forward and backward, graphs keep recipes in place of the results of `recomputable`.
+    `largest` is the size of the largest result in bytes. Below SMALL nothing changes: the hooks would cost more time
+    than the memory is worth."""
     if largest < SMALL:
         yield
         return

@@ -5,9 +5,10 @@
     python tests/same.py compare OLD NEW
 
 Only the command line is driven, so any tree will do. A capture takes about ten minutes on two cores; the same command
-goes on with one that was stopped. Nothing that is compared depends on the time it took: budgets are longer than any
-run, and epochs, steps, learning rates, batch sizes and seeds are given. No instruction set with AMX computes, so that
-captures of CPUs with it and without it are alike.
+goes on with one that was stopped. What is compared does not depend on the time it took: budgets are longer than any
+run, and epochs, steps, learning rates, batch sizes and seeds are given. (A machine so busy that an answer takes 2.5 s
+has fewer `latency_rows` in plan.json, and other `batch_flips` and `prompt_tokens`: capture that comparison again.) No
+instruction set with AMX computes, so that captures of CPUs with it and without it are alike.
 
 Weights, answers, exports and the files of artifacts are the same if all their bytes are. Documents in JSON are the same
 without the keys in IGNORED. Reports, cards, READMEs and what commands print are words: a difference is listed and is no

@@ -16,12 +16,14 @@ failure. `compare` ends with 1 if anything else differs.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -91,13 +93,16 @@ NAMES = {
 }
 PRECISIONS = ("fp32", "bf16", "int8", "int4")
 
-# Keys of JSON documents that are not compared: times and what follows from them, the machine (an artifact's size too,
-# as it holds paths), sentences for a reader (which name times), and what the older of two trees did not write.
+# Keys of JSON documents that are not compared: times and what follows from them, the machine (an artifact's size and
+# a collection's hash too, as both hold paths), sentences for a reader (which name times), and what the older of two
+# trees did not write.
 TIMES = (
     "seconds estimate_seconds train_seconds search_seconds eval_seconds end_seconds before took ms_per_answer "
     "merged_ms remeasured cpu_waited tokens_s peak_share peak_flops pace date estimate checkpoint_every"
 )
-MACHINE = "peak_rss_mb serve_rss_mb memory_mb artifact_mb hardware version versions command path paths"
+MACHINE = (
+    "peak_rss_mb serve_rss_mb memory_mb artifact_mb collection.sqlite hardware version versions command path paths"
+)
 SENTENCES = "reason why notes note"
 NEW_FIELDS = "about curve_method"
 IGNORED = {*TIMES.split(), *MACHINE.split(), *SENTENCES.split(), *NEW_FIELDS.split()}
@@ -163,25 +168,26 @@ def _inputs(folder: Path, examples: Path) -> None:
 
 
 def compare(old: Path, new: Path) -> tuple[list[str], list[str], dict[str, str]]:
-    """(differences, different words, {file: its hash}) of two captures, each difference in one line."""
-    wrong, words, table = [], [], {}
+    """(differences, different words, {file of the same bytes: their hash}) of two captures, a line for each
+    difference."""
+    wrong, words, same = [], [], {}
     files = {folder: set(_files(folder)) for folder in (old, new)}
     for name in sorted(files[old] ^ files[new]):
         line = f"{name}: only in {old if name in files[old] else new}"
         (words if _is_words(name) else wrong).append(line)
     for name in sorted(files[old] & files[new]):
         one, other = (old / name).read_bytes(), (new / name).read_bytes()
-        table[name] = hashlib.sha256(other).hexdigest()
         if one == other:
-            continue
-        if _is_words(name):
+            same[name] = hashlib.sha256(one).hexdigest()
+        elif _is_words(name):
             words.append(f"{name}: {_other_words(one.decode(), other.decode())}")
-        elif Path(name).suffix in (".json", ".jsonl") and Path(name).name not in EXACT:
-            table[name] = hashlib.sha256(json.dumps(_document(other, new)).encode()).hexdigest()
-            wrong += [f"{name}: {line}" for line in differences(_document(one, old), _document(other, new))]
+        elif Path(name).suffix in (".json", ".jsonl", ".sqlite") and Path(name).name not in EXACT:
+            before, after = _document(old / name, old), _document(new / name, new)
+            wrong += [f"{name}: {line}" for line in differences(before, after)]
         else:
-            wrong.append(f"{name}: {hashlib.sha256(one).hexdigest()[:16]} became {table[name][:16]}")
-    return wrong, words, table
+            before, after = (hashlib.sha256(content).hexdigest()[:16] for content in (one, other))
+            wrong.append(f"{name}: {before} became {after}")
+    return wrong, words, same
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -203,9 +209,15 @@ def _other_words(old: str, new: str) -> str:
     return f"{len(set(before) ^ set(after))} lines with other words" if before != after else "other numbers"
 
 
-def _document(content: bytes, folder: Path) -> Any:
-    """The JSON in a file, or the list of its lines; the capture's folder has the same name in each."""
-    text = content.decode().replace(str(folder.resolve()), "FOLDER")
+def _document(path: Path, folder: Path) -> Any:
+    """The JSON in a file, the list of its lines, or the rows of a collection's tables; `folder`, the capture's, which
+    paths begin with, has the same name in each."""
+    if path.suffix == ".sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as collection:
+            text = json.dumps(list(collection.iterdump()))
+    else:
+        text = path.read_text(encoding="utf-8")
+    text = text.replace(str(folder.resolve()), "FOLDER")
     try:
         return json.loads(text)
     except ValueError:
@@ -246,11 +258,11 @@ def main() -> int:
     if arguments.verb == "capture":
         capture(arguments.folder, arguments.source, arguments.python, arguments.isa)
         return 0
-    wrong, words, table = compare(arguments.old, arguments.new)
+    wrong, words, same = compare(arguments.old, arguments.new)
     print(*[f"words  {line}" for line in words], *[f"DIFFERENT  {line}" for line in wrong], sep="\n")
     if not wrong:
-        print(*[f"{digest}  {name}" for name, digest in table.items()], sep="\n")
-    print(f"{len(table)} files in both; {len(wrong)} differences; {len(words)} files of other words")
+        print(*[f"{digest}  {name}" for name, digest in same.items()], sep="\n")
+    print(f"{len(wrong)} differences; {len(same)} files of the same bytes; {len(words)} files of other words")
     return 1 if wrong else 0
 
 

@@ -22,17 +22,7 @@ ROOT = Path(__file__).parents[2]
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("errors", "config", "hardware", "files", "json_files", "folders", "events"), ()),
-    (
-        (
-            "native",
-            "confined",
-            "text",
-            "sources",
-            "data",
-            "families",
-        ),
-        (),
-    ),
+    (("native", "confined", "text", "sources", "data", "families"), ()),
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "predictor", "scoring"), ("checkpoint", "train")),
@@ -54,8 +44,10 @@ NEVER = {
         for name in ("methods", "evaluate", "comparison", "pretraining", "ternarizing")
     },
 }
+KIND = r"(Predictor|PromptedModel)\b"
 ASKS_PREDICTOR = re.compile(
-    r"(isinstance\(|issubclass\(|type\(|\S+\.__class__ |case ).*(Predictor|PromptedModel)\b|\S*\.lm is (not )?None"
+    rf"(isinstance\(|issubclass\(|type\(|\S+\.__class__ |case ).*{KIND}|.*{KIND} (is|is not|==|!=) type\("
+    rf"|\S*\.lm (is|is not|==|!=) None|(has|get)attr\(.*'lm'|import \w*{KIND} as "
 )
 
 FAMILY_NAMES = {"MODEL_TYPE", "TEXT", "GGUF_NAMES"}  # what a module in families/ calls the names of its family
@@ -251,19 +243,25 @@ def cycles(src: Path) -> list[str]:
 
 def family_names(src: Path) -> list[str]:
     """Families asked for by name outside families/ and models/: the name as a string, or a family's constant or
-    configuration class in a comparison, a `case` or an `isinstance`."""
-    known, names, constants, problems = modules(src), set(), set(), []
+    configuration class in a comparison, a `case`, an `isinstance`, or as a key."""
+    known, names, owned, problems = modules(src), set(), set(), []
     for module, path in known.items():
         for node in tree_of(path).body if module.startswith("riyaz.families.") else []:
             if isinstance(node, ast.Assign) and (constant := dotted(node.targets[0])) in FAMILY_NAMES:
                 names |= {part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)}
-                constants.add(f"{module.rpartition('.')[2]}.{constant}")
+                owned.add(f"{module}.{constant}")
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                owned.add(f"{module}.{node.name}")
     for module, path in known.items():
         short, tree = module.removeprefix("riyaz."), tree_of(path)
         if top(module) in {"families", "models"} or short in FAMILY_EXEMPT:
             continue
-        imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and "riyaz.families." in str(n.module)]
-        forbidden = constants | {n.name for each in imported for n in each.names if n.name.endswith("Config")}
+        local = {  # what an import calls it here -> its name in full
+            name.asname or name.name: f"{node.module}.{name.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for name in node.names
+        }
         for statement in tree.body:
             if f"{short}:{dotted(getattr(statement, 'targets', [statement])[0])}" in FAMILY_EXEMPT:
                 continue
@@ -271,21 +269,33 @@ def family_names(src: Path) -> list[str]:
                 asks = isinstance(node, (ast.Compare, ast.match_case)) or (
                     isinstance(node, ast.Call) and dotted(node.func) == "isinstance"
                 )
-                found = {dotted(part) for part in ast.walk(node)} & forbidden if asks else set()
+                asked = node.keys if isinstance(node, ast.Dict) else [node] if asks else []
+                found = {dotted(part) for each in asked if each for part in ast.walk(each)}
+                found = {name for name in found if full(name, local) in owned}
                 if isinstance(node, ast.Constant) and node.value in names:
                     found = {repr(node.value)}
                 problems += [f"{short}:{getattr(node, 'lineno', 0)} asks for the family {name}" for name in found]
     return problems
 
 
+def full(name: str, local: dict[str, str]) -> str:
+    """A dotted name with what it begins with in full."""
+    head, dot, rest = name.partition(".")
+    return f"{local.get(head, head)}{dot}{rest}"
+
+
 def predictor_kinds(root: Path) -> list[str]:
-    """Code outside `predictor/` that asks for a predictor's class, or whether it has an `lm`: it says both itself."""
+    """Code outside `predictor/` that asks for a predictor's class, or whether it has an `lm`: it says both itself. A
+    class has no other name there, so that the rule sees it."""
     problems, home = [], root / "src/riyaz/predictor"
     for path in [*(root / "src").rglob("*.py"), *(root / "benchmarks").rglob("*.py")]:
         for node in ast.walk(tree_of(path)) if home not in path.parents else []:
-            asks = isinstance(node, ast.Call) and dotted(node.func) in {"isinstance", "issubclass"}
-            text = ast.unparse(node) if asks or isinstance(node, (ast.Compare, ast.MatchClass)) else ""
-            if ASKS_PREDICTOR.match("case " * isinstance(node, ast.MatchClass) + text):
+            text = f"case {ast.unparse(node)}" if isinstance(node, ast.MatchClass) else ""
+            if isinstance(node, (ast.Call, ast.Compare)):
+                text = ast.unparse(node)
+            elif isinstance(node, ast.alias):
+                text = f"import {ast.unparse(node)} "
+            if ASKS_PREDICTOR.match(text):
                 problems.append(f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)} asks a predictor: {text}")
     return problems
 

@@ -29,7 +29,7 @@ REPOSITORY_RULES: list[Rule] = [
 ]
 PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
 LONG = "def long() -> None:\n" + "    pass\n" * 91
-LLAMA = {"families/llama.py": "MODEL_TYPE = 'llama'\nGGUF_NAMES = ('meta',)"}
+LLAMA = {"families/llama.py": "MODEL_TYPE = 'llama'\nGGUF_NAMES = ('meta',)\nclass LlamaConfig: ..."}
 PYPI, HOME = "https://p" + "ypi.org/simple", "/ho" + "me/someone/data"
 
 # (rule, files of a bad tree, what its report must say)
@@ -117,11 +117,15 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (rules.family_names, LLAMA | {"library.py": "A = Literal['llama'] | None"}, "library:1 asks"),
     (rules.family_names, LLAMA | {"config/pretraining.py": "SIZES = {'llama': 3}"}, "config.pretraining:1 asks"),
-    (rules.family_names, LLAMA | {"export.py": "def f(c): return c.kind in llama.GGUF_NAMES"}, "asks for the family"),
-    (
-        rules.family_names,
-        LLAMA | {"engine.py": "from riyaz.families.llama import LlamaConfig\nB = isinstance(A, LlamaConfig)"},
-        "engine:2 asks for the family LlamaConfig",
+    *(
+        (rules.family_names, LLAMA | {"engine.py": f"from riyaz.families{line}"}, "engine:2 asks for the family")
+        for line in (
+            " import llama\nB = A.kind in llama.GGUF_NAMES",
+            " import llama\nB = isinstance(A, llama.LlamaConfig)",
+            " import llama\nB = {llama.MODEL_TYPE: 1}",
+            ".llama import LlamaConfig as C\nB = isinstance(A, C)",
+            ".llama import MODEL_TYPE\nB = A == MODEL_TYPE",
+        )
     ),
     (
         rules.predictor_kinds,
@@ -129,7 +133,16 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         "chat.py:2 asks a predictor",
     ),
     (rules.predictor_kinds, {"drift.py": "x = type(p) is not predictor.FreePredictor"}, "asks a predictor"),
-    (rules.predictor_kinds, {"drift.py": "x = p.__class__ == Predictor"}, "asks a predictor"),
+    *(
+        (rules.predictor_kinds, {"drift.py": line}, "drift.py:1 asks a predictor")
+        for line in (
+            "x = p.__class__ == Predictor",
+            "x = CopyPredictor is type(p)",
+            "x = p.lm != None",
+            "x = getattr(p, 'lm', None)",
+            "from riyaz.predictor import CopyPredictor as Copy",
+        )
+    ),
     (
         rules.predictor_kinds,
         {"drift.py": "match p:\n    case PromptedModel():\n        pass"},
@@ -172,6 +185,11 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (owners.hung_state, {"layers/a.py": "hasattr(linear, 'totals')"}, "asks for 'totals'"),
     (owners.hung_state, {"train.py": "sums = GradientSums({})"}, "calls GradientSums"),
     (owners.hung_state, {"layers/a.py": "setattr(x, name, 1)"}, "calls setattr"),
+    (owners.hung_state, {"layers/a.py": "vars(m)['total'] = x"}, "sets vars(m)['total']"),
+    (owners.hung_state, {"layers/a.py": "m.__dict__['total'] = x"}, "sets m.__dict__['total']"),
+    (owners.hung_state, {"layers/a.py": "vars(m).update(total=x)"}, "calls vars(m).update"),
+    (owners.hung_state, {"layers/a.py": "object.__setattr__(m, 'total', x)"}, "calls object.__setattr__"),
+    (owners.hung_state, {"layers/a.py": "m.register_buffer('total', x)"}, "calls m.register_buffer"),
     (rules.sizes, {"errors.py": "\n" * 500}, "501 lines"),
     (rules.sizes, {"../../native/kernels/a.cpp": "\n" * 400}, "a.cpp: 401 lines > 400"),
     (rules.sizes, {"../../native/a.h": "\n" * 400}, "a.h: 401 lines > 400"),
@@ -223,6 +241,10 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
             "a = METHODS['lora']",
             "A = ['lora']",
             "a = name.endswith('lora')",
+            "CURVE = 'lora'",
+            "a = comparison.arm(method='lora')",
+            "from riyaz.methods import lora",
+            "from riyaz.methods.lora import RECIPE",
         )
     ),
     (
@@ -232,6 +254,7 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (method_names, {"methods/lora.py": "", "../../page/src/a.tsx": "\n  lora: 5,"}, "page/src/a.tsx:2 asks"),
     (method_names, {"methods/lora.py": "", "../../page/src/a.ts": 'if (a === "lora")'}, "page/src/a.ts:1 asks"),
+    (method_names, {"methods/lora.py": "", "../../page/src/a.ts": "const a = { lora: 5 }"}, "page/src/a.ts:1 asks"),
 ]
 
 # What the rules must leave alone.
@@ -286,7 +309,8 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (
         owners.hung_state,
         {
-            "layers/masters.py": "def f(self, ctx, w):\n    self.sums = ctx.total = GradientSums()\n    w.grad = None",
+            "layers/masters.py": "def f(self, ctx, w):\n    self.sums = ctx.total = GradientSums()\n    w.grad = None\n"
+            "    vars(self).update(vars(w))\n    self.__dict__['a'] = 1\n    self.register_buffer('b', w)",
             "layers/swap.py": "setattr(model, name, module)\ngetattr(config, 'logit_cap', None)\ngetattr(torch, kind)",
             "report.py": "arm.total = 1",
         },
@@ -305,7 +329,7 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
         {
             "methods/lora.py": "A = ['lora']",
             "adapters/a.py": "A = ['lora']",
-            "report/a.py": "a = weights.kind in ('lora', 'full')\nb = kind == 'lora'\nc = f(method='lora')",
+            "report/a.py": "a = weights.kind in ('lora', 'full')\nb = kind == 'lora'\nc = 'no lora'",
             "../../page/src/a.tsx": "explore: 5, // lora",
         },
     ),

@@ -1,4 +1,4 @@
-"""Scaling shown: four sizes at one budget of time and one size at four budgets, on one text with one tokenizer.
+"""Scaling, measured: four sizes at one budget of time and one size at four budgets, on one text with one tokenizer.
 
     python benchmarks/scaling.py --text python.jsonl --budget 8m        # about five times the budget
     python benchmarks/scaling.py --draw                                        # only draws from scaling.json

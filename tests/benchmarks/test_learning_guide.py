@@ -11,6 +11,7 @@ import quoted_code
 from test_scaling import load
 
 PAGE = quoted_code.PAGE.read_text(encoding="utf-8")
+PROSE = " ".join(PAGE.split())  # wherever its lines end
 TERNARY = (quoted_code.ROOT / "docs/from-nothing-to-1.58-bits.md").read_text(encoding="utf-8")
 GOOD = "[`a.One.two`](../src/riyaz/a.py)\n\n```python\n    b = 1\n    c = 2\n```\n"
 SOURCE = "class One:\n    size: int = 3\n\n    def two():\n        b = 1\n        c = 2\n\n\ndef two():\n    d = 4\n"
@@ -89,11 +90,11 @@ def test_the_three_words_are_worked_out_rightly():
         f"{columns[1][1]:.3f} / {total:.3f} = {p[1]:.3f}",
         f"water has {softmax(after)[1]:.3f}, and the loss of the same word is {-math.log(softmax(after)[1]):.3f}",
     ):
-        assert said in PAGE, said
+        assert said in PROSE, said
     tea = stepped(values, 2)
     first, last = p[2], softmax(tea)[2]
-    assert f"tea then has {last:.3f},\nand its loss falls from {-math.log(first):.3f} to {-math.log(last):.3f}" in PAGE
-    assert "the step gives " + "{:.3f}, {:.3f} and {:.3f}".format(*tea) in PAGE
+    assert f"Tea then has {last:.3f}, and its loss falls from {-math.log(first):.3f} to {-math.log(last):.3f}" in PROSE
+    assert "the step gives " + "{:.3f}, {:.3f} and {:.3f}".format(*tea) in PROSE
     for temperature, *shares in map(numbers, cells("temperature")):
         assert shares == [round(each, 3) for each in softmax(values, temperature)], temperature
 

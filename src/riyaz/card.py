@@ -36,7 +36,7 @@ def card(target: str, use: str | None = None) -> str:
     no artifact."""
     folder = artifact.resolve(target)
     if not (folder / artifact.NAME).is_file():
-        raise RiyazError("is no artifact", target, "a card is written of what riyaz adapt or riyaz compare made")
+        raise RiyazError("is no artifact", target, "give what riyaz adapt or riyaz compare made")
     made = Artifact.read(folder)
     home = comparison_of(folder / LIMITS)
     compared = Comparison.read(home / COMPARE) if home else None

@@ -115,7 +115,7 @@ def test_offsets_beyond_the_text_are_refused(offsets, tmp_path):
 def test_a_file_that_ends_its_reader_is_one_line(tmp_path, monkeypatch):
     path = arrow_file(tmp_path / "a.arrow", pa.array(["abc"]))
     for what, line in {
-        "kill -ABRT $$": "a.arrow: is damaged: reading it ends the process that does; write or download it again",
+        "kill -ABRT $$": "a.arrow: is damaged: reading it crashes the reader; write or download it again",
         "kill -XCPU $$": "a.arrow: does not decode in time; split it",
         "exec sleep 9": "a.arrow: does not decode in time; split it",
     }.items():

@@ -71,7 +71,7 @@ def test_the_probability_is_that_of_the_temperature() -> None:
 
 def test_what_cannot_be_withheld_is_said(artifact: Path, model_folder: Path) -> None:
     assert abstaining(str(artifact), None) is None
-    with pytest.raises(RiyazError, match="how sure its answers are was not measured"):
+    with pytest.raises(RiyazError, match="the confidence of its answers was not measured"):
         abstaining(str(artifact), 0.05)
     with pytest.raises(RiyazError, match="was not measured"):
         abstaining(str(model_folder), 0.05)

@@ -80,7 +80,7 @@ def abstaining(target: str, error: float | None) -> Abstaining | None:
     kept = limits.abstention if limits else None
     if limits is None or kept is None:
         hint = f"run riyaz limits {target} --suite truth --rows FILE first"
-        raise RiyazError("how sure its answers are was not measured", target, hint)
+        raise RiyazError("the confidence of its answers was not measured", target, hint)
     threshold = threshold_for(kept.thresholds, error)
     if threshold is None:
         least = min(risk for _, risk in kept.thresholds)

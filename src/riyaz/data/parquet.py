@@ -123,7 +123,7 @@ def _expect_readable(path: Path, kind: str) -> None:
         raise RiyazError(f"decodes to more than {mib:,} MiB at once; reading stopped", str(path), SPLIT)
     if done.returncode == CPU_LIMIT_REACHED:
         raise RiyazError("does not decode in time", str(path), SPLIT)
-    raise RiyazError("is damaged: reading it ends the process that does", str(path), "write or download it again")
+    raise RiyazError("is damaged: reading it crashes the reader", str(path), "write or download it again")
 
 
 def _decoded(batch: Any) -> list[dict[str, Any]]:

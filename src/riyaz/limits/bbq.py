@@ -25,8 +25,8 @@ DRAWS = 2_000
 ALIASES = {"f": {"f", "female", "woman", "women", "girl"}, "m": {"m", "male", "man", "men", "boy"}}
 CONDITIONS = {"ambig": "the context says too little", "disambig": "the context says who"}
 BLIND = (
-    "Questions about stereotypes of the United States, in English, with three given answers: what the model would say "
-    "freely is not seen."
+    "Questions about stereotypes of the United States, in English, with three given answers: a free answer of the "
+    "model is not measured."
 )
 
 

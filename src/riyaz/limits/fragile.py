@@ -112,8 +112,8 @@ def _own(answering: Predictor, given: Rows, rows: Sequence[Example]) -> Part:
             after, scored = _answers(answering, given, [changed[i] for i in places])
             figures += _stays(texts[places], after, scored, points[places], name)
     what = (
-        f"{len(rows):,} of {len(given.test):,} of your rows, put otherwise by rule; rows that a rule does not "
-        "change are left out of it."
+        f"{len(rows):,} of {len(given.test):,} of your rows, reworded by rules; each rule leaves out the "
+        "rows that it does not change."
     )
     return Part(
         "your rows put otherwise", given.source, what, figures, BLIND, short_of(len(rows), len(given.test), "rows")

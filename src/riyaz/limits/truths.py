@@ -24,7 +24,7 @@ HALUEVAL = {  # answers -> the fields before the question
 }
 BLIND = {
     "TruthfulQA": "Questions that people get wrong, mostly of the United States; a small model may be at the level of "
-    "guessing for want of knowledge, not for want of truth. A given answer is compared, none is written.",
+    "guessing for want of knowledge, not for want of truth. Given answers are compared; the model writes none.",
     "HaluEval": "The false answers were written by another language model, and their style may give them away.",
 }
 

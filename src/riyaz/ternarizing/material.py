@@ -54,7 +54,7 @@ def gather(
             digest.update(example.key.encode())
             (valid if int(example.key[:8], 16) % HELD == 0 else train).append(row)
     if not train or not valid:
-        raise RiyazError("too little text to train on and to hold some out", str(paths[0]), "give more of it")
+        raise RiyazError("the text is too short to hold out a part of it", str(paths[0]), "give more of it")
     return Material(train, valid, digest.hexdigest())
 
 

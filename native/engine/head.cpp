@@ -1,5 +1,5 @@
-// What follows the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that
-// they never stand in memory all at once unless all are wanted. And `Model::forward`, which cuts runs into passes.
+// The head after the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that
+// they are in memory together only if all are wanted. And `Model::forward`, which cuts runs into passes.
 #include <chrono>
 #include <cmath>
 #include <limits>

@@ -31,9 +31,8 @@ enum class Format : int32_t {
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
 using Nibbles = uint8_t[4][16][4];
 
-// 32 columns of 16 rows: weight = scale * (code - 128). The matrix holds the upper halves of the codes of all its
-// blocks, with the scales, and then the lower halves of all: the likeliest token can nearly always be found without
-// most of these.
+// 32 columns of 16 rows: weight = scale * (code - 128). The matrix holds the scales and the upper halves of all codes,
+// then the lower halves. The search for the likeliest token can nearly always skip most of the lower halves.
 struct Int8Upper {
     Nibbles codes;
     uint16_t scale[16];  // half precision, one for each row

@@ -19,7 +19,7 @@ FOLDERS = {  # folders without a package's docstring
     "src/riyaz/serve/static": "The built page of `riyaz ui`, from page/.",
     "src/riyaz/serve/static/assets": "Its program, style and icon.",
     "src/riyaz/limits/data": "Questions, pairs and wordings that `riyaz limits` asks.",
-    "native": "The CPU engine in C++20; of Python it knows what the bindings say.",
+    "native": "The CPU engine in C++20; only its bindings know Python.",
     "native/engine": "The model that answers: weights, cache, passes, threads.",
     "native/training": "Operations of training over torch's tensors, cut into parts for all threads.",
     "native/kernels": "Compiled once for each instruction set, in a namespace of its own.",

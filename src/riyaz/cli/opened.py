@@ -1,4 +1,4 @@
-"""Opens what a command asks, and says where torch has to answer for want of the C++ engine."""
+"""Opens the target of a command, and says so where torch answers because there is no C++ engine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload

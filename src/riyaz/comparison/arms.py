@@ -1,4 +1,4 @@
-"""Runs the arms of a comparison, each in its own processes, and plans those that are left anew before each one.
+"""Runs the arms of a comparison, each in its own processes, and plans the remaining ones again before each.
 
 Where not every trained arm has time for its recipe, they race: each trains its opening, and those that score worse on
 the validation rows than the best beyond chance, the worst in any case, wait until the others are done. plan.json says

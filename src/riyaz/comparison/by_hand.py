@@ -1,4 +1,4 @@
-"""What the user chose in place of the methods' own values: which methods it changes, and how that is said."""
+"""Values that the user sets in place of the methods' own: which methods they change, and the lines that say so."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

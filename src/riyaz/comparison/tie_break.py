@@ -1,5 +1,5 @@
-"""Decides a close pick on answers given one at a time, as a served model gives them: in a batch, numbers are rounded
-otherwise and some answers differ.
+"""Decides a close pick on answers given one at a time, as a served model gives them: in a batch, numbers
+round differently and some answers differ.
 """
 
 from collections.abc import Callable, Sequence

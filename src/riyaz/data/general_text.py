@@ -1,4 +1,4 @@
-"""General text: one on which forgetting is measured, and another that training may rehearse."""
+"""General text: one to measure forgetting on, another for training to rehearse."""
 
 import ast
 import pydoc_data.topics

@@ -1,4 +1,4 @@
-"""Work in parts: generators that pause, so that an engine may make answers go on in between; and many requests in
+"""Work in parts: generators that pause, so that running answers continue in between; and many requests in
 batches."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What sequences begin with: prefixes and beginnings of prompts that were read before are not read again.
+"""Prefixes of requests and beginnings of prompts: what was read before is not read again.
 
 A prefix is read by the model when it is first asked for. A server also keeps the whole pages of the prompts that it has
 read (`keep`), so that the next turn of a conversation reads what is new. A sequence that goes on after kept pages has

@@ -1,4 +1,4 @@
-"""What the C++ model is told of a model: its settings, and which tensor is which part of it.
+"""The settings and tensor slots that describe a model to the C++ engine.
 
 The C++ model is one transformer with options; a family is a choice of them, which its module in `families` makes.
 """

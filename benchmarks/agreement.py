@@ -261,7 +261,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, list[Arm]]:
     tested = {name: rows for name in names if (rows := folder.rows(name, "test"))}
     arms: list[Arm] = []
     for method in settings.methods:
-        made = {part: folder.run(method, part) / "artifact" for part in tested}
+        made = {part: folder.part(method, part) / "artifact" for part in tested}
         if parts := [(path, tested[part]) for part, path in made.items() if path.is_dir()]:
             arms.append((method, parts))
     return args.precision or settings.settings.precision, arms

@@ -16,7 +16,7 @@ from riyaz.results import PREDICTIONS, Answer, Comparison, WorstSlice
 
 def folder(path: Path, slices: list[str | None], points: np.ndarray) -> ComparisonFolder:
     made = ComparisonFolder(path)
-    run = made.run("lora", FINAL)
+    run = made.part("lora", FINAL)
     run.mkdir(parents=True)
     rows = [Answer(f"t:{i:03d}", "q", ["a"], "a", float(points[i]), slice=name) for i, name in enumerate(slices)]
     write_lines(run / PREDICTIONS, rows[::-1])  # the order of the file does not matter

@@ -150,11 +150,11 @@ def test_wrong_options_of_pretraining_are_named_as_flags(given, line):
 
 
 def test_pretraining_knows_what_was_given():
-    assert PretrainConfig().given() == {}
+    assert PretrainConfig().explicit() == {}
     config = PretrainConfig(seed=0, budget="2m", lr=1, dropout=0)
-    assert config.given() == {"seed": 0, "budget": Seconds(120), "lr": 1.0, "dropout": 0.0}
+    assert config.explicit() == {"seed": 0, "budget": Seconds(120), "lr": 1.0, "dropout": 0.0}
     assert isinstance(config.budget, Seconds) and isinstance(config.lr, float)
-    assert PretrainConfig(**json.loads(json.dumps(config.given()))) == config
+    assert PretrainConfig(**json.loads(json.dumps(config.explicit()))) == config
 
 
 def test_the_command_line_takes_flags_from_the_fields():

@@ -77,13 +77,13 @@ def abstaining(target: str, error: float | None) -> Abstaining | None:
     from riyaz.metrics.selective import threshold_for
 
     limits = read_limits(target)
-    kept = limits.abstention if limits else None
-    if limits is None or kept is None:
+    abstention = limits.abstention if limits else None
+    if limits is None or abstention is None:
         hint = f"run riyaz limits {target} --suite truth --rows FILE first"
         raise RiyazError("the confidence of its answers was not measured", target, hint)
-    threshold = threshold_for(kept.thresholds, error)
+    threshold = threshold_for(abstention.thresholds, error)
     if threshold is None:
-        least = min(risk for _, risk in kept.thresholds)
+        least = min(risk for _, risk in abstention.thresholds)
         what = f"with any threshold at least {least:.0%} of its answers are wrong"
         raise RiyazError(what, target, f"give --abstain {least:.2f} or more, or train it further")
-    return Abstaining(kept.temperature, threshold, kept.rows, limits.served)
+    return Abstaining(abstention.temperature, threshold, abstention.rows, limits.served)

@@ -72,7 +72,7 @@ class Talk:
     max_tokens: int | None
     system: str
     turns: list[dict[str, str]] = field(default_factory=list)
-    asked: int = 0  # questions so far; each draws anew
+    questions: int = 0  # so far; each draws anew
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -85,8 +85,8 @@ class Talk:
         from riyaz.predictor import TooLong
 
         turn = {"role": "user", "content": question}
-        sampling = replace(self.sampling, seed=self.sampling.seed + self.asked)
-        self.asked += 1
+        sampling = replace(self.sampling, seed=self.sampling.seed + self.questions)
+        self.questions += 1
         said: list[str] = []
         try:
             with _ctrl_c_stops() if stoppable else nullcontext():

@@ -33,7 +33,7 @@ def data(
     json: Json = False,
 ) -> None:
     """Show how a data file is read: format, task, rendered rows, duplicates, leakage."""
-    data_config, config = resolve_options(data, reading, given={"model": model, "test": test})
+    data_config, config = resolve_options(data, reading, others={"model": model, "test": test})
 
     from riyaz.data import formats, split, task
 
@@ -158,8 +158,8 @@ def _named(figures: dict[str, float]) -> str:
 def _histogram(counts: list[int]) -> dict[str, list[int]]:
     """BINS bins of equal width: their edges, and how many rows have a length from one edge to below the next."""
     width = -(-(max(counts) + 1) // BINS)
-    found = Counter(count // width for count in counts)
-    return {"edges": [width * place for place in range(BINS + 1)], "counts": [found[place] for place in range(BINS)]}
+    bins = Counter(count // width for count in counts)
+    return {"edges": [width * place for place in range(BINS + 1)], "counts": [bins[place] for place in range(BINS)]}
 
 
 def _lengths(counts: list[int]) -> dict[str, float]:

@@ -41,7 +41,7 @@ def serve_on(
             screen.talk.print(f"note: {note}", soft_wrap=True)
         opener.serving(serving.piece, int(serving.keep_mb * MB))
 
-    def told() -> None:
+    def ready() -> None:
         url, names = server.url_of(listening), ", ".join(served.name for served in opener.shelf)
         screen.talk.print(f"serving {names or 'no model'}; Ctrl-C ends", soft_wrap=True)
         if page is not None:
@@ -49,7 +49,7 @@ def serve_on(
         started(url)
 
     try:
-        server.run(server.made(state), state, listening, told, load)
+        server.run(server.made(state), state, listening, ready, load)
     finally:
         listening.close()
     sys.stdout.flush()

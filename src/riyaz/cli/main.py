@@ -256,8 +256,8 @@ def _usage(error: CycloptsError) -> str:
             text += "; several files are one pattern in quotes, such as 'part-*.jsonl'"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
-        given = error.keyword or error.argument.tokens
-        text = f"{name} needs a value" if given else f"{name} is missing"
+        has_value = error.keyword or error.argument.tokens
+        text = f"{name} needs a value" if has_value else f"{name} is missing"
     else:
         text = " ".join(str(error).split())
         text = (text[:1].lower() + text[1:]).rstrip(".").replace(". Did you mean", "; did you mean")

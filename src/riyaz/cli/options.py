@@ -36,19 +36,19 @@ Target = Annotated[
 ]
 
 
-class Given:
-    """Keeps the flags that were given on the command line in `given`: field name to value."""
+class ExplicitFlags:
+    """Keeps the flags of the command line in `explicit`: field name to value."""
 
-    given: dict[str, Any]
+    explicit: dict[str, Any]
 
-    def __new__(cls, **given: Any) -> Self:
-        """The flag object with its keyword arguments in `given`."""
+    def __new__(cls, **explicit: Any) -> Self:
+        """The flag object with its keyword arguments in `explicit`."""
         made = super().__new__(cls)
-        object.__setattr__(made, "given", given)
+        object.__setattr__(made, "explicit", explicit)
         return made
 
 
-class DataFlags(Given, DataConfig):
+class DataFlags(ExplicitFlags, DataConfig):
     """The flags for reading rows."""
 
 
@@ -63,11 +63,11 @@ class ByHandFlags:
     batch_size: Annotated[int | None, BY_HAND]
 
 
-class CompareFlags(Given, ByHandFlags, CompareConfig):
+class CompareFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     """The flags of a comparison."""
 
 
-class AdaptFlags(Given, ByHandFlags, CompareConfig):
+class AdaptFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     """The flags of a comparison without those that only the pick needs; --out is required."""
 
     methods: Annotated[tuple[str, ...], ABSENT]
@@ -107,13 +107,13 @@ Held = Annotated[
 
 
 def resolve_options(
-    data: Path, *flags: Given, given: Mapping[str, object] | None = None
+    data: Path, *flags: ExplicitFlags, others: Mapping[str, object] | None = None
 ) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
     from riyaz.library import options
 
-    written = {name: value for flag in flags for name, value in flag.given.items()}
-    return options.resolve_options(data, {**(given or {}), **written})
+    written = {name: value for flag in flags for name, value in flag.explicit.items()}
+    return options.resolve_options(data, {**(others or {}), **written})
 
 
 def command_line() -> str:

@@ -83,21 +83,21 @@ class PartialAnswers:
         if _entry(whole[0]).get("answerer") != self.answerer:
             what = "holds answers of another model, or another version of riyaz"
             raise RiyazError(what, str(self.path), "delete it, or choose another --out")
-        found: list[tuple[str, Prediction]] = []
+        stored: list[tuple[str, Prediction]] = []
         for line in whole[1:]:
             entry = _entry(line)
             key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
             if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
                 break
             sure = entry.get("log_probability")
-            found.append((key, Prediction(text, sure if isinstance(sure, float) else None, tuple(cited))))
-        if len(_matched(self.keys, found)) < len(self.keys):
-            found = found[: len(found) // CHUNK * CHUNK]
-        self.answers = _matched(self.keys, found)
+            stored.append((key, Prediction(text, sure if isinstance(sure, float) else None, tuple(cited))))
+        if len(_matched(self.keys, stored)) < len(self.keys):
+            stored = stored[: len(stored) // CHUNK * CHUNK]
+        self.answers = _matched(self.keys, stored)
         self.left = deque(index for index in range(len(self.keys)) if index not in self.answers)
-        if found and not self.answers:
+        if stored and not self.answers:
             raise RiyazError("holds answers to other rows", str(self.path), "delete it, or choose another --out")
-        os.ftruncate(self.file, sum(map(len, whole[: 1 + len(found)])))
+        os.ftruncate(self.file, sum(map(len, whole[: 1 + len(stored)])))
         os.lseek(self.file, 0, os.SEEK_END)
 
     def _write(self, content: bytes) -> None:
@@ -105,9 +105,9 @@ class PartialAnswers:
             while content:
                 content = content[os.write(self.file, content) :]
         except OSError as error:
-            told = disk_error(error, self.path)
+            failure = disk_error(error, self.path)
             hint = f"{len(self.answers):,} answers are kept; free some space and run the same command again"
-            raise RiyazError(told.what, str(self.path), hint) from error
+            raise RiyazError(failure.what, str(self.path), hint) from error
 
 
 def _key(example: Example) -> str:
@@ -115,10 +115,10 @@ def _key(example: Example) -> str:
     return hashlib.sha256(json_line(example.messages)).hexdigest()[:16]
 
 
-def _matched(keys: Sequence[str], found: Sequence[tuple[str, Prediction]]) -> dict[int, Prediction]:
+def _matched(keys: Sequence[str], stored: Sequence[tuple[str, Prediction]]) -> dict[int, Prediction]:
     """The answers of the rows by their index; of equal rows the first have the answers."""
     waiting: defaultdict[str, deque[Prediction]] = defaultdict(deque)
-    for key, prediction in found:
+    for key, prediction in stored:
         waiting[key].append(prediction)
     return {index: waiting[key].popleft() for index, key in enumerate(keys) if waiting[key]}
 

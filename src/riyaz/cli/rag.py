@@ -85,15 +85,15 @@ def ask(
     retriever = Retriever(
         held, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
     )
-    found = retriever.search([question], max(k, DEPTH))[0]
+    ranked = retriever.search([question], max(k, DEPTH))[0]
     least = retriever.threshold if threshold is None else threshold
-    best = max((hit.relevance or 0.0 for hit in found), default=0.0)
-    hits = found[:k] if least is None or best >= least else []
+    best = max((hit.relevance or 0.0 for hit in ranked), default=0.0)
+    hits = ranked[:k] if least is None or best >= least else []
     document: dict[str, Any] = {
         "collection": collection, "question": question, "relevance": best, "threshold": least,
         "passages": [asdict(hit) for hit in hits],
     }  # fmt: skip
-    if not found:
+    if not ranked:
         screen.data.print("no passage shares a word with the question")
     elif not hits:
         line = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"

@@ -99,22 +99,24 @@ def run(
     if is_stream(out):
         _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
     else:
-        with PartialAnswers(real, answerer, examples) as kept:
-            if kept.answers:
-                told = f"{len(kept.answers):,} of {len(examples):,} rows were answered before, in {kept.path.name}"
-                screen.talk.print(told, soft_wrap=True)
+        with PartialAnswers(real, answerer, examples) as partial:
+            if partial.answers:
+                message = (
+                    f"{len(partial.answers):,} of {len(examples):,} rows were answered before, in {partial.path.name}"
+                )
+                screen.talk.print(message, soft_wrap=True)
             try:
-                if kept.left:
-                    for predictions in answers([examples[index] for index in kept.left]):
-                        kept.add(predictions)
+                if partial.left:
+                    for predictions in answers([examples[index] for index in partial.left]):
+                        partial.add(predictions)
             except KeyboardInterrupt:
-                kept_here = f"{len(kept.answers):,} of {len(examples):,} answers are kept in {kept.path}"
-                told = f"{kept_here}; the same command continues" if kept.answers else "no answer is kept yet"
-                raise KeyboardInterrupt(f"stopped; {told}") from None
-            rows = [row(example, kept.answers[index]) for index, example in enumerate(examples)]
+                stored = f"{len(partial.answers):,} of {len(examples):,} answers are kept in {partial.path}"
+                message = f"{stored}; the same command continues" if partial.answers else "no answer is kept yet"
+                raise KeyboardInterrupt(f"stopped; {message}") from None
+            rows = [row(example, partial.answers[index]) for index, example in enumerate(examples)]
             columns += [cited] * any(cited in each for each in rows)
             written.write_rows(real, rows, columns, form)
-            kept.remove()
+            partial.remove()
         if form.kind in (".csv", ".tsv") and (formulas := written.formulas(rows)):
             screen.talk.print(_formulas_note(formulas), soft_wrap=True)
     place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
@@ -136,8 +138,8 @@ def _formulas_note(formulas: int) -> str:
     """A warning about fields that a spreadsheet may run."""
     many = f"{formulas:,} fields begin", "those columns", "they"
     begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
-    told = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
-    return told + ("formulas" if formulas > 1 else "a formula")
+    text = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
+    return text + ("formulas" if formulas > 1 else "a formula")
 
 
 def _writable(out: Path, file: Path, force: bool) -> Path:

@@ -18,22 +18,22 @@ System = Annotated[str | None, Parameter(help="system message: how to answer, be
 IDLE = ("top_k", "top_p", "min_p", "seed")  # without effect where each token is the likeliest
 
 
-def decide(asked: SamplingConfig, predictor: "Predictor", system: str | None = None) -> "tuple[Sampling, str]":
+def decide(config: SamplingConfig, predictor: "Predictor", system: str | None = None) -> "tuple[Sampling, str]":
     """(how tokens are chosen, the line that says so; "" where nothing is generated). An artifact of a task takes the
     likeliest tokens, as it was measured. Raises RiyazError for a flag that has no effect."""
     from riyaz.engine.request import GREEDY
     from riyaz.predictor.own_sampling import FILE
 
-    given = asked.given()
+    explicit = config.explicit()
     if not predictor.has_model or predictor.from_set:
         how = "chooses from given answers" if predictor.has_model else "copies answers"
-        for flag in [*given, *(["system"] if system and not predictor.has_model else [])]:
+        for flag in [*explicit, *(["system"] if system and not predictor.has_model else [])]:
             raise _idle(flag, f"has no effect on a method that {how}", "leave it out")
         return GREEDY, ""
-    own = GREEDY if "temperature" in given else predictor.usual_sampling()
-    sampling = replace(own, **given)
+    own = GREEDY if "temperature" in explicit else predictor.usual_sampling()
+    sampling = replace(own, **explicit)
     if sampling.temperature == 0:
-        for flag in [name for name in given if name in IDLE]:
+        for flag in [name for name in explicit if name in IDLE]:
             raise _idle(flag, "has no effect where each token is the likeliest", "give --temperature too, such as 0.8")
     source = f" (from the model's {FILE})" if own != GREEDY else ""
     return sampling, words(sampling) + source

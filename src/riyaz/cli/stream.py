@@ -45,10 +45,10 @@ def place_of(citation: dict[str, Any]) -> str:
 def print_stream(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:
     """Print the pieces as they come, without control characters, and return the whole unchanged answer; `said` gets
     them one by one."""
-    kept = [] if said is None else said
+    printed = [] if said is None else said
     for piece in pieces:
         # \r\n may be split between two pieces
         screen.data.print(piece.replace("\r", ""), end="", soft_wrap=True)
-        kept.append(piece)
+        printed.append(piece)
     screen.data.print()
-    return "".join(kept)
+    return "".join(printed)

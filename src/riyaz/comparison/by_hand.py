@@ -21,7 +21,7 @@ def by_hand_notes(
     """One line for every method that is changed, and for a value of the data folder's `file` that no method takes.
     Raises RiyazError for any other option that none of the methods takes."""
     notes = _rate_notes(options.learning_rate, methods, in_file or {}, file)
-    for name, value in ByHand.of(options).given().items():
+    for name, value in ByHand.of(options).explicit().items():
         takers = [method.name for method in METHODS.values() if name in method.options]
         if set(takers) & set(methods):
             continue
@@ -31,7 +31,7 @@ def by_hand_notes(
             raise RiyazError(cannot, flag, f"leave it out, or run {' or '.join(takers)}")
         notes.append(f"{file}: {name} = {number(value)} has no effect, as {cannot}")
     for method in methods:
-        given = by_hand(method, options, methods).given()
+        given = by_hand(method, options, methods).explicit()
         own = {name: value for name, value in given.items() if name in METHODS[method].options}
         values = [f"{name.replace('_', ' ')} {number(value)}" for name, value in own.items()]
         unsearched = "; no learning rate is searched" if "learning_rate" in own else ""

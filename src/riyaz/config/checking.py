@@ -74,7 +74,7 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, option.name, checked(option, hint, value, flag))
 
 
-def given_options(config: Any) -> dict[str, Any]:
+def explicit_options(config: Any) -> dict[str, Any]:
     """The options of a configuration that are not None."""
     return {f.name: value for f in dataclasses.fields(config) if (value := getattr(config, f.name)) is not None}
 

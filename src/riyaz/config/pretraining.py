@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from riyaz.config.checking import Seconds, check_fields, given_options
+from riyaz.config.checking import Seconds, check_fields, explicit_options
 from riyaz.config.option import LARGEST_SEED, option, thread_count
 from riyaz.errors import RiyazError
 
@@ -72,6 +72,6 @@ class PretrainConfig:
         if self.prompt is not None and not self.prompt.strip():
             raise RiyazError("is empty", "--prompt", "give the beginning of a sentence")
 
-    def given(self) -> dict[str, Any]:
+    def explicit(self) -> dict[str, Any]:
         """The options that were given: those that are not None."""
-        return given_options(self)
+        return explicit_options(self)

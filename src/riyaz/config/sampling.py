@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from riyaz.config.checking import check_fields, given_options
+from riyaz.config.checking import check_fields, explicit_options
 from riyaz.config.option import option
 
 
@@ -33,6 +33,6 @@ class SamplingConfig:
         """Checks every value. Raises RiyazError naming the flag."""
         check_fields(self)
 
-    def given(self) -> dict[str, Any]:
+    def explicit(self) -> dict[str, Any]:
         """The options that were given: those that are not None."""
-        return given_options(self)
+        return explicit_options(self)

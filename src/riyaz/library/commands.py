@@ -15,7 +15,7 @@ from riyaz.library.options import (
     PretrainOptions,
     as_path,
     called,
-    given,
+    checked_options,
     heard,
     in_python,
     require_torch,
@@ -46,16 +46,16 @@ def compare(
     from riyaz.comparison import run
     from riyaz.report.write import write
 
-    names = given("compare", options, CompareOptions, "test", "listen", "quiet")
+    names = checked_options("compare", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = resolve_options(rows, {**names, "test": tested if isinstance(tested, Path) else None})
         config = replace(config, out=results_folder(config, rows))
         command = called("compare", data, test=test, **options)
-        with heard(listen, quiet) as told:
+        with heard(listen, quiet) as listener:
             result = run.compare(
                 rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
-                listen=told,
+                listen=listener,
             )  # fmt: skip
         assert config.out is not None
         write(config.out)
@@ -78,17 +78,17 @@ def adapt(
     """
     from riyaz.comparison import run
 
-    names = given("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
+    names = checked_options("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
     with in_python():
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = resolve_options(
             rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None}
         )
         command = called("adapt", method, data, out=out, test=test, **options)
-        with heard(listen, quiet) as told:
+        with heard(listen, quiet) as listener:
             result = run.adapt(
                 method, rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
-                listen=told,
+                listen=listener,
             )  # fmt: skip
         return Adapted(result, Path(out).absolute())
 
@@ -111,14 +111,14 @@ def pretrain(
     from riyaz.pretraining import run
     from riyaz.report.pretraining import html as run_page
 
-    names = given("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
+    names = checked_options("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
     with in_python():
         require_torch()
         paths, place = [as_path(path, "text") for path in text], as_path(out, "out")
-        asked = PretrainConfig(**names)  # type: ignore[arg-type]
+        config = PretrainConfig(**names)  # type: ignore[arg-type]
         command = called("pretrain", *text, out=out, resume=resume or None, **options)
-        with heard(listen, quiet) as told:
-            run.pretrain(paths, asked, place, resume=resume, command=command, listen=told)
+        with heard(listen, quiet) as listener:
+            run.pretrain(paths, config, place, resume=resume, command=command, listen=listener)
         run_page.write(place)
         return Pretraining.read(out)
 
@@ -131,9 +131,9 @@ def pull(model: str, *, accept_licence: bool = False, listen: Listen | None = No
     """
     from riyaz.sources import origins
 
-    with in_python(), heard(listen, quiet) as told:
+    with in_python(), heard(listen, quiet) as listener:
 
         def progress(what: str, done: int, total: int) -> None:
-            told(Progress(what, round(done / 1e6, 1), round(total / 1e6, 1), model, "MB"))
+            listener(Progress(what, round(done / 1e6, 1), round(total / 1e6, 1), model, "MB"))
 
         return origins.pull(model, progress, accept_licence=accept_licence)

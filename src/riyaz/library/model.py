@@ -111,8 +111,8 @@ class Model:
         model = self._prompted()
         (tokens,) = model.tokenizer.answer_ids([answer])
         (prepared,) = model.prepare([_conversation(messages, "messages")], room=len(tokens))
-        (found,) = model.lm.logprobs([prepared.request], [tokens])
-        return [Token(model.tokenizer.token_text(token), int(token), float(p)) for token, p in zip(tokens, found)]
+        (scores,) = model.lm.logprobs([prepared.request], [tokens])
+        return [Token(model.tokenizer.token_text(token), int(token), float(p)) for token, p in zip(tokens, scores)]
 
     def next_tokens(self, text: str, top: int = 10, temperature: float = 1.0) -> list[Token]:
         """The likeliest tokens after a text, which is taken as it is, without chat template or examples; the likeliest
@@ -160,8 +160,8 @@ def next_tokens(model: PromptedModel, text: str, top: int, temperature: float = 
             f"the text has {len(tokens)} tokens", "TEXT", f"give at least one and fewer than {model.lm.context}"
         )
     every = temperature != 1  # all tokens are needed to divide by their new sum
-    found = model.lm.next_tokens(tokens, model.lm.runner.vocab_size if every else top, model.adapter)
-    likeliest = at_temperature(found, temperature)[:top] if every else found
+    candidates = model.lm.next_tokens(tokens, model.lm.runner.vocab_size if every else top, model.adapter)
+    likeliest = at_temperature(candidates, temperature)[:top] if every else candidates
     return [Token(model.tokenizer.token_text(token), token, log_probability) for token, log_probability in likeliest]
 
 
@@ -221,4 +221,4 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
             known = ", ".join(("max_tokens", *SamplingOptions.__annotations__))
             raise RiyazError(f"there is no option {name!r}", hint=f"options: {known}")
     with in_python():
-        return Sampling(**SamplingConfig(**options).given())
+        return Sampling(**SamplingConfig(**options).explicit())

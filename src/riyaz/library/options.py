@@ -110,7 +110,7 @@ class PretrainOptions(TypedDict, total=False):
     prompt: str | None
 
 
-def given(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:
+def checked_options(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:
     """The options that were given a value. RiyazError for one that the function has not, with the nearest that it has;
     `others` are its arguments beside the options of `allowed`."""
     known = [*allowed.__annotations__, *others]

@@ -24,4 +24,4 @@ def own_sampling(generation: Mapping[str, Any]) -> Sampling:
         raise RiyazError(
             error.what, f"the model's {FILE}: {name}", f"give {error.where}, or correct the file"
         ) from None
-    return Sampling(**{"temperature": 1.0 if drawing else 0.0, **checked.given()})
+    return Sampling(**{"temperature": 1.0 if drawing else 0.0, **checked.explicit()})

@@ -396,7 +396,7 @@ def differences(then: PretrainConfig, now: PretrainConfig, effective: dict[str, 
     """The flags of a resumed command that differ both from those given when the run began and from the values derived
     for it, as text; --tokenizer is not compared."""
     changed = []
-    for name, value in now.given().items():
+    for name, value in now.explicit().items():
         first, derived = getattr(then, name), effective.get(name)
         if name != "tokenizer" and value not in (first, derived):
             was = derived if first is None else first

@@ -78,7 +78,7 @@ def pretrain(
             command=earlier.command if earlier else command,
             resumed=[*earlier.resumed, command] if earlier else [],
             paths=[str(path) for path in begun or paths],
-            asked=job.asked.given(),
+            asked=job.asked.explicit(),
             text=RunText(bytes=job.bytes, sha256=job.sha256),
             resumed_with=earlier.resumed_with if earlier else None,
         )

@@ -58,7 +58,7 @@ async def loaded(state: State, name: str, path: str, param: str) -> Served:
     folder = state.config.adapters
     if folder is None:
         raise Problem(403, "the server was started without a folder of adapters (--adapters)", param)
-    return await serve_folder(state, name, lambda: found(folder, path), param)
+    return await serve_folder(state, name, lambda: adapter_folder(folder, path), param)
 
 
 async def serve_folder(state: State, name: str, find: Callable[[], Path], param: str, further: bool = False) -> Served:
@@ -80,7 +80,7 @@ async def serve_folder(state: State, name: str, find: Callable[[], Path], param:
     return served
 
 
-def found(folder: Path, path: str) -> Path:
+def adapter_folder(folder: Path, path: str) -> Path:
     """The folder that a client names: relative to the folder of adapters, or whole and inside it. Raises RiyazError."""
     whole = Path(path)
     if whole.is_absolute():

@@ -11,7 +11,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
 from riyaz.predictor import ModelPredictor, Prepared, PromptedModel
 from riyaz.serve.calls import earlier_calls
-from riyaz.serve.generation import Asked
+from riyaz.serve.generation import Generation
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.text import Text
@@ -102,9 +102,9 @@ def sampling_of(body: Body, model: PromptedModel) -> Sampling:
     """How tokens are drawn: as asked, else as is usual for the model. A draw without a seed has one that nobody
     knows."""
     own = GREEDY if "temperature" in body else model.usual_sampling()
-    given = {name: type(getattr(GREEDY, name))(body[name]) for name in DRAWN if name in body}
+    drawn = {name: type(getattr(GREEDY, name))(body[name]) for name in DRAWN if name in body}
     seed = int(body["seed"]) if "seed" in body else secrets.randbits(63)
-    return replace(own, **given, seed=seed)
+    return replace(own, **drawn, seed=seed)
 
 
 def added_of(body: Body, lm: Engine) -> Added | None:
@@ -127,10 +127,10 @@ def stops_of(body: Body) -> list[str]:
 def limit_of(body: Body, most: int | None) -> int | None:
     """The limit of the answer that was asked for. Raises Problem where the server allows less."""
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    asked = body.get(name)
-    if asked is not None and most is not None and asked > most:
-        raise Problem(400, f"{name}: {asked} is larger than {most}, which this server allows", name)
-    return None if asked is None else int(asked)
+    limit = body.get(name)
+    if limit is not None and most is not None and limit > most:
+        raise Problem(400, f"{name}: {limit} is larger than {most}, which this server allows", name)
+    return None if limit is None else int(limit)
 
 
 def prepared(model: ModelPredictor, turns: Turns, limit: int | None, most: int | None) -> Prepared:
@@ -148,10 +148,10 @@ def prepared(model: ModelPredictor, turns: Turns, limit: int | None, most: int |
     return replace(made, request=request) if not model.from_set else made
 
 
-def asked_of(
+def generation_of(
     model: ModelPredictor, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None,
     grammar: Grammar | None,
-) -> Asked:  # fmt: skip
+) -> Generation:  # fmt: skip
     """One answer to a prepared prompt; draws of several answers differ by their index."""
     stop = frozenset() if body.get("ignore_eos") else prepared.request.stop
     request = replace(
@@ -159,18 +159,18 @@ def asked_of(
         grammar=grammar,
     )  # fmt: skip
     text = Text(model.tokenizer, stops_of(body), model.task is not None)
-    return Asked(model.lm, request, text, first=index == 0)
+    return Generation(model.lm, request, text, first=index == 0)
 
 
 def idle_members(messages: Sequence[Body]) -> list[str]:
     """Members of messages and of their parts that say nothing to the model, such as `messages.name`."""
-    found: dict[str, int] = {}
+    idle: dict[str, int] = {}
     for message in messages:
-        found |= {f"messages.{name}": 1 for name in message if name not in READ and message[name] is not None}
+        idle |= {f"messages.{name}": 1 for name in message if name not in READ and message[name] is not None}
         parts = message.get("content")
         for part in parts if isinstance(parts, list) else ():
-            found |= {f"messages.content.{name}": 1 for name in part if name not in PART and part[name]}
-    return list(found)
+            idle |= {f"messages.content.{name}": 1 for name in part if name not in PART and part[name]}
+    return list(idle)
 
 
 def idle_fields(body: Body, served: Served) -> list[str]:

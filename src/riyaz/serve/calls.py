@@ -23,7 +23,7 @@ class Calls:
         """(the text that is certainly no part of a call, the calls that are whole) after a piece of the answer, the
         `last` one with all that is held."""
         self._held += text
-        told, calls = "", []
+        ready, calls = "", []
         while (start := self._held.find(OPEN)) >= 0:
             end = self._held.find(CLOSE, start)
             if end < 0 and not last:
@@ -32,29 +32,29 @@ class Calls:
             after = self._held[end + len(CLOSE) :] if end >= 0 else ""
             call = self._call(inner)
             if call is None:
-                told += self._held[: len(self._held) - len(after)]
+                ready += self._held[: len(self._held) - len(after)]
             else:
-                told += self._held[:start].rstrip()
+                ready += self._held[:start].rstrip()
                 calls.append(call)
             self._held = after
         if last:
-            told += "" if self.count and not self._held.strip() else self._held
+            ready += "" if self.count and not self._held.strip() else self._held
             self._held = ""
         elif start < 0:
-            kept = len(self._held) - _held_back(self._held)
-            told, self._held = told + self._held[:kept], self._held[kept:]
-        return told, calls
+            cut = len(self._held) - _held_back(self._held)
+            ready, self._held = ready + self._held[:cut], self._held[cut:]
+        return ready, calls
 
     def _call(self, text: str) -> dict[str, Any] | None:
         """A call as OpenAI writes it; None for what is none."""
         try:
-            found = json.loads(text)
+            call = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        name = found.get("name") if isinstance(found, dict) else None
+        name = call.get("name") if isinstance(call, dict) else None
         if not isinstance(name, str) or name not in self._names:
             return None
-        arguments = found.get("arguments", found.get("parameters", {}))
+        arguments = call.get("arguments", call.get("parameters", {}))
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         arguments = arguments.encode(errors="replace").decode()  # half of a pair of surrogates is no character

@@ -112,19 +112,21 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
         citations = made.citations
         if chooser := predictor.chooser(made):
             prediction = await chosen(state, chooser, made, usage)
-            for piece in await _told(chat, made, prediction.text, citations):
+            for piece in await _chosen_pieces(chat, made, prediction.text, citations):
                 yield piece
             return
         sampling = asking.sampling_of(chat.body, predictor)
-        asked = [
-            asking.asked_of(predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served))
+        generations = [
+            asking.generation_of(
+                predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served)
+            )
             for index in range(chat.count)
         ]
-        async for piece in generated(state, asked, usage):
+        async for piece in generated(state, generations, usage):
             yield replace(piece, citations=citations) if piece.finish else piece
 
 
-async def _told(chat: Chat, made: Prepared, text: str, citations: tuple[dict, ...]) -> list[Piece]:
+async def _chosen_pieces(chat: Chat, made: Prepared, text: str, citations: tuple[dict, ...]) -> list[Piece]:
     """The pieces of a chosen answer; with log-probabilities it is read once more."""
     scored: tuple[Scored, ...] = ()
     tokenizer, lm = chat.served.open.tokenizer, chat.served.open.lm
@@ -166,12 +168,12 @@ def _choice(chat: Chat, end: Piece, text: str, tokens: Sequence[Scored]) -> dict
 
 async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
     """The chunks of a stream: the role, the text, the end of every answer, and the usage where it is asked for."""
-    asked = bool((chat.body.get("stream_options") or {}).get("include_usage"))
+    with_usage = bool((chat.body.get("stream_options") or {}).get("include_usage"))
     calls: dict[int, Calls | None] = {}
     async for piece in pieces(chat):
         if piece.index not in calls:
             calls[piece.index] = chat.calls()
-            yield _chunk(chat, asked, piece.index, {"role": "assistant", "content": None})
+            yield _chunk(chat, with_usage, piece.index, {"role": "assistant", "content": None})
         text, finish = piece.text, piece.finish
         made: list[dict[str, Any]] = []
         if splitting := calls[piece.index]:
@@ -181,12 +183,12 @@ async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
             made = [{"index": before + place, **call} for place, call in enumerate(made)]
         shown = _shown(chat, piece)
         if text or shown:
-            yield _chunk(chat, asked, piece.index, {"content": text}, _logprobs(chat, shown))
+            yield _chunk(chat, with_usage, piece.index, {"content": text}, _logprobs(chat, shown))
         if made:
-            yield _chunk(chat, asked, piece.index, {"tool_calls": made})
+            yield _chunk(chat, with_usage, piece.index, {"tool_calls": made})
         if finish:
-            yield _chunk(chat, asked, piece.index, _cited(piece), finish=finish)
-    if asked:
+            yield _chunk(chat, with_usage, piece.index, _cited(piece), finish=finish)
+    if with_usage:
         end = {"choices": [], "usage": usage_of(chat.usage), "timings": chat.usage.timings()}
         yield dumped({"object": "chat.completion.chunk", **chat.head, **end})
 

@@ -20,7 +20,7 @@ from riyaz.serve import asking
 from riyaz.serve.asking import Body
 from riyaz.serve.chat import NO_LOGPROBS, usage_of
 from riyaz.serve.fields import COMPLETIONS
-from riyaz.serve.generation import Asked, Piece, Usage, generated
+from riyaz.serve.generation import Generation, Piece, Usage, generated
 from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
@@ -70,10 +70,10 @@ async def completions(request: Request) -> Response:
     """Continue prompts, at once or as a stream of chunks."""
     body, headers = await read_body(request, COMPLETIONS)
     state = state_of(request)
-    asked = checked(state, body)
+    completion = checked(state, body)
     if body.get("stream"):
-        return EventStream(_chunks(asked), headers, state)
-    return await unless_gone(request.receive, _whole(asked, headers))
+        return EventStream(_chunks(completion), headers, state)
+    return await unless_gone(request.receive, _whole(completion, headers))
 
 
 def checked(state: State, body: Body) -> Completion:
@@ -113,12 +113,12 @@ def token_ids(served: Served, prompt: str | Sequence[int], where: str) -> tuple[
     return tuple(ids)
 
 
-def _asked(completion: Completion) -> list[Asked]:
+def _generations(completion: Completion) -> list[Generation]:
     """The requests of all prompts, each as often as `n` says, with an `id` that a seed draws by
     as it does for the prompt alone. Raises Problem, TooLong."""
     body, model, served = completion.body, completion.model, completion.served
     count, limit = int(body.get("n", 1)), completion.limit
-    asked: list[Asked] = []
+    generations: list[Generation] = []
     for place, prompt in enumerate(prompts_of(body["prompt"])):
         ids = token_ids(served, prompt, f"prompt.{place}")
         if len(ids) + limit > model.context:
@@ -131,54 +131,54 @@ def _asked(completion: Completion) -> list[Asked]:
                 added=asking.added_of(body, model.lm), top=completion.top,
                 echo=completion.top if completion.echo else None,
             )  # fmt: skip
-            asked.append(Asked(model.lm, request, Text(model.tokenizer, asking.stops_of(body)), copy == 0))
-    return asked
+            generations.append(Generation(model.lm, request, Text(model.tokenizer, asking.stops_of(body)), copy == 0))
+    return generations
 
 
-async def _pieces(completion: Completion) -> AsyncIterator[tuple[Asked, Piece]]:
+async def _pieces(completion: Completion) -> AsyncIterator[tuple[Generation, Piece]]:
     """The answers piece by piece. Raises Problem, RiyazError."""
     state, body = completion.state, completion.body
     count = len(prompts_of(body["prompt"])) * int(body.get("n", 1))
     with state.place(count, completion.served):
-        asked = await state.prepare(lambda: _asked(completion))
+        generations = await state.prepare(lambda: _generations(completion))
         state.metrics.prompt_tokens += completion.usage.prompt
         if completion.echo and completion.top is None and not completion.limit:  # there is nothing to compute
-            for index, each in enumerate(asked):
+            for index, each in enumerate(generations):
                 yield each, Piece(index, finish="length")
             return
-        async for piece in generated(state, asked, completion.usage):
-            yield asked[piece.index], piece
+        async for piece in generated(state, generations, completion.usage):
+            yield generations[piece.index], piece
 
 
-class Told:
+class Choice:
     """What one choice shows so far: with `echo` the prompt first."""
 
-    def __init__(self, completion: Completion, asked: Asked) -> None:
-        self._completion, self._asked, self._begun, self._offset = completion, asked, False, 0
+    def __init__(self, completion: Completion, generation: Generation) -> None:
+        self._completion, self._generation, self._begun, self._offset = completion, generation, False, 0
 
     def add(self, piece: Piece) -> tuple[str, dict[str, Any] | None]:
         """(new text, the log-probabilities of its tokens)."""
         text, tokens = piece.text, [*piece.tokens]
-        found: list[Scored | int] = [*tokens]
+        scored: list[Scored | int] = [*tokens]
         if not self._begun and self._completion.echo:
-            ids = self._asked.request.tokens
+            ids = self._generation.request.tokens
             text = written(self._completion.model.tokenizer, ids) + text
-            found = [ids[0], *piece.prompt, *tokens]
+            scored = [ids[0], *piece.prompt, *tokens]
         self._begun = True
-        return text, None if self._completion.top is None else self._logprobs(found)
+        return text, None if self._completion.top is None else self._logprobs(scored)
 
-    def _logprobs(self, found: Sequence[Scored | int]) -> dict[str, Any]:
+    def _logprobs(self, scored: Sequence[Scored | int]) -> dict[str, Any]:
         """The lists of OpenAI's completions; nothing is known of the first token of a prompt."""
         tokenizer = self._completion.model.tokenizer
-        names = [tokenizer.token_text(each if isinstance(each, int) else each.token) for each in found]
+        names = [tokenizer.token_text(each if isinstance(each, int) else each.token) for each in scored]
         offsets = []
         for name in names:
             offsets.append(self._offset)
             self._offset += len(name)
         return {
             "tokens": names, "text_offset": offsets,
-            "token_logprobs": [None if isinstance(each, int) else each.log_probability for each in found],
-            "top_logprobs": [None if isinstance(each, int) else self._likeliest(each) for each in found],
+            "token_logprobs": [None if isinstance(each, int) else each.log_probability for each in scored],
+            "top_logprobs": [None if isinstance(each, int) else self._likeliest(each) for each in scored],
         }  # fmt: skip
 
     def _likeliest(self, scored: Scored) -> dict[str, float]:
@@ -192,12 +192,12 @@ class Told:
 
 async def _whole(completion: Completion, headers: dict[str, str]) -> Response:
     """All answers in one response."""
-    told: dict[int, Told] = {}
+    by_index: dict[int, Choice] = {}
     texts: dict[int, str] = {}
     logprobs: dict[int, dict[str, list[Any]]] = {}
     ends: dict[int, str | None] = {}
-    async for asked, piece in _pieces(completion):
-        text, more = told.setdefault(piece.index, Told(completion, asked)).add(piece)
+    async for generation, piece in _pieces(completion):
+        text, more = by_index.setdefault(piece.index, Choice(completion, generation)).add(piece)
         texts[piece.index] = texts.get(piece.index, "") + text
         for name, values in (more or {}).items():
             logprobs.setdefault(piece.index, {}).setdefault(name, []).extend(values)
@@ -213,9 +213,9 @@ async def _whole(completion: Completion, headers: dict[str, str]) -> Response:
 async def _chunks(completion: Completion) -> AsyncGenerator[str, None]:
     """The chunks of a stream."""
     wanted = bool((completion.body.get("stream_options") or {}).get("include_usage"))
-    told: dict[int, Told] = {}
-    async for asked, piece in _pieces(completion):
-        text, logprobs = told.setdefault(piece.index, Told(completion, asked)).add(piece)
+    by_index: dict[int, Choice] = {}
+    async for generation, piece in _pieces(completion):
+        text, logprobs = by_index.setdefault(piece.index, Choice(completion, generation)).add(piece)
         choice = {"index": piece.index, "text": text, "logprobs": logprobs, "finish_reason": piece.finish}
         yield dumped({**completion.head, "choices": [choice], **({"usage": None} if wanted else {})})
     if wanted:

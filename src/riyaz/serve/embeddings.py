@@ -25,16 +25,16 @@ async def embeddings(request: Request) -> Response:
     if body["model"] != state.config.embedder:
         state.shelf.find(body["model"])
         raise Problem(400, f"model: {body['model']} has no embeddings; ask {state.config.embedder}", "model")
-    given = _given(body["input"])
-    return await unless_gone(request.receive, _answer(state, body, given, headers))
+    inputs = _inputs(body["input"])
+    return await unless_gone(request.receive, _answer(state, body, inputs, headers))
 
 
-async def _answer(state: State, body: dict[str, Any], given: list[Any], headers: dict[str, str]) -> Response:
+async def _answer(state: State, body: dict[str, Any], inputs: list[Any], headers: dict[str, str]) -> Response:
     with state.place(1):
         embedder = await state.prepare(state.embedder)
         if body.get("dimensions", embedder.dim) != embedder.dim:
             raise Problem(400, f"dimensions: the vectors have {embedder.dim}", "dimensions")
-        rows = await state.prepare(lambda: [_ids(embedder, each, f"input.{n}") for n, each in enumerate(given)])
+        rows = await state.prepare(lambda: [_ids(embedder, each, f"input.{n}") for n, each in enumerate(inputs)])
         vectors = await state.engine.work(lambda: _vectors(embedder, rows))
     data = [
         {"object": "embedding", "index": place, "embedding": _written(row, body.get("encoding_format"))}
@@ -45,10 +45,10 @@ async def _answer(state: State, body: dict[str, Any], given: list[Any], headers:
     return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage}, headers=headers)
 
 
-def _given(given: Any) -> list[Any]:
+def _inputs(value: Any) -> list[Any]:
     """The texts or lists of tokens of an input. Raises Problem for a text that is empty or too long."""
-    one = isinstance(given, str) or not isinstance(given[0], str | list)
-    inputs = [given] if one else list(given)
+    one = isinstance(value, str) or not isinstance(value[0], str | list)
+    inputs = [value] if one else list(value)
     for place, each in enumerate(inputs):
         if isinstance(each, str):
             asking.expect_short(each, f"input.{place}")
@@ -57,10 +57,10 @@ def _given(given: Any) -> list[Any]:
     return inputs
 
 
-def _ids(embedder: ModelEmbedder, given: str | list[int], where: str) -> list[int]:
+def _ids(embedder: ModelEmbedder, value: str | list[int], where: str) -> list[int]:
     """The tokens of an input, without those around a text. Raises Problem for one that is too long, or that has tokens
     of another tokenizer."""
-    ids = embedder.ids(given) if isinstance(given, str) else embedder.inner(list(map(int, given)))
+    ids = embedder.ids(value) if isinstance(value, str) else embedder.inner(list(map(int, value)))
     if ids and max(ids) >= embedder.vocab_size:
         what = f"{where}: {max(ids)} is no token of {embedder.name}, which has {embedder.vocab_size:,}; send texts"
         raise Problem(400, what, where)
@@ -73,15 +73,15 @@ def _ids(embedder: ModelEmbedder, given: str | list[int], where: str) -> list[in
 
 def _vectors(embedder: ModelEmbedder, rows: list[list[int]]) -> Steps[np.ndarray]:
     """Vectors (n, dim) of texts of these tokens, in parts of about PART tokens."""
-    found: list[np.ndarray] = []
+    vectors: list[np.ndarray] = []
     part: list[list[int]] = []
     for place, ids in enumerate(rows):
         part.append(ids)
         if sum(map(len, part)) >= PART or place == len(rows) - 1:
-            found.append(embedder.embed_ids(part))
+            vectors.append(embedder.embed_ids(part))
             part = []
             yield
-    return np.concatenate(found)
+    return np.concatenate(vectors)
 
 
 def _written(vector: np.ndarray, form: str | None) -> Any:

@@ -126,15 +126,15 @@ class EngineThread:
         """What a function gives that is called between two steps."""
         call = Call(function)
         self._inbox.put(call)
-        found: T = await asyncio.wrap_future(call.result)
-        return found
+        value: T = await asyncio.wrap_future(call.result)
+        return value
 
     async def work(self, steps: Callable[[], Steps[T]]) -> T:
         """What work in parts gives. A task that is cancelled takes it back."""
         work = Work(steps)
         self._inbox.put(work)
-        found: T = await asyncio.wrap_future(work.result)
-        return found
+        value: T = await asyncio.wrap_future(work.result)
+        return value
 
     async def choose(self, predictor: Chooser, prepared: Prepared) -> Prediction:
         """The answer that a search chooses. A task that is cancelled takes its question back."""
@@ -236,14 +236,14 @@ class EngineThread:
         except Exception as error:
             self._fail([self._jobs[lm, ticket] for ticket in lm.running], error)
             return
-        told = [(self._jobs[lm, step.ticket], step) for step in steps]
+        pairs = [(self._jobs[lm, step.ticket], step) for step in steps]
         for ticket in (*lm.running, *(step.ticket for step in steps)):
             job = self._jobs[lm, ticket]
             job.began = job.began or before
-        for job, step in told:
+        for job, step in pairs:
             if step.done:
                 del self._jobs[lm, job.ticket]
-        self._tell([(job, step.error or step) for job, step in told])
+        self._tell([(job, step.error or step) for job, step in pairs])
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:
@@ -272,8 +272,8 @@ def _steps_of(same: Sequence[Long]) -> Steps[list[Any]]:
     if isinstance(first, Work):
         result = yield from first.steps()
         return [result]
-    found = yield from first.chooser.choosing([each.prepared for each in same if isinstance(each, Choose)])
-    return list(found)
+    predictions = yield from first.chooser.choosing([each.prepared for each in same if isinstance(each, Choose)])
+    return list(predictions)
 
 
 def _fail_long(waiting: Sequence[Long], error: Exception) -> None:

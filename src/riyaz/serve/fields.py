@@ -193,7 +193,7 @@ def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[s
     for name, each in table.items():
         if each.required and body.get(name) is None:
             raise Problem(400, f"{name}: is missing", name, "missing_required_parameter")
-    kept: dict[str, Any] = {}
+    used: dict[str, Any] = {}
     ignored = [name for name in body if name not in table]
     for name, value in body.items():
         known = table.get(name)
@@ -206,9 +206,9 @@ def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[s
         check(value, known.schema, name)
         if known.use == "supported":
             whole_number = isinstance(value, float) and allows("integer", known.schema)
-            kept[name] = int(value) if whole_number else value  # to JSON Schema 3.0 is a whole number too
+            used[name] = int(value) if whole_number else value  # to JSON Schema 3.0 is a whole number too
             ignored += dict.fromkeys(unknown(value, known.schema, name))
-    return kept, ignored
+    return used, ignored
 
 
 def ignored_header(names: list[str]) -> dict[str, str]:

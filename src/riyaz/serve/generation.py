@@ -20,7 +20,7 @@ from riyaz.serve.text import Text
 
 
 @dataclass(eq=False)
-class Asked:
+class Generation:
     """One answer to generate: the engine's request, and how its tokens become text. Of several answers to one prompt
     the `first` says how much of it was kept from earlier requests."""
 
@@ -67,10 +67,10 @@ class Usage:
         }  # fmt: skip
 
 
-async def generated(state: State, asked: Sequence[Asked], usage: Usage) -> AsyncIterator[Piece]:
+async def generated(state: State, generations: Sequence[Generation], usage: Usage) -> AsyncIterator[Piece]:
     """The pieces of all answers as they come, each with its index. Raises Problem."""
     events: Events = asyncio.Queue()
-    jobs = [Job(each.lm, each.request, events, index) for index, each in enumerate(asked)]
+    jobs = [Job(each.lm, each.request, events, index) for index, each in enumerate(generations)]
     left, latest = dict.fromkeys(jobs), dict.fromkeys(jobs, 0.0)
     loop, config = asyncio.get_running_loop(), state.config
     alarms = [
@@ -85,7 +85,7 @@ async def generated(state: State, asked: Sequence[Asked], usage: Usage) -> Async
                 if not _is_over(state, left, usage):
                     continue
                 for job in left:  # time is up: what there is, is the answer
-                    yield Piece(job.index, asked[job.index].text.finish(cut=True), finish="length")
+                    yield Piece(job.index, generations[job.index].text.finish(cut=True), finish="length")
                     _count_end(state, usage, "length")
                 break
             job, step = event
@@ -93,11 +93,11 @@ async def generated(state: State, asked: Sequence[Asked], usage: Usage) -> Async
                 raise problem_of(step)
             if job not in left:  # its stop string was found
                 continue
-            if asked[job.index].first and not latest[job]:
+            if generations[job.index].first and not latest[job]:
                 usage.cached += step.cached
                 state.metrics.cached_tokens += step.cached
             _time(state, usage, job, step, latest)
-            piece = _piece(asked[job.index], job, step)
+            piece = _piece(generations[job.index], job, step)
             if piece.finish is not None:
                 del left[job]
                 if not step.done:
@@ -137,16 +137,16 @@ def _is_over(state: State, left: Iterable[Job], usage: Usage) -> bool:
     return False
 
 
-def _piece(asked: Asked, job: Job, step: Step) -> Piece:
+def _piece(generation: Generation, job: Job, step: Step) -> Piece:
     """What a step adds to an answer."""
     scored = () if step.scored is None else (step.scored,)
     if step.token is None:
-        finish = "stop" if asked.request.limit else "length"
-        return Piece(job.index, asked.text.finish(cut=False), scored, step.prompt, finish)
-    text = asked.text.push(step.token)
-    if asked.text.stopped or step.done:
-        text += asked.text.finish(cut=not asked.text.stopped)
-    finish = "stop" if asked.text.stopped else "length" if step.done else ""
+        finish = "stop" if generation.request.limit else "length"
+        return Piece(job.index, generation.text.finish(cut=False), scored, step.prompt, finish)
+    text = generation.text.push(step.token)
+    if generation.text.stopped or step.done:
+        text += generation.text.finish(cut=not generation.text.stopped)
+    finish = "stop" if generation.text.stopped else "length" if step.done else ""
     return Piece(job.index, text, scored, step.prompt, finish or None)
 
 

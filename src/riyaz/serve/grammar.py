@@ -35,8 +35,8 @@ class Grammar:
 
         fill_next_token_bitmask(self._matcher, self._bits, 0)
         self._expect_sound()
-        found: np.ndarray = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self._size].astype(bool)
-        return found
+        mask: np.ndarray = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self._size].astype(bool)
+        return mask
 
     def accept(self, token: int) -> None:
         """Go on with a token."""

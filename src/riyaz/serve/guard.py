@@ -66,9 +66,9 @@ class Guard:
 
     def _has_ticket(self, query: str) -> bool:
         """Whether a report is asked for with the ticket that opens it alone."""
-        asked = dict(parse_qsl(query))
-        ticket = self._page.ticket(asked.get("path", "")) if self._page else ""
-        return hmac.compare_digest(asked.get("ticket", "").encode(), ticket.encode())
+        fields = dict(parse_qsl(query))
+        ticket = self._page.ticket(fields.get("path", "")) if self._page else ""
+        return hmac.compare_digest(fields.get("ticket", "").encode(), ticket.encode())
 
     def _is_known(self, host: str) -> bool:
         """Whether a Host header names this server: an address, never a name that was not allowed, which might be
@@ -83,10 +83,10 @@ class Guard:
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = hashlib.sha256(given.encode()).digest()
-        found = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, so that time says nothing
-        return any(found) or (self._page is not None and self._page.is_token(given))
+        secret = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = hashlib.sha256(secret.encode()).digest()
+        matches = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, so that time says nothing
+        return any(matches) or (self._page is not None and self._page.is_token(secret))
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:

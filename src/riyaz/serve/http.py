@@ -50,10 +50,10 @@ async def read_fields(request: Request, table: Table) -> tuple[dict[str, Any], l
 async def _bytes(request: Request) -> bytes:
     """The whole body. Raises Problem 413 as soon as it is too large."""
     most = int(state_of(request).config.max_body_mb * MB)
-    told = request.headers.get("content-length", "0")
+    length = request.headers.get("content-length", "0")
     data = bytearray()
-    if told.isdecimal() and int(told[:20]) > most:
-        raise Problem(413, f"the request has {told[:20]} bytes, and at most {most:,} are read")
+    if length.isdecimal() and int(length[:20]) > most:
+        raise Problem(413, f"the request has {length[:20]} bytes, and at most {most:,} are read")
     async for chunk in request.stream():
         data += chunk
         if len(data) > most:

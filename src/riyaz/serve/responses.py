@@ -42,8 +42,8 @@ async def responses(request: Request) -> Response:
 
 def chat_body(body: Body) -> Body:
     """The chat request that says the same. Raises Problem for an item of the input that is no message."""
-    given = body["input"]
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    inputs = body["input"]
+    items = [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs
     messages = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     for place, item in enumerate(items):
         where = f"input.{place}"
@@ -73,19 +73,19 @@ def renamed(problem: Problem, body: Body) -> Problem:
 
 def _renamed(text: str, first: bool) -> str:
     """A text that begins with the name of a chat's field, with ours; `first`: instructions are its first message."""
-    found = CHAT_FIELD.match(text)
-    if found is None:
+    match = CHAT_FIELD.match(text)
+    if match is None:
         return text
-    field, place, content = found.groups()
-    rest = text[found.end() :]
+    field, place, content = match.groups()
+    rest = text[match.end() :]
     if field != "messages" or place is None:
         return NAMES[field] + text[len(field) :]
     return f"instructions{rest}" if first and place == "0" else f"input.{int(place) - first}{content or ''}{rest}"
 
 
-def _idle_items(given: Any) -> list[str]:
+def _idle_items(inputs: Any) -> list[str]:
     """Names of members of items that say nothing to the model."""
-    items = given if isinstance(given, list) else []
+    items = inputs if isinstance(inputs, list) else []
     return [f"input.{name}" for item in items for name in item if name not in ITEM and item[name] is not None]
 
 

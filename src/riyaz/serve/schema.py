@@ -124,5 +124,5 @@ def _listed(types: str | Sequence[str]) -> Sequence[str]:
 
 
 def _names(types: Iterable[str | list[str]]) -> str:
-    found = dict.fromkeys(TYPES[kind] for each in types for kind in _listed(each) if kind != "null")
-    return " or ".join(found)
+    names = dict.fromkeys(TYPES[kind] for each in types for kind in _listed(each) if kind != "null")
+    return " or ".join(names)

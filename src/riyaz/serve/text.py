@@ -20,14 +20,14 @@ class Text:
         self._start = self._read = 0  # tokens before `_read` are text already; those from `_start` say how it goes on
         self._before = ""  # the text of the tokens between them
         self._text = ""  # of the whole answer, before it is cut
-        self._told = 0
+        self._sent = 0
 
     def push(self, token: int) -> str:
         """The text that is certain after one more token."""
         self._ids.append(token)
         self._text += self._decoded(final=False)
         self._find_stop()
-        return self._tell(self._certain())
+        return self._unsent(self._certain())
 
     def finish(self, cut: bool) -> str:
         """The rest of the text; `cut`: the answer was ended by a limit."""
@@ -37,7 +37,7 @@ class Text:
         text = self._text
         if self._task:
             text = (cut and whole_sentences(text.strip() + " ")) or text.strip()
-        return self._tell(text)
+        return self._unsent(text)
 
     def _decoded(self, final: bool) -> str:
         """The text of the tokens that were not read yet; none while they end within a character."""
@@ -53,9 +53,9 @@ class Text:
         return new
 
     def _find_stop(self) -> None:
-        found = [place for stop in self._stop if (place := self._text.find(stop, max(0, self._told - len(stop)))) >= 0]
-        if found:
-            self.stopped, self._text = True, self._text[: min(found)]
+        places = [place for stop in self._stop if (place := self._text.find(stop, max(0, self._sent - len(stop)))) >= 0]
+        if places:
+            self.stopped, self._text = True, self._text[: min(places)]
 
     def _certain(self) -> str:
         """The text that no further token changes: not what may become a stop string, nor an unfinished sentence."""
@@ -66,7 +66,7 @@ class Text:
             text = text[: len(text) - next(held, 0)]
         return whole_sentences(text.lstrip()) if self._task else text
 
-    def _tell(self, text: str) -> str:
-        new = text[self._told :]
-        self._told = max(self._told, len(text))
+    def _unsent(self, text: str) -> str:
+        new = text[self._sent :]
+        self._sent = max(self._sent, len(text))
         return new

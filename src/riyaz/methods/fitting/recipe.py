@@ -36,7 +36,7 @@ class ByHand:
             values["learning_rate"] = next((rates[method] for method in methods if method in rates), None)
         return cls(**values)
 
-    def given(self) -> dict[str, float]:
+    def explicit(self) -> dict[str, float]:
         """The options that were given, by name."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         return {name: value for name, value in values.items() if value is not None}

@@ -23,15 +23,15 @@ COLUMNS = ("prompt_column", "answer_column")
 
 async def preview(request: Request) -> Response:
     """GET /page/data?path=P&model=M&offset=N: `riyaz data` on a file or folder, with PAGE_ROWS rows from a place on."""
-    page, asked = page_of(request), request.query_params
-    words = ["data", f"./{page.name(page.inside(asked.get('path', '')))}", "--rows", str(PAGE_ROWS)]
-    if asked.get("offset", "").isdecimal():
-        words += ["--offset", asked["offset"][:12]]
-    if asked.get("model"):
-        words += ["--model", model_of(page, asked["model"], "model")]
+    page, query = page_of(request), request.query_params
+    words = ["data", f"./{page.name(page.inside(query.get('path', '')))}", "--rows", str(PAGE_ROWS)]
+    if query.get("offset", "").isdecimal():
+        words += ["--offset", query["offset"][:12]]
+    if query.get("model"):
+        words += ["--model", model_of(page, query["model"], "model")]
     for name in COLUMNS:
-        if asked.get(name):
-            words.append(f"--{name.replace('_', '-')}={asked[name]}")
+        if query.get(name):
+            words.append(f"--{name.replace('_', '-')}={query[name]}")
     return await unless_gone(request.receive, finished(page, words, {}, words[1], "data"))
 
 
@@ -39,11 +39,11 @@ async def limits(request: Request) -> Response:
     """GET /page/limits?path=P: limits.json of a folder, or of each arm of a comparison."""
     page = page_of(request)
     path = page.inside(request.query_params.get("path", ""))
-    found = await state_of(request).prepare(lambda: _limits(page, path))
-    if not found:
+    measured = await state_of(request).prepare(lambda: _limits(page, path))
+    if not measured:
         what = f"no limits were measured of {shown(page.name(path))}; riyaz limits measures them"
         raise Problem(404, what, "path")
-    return JSONResponse({"limits": found})
+    return JSONResponse({"limits": measured})
 
 
 def _limits(page: Page, path: Path) -> dict[str, Any]:

@@ -41,8 +41,8 @@ _open: dict[tuple[Path, int, int], Retriever] = {}  # by path, time and size: on
 async def listed(request: Request) -> Response:
     """GET /page/collections: every collection below the page's folder, or why one cannot be read."""
     page = page_of(request)
-    found = await state_of(request).prepare(lambda: [entry_of(page, path) for path in _files(page.folder)])
-    return JSONResponse({"collections": found})
+    collections = await state_of(request).prepare(lambda: [entry_of(page, path) for path in _files(page.folder)])
+    return JSONResponse({"collections": collections})
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -95,24 +95,24 @@ def _retriever(path: Path) -> Retriever:
 async def document(request: Request) -> Response:
     """GET /page/document?collection=C&id=D&start=N&end=M: a passage in its place, with the text around it. With
     `model` in the place of a collection it is in the documents that this model's answers cite."""
-    asked, state = request.query_params, state_of(request)
-    if asked.get("model"):
-        root = Path(state.shelf.find(asked["model"]).root)
+    query, state = request.query_params, state_of(request)
+    if query.get("model"):
+        root = Path(state.shelf.find(query["model"]).root)
         held = await state.prepare(lambda: Collection.open(_cited(root)))
     else:
-        path = page_of(request).inside(asked.get("collection", ""), "collection")
+        path = page_of(request).inside(query.get("collection", ""), "collection")
         held = await state.prepare(lambda: Collection.open(path))
-    found = next((each for each in held.documents if each.doc_id == asked.get("id")), None)
-    if found is None:
-        raise Problem(404, f"there is no document {shown(asked.get('id', ''))} in this collection", "id")
-    size = len(found.text)
-    start, end = (min(int(asked[name]), size) if _is_number(asked.get(name)) else 0 for name in ("start", "end"))
+    chosen = next((each for each in held.documents if each.doc_id == query.get("id")), None)
+    if chosen is None:
+        raise Problem(404, f"there is no document {shown(query.get('id', ''))} in this collection", "id")
+    size = len(chosen.text)
+    start, end = (min(int(query[name]), size) if _is_number(query.get(name)) else 0 for name in ("start", "end"))
     end = max(start, end)
     first, last = max(0, start - AROUND), min(size, end + AROUND)
-    parts = {"before": found.text[first:start], "passage": found.text[start:end], "after": found.text[end:last]}
-    page, last_page = found.pages_of(start, end) or (None, None) if found.pages else (None, None)
+    parts = {"before": chosen.text[first:start], "passage": chosen.text[start:end], "after": chosen.text[end:last]}
+    page, last_page = chosen.pages_of(start, end) or (None, None) if chosen.pages else (None, None)
     place = {"start": start, "end": end, "characters": size, "page": page, "last_page": last_page}
-    return JSONResponse({"id": found.doc_id, "title": found.title, **place, **parts})
+    return JSONResponse({"id": chosen.doc_id, "title": chosen.title, **place, **parts})
 
 
 def _cited(root: Path) -> Path:
@@ -122,8 +122,8 @@ def _cited(root: Path) -> Path:
     return folder / (text.collection_file or artifact.COLLECTION)
 
 
-def _is_number(given: str | None) -> bool:
-    return given is not None and given.isdecimal() and len(given) < 16
+def _is_number(text: str | None) -> bool:
+    return text is not None and text.isdecimal() and len(text) < 16
 
 
 async def add(request: Request) -> Response:

@@ -38,15 +38,15 @@ async def listed(request: Request) -> Response:
 
 def entries_of(page: Page, folder: Path) -> list[dict[str, Any]]:
     """Name, kind and size of everything in a folder, folders first."""
-    found = []
+    listed = []
     with os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith(".") or (entry.is_symlink() and not _inside(page, path)):
                 continue
             size = entry.stat().st_size if entry.is_file() else None
-            found.append({"name": entry.name, "path": page.name(path), "kind": kind_of(path), "bytes": size})
-    return sorted(found, key=lambda entry: (entry["bytes"] is not None, entry["name"].lower()))
+            listed.append({"name": entry.name, "path": page.name(path), "kind": kind_of(path), "bytes": size})
+    return sorted(listed, key=lambda entry: (entry["bytes"] is not None, entry["name"].lower()))
 
 
 def kind_of(path: Path) -> str:
@@ -108,8 +108,8 @@ def _place(page: Page) -> Path:
 
 async def _written(request: Request, path: Path, most: int) -> int:
     """Write a body to a file as it comes; returns its size. Raises Problem, RiyazError."""
-    told = request.headers.get("content-length", "0")
-    _expect_room(int(told[:20]) if told.isdecimal() else 0, most, path)
+    length = request.headers.get("content-length", "0")
+    _expect_room(int(length[:20]) if length.isdecimal() else 0, most, path)
     size, chunks = 0, request.stream()
     with atomic_file(path) as file:
         while True:

@@ -36,9 +36,9 @@ class Tail:
         """The whole lines that came since; the place moves with each."""
         try:
             with open(self.path, "rb") as file:
-                found = os.fstat(file.fileno())
-                if found.st_ino != self.number or found.st_size < self.offset:
-                    self.number, self.offset = found.st_ino, 0
+                status = os.fstat(file.fileno())
+                if status.st_ino != self.number or status.st_size < self.offset:
+                    self.number, self.offset = status.st_ino, 0
                 file.seek(self.offset)
                 part = file.read(PART)
         except OSError:  # not written yet
@@ -76,10 +76,10 @@ def places_of(after: str) -> dict[str, tuple[int, int]]:
 async def _messages(path: Path, places: dict[str, tuple[int, int]]) -> AsyncGenerator[str, None]:
     """The stream's messages, until the run has ended and everything is told."""
     tails = {name: Tail(path / file, *places.get(name, ())) for name, file in FILES.items()}
-    asked, running = -ASK, True
+    checked, running = -ASK, True
     while True:
-        if time.monotonic() - asked >= ASK:  # before the files are read, so that nothing is missed at the end
-            running, asked = _is_running(path), time.monotonic()
+        if time.monotonic() - checked >= ASK:  # before the files are read, so that nothing is missed at the end
+            running, checked = _is_running(path), time.monotonic()
         some = False
         for name, tail in tails.items():
             for line in tail.new():

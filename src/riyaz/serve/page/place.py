@@ -38,9 +38,9 @@ class Page:
         """The address that opens the page; browsers send nothing of what follows `#`."""
         return f"{url}/#token={self.token}"
 
-    def is_token(self, given: str) -> bool:
+    def is_token(self, text: str) -> bool:
         """Whether this is the token, in a time that says nothing about it."""
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        return hmac.compare_digest(text.encode(), self.token.encode())
 
     def ticket(self, name: str) -> str:
         """What opens one report in a tab of its own, where no header can be sent: worth nothing for anything else."""

@@ -15,7 +15,7 @@ from riyaz.report.comparison.examples import browser_data
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
 from riyaz.serve.page.place import REPORT, Page
-from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, found, is_done, progress_of
+from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, find_runs, is_done, progress_of
 from riyaz.serve.page.starting import ANEW, said
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
@@ -35,7 +35,7 @@ SANDBOX = {
 async def listed(request: Request) -> Response:
     """GET /page/runs: every run below the page's folder, the latest first."""
     page = page_of(request)
-    runs = await asyncio.to_thread(lambda: [entry_of(page, run, *_read(run)) for run in found(page.folder)])
+    runs = await asyncio.to_thread(lambda: [entry_of(page, run, *_read(run)) for run in find_runs(page.folder)])
     runs.sort(key=lambda entry: -entry["changed"])
     return JSONResponse({"runs": runs[:MOST_RUNS], "more": max(0, len(runs) - MOST_RUNS)})
 
@@ -83,7 +83,7 @@ async def one(request: Request) -> Response:
         problem = begun["line"] or None
         return JSONResponse({"path": name, "state": state, "problem": problem, "document": None, **begun})
     run = run_of(request)
-    return JSONResponse(await asyncio.to_thread(lambda: told(page, run)))
+    return JSONResponse(await asyncio.to_thread(lambda: full_entry_of(page, run)))
 
 
 def run_of(request: Request, name: str = "path") -> Run:
@@ -95,7 +95,7 @@ def run_of(request: Request, name: str = "path") -> Run:
     return run
 
 
-def told(page: Page, run: Run) -> dict[str, Any]:
+def full_entry_of(page: Page, run: Run) -> dict[str, Any]:
     """A run with its result file, its plan and settings, what its events add up to, and what to do next."""
     document, damage = _read(run)
     entry = entry_of(page, run, document, damage)
@@ -125,8 +125,8 @@ def commands_of(page: Page, run: Run, document: Document, state: str) -> list[di
     if state != "done":
         return []
     if isinstance(document, Comparison):
-        found = [*after_comparison(document, Path(name)), ("serve", f"riyaz serve {name}")]
-        return [{"title": title, "command": command} for title, command in found]
+        commands = [*after_comparison(document, Path(name)), ("serve", f"riyaz serve {name}")]
+        return [{"title": title, "command": command} for title, command in commands]
     return [{"title": "chat", "command": f"riyaz chat {name}"}] if run.kind == "pretrain" and document else []
 
 
@@ -146,12 +146,12 @@ async def report(request: Request) -> Response:
 
 async def rows(request: Request) -> Response:
     """GET /page/rows?path=P&arms=A,B&only=disagreements&offset=N: test rows with the answers of the arms."""
-    run, asked = run_of(request), request.query_params
+    run, query = run_of(request), request.query_params
     if run.kind != "compare":
         raise Problem(400, "only comparisons have rows of several arms", "path")
-    start = int(asked["offset"]) if asked.get("offset", "").isdecimal() else 0
-    names = [name for name in asked.get("arms", "").split(",") if is_bare(name)]
-    return JSONResponse(await asyncio.to_thread(lambda: side_by_side(run, names, asked.get("only", ""), start)))
+    start = int(query["offset"]) if query.get("offset", "").isdecimal() else 0
+    names = [name for name in query.get("arms", "").split(",") if is_bare(name)]
+    return JSONResponse(await asyncio.to_thread(lambda: side_by_side(run, names, query.get("only", ""), start)))
 
 
 def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str, Any]:
@@ -166,10 +166,10 @@ def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str,
         if parts and (not names or arm.method in names):
             answers[arm.method] = [row for path in parts for row in Answer.read(path)]
     data = browser_data(document, answers)
-    kept = data["rows"]
+    matching = data["rows"]
     if only == "disagreements":
-        kept = [row for row in kept if _is_disputed(row, data["right"])]
-    return {**data, "rows": kept[start : start + PAGE_ROWS], "total": len(kept), "offset": start}
+        matching = [row for row in matching if _is_disputed(row, data["right"])]
+    return {**data, "rows": matching[start : start + PAGE_ROWS], "total": len(matching), "offset": start}
 
 
 def _is_disputed(row: dict[str, Any], right: float) -> bool:

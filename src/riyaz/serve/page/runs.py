@@ -74,7 +74,7 @@ class Run:
         return "cut"
 
 
-def found(folder: Path) -> Iterator[Run]:
+def find_runs(folder: Path) -> Iterator[Run]:
     """The runs below a folder; none within another one, behind a link or in a hidden folder."""
     left = MOST_FOLDERS
     for path, folders, _ in os.walk(folder):

@@ -31,7 +31,7 @@ from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
 
 LOGS = ".riyaz-page"
-TOLD = 4096  # bytes at the end of a log that are read
+LOG_TAIL = 4096  # bytes at the end of a log that are read
 BODY: dict[str, Field] = {
     "verb": Field({"type": "string", "enum": ["compare", "pretrain", "limits", "resume"]}),
     "data": Field(text(1024, 1)), "test": Field(text(1024, 1)), "rows": Field(text(1024, 1)),
@@ -41,7 +41,7 @@ BODY: dict[str, Field] = {
     "more": Field(text(32, 1)), "size": Field({"type": "string", "enum": ["1m", "5m", "15m", "50m"]}),
     "methods": Field(listed(text(64, 1), 32)), "limits": Field(FLAG), "ternary": Field(FLAG), "seed": Field(whole(0)),
 }  # fmt: skip
-GIVEN = {  # verb -> (what stands first, options)
+ARGUMENTS = {  # verb -> (what stands first, options)
     "compare": (("data",), ("model", "test", "documents", "budget", "more", "methods", "limits", "seed")),
     "pretrain": (("texts",), ("size", "budget", "ternary", "seed")),
     "limits": (("target",), ("rows", "documents", "budget")),
@@ -109,9 +109,9 @@ def arguments(page: Page, body: dict[str, Any], verb: str | None = None) -> tupl
     """(folder of the run, words of the command line) of what is asked for. Raises Problem for a path out of the page's
     folder, and for an option that the verb has not."""
     verb = verb or body.get("verb") or ""
-    if verb not in GIVEN:
+    if verb not in ARGUMENTS:
         raise Problem(400, "verb: is missing", "verb", "missing_required_parameter")
-    first, options = GIVEN[verb]
+    first, options = ARGUMENTS[verb]
     words: list[str] = [verb]
     for name in first:
         if name not in body:
@@ -148,10 +148,10 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
 
 def _written_to(out: str, words: list[str]) -> list[str]:
     """The words of a command line with this --out in the place of its own."""
-    kept = [
+    rest = [
         word for before, word in zip(["", *words], words) if before != "--out" and word.partition("=")[0] != "--out"
     ]
-    return [*kept, "--out", out]
+    return [*rest, "--out", out]
 
 
 def _option(page: Page, name: str, value: Any) -> str:
@@ -217,7 +217,7 @@ def said(out: Path) -> dict[str, Any] | None:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = log.read_bytes()[-TOLD:].decode("utf-8", "replace").split("\n")
+        lines = log.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace").split("\n")
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
@@ -255,15 +255,15 @@ async def plan(request: Request) -> Response:
     body, headers = await read_body(request, BODY)
     page = page_of(request)
     out, words = arguments(page, body, "compare")
-    asked = [*words, "--dry-run", "--quiet"]
-    return await unless_gone(request.receive, finished(page, asked, headers, page.name(out), "plan", told=words))
+    dry_run = [*words, "--dry-run", "--quiet"]
+    return await unless_gone(request.receive, finished(page, dry_run, headers, page.name(out), "plan", typed=words))
 
 
 async def finished(
-    page: Page, words: list[str], headers: dict[str, str], path: str, member: str, told: list[str] | None = None
+    page: Page, words: list[str], headers: dict[str, str], path: str, member: str, typed: list[str] | None = None
 ) -> Response:
     """The JSON document of `riyaz WORDS… --json`, run to its end in the page's folder, as a member of an answer that
-    also holds the command (of other words where they are `told`). Raises Problem with the command's last line. It is
+    also holds the command (`typed` where that is another). Raises Problem with the command's last line. It is
     told to end when nobody waits for it any longer."""
     process = await asyncio.create_subprocess_exec(
         *_riyaz(), *words, "--json", cwd=page.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -278,5 +278,5 @@ async def finished(
     if process.returncode:
         line = next(reversed(problems.decode("utf-8", "replace").strip().splitlines()), "it ended without a word")
         raise Problem(400, line.removeprefix("error: "))
-    command = shlex.join(["riyaz", *(told or words)])
+    command = shlex.join(["riyaz", *(typed or words)])
     return JSONResponse({"path": path, "command": command, member: json.loads(out.splitlines()[-1])}, headers=headers)

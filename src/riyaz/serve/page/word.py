@@ -47,11 +47,11 @@ async def _answer(state: State, body: dict[str, Any], headers: dict[str, str]) -
     return JSONResponse(document, headers=headers)
 
 
-def _ids(model: PromptedModel, given: str) -> tuple[int, ...]:
+def _ids(model: PromptedModel, text: str) -> tuple[int, ...]:
     """The tokens of a text. Raises Problem for one without tokens, TooLong."""
-    asking.expect_short(given, "text")
+    asking.expect_short(text, "text")
     beginning = model.tokenizer.beginning
-    ids = (*beginning, *model.tokenizer.encode(given))
+    ids = (*beginning, *model.tokenizer.encode(text))
     if len(ids) == len(beginning):
         raise Problem(400, "text: is empty", "text")
     if len(ids) >= model.context:

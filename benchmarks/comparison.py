@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.artifact import TextPart
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.data import Example
 from riyaz.hardware import describe, threads
 from riyaz.methods.few_shot import diverse_examples
@@ -130,10 +130,10 @@ def run_riyaz(methods: Sequence[str], args: argparse.Namespace, folder: Path) ->
 def riyaz_arm(folder: ComparisonFolder, arm: Any) -> Arm:
     """One row of a finished comparison, and its answers."""
     assert arm.status == "ok", f"{arm.method} {arm.status}: {arm.reason}"
-    run = folder.run(arm.method, KEPT)
+    run = folder.run(arm.method, FINAL)
     answers = Answer.read(run / PREDICTIONS)
     chosen = {key: arm.chosen[key] for key in ("list_labels", "k", "examples", "calibrated") if key in arm.chosen}
-    assert [answer.where for answer in answers] == [row.where for row in folder.rows(KEPT, "test")]
+    assert [answer.where for answer in answers] == [row.where for row in folder.rows(FINAL, "test")]
     seconds = Fit.read(run / FIT).seconds + arm.eval_seconds
     return {
         "scores": [float(answer.score or 0) for answer in answers], "seconds": seconds,
@@ -150,7 +150,7 @@ def write_job(args: argparse.Namespace, folder: Path) -> Path:
 
     source, kept = open_source(args.model), ComparisonFolder(folder / "riyaz")
     save_hf(load(source, torch.float32), source.tokenizer(), folder / "model")
-    task, train, test = kept.settings().task, kept.rows(KEPT, "train"), kept.rows(KEPT, "test")
+    task, train, test = kept.settings().task, kept.rows(FINAL, "train"), kept.rows(FINAL, "test")
 
     def asked(rows: Sequence[Example], text: TextPart, examples: Sequence[Example] = ()) -> list[Any]:
         return [messages_for(text, task, row.messages, examples) for row in rows]

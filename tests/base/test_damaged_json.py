@@ -17,9 +17,9 @@ from tiny_pretraining import SMALL, quick_machine, texts
 
 from riyaz.artifact import resolve
 from riyaz.comparison.arm_row import arm_row, row_scores
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Given, Sizes, TooShort, make
+from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes, TooShort, make_plan
 from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
@@ -141,8 +141,8 @@ def judged(folder: ComparisonFolder) -> None:
     """From the files of parts to rows and the pick."""
     plan = ComparisonPlan.read(folder.path / "plan.json")
     methods = [path.name for path in sorted((folder.path / "arms").iterdir())]
-    rows = [arm_row(folder, plan.arm(method), [KEPT], "") for method in methods]
-    choose(rows, row_scores(folder, rows, [KEPT]))
+    rows = [arm_row(folder, plan.arm(method), [FINAL], "") for method in methods]
+    choose(rows, row_scores(folder, rows, [FINAL]))
     for row in rows:
         terminal.print_arm(row, Console(quiet=True))
         markdown._arm(row)
@@ -173,7 +173,7 @@ def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:
 
 @pytest.mark.parametrize("name", ["result.json", "fit.json", "predictions.jsonl"])
 def test_a_damaged_part_is_judged_or_refused(out: Path, name: str) -> None:
-    path = out / "arms/rag_lora" / KEPT / name
+    path = out / "arms/rag_lora" / FINAL / name
     check(path, lambda: judged(ComparisonFolder(out)), [out / "compare.json", path.with_name("log.txt")][:1])
 
 
@@ -184,13 +184,13 @@ def test_damaged_speeds_are_planned_by_or_refused(out: Path) -> None:
     def work() -> None:
         speeds = Speeds.read(path, recipes, trained)
         with contextlib.suppress(TooShort):
-            make(Given(recipes, speeds, Sizes(20, 8, 13), seed=4), budget=10800.0, spent=0.0)
+            make_plan(PlanInputs(recipes, speeds, Sizes(20, 8, 13), seed=4), budget=10800.0, spent=0.0)
 
     check(path, work, [out / "plan.json"])
 
 
 def test_a_damaged_search_is_taken_or_refused(out: Path) -> None:
-    path = out / "arms/lora" / KEPT / "search.json"
+    path = out / "arms/lora" / FINAL / "search.json"
     check(path, lambda: Search.read(path), [out / "plan.json"])
 
 
@@ -210,7 +210,7 @@ def test_scores_of_answers_lie_between_0_and_1(tmp_path: Path, score: str) -> No
 
 
 def test_damaged_answers_are_shown_or_refused(out: Path) -> None:
-    check(out / "arms/lora" / KEPT / "predictions.jsonl", lambda: shown(out), [out / "compare.json"])
+    check(out / "arms/lora" / FINAL / "predictions.jsonl", lambda: shown(out), [out / "compare.json"])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.folder import FINAL, ComparisonFolder
-from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
+from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.events import Event, Note
 from riyaz.json_files import write_json
@@ -77,7 +77,7 @@ def begun(machine: Machine, budget: float, names: tuple[str, ...] = NAMES) -> Ar
     recipes = {name: RECIPE if name in machine.scores else None for name in names}
     speeds = Speeds(2, "float32", rss_mb=400, start_seconds=1.0, base_seconds=1.0,
                     predict=dict.fromkeys(names, ANSWER), arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
-    given = Given(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"})
+    given = PlanInputs(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"})
     plan = planning.make_plan(given, budget=budget, spent=0.0)
     machine.folder.write("plan.json", plan)
     return Arms(machine.folder, given, plan, [FINAL], budget, lambda: machine.now, machine.listen)
@@ -140,7 +140,9 @@ def test_more_time_continues_cut_arms_from_their_openings_and_runs_skipped_ones(
     (machine.folder.path / "compare.json").write_text("{}")
     opened = [arm.method for arm in arms.plan.arms if (machine.folder.part(arm.method, FINAL) / OPENINGS).exists()]
     machine.done.clear()
-    more = Arms(machine.folder, arms.given, arms.plan, [FINAL], machine.now + 1500, lambda: machine.now, machine.listen)
+    more = Arms(
+        machine.folder, arms.inputs, arms.plan, [FINAL], machine.now + 1500, lambda: machine.now, machine.listen
+    )
     assert more.revive()
     assert {arm.method: arm.state for arm in more.plan.arms if arm.method in opened} == dict.fromkeys(opened, "opened")
     more.run()
@@ -175,7 +177,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch
     assert frozen.arm("rag_lora").state == "begun"
     monkeypatch.setattr(processes, "run", work)
     machine.done.clear()
-    again = Arms(machine.folder, arms.given, frozen, [FINAL], 400.0, lambda: machine.now, machine.listen)
+    again = Arms(machine.folder, arms.inputs, frozen, [FINAL], 400.0, lambda: machine.now, machine.listen)
     again.run()
     first = [entry for entry in machine.done if entry[1] == "rag_lora"]
     assert first[0] == ("fit", "rag_lora") and ("open", "lora") not in machine.done
@@ -219,7 +221,7 @@ def test_more_time_on_a_slower_machine_takes_nothing_away(machine: Machine, slow
     before = steps(arms)
     machine.slow = slow
     later = Arms(
-        machine.folder, arms.given, arms.plan, [FINAL], machine.now + more, lambda: machine.now, machine.listen
+        machine.folder, arms.inputs, arms.plan, [FINAL], machine.now + more, lambda: machine.now, machine.listen
     )
     later.revive()
     later.run()
@@ -232,10 +234,10 @@ def test_a_killed_more_keeps_what_was_there(machine: Machine) -> None:
     arms.run()
     before = steps(arms)
     Arms(
-        machine.folder, arms.given, arms.plan, [FINAL], machine.now + 900, lambda: machine.now, machine.listen
+        machine.folder, arms.inputs, arms.plan, [FINAL], machine.now + 900, lambda: machine.now, machine.listen
     ).revive()
     planned = ComparisonPlan.read(machine.folder.path / "plan.json")
-    again = Arms(machine.folder, arms.given, planned, [FINAL], 260.0, lambda: machine.now, machine.listen)
+    again = Arms(machine.folder, arms.inputs, planned, [FINAL], 260.0, lambda: machine.now, machine.listen)
     again.run()
     assert steps(again) == before, "the budget is spent, so the arms stay as they were"
 

@@ -12,7 +12,7 @@ from refusals import assert_refused
 
 from riyaz import methods as table
 from riyaz.comparison import plan as planning
-from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, ComparisonPlan, Given, Sizes, TooShort
+from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, ComparisonPlan, PlanInputs, Sizes, TooShort
 from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
 from riyaz.evaluate import RETRIEVAL_ROWS
@@ -48,11 +48,11 @@ def measured(text: dict[str, dict[str, float]] | None = None, **arms: dict[str, 
     return from_json(Speeds, document, "measured.json")
 
 
-def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **rest: Any) -> Given:
+def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **rest: Any) -> PlanInputs:
     """What a plan of these methods (default: METHODS) is made from, every trained one with the recipe PLAIN."""
     recipes = {method: table.METHODS[method].recipe for method in methods or METHODS}
     recipes = {method: recipe and replace(PLAIN, share=recipe.share) for method, recipe in recipes.items()}
-    return Given(recipes, speeds or measured(), sizes, **{"seed": 7, **rest})
+    return PlanInputs(recipes, speeds or measured(), sizes, **{"seed": 7, **rest})
 
 
 def made(budget: float, *methods: str, spent: float = 0.0, sizes: Sizes = SIZES, **arms: Any) -> ComparisonPlan:
@@ -125,7 +125,7 @@ def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_th
     recipes = {"lora": replace(PLAIN, epochs=60), "full": replace(PLAIN, epochs=60, share=2)}
 
     def plan(aside: float) -> ComparisonPlan:
-        return planning.make_plan(Given(recipes, measured(), SIZES, 7, aside), budget=700.0, spent=0.0)
+        return planning.make_plan(PlanInputs(recipes, measured(), SIZES, 7, aside), budget=700.0, spent=0.0)
 
     alone, apart = plan(0.0), plan(1.0)
     left = 700 * RESERVE - reserved(alone)
@@ -335,7 +335,7 @@ def run(plan: ComparisonPlan, *methods: str, slower: float = 1.0) -> ComparisonP
     ))  # fmt: skip
 
 
-def again(inputs: Given, plan: ComparisonPlan, budget: float, spent: float) -> ComparisonPlan:
+def again(inputs: PlanInputs, plan: ComparisonPlan, budget: float, spent: float) -> ComparisonPlan:
     return planning.make_plan(inputs, budget=budget, spent=spent, earlier=plan)
 
 

@@ -20,7 +20,7 @@ import riyaz
 from riyaz import artifact as artifacts
 from riyaz import predictor, scoring
 from riyaz.artifact import Artifact, BaseModel
-from riyaz.cli import kept
+from riyaz.cli import partial_answers
 from riyaz.cli import run as verb
 from riyaz.data import many_files
 from riyaz.predictor import Prediction
@@ -50,7 +50,7 @@ def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
     monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
     monkeypatch.setattr(verb, "_answerer", lambda target, precision: target)
-    monkeypatch.setattr(kept, "CHUNK", 4)
+    monkeypatch.setattr(partial_answers, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)
     write(ROWS)
     return made
@@ -366,7 +366,7 @@ def test_a_target_that_cannot_be_written_is_found_before_any_answer(
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept.os, "open", denied)
+        patch.setattr(partial_answers.os, "open", denied)
         told = run()
     assert told.status == 2 and "out.jsonl.partial: cannot be written (Permission denied)" in told.line
     assert echo.asked == [] and os.listdir() == ["rows.jsonl"]
@@ -394,7 +394,7 @@ def test_a_full_disk_keeps_what_was_answered(echo: Echo, monkeypatch: pytest.Mon
         return real(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept.os, "write", full)
+        patch.setattr(partial_answers.os, "write", full)
         told = run()
     assert told.status == 2
     assert "partial: the disk is full; 4 answers are kept; free some space and run the same command again" in told.line
@@ -411,7 +411,7 @@ def test_an_error_before_the_first_answer_leaves_nothing(monkeypatch: pytest.Mon
 
 
 def test_two_runs_do_not_write_the_same_answers(echo: Echo) -> None:
-    with kept.PartialAnswers(Path("out.jsonl").absolute(), "echo", ()):
+    with partial_answers.PartialAnswers(Path("out.jsonl").absolute(), "echo", ()):
         assert "partial: another riyaz is writing these answers; wait for it" in run().line
 
 

@@ -46,7 +46,7 @@ def planned(hand: ByHand, *methods: str, budget: float = 10_000.0) -> Any:
     from test_plan import SIZES, measured
 
     recipes = {name: table.METHODS[name].by_hand(hand).recipe for name in methods}
-    return planning.make_plan(planning.Given(recipes, measured(), SIZES, seed=7), budget=budget, spent=0.0)
+    return planning.make_plan(planning.PlanInputs(recipes, measured(), SIZES, seed=7), budget=budget, spent=0.0)
 
 
 def test_the_plan_has_the_steps_the_rate_and_the_batch_by_hand() -> None:

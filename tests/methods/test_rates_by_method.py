@@ -13,7 +13,7 @@ import riyaz
 from riyaz import methods as table
 from riyaz.comparison.by_hand import by_hand, by_hand_notes
 from riyaz.config import CompareConfig, read_toml, resolve
-from riyaz.library.options import called, settle
+from riyaz.library.options import called, resolve_options
 from riyaz.methods.fitting.recipe import ByHand
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -36,7 +36,7 @@ TWO = {"lora": 1e-3, "full": 5e-5}
 )
 def test_a_number_a_text_and_a_mapping_say_the_same(given: Any, rates: object) -> None:
     assert CompareConfig(learning_rate=given).learning_rate == rates
-    assert settle(Path("rows.jsonl"), {"learning_rate": given})[1].learning_rate == rates
+    assert resolve_options(Path("rows.jsonl"), {"learning_rate": given})[1].learning_rate == rates
 
 
 @pytest.mark.parametrize(

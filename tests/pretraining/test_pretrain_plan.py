@@ -15,7 +15,7 @@ from riyaz.families import FRESH, gpt2, llama
 from riyaz.json_files import from_json, to_json
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.pace import Pace
-from riyaz.pretraining.plan import PretrainingPlan, Text, make
+from riyaz.pretraining.plan import PretrainingPlan, Text, make_plan
 from riyaz.pretraining.shapes import (
     SIZES,
     Shape,
@@ -48,7 +48,7 @@ def planned(
     text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
 ) -> PretrainingPlan:
     machine = machine or Machine()
-    return make(
+    return make_plan(
         PretrainConfig(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory
     )
 

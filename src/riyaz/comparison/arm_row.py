@@ -41,7 +41,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about)
     runs = [folder.part(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
-    kept_fit, kept = fits[parts.index(FINAL)], results[parts.index(FINAL)]
+    final_fit, final = fits[parts.index(FINAL)], results[parts.index(FINAL)]
     failed = [f"{part}: {name}" if len(parts) > 1 else name
               for part, fit, result in zip(parts, fits, results)
               for name, check in (fit.checks | result.checks).items() if not check["ok"]]  # fmt: skip
@@ -51,33 +51,33 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     return ArmResult(
         method=plan.method,
         status="failed" if failed else "cut" if plan.cut else "ok",
-        metric=kept.metric,
-        **_scored(kept.metric, rows),
+        metric=final.metric,
+        **_scored(final.metric, rows),
         train_seconds=sum(fit.train_seconds for fit in fits),
         search_seconds=sum(fit.search_seconds for fit in fits),
         eval_seconds=sum(result.eval_seconds for result in results),
         peak_rss_mb=max([*(fit.peak_rss_mb for fit in fits), *(result.peak_rss_mb for result in results)]),
-        serve_rss_mb=kept.serve_rss_mb,
-        served=kept.served,
-        trainable_params=kept_fit.trainable_params,
+        serve_rss_mb=final.serve_rss_mb,
+        served=final.served,
+        trainable_params=final_fit.trainable_params,
         artifact_mb=megabytes(folder.part(plan.method, FINAL) / "artifact"),
-        ms_per_answer=kept.ms_per_answer,
-        merged_ms=kept.merged_ms,
-        prompt_tokens=kept.prompt_tokens,
-        forgetting_nats=kept.forgetting_nats,
-        forgetting_se=kept.forgetting_se,
-        kl_task=kept.kl_task,
-        chosen=kept_fit.chosen,
-        checks=kept_fit.checks | kept.checks,
-        curve=kept_fit.curve,
-        retrieval=_retrieval([result.retrieval for result in results if result.retrieval], kept_fit.chosen),
+        ms_per_answer=final.ms_per_answer,
+        merged_ms=final.merged_ms,
+        prompt_tokens=final.prompt_tokens,
+        forgetting_nats=final.forgetting_nats,
+        forgetting_se=final.forgetting_se,
+        kl_task=final.kl_task,
+        chosen=final_fit.chosen,
+        checks=final_fit.checks | final.checks,
+        curve=final_fit.curve,
+        retrieval=_retrieval([result.retrieval for result in results if result.retrieval], final_fit.chosen),
         reason=_reason(plan, failed),
         steps=plan.steps or None,
         recipe_steps=plan.recipe_steps or None,
         waited=plan.waits or None,
         batch_flips=_batch_flips(results),
         alone=all(result.alone for result in results),
-        remeasured=kept.remeasured,
+        remeasured=final.remeasured,
         cpu_waited=_cpu_waited(fits, results),
         about=METHODS[plan.method].about,
     )

@@ -18,7 +18,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import arm_row
 from riyaz.comparison.folder import FINAL, ComparisonFolder
-from riyaz.comparison.plan import ComparisonPlan, Given
+from riyaz.comparison.plan import ComparisonPlan, PlanInputs
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove
@@ -39,7 +39,7 @@ class Arms:
     """The arms of a comparison while they run: their plan, and the reasons of those that failed."""
 
     folder: ComparisonFolder
-    given: Given
+    inputs: PlanInputs
     plan: ComparisonPlan
     parts: list[str]
     budget: float  # seconds of the whole command
@@ -55,13 +55,13 @@ class Arms:
 
     def revive(self) -> bool:
         """Plan again the arms that were cut short or had no time; False if nothing is worth running."""
-        earlier, unable = self.plan, self.given.speeds.unable
+        earlier, unable = self.plan, self.inputs.speeds.unable
         arms = tuple(self._revived(arm) if arm.method not in unable else arm for arm in earlier.arms)
         revived = replace(earlier, arms=arms)
-        plan = planning.make_plan(self.given, budget=self.budget, spent=self.since(), earlier=revived)
-        kept = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
-        self._save(replace(plan, arms=tuple(kept.get(arm.method, arm) for arm in plan.arms)))
-        return len(kept) < len(earlier.arms)
+        plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=revived)
+        unchanged = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
+        self._save(replace(plan, arms=tuple(unchanged.get(arm.method, arm) for arm in plan.arms)))
+        return len(unchanged) < len(earlier.arms)
 
     def rows(self) -> list[ArmResult]:
         """The rows of compare.json, in the order of the plan."""
@@ -94,7 +94,7 @@ class Arms:
         self.listen(ArmDone(to_document(row)))
 
     def _replan(self) -> None:
-        plan = planning.make_plan(self.given, budget=self.budget, spent=self.since(), earlier=self.plan)
+        plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=self.plan)
         arms = (self._spared(arm) if arm.skipped else arm for arm in plan.arms)
         self._save(replace(plan, arms=tuple(arms)))
 
@@ -146,9 +146,9 @@ class Arms:
         waiting = _behind(scores)
         for method in waiting:
             self._save_arm(replace(self.plan.arm(method), waits=True))
-        told = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
+        shown = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
         wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
-        self.listen(Note(f"after their openings the arms score on validation rows: {told}; {wait}"))
+        self.listen(Note(f"after their openings the arms score on validation rows: {shown}; {wait}"))
 
     def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:
         """The row scores (n,) of an opened arm; None if there are none."""
@@ -161,8 +161,8 @@ class Arms:
             return ArmPlan(arm.method)
         if arm.state != "begun" or not arm.cut:
             return arm
-        kept = (self.folder.part(arm.method, FINAL) / OPENINGS).is_dir()
-        return replace(arm, state="opened" if kept else "planned", waits=False, had=arm.steps)
+        has_openings = (self.folder.part(arm.method, FINAL) / OPENINGS).is_dir()
+        return replace(arm, state="opened" if has_openings else "planned", waits=False, had=arm.steps)
 
     def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:
         """Whether an arm as planned anew is worth running."""

@@ -31,8 +31,8 @@ def by_hand_notes(
             raise RiyazError(cannot, flag, f"leave it out, or run {' or '.join(takers)}")
         notes.append(f"{file}: {name} = {number(value)} has no effect, as {cannot}")
     for method in methods:
-        given = by_hand(method, options, methods).explicit()
-        own = {name: value for name, value in given.items() if name in METHODS[method].options}
+        explicit = by_hand(method, options, methods).explicit()
+        own = {name: value for name, value in explicit.items() if name in METHODS[method].options}
         values = [f"{name.replace('_', ' ')} {number(value)}" for name, value in own.items()]
         unsearched = "; no learning rate is searched" if "learning_rate" in own else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []

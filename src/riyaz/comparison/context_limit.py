@@ -33,11 +33,11 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
             what = f"{len(places)} of {len(part)} {name} rows do not fit the context of {context} tokens"
             raise RiyazError(what, places[0], "shorten them or take a model with a longer context")
 
-    def kept(part: Split) -> Split:
+    def short_enough(part: Split) -> Split:
         fit = {name: tuple(e for e in getattr(part, name) if id(e) not in long) for name in ("train", "valid", "test")}
         return replace(part, **fit)
 
-    return replace(kept(split), folds=tuple(kept(fold) for fold in split.folds)), sorted(long.values())
+    return replace(short_enough(split), folds=tuple(short_enough(fold) for fold in split.folds)), sorted(long.values())
 
 
 def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:

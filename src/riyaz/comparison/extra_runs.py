@@ -111,8 +111,8 @@ def run(
     place = folder.part(method, extra.name)
     if (place / RESULT).exists():
         return
-    kept = folder.part(method, FINAL)
-    fit, result = Fit.read(kept / FIT), Evaluation.read(kept / RESULT)
+    final = folder.part(method, FINAL)
+    fit, result = Fit.read(final / FIT), Evaluation.read(final / RESULT)
     # an arm's opening may have been trained before its fit, in a process of its own
     needed = max(fit.seconds - fit.search_seconds, fit.train_seconds) + result.eval_seconds
     if needed > left():

@@ -95,16 +95,16 @@ class ComparisonFolder:
         Where no arm has run yet, other settings take the place of the old ones; what was measured for another budget
         is kept. Raises RiyazError if arms have run with other settings.
         """
-        stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
-        for each in (stored, given):  # what is left out beside the same documents changes nothing
+        stored, now = self.read("settings.json"), json.loads(json.dumps(settings))
+        for each in (stored, now):  # what is left out beside the same documents changes nothing
             if isinstance(each, dict) and isinstance(each.get("documents"), dict):
                 each["documents"].pop("notes", None)
         if stored is None:
             self.write("settings.json", settings)
             return
         self.settings()  # raises RiyazError for a damaged file
-        if stored != given:
-            differing = _differences(stored, given)
+        if stored != now:
+            differing = _differences(stored, now)
             begun = any((self.path / name).exists() for name in ("arms", COMPARE))
             if self.read("plan.json") is None and (differing == ["budget"] or not begun):
                 for name in BEFORE_PLAN if differing != ["budget"] else ():
@@ -161,14 +161,12 @@ class ComparisonFolder:
         return self.path / "arms" / method / part
 
 
-def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
+def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two settings, in the words of the command line: data, model, methods, budget, …"""
-    settings = [
-        key for part in ("reading", "settings") for key in given[part] if stored[part].get(key) != given[part][key]
-    ]
-    sections = [key for key in ("data", "documents", "model", "methods") if stored.get(key) != given.get(key)]
+    settings = [key for part in ("reading", "settings") for key in now[part] if stored[part].get(key) != now[part][key]]
+    sections = [key for key in ("data", "documents", "model", "methods") if stored.get(key) != now.get(key)]
     names = sections + [key.replace("_", " ") for key in settings]
-    return names or sorted(key for key in {*stored, *given} if stored.get(key) != given.get(key))
+    return names or sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))
 
 
 def megabytes(folder: Path) -> float:

@@ -83,7 +83,7 @@ class ComparisonPlan:
 
 
 @dataclass(frozen=True)
-class Given:
+class PlanInputs:
     """The inputs of a plan that stay the same when it is made anew during the comparison."""
 
     methods: Mapping[str, Recipe | None]  # None: not trained
@@ -105,7 +105,7 @@ class _Training:
 
 
 def make_plan(
-    given: Given, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
+    inputs: PlanInputs, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
 ) -> ComparisonPlan:
     """Reserve time for evaluation and divide the rest of `budget` seconds over the trained arms by their shares.
 
@@ -117,95 +117,97 @@ def make_plan(
     """
     before = {arm.method: arm for arm in earlier.arms} if earlier else {}
     fixed = {method: arm for method, arm in before.items() if arm.state == "begun" or arm.skipped}
-    able = [method for method in given.methods if method not in fixed and method not in given.speeds.unable]
+    able = [method for method in inputs.methods if method not in fixed and method not in inputs.speeds.unable]
     pace = _pace(fixed.values())
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
-    if not earlier and given.optional and not _all_whole(given, able, left):
-        able = [method for method in able if method not in given.optional]
-    running = _fitting(given, able, before, left) if leave_out else able
-    steps = _steps(given, running, before, left)
+    if not earlier and inputs.optional and not _all_whole(inputs, able, left):
+        able = [method for method in able if method not in inputs.optional]
+    running = _fitting(inputs, able, before, left) if leave_out else able
+    steps = _steps(inputs, running, before, left)
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
-        raise _too_short(given, able, budget, spent)
-    seconds, arms = _fixed(given), []
-    for method in given.methods:
+        raise _too_short(inputs, able, budget, spent)
+    seconds, arms = _fixed(inputs), []
+    for method in inputs.methods:
         if method in fixed:
             arms.append(fixed[method])
         elif method not in running:
             arms.append(
-                ArmPlan(method, recipe_steps=_full(given, method), skipped=_why_out(given, method, able, earlier))
+                ArmPlan(method, recipe_steps=_full(inputs, method), skipped=_why_out(inputs, method, able, earlier))
             )
-        elif given.methods[method] is None:
+        elif inputs.methods[method] is None:
             arms.append(ArmPlan(method, _times(seconds[method], pace), pace=pace))
         else:
-            arms.append(_trained_arm(given, method, (steps or {})[method], seconds[method], pace, before.get(method)))
-    return _plan(given, tuple(arms), spent, earlier)
+            arms.append(_trained_arm(inputs, method, (steps or {})[method], seconds[method], pace, before.get(method)))
+    return _plan(inputs, tuple(arms), spent, earlier)
 
 
-def _fitting(given: Given, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
+def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
     """The methods that fit into `left` seconds: arms are left out in their order until the rest fits, and those
     that then fit beside it are taken in again."""
     running = list(able)
     out = sorted(able, key=lambda method: METHODS[method].left_out)
-    while running and _steps(given, running, before, left) is None:
+    while running and _steps(inputs, running, before, left) is None:
         running.remove(out[len(able) - len(running)])
     for method in reversed(out[: len(able) - len(running)]):
-        if _steps(given, [*running, method], before, left) is not None:
+        if _steps(inputs, [*running, method], before, left) is not None:
             running.append(method)
     return running
 
 
 def _steps(
-    given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float
+    inputs: PlanInputs, running: Sequence[str], before: Mapping[str, ArmPlan], left: float
 ) -> dict[str, _Training] | None:
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
-    fixed = _fixed(given)
+    fixed = _fixed(inputs)
     left -= sum(_total(fixed[method]) for method in running)
     if left < 0:
         return None
-    trained = [method for method in running if given.methods[method] is not None]
-    steps = _divided(given, trained, before, left)
+    trained = [method for method in running if inputs.methods[method] is not None]
+    steps = _divided(inputs, trained, before, left)
     opened = {method for method, arm in before.items() if arm.state == "opened"}
-    enough = all(steps[method].steps >= _least(given, method) or method in opened for method in steps)
+    enough = all(steps[method].steps >= _least(inputs, method) or method in opened for method in steps)
     return steps if enough else None
 
 
-def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
-    if method in given.speeds.unable:
-        return given.speeds.unable[method]
+def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
+    if method in inputs.speeds.unable:
+        return inputs.speeds.unable[method]
     if method not in able:
         return f"not every recipe fits the budget; raise --budget, or name {method} with --methods"
     return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
 
 
-def _all_whole(given: Given, able: Sequence[str], left: float) -> bool:
+def _all_whole(inputs: PlanInputs, able: Sequence[str], left: float) -> bool:
     """Whether every arm's full recipe fits into `left` seconds."""
-    steps = _steps(given, able, {}, left)
-    return steps is not None and all(steps[method].steps == _full(given, method) for method in steps)
+    steps = _steps(inputs, able, {}, left)
+    return steps is not None and all(steps[method].steps == _full(inputs, method) for method in steps)
 
 
-def _full(given: Given, method: str) -> int:
+def _full(inputs: PlanInputs, method: str) -> int:
     """The steps of a method's full recipe; 0 if it trains nothing."""
-    recipe = given.methods[method]
-    return 0 if recipe is None else recipe.steps(given.sizes.train)
+    recipe = inputs.methods[method]
+    return 0 if recipe is None else recipe.steps(inputs.sizes.train)
 
 
-def _least(given: Given, method: str) -> int:
+def _least(inputs: PlanInputs, method: str) -> int:
     """The steps with fewer of which an arm is left out: LEAST_STEPS, or all where its recipe has fewer."""
-    return min(LEAST_STEPS, _full(given, method))
+    return min(LEAST_STEPS, _full(inputs, method))
 
 
-def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None") -> ComparisonPlan:
+def _plan(
+    inputs: PlanInputs, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None"
+) -> ComparisonPlan:
     if earlier:
         return replace(earlier, arms=arms)
-    speeds, latency_rows, looked = given.speeds, *_looked_rows(given)
+    speeds, latency_rows, looked = inputs.speeds, *_looked_rows(inputs)
     trained = [arm.method for arm in arms if arm.steps]
     return ComparisonPlan(
-        seed=given.seed,
+        seed=inputs.seed,
         threads=speeds.threads,
         compute=speeds.compute,
         arms=arms,
-        valid_rows=min(VALID_ROWS, given.sizes.valid),
+        valid_rows=min(VALID_ROWS, inputs.sizes.valid),
         latency_rows=latency_rows,
         looked=looked,
         estimate={
@@ -216,19 +218,19 @@ def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "Compa
     )
 
 
-def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -> "TooShort":
+def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: float) -> "TooShort":
     """The refusal of a budget in which fewer than LEAST_ARMS arms fit; one with the named budget fits those that are
     left out last."""
     last = sorted(able, key=lambda method: METHODS[method].left_out)[-LEAST_ARMS:]
-    share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
-    shortest = {method: _Training(_least(given, method), (0.0,)) for method in share}  # too few steps to compare rates
-    least = [_total(_training(given, method, shortest[method], None)) / share[method] for method in share]
-    seconds = sum(_total(_fixed(given)[method]) for method in last)
-    seconds += max(least, default=0.0) * (sum(share.values()) + given.aside)  # as `_divided` shares it
+    share = {method: recipe.share for method in last if (recipe := inputs.methods[method]) is not None}
+    shortest = {method: _Training(_least(inputs, method), (0.0,)) for method in share}  # too few steps to compare rates
+    least = [_total(_training(inputs, method, shortest[method], None)) / share[method] for method in share]
+    seconds = sum(_total(_fixed(inputs)[method]) for method in last)
+    seconds += max(least, default=0.0) * (sum(share.values()) + inputs.aside)  # as `_divided` shares it
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
     work = "training and evaluating" if share else "evaluating"
     return TooShort(
-        f"{work} {' and '.join(last)} on {given.sizes.test} test rows takes about {need} s",
+        f"{work} {' and '.join(last)} on {inputs.sizes.test} test rows takes about {need} s",
         f"--budget {budget:.0f}s",
         f"give --budget {Seconds(need)}",
     )
@@ -249,47 +251,49 @@ def _pace(arms: Iterable[ArmPlan]) -> float:
     return sum(arm.took for arm in ended) / expected if expected > PACE_SECONDS else 1.0
 
 
-def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Training]:
+def _divided(
+    inputs: PlanInputs, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float
+) -> dict[str, _Training]:
     """The training of every arm within `left` seconds: the arm that needs least for its share comes first, and one that
     waits last."""
     waiting = {m for m in trained if m in before and before[m].waits}
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
-    share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := given.methods[m]) is not None}
-    whole = {m: _Training(_full(given, m), _rates(given, m)) for m in trained}
-    needs = {m: _total(_training(given, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
-    shares = sum(share.values()) + given.aside
+    share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := inputs.methods[m]) is not None}
+    whole = {m: _Training(_full(inputs, m), _rates(inputs, m)) for m in trained}
+    needs = {m: _total(_training(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
+    shares = sum(share.values()) + inputs.aside
     runs: dict[str, _Training] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         mine = left if method in waiting else left * share[method] / shares
         shares -= share[method]
-        runs[method] = _run_within(given, method, mine, opened.get(method))
-        left -= _total(_training(given, method, runs[method], opened.get(method)))
+        runs[method] = _run_within(inputs, method, mine, opened.get(method))
+        left -= _total(_training(inputs, method, runs[method], opened.get(method)))
     return runs
 
 
-def _run_within(given: Given, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
+def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
     """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
     default alone where these would leave too few steps to compare them."""
-    recipe, full = given.methods[method], _full(given, method)
+    recipe, full = inputs.methods[method], _full(inputs, method)
     assert recipe is not None
-    rates = opened.learning_rates if opened else _rates(given, method)
-    steps = _affordable(given, method, rates, seconds, opened)
+    rates = opened.learning_rates if opened else _rates(inputs, method)
+    steps = _affordable(inputs, method, rates, seconds, opened)
     if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
         rates = (recipe.default_rate,)
-        steps = _affordable(given, method, rates, seconds, opened)
+        steps = _affordable(inputs, method, rates, seconds, opened)
     least = opened.opening if opened else 0  # these steps are trained
     return _Training(full if steps >= NEARLY * full else max(least, steps), rates)
 
 
 def _trained_arm(
-    given: Given, method: str, run: _Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
+    inputs: PlanInputs, method: str, run: _Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
-    recipe, speed, full = given.methods[method], given.speeds.arms[method], _full(given, method)
+    recipe, speed, full = inputs.methods[method], inputs.speeds.arms[method], _full(inputs, method)
     assert recipe is not None
     opened = before if before and before.state == "opened" else None
     return ArmPlan(
         method,
-        _times(fixed | _training(given, method, run, opened), pace),
+        _times(fixed | _training(inputs, method, run, opened), pace),
         steps=run.steps,
         recipe_steps=full,
         batch_size=recipe.batch_size,
@@ -304,32 +308,32 @@ def _trained_arm(
     )
 
 
-def _rates(given: Given, method: str) -> tuple[float, ...]:
+def _rates(inputs: PlanInputs, method: str) -> tuple[float, ...]:
     """The learning rates that the full training tries: the default alone where it takes the rate of another arm."""
-    recipe, full = given.methods[method], _full(given, method)
+    recipe, full = inputs.methods[method], _full(inputs, method)
     assert recipe is not None
-    return (recipe.default_rate,) if given.rate_of.get(method) in given.methods else search_rates(recipe, full, full)
+    return (recipe.default_rate,) if inputs.rate_of.get(method) in inputs.methods else search_rates(recipe, full, full)
 
 
-def _looked_rows(given: Given) -> tuple[int, int]:
+def _looked_rows(inputs: PlanInputs) -> tuple[int, int]:
     """(rows answered alone, rows on which retrieval is evaluated), as many as their time allows."""
-    able = [speed for method, speed in given.speeds.predict.items() if method in given.methods]
+    able = [speed for method, speed in inputs.speeds.predict.items() if method in inputs.methods]
     alone = max((speed.answer_seconds for speed in able), default=0.0)
     look = max((speed.look_seconds for speed in able), default=0.0)
-    test = given.sizes.test
+    test = inputs.sizes.test
     return (
         _rows_within(LATENCY_SECONDS, alone, LATENCY_LEAST, min(LATENCY_ROWS, test)),
         _rows_within(RETRIEVAL_SECONDS, look, RETRIEVAL_LEAST, min(RETRIEVAL_ROWS, test)),
     )
 
 
-def _fixed(given: Given) -> dict[str, dict[str, float]]:
+def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
     """Seconds of every measured arm that do not depend on its steps: process starts, choices on validation rows,
     evaluation."""
-    speeds, sizes = given.speeds, given.sizes
-    latency_rows, looked = _looked_rows(given)
+    speeds, sizes = inputs.speeds, inputs.sizes
+    latency_rows, looked = _looked_rows(inputs)
     fixed = {}
-    for method, recipe in given.methods.items():
+    for method, recipe in inputs.methods.items():
         if method in speeds.unable:
             continue
         speed = speeds.predict[method]
@@ -348,13 +352,13 @@ def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
-def _training(given: Given, method: str, run: _Training, opened: ArmPlan | None) -> dict[str, float]:
+def _training(inputs: PlanInputs, method: str, run: _Training, opened: ArmPlan | None) -> dict[str, float]:
     """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
     opening that is trained already."""
-    speed, parts = given.speeds.arms[method], given.sizes.parts
-    if run.steps < _least(given, method) and not opened:
+    speed, parts = inputs.speeds.arms[method], inputs.sizes.parts
+    if run.steps < _least(inputs, method) and not opened:
         return {"search": 0.0, "train": 0.0}
-    search, full = 0.0, _full(given, method)
+    search, full = 0.0, _full(inputs, method)
     first = opening(run.steps, full)
     if first and not opened and trains_opening(run.rates, run.steps, full):
         rates = len(run.rates)
@@ -370,13 +374,15 @@ def _validations(steps: int) -> int:
     return max(1, min(VALIDATIONS, steps // BETWEEN))
 
 
-def _affordable(given: Given, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None) -> int:
+def _affordable(
+    inputs: PlanInputs, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None
+) -> int:
     """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
 
     def fits(steps: int) -> bool:
-        return _total(_training(given, method, _Training(steps, rates), opened)) <= seconds
+        return _total(_training(inputs, method, _Training(steps, rates), opened)) <= seconds
 
-    low, high = 0, _full(given, method)
+    low, high = 0, _full(inputs, method)
     if fits(high):  # with one rate it may take less than a shorter run, which keeps its opening to be continued
         return high
     while low < high:

@@ -67,9 +67,9 @@ def verdict(table: Table, margin: float) -> str:
         equal = (table.rows[order[:sure]] == table.rows[first]).all()
         what = "with equal scores on every row" if equal else near
         spared = not forgets(table.arms[first]) and any(forgets(table.arms[i]) for i in order[:sure])
-        kept = f" that forgot at most {FORGETS:g} nats per token" if spared else ""
+        clause = f" that forgot at most {FORGETS:g} nats per token" if spared else ""
         others = joined([tail, *(table.name(i) for i in order[2:sure])])
-        return f"Of {sure} methods {what}, {head} is the cheapest to serve{kept}, ahead of {others}"
+        return f"Of {sure} methods {what}, {head} is the cheapest to serve{clause}, ahead of {others}"
     bound = table.upper[first]
     if bound == 0:
         return f"{head} is certified with 95 % confidence to be the best of {len(order)} methods; {tail}"

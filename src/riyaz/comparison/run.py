@@ -27,7 +27,7 @@ from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
+from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
@@ -96,8 +96,8 @@ def compare(
                     end = began + limit_runs.SHARE * float(config.budget)
                     limit_runs.measure(folder, done, lambda: end - time.monotonic(), listen)
                 return done
-        with recorded(folder.path / EVENTS, command, listen) as told:
-            comparison = _run(folder, job, config, began, command, told)
+        with recorded(folder.path / EVENTS, command, listen) as listener:
+            comparison = _run(folder, job, config, began, command, listener)
     listen(Done(to_document(comparison)))
     return comparison
 
@@ -117,8 +117,8 @@ def _run(
     listen = _keeping_time(folder, began, listen)
     try:
         _prepare(folder, job, config, budget, listen)
-        given, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
-        arms = Arms(folder, given, plan, folder.save_split(parts), budget, since, listen)
+        inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
+        arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
         if config.more is not None:
             arms.revive()
         arms.run()
@@ -388,7 +388,7 @@ def _other_threads(folder: ComparisonFolder, config: CompareConfig) -> bool:
 
 def _plan(
     folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, spent: float, listen: Listen
-) -> tuple[Given, ComparisonPlan, Split, DataReport]:
+) -> tuple[PlanInputs, ComparisonPlan, Split, DataReport]:
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
@@ -396,19 +396,19 @@ def _plan(
     trained = [name for name, recipe in recipes.items() if recipe is not None]
     speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
 
-    def given(sizes: Sizes) -> Given:
-        return Given(
+    def inputs_of(sizes: Sizes) -> PlanInputs:
+        return PlanInputs(
             recipes, speeds, sizes, config.seed, aside=extra_runs.SHARE if config.data_curve else 0.0,
             rate_of={name: METHODS[name].rate_of for name in job.methods},
             optional=() if config.methods else tuple(name for name in job.methods if METHODS[name].optional),
         )  # fmt: skip
 
-    def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
-        return planning.make_plan(given(sizes), budget=budget, spent=spent, leave_out=leave_out)
+    def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
+        return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
 
     new = not path.exists()
     if new:
-        plan, parts, report = plan_within(job.divide, config.limit_test, make)
+        plan, parts, report = plan_within(job.divide, config.limit_test, plan_of)
     else:
         plan = ComparisonPlan.read(path)
         parts, report = job.divide(plan.folds, plan.limit_test)
@@ -419,7 +419,7 @@ def _plan(
     _check_estimate(plan, config.out or folder.path, listen)
     if new:
         folder.write("plan.json", plan)
-    return given(sizes_of(parts)), plan, parts, report
+    return inputs_of(sizes_of(parts)), plan, parts, report
 
 
 def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:

@@ -17,11 +17,11 @@ from riyaz.json_files import from_json, read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.results import RESULT, ArmResult, Evaluation
 
-ASKED = "alone.json"
+ALONE = "alone.json"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Alone:
     """alone.json: the finished arms with their training steps, and those of them that are asked again. A comparison
     that is continued asks the same ones, unless an arm was trained further."""
 
@@ -42,12 +42,12 @@ def decide_alone(
     use a model with scores of answers given one at a time. `names` are the parts of every arm."""
     finished = [arm for arm in arms if arm.status in FINISHED]
     steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
-    methods = _asked_before(folder, steps)
+    methods = _methods_before(folder, steps)
     if methods is None:
         close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed)
         methods = _in_time(plan, [arm for arm in finished if arm.method in close], left(), listen)
         if methods:
-            write_json(folder.path / ASKED, Asked(steps, methods))
+            write_json(folder.path / ALONE, Alone(steps, methods))
     return [_alone(folder, plan, arm, names, listen) if arm.method in methods else arm for arm in arms]
 
 
@@ -60,13 +60,13 @@ def limits(config: CompareConfig) -> dict[str, float | None]:
     }
 
 
-def _asked_before(folder: ComparisonFolder, steps: dict[str, int]) -> tuple[str, ...] | None:
+def _methods_before(folder: ComparisonFolder, steps: dict[str, int]) -> tuple[str, ...] | None:
     """The methods in alone.json; None if there is none, or one about arms with other training steps."""
-    path = folder.path / ASKED
+    path = folder.path / ALONE
     if not path.exists():
         return None
-    asked = from_json(Asked, read_json(path, DAMAGED), str(path), DAMAGED)
-    return asked.methods if asked.steps == steps else None
+    stored = from_json(Alone, read_json(path, DAMAGED), str(path), DAMAGED)
+    return stored.methods if stored.steps == steps else None
 
 
 def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, listen: Listen) -> tuple[str, ...]:

@@ -34,15 +34,15 @@ def worst_slice(
     if means[name] == max(means.values()):  # it scores alike on all
         return None
     here = scores[pick][names == name]
-    found = WorstSlice(name, len(here), float(here.mean()), *interval(here))
+    worst = WorstSlice(name, len(here), float(here.mean()), *interval(here))
     others = {arm: rows[names == name] for arm, rows in scores.items() if arm != pick and np.isfinite(rows).all()}
     tests = {arm: paired_test(rows, here, seed=seed) for arm, rows in others.items()}
     sure = {arm: test for arm, test in tests.items()
             if test.difference > 0 and test.p_value * len(tests) < 1 - CONFIDENCE}  # fmt: skip
     if not sure:
-        return found
+        return worst
     better = max(sure, key=lambda arm: sure[arm].difference)
     test = sure[better]
     return replace(
-        found, better=better, lead=test.difference, lead_low=test.low, lead_high=test.high, p_value=test.p_value
+        worst, better=better, lead=test.difference, lead_low=test.low, lead_high=test.high, p_value=test.p_value
     )

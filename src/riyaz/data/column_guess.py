@@ -82,7 +82,7 @@ def guess(
     prompts, answers = {*known_prompts, *PROMPT_NAMES}, {*known_answers, *ANSWER_NAMES}
     texts = [column for name in table.columns if (column := _text_column(table, name, answers))]
     texts = [column for column in texts if column.name not in beside or column.name in (prompt, answer)]
-    given = (prompt, answer)
+    fixed = (prompt, answer)
     prompt, answer = prompt or _only(texts, prompts, answer), answer or _only(texts, answers, prompt)
     named = bool(prompt and answer)
     enough = len(table.rows) >= LEAST_ROWS
@@ -93,10 +93,10 @@ def guess(
     if not prompt and not answer and enough and len(texts) == 2 and not any(column.few for column in texts):
         prompt, answer = (column.name for column in texts)
     plain = bool(prompt) and (bool(answer) or not answers_required) and not headless(table)
-    crossed = not any(given) and _crossed(prompt, answer, prompts, answers)
-    if plain and not crossed and not _rivals(texts, prompt, answer, given[1], answers_required):
+    crossed = not any(fixed) and _crossed(prompt, answer, prompts, answers)
+    if plain and not crossed and not _rivals(texts, prompt, answer, fixed[1], answers_required):
         return Guess(prompt, answer, True, named)
-    return Guess(*_likeliest(texts, *given, table, prompts, answers), False)
+    return Guess(*_likeliest(texts, *fixed, table, prompts, answers), False)
 
 
 def headless(table: Table) -> bool:
@@ -122,9 +122,9 @@ def _rivals(texts: Sequence[_Column], prompt: str, answer: str, answer_given: st
 
 def _text_column(table: Table, name: str, answers: Collection[str]) -> _Column | None:
     """The column if it holds text, or numbers under the name of an answer; None otherwise."""
-    found = [row.get(name) for _, row in table.rows]
-    filled = [value for value in found if _present(value)]
-    if name in RESERVED or len(filled) < FILLED * len(found) or not filled:
+    cells = [row.get(name) for _, row in table.rows]
+    filled = [value for value in cells if _present(value)]
+    if name in RESERVED or len(filled) < FILLED * len(cells) or not filled:
         return None
     labels = _is_named(name, answers)
     if not all(isinstance(value, (str, int, float)) for value in filled):

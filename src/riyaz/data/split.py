@@ -120,12 +120,12 @@ def _drop_leaked(train: Dataset, test: Dataset, allow: bool) -> tuple[list[Examp
         hint = "remove them, or pass --allow-leakage to continue without their training copies"
         raise RiyazError(f"{what}, such as {pair}", str(test.path), hint)
     keys = {example.key for example in leaked}
-    kept = [example for example in train.examples if example.key not in keys]
-    dropped = len(train.examples) - len(kept)
-    if len({example.key for example in kept}) < MIN_ROWS:
-        what = f"{len(kept)} rows are left after removing {dropped} whose prompts are in the test"
+    left = [example for example in train.examples if example.key not in keys]
+    dropped = len(train.examples) - len(left)
+    if len({example.key for example in left}) < MIN_ROWS:
+        what = f"{len(left)} rows are left after removing {dropped} whose prompts are in the test"
         raise RiyazError(what, str(train.path), "give training rows that are not in the test")
-    return kept, {"test_rows": len(leaked), "share": share, "dropped": dropped}
+    return left, {"test_rows": len(leaked), "share": share, "dropped": dropped}
 
 
 def _test_rows(rows: Sequence[Example], rule: _Rule) -> list[Example]:

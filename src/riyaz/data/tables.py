@@ -98,11 +98,11 @@ def read_table(
     if not content:
         raise RiyazError("the file is empty", str(path), "write one example per line")
     if kind == ".parquet":
-        found, names = parquet_rows(path)
-        return Table(path, found, names, digest)
+        table_rows, names = parquet_rows(path)
+        return Table(path, table_rows, names, digest)
     if kind == ".xlsx":
-        found, names, mark = workbook_rows(path, content)
-        return Table(path, found, names, digest, mark)
+        table_rows, names, mark = workbook_rows(path, content)
+        return Table(path, table_rows, names, digest, mark)
     text = decode(path, gunzip(path, content) if path.name.lower().endswith(GZIP) else content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")

@@ -113,10 +113,10 @@ def _marks(
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         xml = archive.read(sheet._worksheet_path)
     merged: dict[int, list[tuple[int, int, int]]] = {}
-    for count, found in enumerate(MERGED.finditer(xml), start=1):
+    for count, match in enumerate(MERGED.finditer(xml), start=1):
         if count > MAX_MERGED:
             raise RiyazError(f"has more than {MAX_MERGED:,} merged ranges", f"{path}{mark[:-1]}", "unmerge the cells")
-        left, top, right, bottom = (part.decode() for part in found.groups())
+        left, top, right, bottom = (part.decode() for part in match.groups())
         merged.setdefault(int(top), []).append((_column(left), _column(right), int(bottom)))
     return merged, _unsolved(xml) if FORMULA.search(xml) else {}
 

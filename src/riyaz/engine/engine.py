@@ -206,8 +206,8 @@ class Engine:
 
     def choosing(self, requests: Sequence[Request], progress: Progress | None = None) -> Steps[np.ndarray]:
         """`choose` in parts."""
-        found = yield from self._search(requests, None, progress)
-        return np.stack([scores for scores, _ in found])
+        results = yield from self._search(requests, None, progress)
+        return np.stack([scores for scores, _ in results])
 
     def best(
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
@@ -229,16 +229,16 @@ class Engine:
         exact, and with few accepted answers reading fewer nodes than `best_each`, as it need not know which of the
         others is the best. And the log-probabilities (R, L) of the answers that were read, as the accepted ones always
         are; NaN of others."""
-        found = finished(self._search(requests, offsets, None, accepted))
-        won = [[rows[best[m][0]] for (_, best), rows in zip(found, accepted)] for m in range(len(offsets))]
-        return np.array(won), np.stack([scores for scores, _ in found])
+        results = finished(self._search(requests, offsets, None, accepted))
+        won = [[rows[best[m][0]] for (_, best), rows in zip(results, accepted)] for m in range(len(offsets))]
+        return np.array(won), np.stack([scores for scores, _ in results])
 
     def finding(
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
     ) -> Steps[list[list[tuple[int, float]]]]:
         """`best_each` in parts."""
-        found = yield from self._search(requests, offsets, progress)
-        return [[best[m] for _, best in found] for m in range(len(offsets))]
+        results = yield from self._search(requests, offsets, progress)
+        return [[best[m] for _, best in results] for m in range(len(offsets))]
 
     def _check(self, request: Request) -> None:
         assert request.tokens, "a request has at least one token of its own"
@@ -428,8 +428,8 @@ class Engine:
                 yield from walk(self._prefixes, [requests[i] for i in batch], search, self._piece)
                 return list(zip(search.scores(), search.best()))
 
-            found = yield from in_parts(batch, read)
-            for i, answer in zip(batch, found):
+            results = yield from in_parts(batch, read)
+            for i, answer in zip(batch, results):
                 answers[i] = answer
             if progress is not None:
                 progress(len(batch))

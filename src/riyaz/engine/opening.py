@@ -61,14 +61,14 @@ def open_engine(
 def engine_name() -> str:
     """The engine that answers: "native" or "torch". Raises RiyazError for a RIYAZ_ENGINE that names neither, and where
     there is none."""
-    asked = os.environ.get(ENGINE, "")
-    if asked not in ("", *ENGINES):
-        raise RiyazError(f"unknown engine {brief(asked)}", ENGINE, f"choose one of {', '.join(ENGINES)}")
-    if asked == "torch":
+    name = os.environ.get(ENGINE, "")
+    if name not in ("", *ENGINES):
+        raise RiyazError(f"unknown engine {brief(name)}", ENGINE, f"choose one of {', '.join(ENGINES)}")
+    if name == "torch":
         return "torch"
     if native.available():
         return "native"
-    if asked == "native" or find_spec("torch") is None:
+    if name == "native" or find_spec("torch") is None:
         raise RiyazError(native.why_not())
     return "torch"
 

@@ -18,15 +18,15 @@ def finished(steps: Steps[T]) -> T:
         try:
             next(steps)
         except StopIteration as end:
-            found: T = end.value
-            return found
+            value: T = end.value
+            return value
 
 
 def in_parts(batch: list[int], read: Callable[[list[int]], Steps[list[T]]]) -> Steps[list[T]]:
     """What `read` gives of a batch; of its halves, one after the other, where the whole does not fit the cache."""
     try:
-        found = yield from read(batch)
-        return found
+        results = yield from read(batch)
+        return results
     except CacheFull:
         if len(batch) == 1:
             raise

@@ -42,9 +42,9 @@ class Prefixes:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self._kept: OrderedDict[Key, int] = OrderedDict()  # -> sequence; the least recently used first
+        self._sequences: OrderedDict[Key, int] = OrderedDict()  # -> sequence; the least recently used first
         self._reading: dict[Key, tuple[int, list[tuple[int, ...]]]] = {}  # sequence, pieces that are still to be read
-        self._begun: OrderedDict[Begun, int] = OrderedDict()  # as `_kept`
+        self._begun: OrderedDict[Begun, int] = OrderedDict()  # as `_sequences`
         self._of: dict[int, Key] = {}  # open sequences that begin with a kept prefix
         self.keep_bytes = 0
 
@@ -55,7 +55,7 @@ class Prefixes:
 
     def keeps(self, request: Request) -> bool:
         """Whether the prefix of a request has been read already."""
-        return self.key(request) in self._kept
+        return self.key(request) in self._sequences
 
     def read_on(self, request: Request, piece: int) -> bool:
         """Read the next piece of a request's prefix, of at most `piece` tokens; whether all of it is read. Raises
@@ -67,9 +67,9 @@ class Prefixes:
         """A new sequence with the request's adapter and prefix, and the beginning of its own `tokens` that is kept of
         an earlier one; and the number of these tokens. Raises CacheFull."""
         key = self.key(request)
-        found = self._longest(Begun(key or Key(request.adapter, ()), tuple(tokens)))
-        if found is not None:
-            return self._after(*found, room), found[1]
+        longest = self._longest(Begun(key or Key(request.adapter, ()), tuple(tokens)))
+        if longest is not None:
+            return self._after(*longest, room), longest[1]
         if key is None:
             return self.runner.open(request.adapter, None, room), 0
         sequence = self.runner.open(request.adapter, self._sequence(key), room)
@@ -108,8 +108,8 @@ class Prefixes:
 
     def drop(self, adapter: str) -> None:
         """Close everything that is kept of an adapter."""
-        for key in [key for key in self._kept if key.adapter == adapter]:
-            self.runner.close(self._kept.pop(key))
+        for key in [key for key in self._sequences if key.adapter == adapter]:
+            self.runner.close(self._sequences.pop(key))
         for key in [key for key in self._reading if key.adapter == adapter]:
             self.runner.close(self._reading.pop(key)[0])
         for begun in [begun for begun in self._begun if begun.key.adapter == adapter]:
@@ -130,8 +130,8 @@ class Prefixes:
     def _after(self, begun: Begun, count: int, room: int) -> int:
         """A sequence after the first `count` tokens of a kept prompt."""
         self._begun.move_to_end(begun)
-        if begun.key in self._kept:
-            self._kept.move_to_end(begun.key)
+        if begun.key in self._sequences:
+            self._sequences.move_to_end(begun.key)
         beginning = self.runner.fork(self._begun[begun], self._start(begun.key) + count)
         try:
             return self.runner.open(begun.key.adapter, beginning, room)
@@ -146,13 +146,13 @@ class Prefixes:
         """The sequence of a prefix, read now or kept from an earlier request."""
         while not self._read_on(key, 0):
             pass
-        self._kept.move_to_end(key)
-        while sum(map(self._bytes, self._kept)) > self.runner.cache_limit and self._evict(but=key):
+        self._sequences.move_to_end(key)
+        while sum(map(self._bytes, self._sequences)) > self.runner.cache_limit and self._evict(but=key):
             pass  # a runner that knows no limit of its own is kept below it here
-        return self._kept[key]
+        return self._sequences[key]
 
     def _read_on(self, key: Key, piece: int) -> bool:
-        if key in self._kept:
+        if key in self._sequences:
             return True
         if key not in self._reading:
             self._reading[key] = self.runner.open(key.adapter), pieces(key.tokens, piece)
@@ -164,7 +164,7 @@ class Prefixes:
             raise
         left.pop(0)
         if not left:
-            self._kept[key] = self._reading.pop(key)[0]
+            self._sequences[key] = self._reading.pop(key)[0]
         return not left
 
     def _forward(self, runs: Sequence[TokenRun], but: Key | None) -> list[Any]:
@@ -192,9 +192,9 @@ class Prefixes:
             self.runner.close(self._reading.pop(half)[0])
             return True
         used = {but, *self._of.values()}
-        key = next((key for key in self._kept if key not in used), None)
+        key = next((key for key in self._sequences if key not in used), None)
         if key is not None:
-            self.runner.close(self._kept.pop(key))
+            self.runner.close(self._sequences.pop(key))
         return key is not None
 
 

@@ -30,12 +30,12 @@ def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarr
     with np.errstate(over="ignore"):  # -inf, probability 0, at a temperature near 0
         p = np.exp(behind / sampling.temperature)
     p /= p.sum()
-    kept = len(p)
+    count = len(p)
     if sampling.top_p < 1:
-        kept = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1
+        count = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1
     if sampling.min_p > 0:
-        kept = min(kept, int((p >= sampling.min_p * p[0]).sum()))
-    return p[:kept]
+        count = min(count, int((p >= sampling.min_p * p[0]).sum()))
+    return p[:count]
 
 
 def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -57,9 +57,9 @@ def _read_nodes(
             TokenRun(at[row, node], tokens, _children(search.trie, node, len(tokens)) if whole else None)
             for row, node, tokens, whole in part
         ]
-        for (row, node, _, whole), found in zip(part, prefixes.forward(runs)):
+        for (row, node, _, whole), result in zip(part, prefixes.forward(runs)):
             if whole:
-                search.learn(row, node, found)
+                search.learn(row, node, result)
         yield
 
 

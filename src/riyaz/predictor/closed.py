@@ -86,8 +86,8 @@ class ClosedPredictor(PromptedModel):
 
     def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
         """`chosen` in parts."""
-        found = yield from self._choosing(prepared, self.offsets[None])
-        return found[0]
+        predictions = yield from self._choosing(prepared, self.offsets[None])
+        return predictions[0]
 
     def calibrating(self) -> Steps[None]:
         """Compute `null_offsets` in parts, where they are used and not known yet."""

@@ -58,8 +58,8 @@ class FreePredictor(PromptedModel):
     ) -> Stream:  # fmt: skip
         """The answer to one conversation while it is generated, with a task in whole sentences. Raises RiyazError at
         once for a prompt that does not fit."""
-        given = None if passages is None else [passages]
-        prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
+        of_each = None if passages is None else [passages]
+        prepared = self.prepare([messages], room=max_tokens, passages=of_each, sampling=sampling)[0]
         return self._streamed(prepared)
 
     def chooser(self, prepared: Prepared) -> Chooser | None:
@@ -80,7 +80,7 @@ class FreePredictor(PromptedModel):
     def _pieces(self, prepared: Prepared, ids: list[int]) -> Iterator[str]:
         """Pieces of the answer, whose tokens are added to `ids`. White space is held back until text follows, as an
         answer does not end with it."""
-        told = 0  # characters yielded so far
+        yielded = 0  # characters so far
         for token in self.lm.stream(prepared.request):
             ids.append(token)
             text = self.tokenizer.decode(ids).lstrip()
@@ -88,9 +88,9 @@ class FreePredictor(PromptedModel):
                 continue
             # An answer to a task is cut to whole sentences at the end, so an unfinished sentence is held back.
             text = text.rstrip() if self.task is None else whole_sentences(text)
-            if len(text) > told:
-                yield text[told:]
-                told = len(text)
+            if len(text) > yielded:
+                yield text[yielded:]
+                yielded = len(text)
         text = self.text_of(ids, prepared.request.limit)
-        if len(text) > told:
-            yield text[told:]
+        if len(text) > yielded:
+            yield text[yielded:]

@@ -181,7 +181,7 @@ class PromptedModel(PromptText):
                 hits[row].pop() if hits[row] else examples[row].pop(0)
                 prompts[row] = self.tokenizer.render([read(row)], tools=tools)[0]
         requests = self._requests(prompts, where, room, sampling)
-        return [Prepared(request, tuple(kept)) for request, kept in zip(requests, hits)]
+        return [Prepared(request, tuple(row_hits)) for request, row_hits in zip(requests, hits)]
 
     def text_of(self, tokens: Sequence[int], limit: int) -> str:
         """A generated answer as text; with a task, an answer cut off at `limit` tokens ends after its last whole

@@ -45,8 +45,8 @@ class SpanPredictor(FreePredictor):
         passages: "Sequence[Hit] | None" = None,
     ) -> Stream:  # fmt: skip
         """The answer to one conversation: a span in one piece, a free answer while it is generated."""
-        given = None if passages is None else [passages]
-        prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
+        of_each = None if passages is None else [passages]
+        prepared = self.prepare([messages], room=max_tokens, passages=of_each, sampling=sampling)[0]
         texts = self._texts(prepared)
         if not texts:
             return self._streamed(prepared)
@@ -62,11 +62,11 @@ class SpanPredictor(FreePredictor):
 
     def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
         """The best span of each prepared conversation that has a `chooser`, in parts."""
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for each in prepared:
             best = yield from self._searching(each, self._texts(each), [self.text.common_offset])
-            found += best
-        return found
+            predictions += best
+        return predictions
 
     def answers_under(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str], offsets: Sequence[float]

@@ -55,38 +55,38 @@ DTYPE_BYTES = 4
 DISK_COPIES = 7  # two checkpoints of weights and two moments each, and the best weights
 
 
-def check(asked: PretrainConfig) -> None:
+def check(options: PretrainConfig) -> None:
     """Raises RiyazError for an option without effect beside another, and for an impossible shape."""
-    if asked.steps is not None and asked.budget is not None:
+    if options.steps is not None and options.budget is not None:
         raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
     if (
-        asked.heads is None or asked.width or asked.size or asked.steps
+        options.heads is None or options.width or options.size or options.steps
     ):  # else the plan chooses a size that fits --heads
-        shape = shaped(asked, SIZES[asked.size or SMALLEST])
-        configured(family_of(asked), shape, BYTES, asked.context or CONTEXT)
+        shape = shaped(options, SIZES[options.size or SMALLEST])
+        configured(family_of(options), shape, BYTES, options.context or CONTEXT)
 
 
-def family_of(asked: PretrainConfig) -> str:
+def family_of(options: PretrainConfig) -> str:
     """The family of the model."""
-    return asked.family or (bitnet.MODEL_TYPE if asked.ternary else llama.MODEL_TYPE)
+    return options.family or (bitnet.MODEL_TYPE if options.ternary else llama.MODEL_TYPE)
 
 
-def own_shape(asked: PretrainConfig) -> bool:
+def own_shape(options: PretrainConfig) -> bool:
     """Whether layers, width or heads were given, so that the shape is not a named size."""
-    return bool(asked.layers or asked.width or asked.heads)
+    return bool(options.layers or options.width or options.heads)
 
 
-def shaped(asked: PretrainConfig, shape: Shape) -> Shape:
+def shaped(options: PretrainConfig, shape: Shape) -> Shape:
     """`shape` with the layers, heads and width of the options, where given."""
-    width = asked.width or shape.width
-    heads = asked.heads or (shape.heads if width == shape.width else heads_for(width))
-    return Shape(asked.layers or shape.layers, heads, width)
+    width = options.width or shape.width
+    heads = options.heads or (shape.heads if width == shape.width else heads_for(width))
+    return Shape(options.layers or shape.layers, heads, width)
 
 
-def absolute(asked: PretrainConfig) -> PretrainConfig:
+def absolute(options: PretrainConfig) -> PretrainConfig:
     """The options with an absolute path to the tokenizer's folder, so that a run resumes from any working folder."""
-    folder = asked.tokenizer is not None and asked.tokenizer not in KINDS
-    return replace(asked, tokenizer=str(Path(str(asked.tokenizer)).absolute())) if folder else asked
+    folder = options.tokenizer is not None and options.tokenizer not in KINDS
+    return replace(options, tokenizer=str(Path(str(options.tokenizer)).absolute())) if folder else options
 
 
 class Measuring(Protocol):
@@ -161,10 +161,10 @@ class Frozen:
     seconds: float
 
 
-def kind_of_tokenizer(asked: PretrainConfig, text_bytes: int) -> tuple[str, int, str]:
+def kind_of_tokenizer(options: PretrainConfig, text_bytes: int) -> tuple[str, int, str]:
     """(kind or folder, vocabulary size, reason) of the tokenizer; size 0: the kind or folder fixes it."""
-    if asked.tokenizer is not None:
-        return asked.tokenizer, 0, "given"
+    if options.tokenizer is not None:
+        return options.tokenizer, 0, "given"
     for vocab, least in VOCABULARIES.items():
         if text_bytes >= least:
             return "bpe", vocab, f"{text_bytes / 1e6:.1f} MB of text are enough to learn {vocab:,} tokens from"
@@ -176,10 +176,10 @@ def smaller(vocab: int) -> int | None:
     return next((size for size in VOCABULARIES if size < vocab), None)
 
 
-def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
+def context_for(options: PretrainConfig, text_tokens: float) -> tuple[int, str]:
     """(context in tokens, reason)."""
-    if asked.context is not None:
-        return asked.context, "given"
+    if options.context is not None:
+        return options.context, "given"
     context = CONTEXT
     while context > 32 and text_tokens < WINDOWS_LEAST * context:
         context //= 2
@@ -187,7 +187,7 @@ def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
 
 
 def make_plan(
-    asked: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
+    options: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
     spent: Callable[[], float], memory: float, threads: int = 1,
 ) -> PretrainingPlan:  # fmt: skip
     """The plan of a run. `spent` returns the seconds of the budget used so far, measurements included; `memory` is the
@@ -195,11 +195,11 @@ def make_plan(
 
     Raises RiyazError for an impossible shape, for a model that does not fit the memory and for too small a budget.
     """
-    deriving = _Deriving(asked, text, vocab, context, machine, spent, memory)
+    deriving = _Deriving(options, text, vocab, context, machine, spent, memory)
     shape, size, why = deriving.shape()
     config = deriving.config(shape)
     deriving.refuse_large(config, size)
-    compute = asked.compute or machine.quicker(config)
+    compute = options.compute or machine.quicker(config)
     deriving.refuse_large(config, size, compute)
     speed = machine.tokens_s(config, compute)
     values = [Value("model", f"{parameters(config) / 1e6:.2f} million parameters: {shape.layers} layers, "
@@ -209,22 +209,22 @@ def make_plan(
     tokens = rows_read(text.train_windows, batch, steps) * context
     epochs = tokens / text.train_tokens
     rate, why = learning_rate(shape.width)
-    rate = asked.lr or rate
-    values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, why)))
-    dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
-    values.append(Value("dropout", f"{dropout:g}", _why(asked.dropout, f"{epochs:.1f} epochs of the text; "
+    rate = options.lr or rate
+    values.append(Value("learning rate", f"{rate:.2g}", _why(options.lr, why)))
+    dropout = options.dropout if options.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
+    values.append(Value("dropout", f"{dropout:g}", _why(options.dropout, f"{epochs:.1f} epochs of the text; "
                         f"dropout is used above {EPOCHS_GOOD} epochs")))  # fmt: skip
-    values.append(Value("compute", compute, _why(asked.compute, "the faster number type on this CPU")))
+    values.append(Value("compute", compute, _why(options.compute, "the faster number type on this CPU")))
     every, windows, reasons = deriving.validations(batch, steps, speed)
     values += reasons
-    saving = asked.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))
+    saving = options.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))
     train = {
         "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "final": 0.0, "betas": (0.9, 0.99),
         "weight_decay": 0.1, "dropout": dropout, "validate_every": every, "patience": PATIENCE,
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
-        "seed": asked.seed or 0,
+        "seed": options.seed or 0,
     }  # fmt: skip
-    if asked.ternary:
+    if options.ternary:
         train["second"] = SECOND
         values.append(Value("ternary", f"{ternary_share(config):.0%} of the parameters", "weights -1, 0 and 1 times a "
                             "scale; from the middle on the learning rate is lower and no weight decays"))  # fmt: skip
@@ -233,12 +233,12 @@ def make_plan(
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * DISK_COPIES / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
-             "parameters": parameters(config), "ternary": bool(asked.ternary)}  # fmt: skip
+             "parameters": parameters(config), "ternary": bool(options.ternary)}  # fmt: skip
     effective = {
         "size": size, "budget": deriving.budget, "family": config.model_type, "context": context, **asdict(shape),
-        "ternary": asked.ternary,
+        "ternary": options.ternary,
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
-        "checkpoint_every": saving, "seed": asked.seed or 0, "threads": threads,
+        "checkpoint_every": saving, "seed": options.seed or 0, "threads": threads,
     }  # fmt: skip
     return PretrainingPlan(
         effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate
@@ -255,7 +255,7 @@ def learning_rate(width: int) -> tuple[float, str]:
 class _Deriving:
     """The steps of `make`, with the arguments that they share."""
 
-    asked: PretrainConfig
+    options: PretrainConfig
     text: Text
     vocab: int
     context: int
@@ -266,35 +266,35 @@ class _Deriving:
     @property
     def budget(self) -> float | None:
         """Seconds for the whole command; None where a size, a shape or a number of steps decides its length."""
-        asked = self.asked
-        if asked.budget is not None:
-            return float(asked.budget)
-        return None if asked.size or asked.steps or (asked.layers and asked.width) else float(BUDGET)
+        options = self.options
+        if options.budget is not None:
+            return float(options.budget)
+        return None if options.size or options.steps or (options.layers and options.width) else float(BUDGET)
 
     def config(self, shape: Shape) -> ModelConfig:
         """The configuration of a shape."""
-        return configured(family_of(self.asked), shape, self.vocab, self.context)
+        return configured(family_of(self.options), shape, self.vocab, self.context)
 
     def refuse_large(self, config: ModelConfig, size: str | None, compute: str = "bfloat16") -> None:
         """Raises RiyazError when training needs more memory than is free; bfloat16 needs the least."""
-        need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
+        need = memory_mb(config, self.options.compute or compute, micro_tokens(self.context))
         what = f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters)"
         hint = "choose a smaller --size, or --layers and --width"
         hardware.refuse_memory(what, need, self.memory, hint, "--size", " to train")
 
     def shape(self) -> tuple[Shape, str | None, str]:
         """(shape, name of its size or None, reason)."""
-        asked = self.asked
-        if asked.size or asked.steps or (asked.layers and asked.width):
-            name, why = asked.size or SMALLEST, "the smallest size, as none was given"
-            why = "given" if own_shape(asked) or asked.size else why
+        options = self.options
+        if options.size or options.steps or (options.layers and options.width):
+            name, why = options.size or SMALLEST, "the smallest size, as none was given"
+            why = "given" if own_shape(options) or options.size else why
         else:
             name, why = self._affordable()
-        return shaped(asked, SIZES[name]), None if own_shape(asked) else name, why
+        return shaped(options, SIZES[name]), None if own_shape(options) else name, why
 
     def _affordable(self) -> tuple[str, str]:
         """The size whose tokens per parameter within the budget are nearest to TOKENS_PER_PARAMETER, and the reason."""
-        best, compute, tried, own = "", "bfloat16", dict[str, float](), own_shape(self.asked)
+        best, compute, tried, own = "", "bfloat16", dict[str, float](), own_shape(self.options)
         ratios = []
         for name, config in self._possible().items():
             if best:
@@ -302,7 +302,7 @@ class _Deriving:
                     break
             else:
                 self.refuse_large(config, None if own else name)
-            compute = self.asked.compute or self.machine.quicker(config)
+            compute = self.options.compute or self.machine.quicker(config)
             speed = self.machine.tokens_s(config, compute)
             tokens = min(speed * self._left(config, speed), EPOCHS_MOST * self.text.train_tokens)
             tried[name] = tokens / parameters(config)
@@ -319,8 +319,8 @@ class _Deriving:
         configs = {}
         for name, shape in SIZES.items():
             with suppress(RiyazError):
-                configs[name] = self.config(shaped(self.asked, shape))
-        return configs or {SMALLEST: self.config(shaped(self.asked, SIZES[SMALLEST]))}
+                configs[name] = self.config(shaped(self.options, shape))
+        return configs or {SMALLEST: self.config(shaped(self.options, SIZES[SMALLEST]))}
 
     def _left(self, config: ModelConfig, speed: float) -> float:
         """Seconds of training left in the budget. Raises RiyazError when there is at most one."""
@@ -335,13 +335,13 @@ class _Deriving:
 
     def length(self, config: ModelConfig, speed: float) -> tuple[int, int, list[Value]]:
         """(windows per step, number of steps, both with their reasons)."""
-        asked, text = self.asked, self.text
-        if asked.steps is not None:
-            batch = min(asked.batch or max(1, 4096 // self.context), text.train_windows)
+        options, text = self.options, self.text
+        if options.steps is not None:
+            batch = min(options.batch or max(1, 4096 // self.context), text.train_windows)
             return (
                 batch,
-                asked.steps,
-                [self._batch(batch, "4,096 tokens a step"), Value("steps", f"{asked.steps:,}", "given")],
+                options.steps,
+                [self._batch(batch, "4,096 tokens a step"), Value("steps", f"{options.steps:,}", "given")],
             )
         best, most = TOKENS_PER_PARAMETER * parameters(config), EPOCHS_MOST * text.train_tokens
         limits = [(best, f"{TOKENS_PER_PARAMETER} tokens per parameter")] if self.budget is None else []
@@ -353,7 +353,7 @@ class _Deriving:
         tokens, why = min(limits)
         least, largest = STEP_TOKENS
         wanted = min(max(2 ** round(math.log2(max(tokens / STEPS_WANTED, 1))), least), largest)
-        batch = min(asked.batch or max(1, wanted // self.context), text.train_windows)
+        batch = min(options.batch or max(1, wanted // self.context), text.train_windows)
         self._refuse_slow(config, batch, speed)
         steps = max(1, tokens // (batch * self.context))
         why = f"{why}: {tokens / 1e6:.2f} million tokens, {tokens / parameters(config):.1f} per parameter"
@@ -365,20 +365,20 @@ class _Deriving:
         if self.budget is not None and seconds > (left := self._left(config, speed)):
             what = f"one step of {batch:,} windows takes about {seconds:,.0f}s"
             what += f" and the budget of {Seconds(self.budget)} has {left:,.0f}s of training left"
-            flag = "--batch" if self.asked.batch else "--budget"
+            flag = "--batch" if self.options.batch else "--budget"
             raise RiyazError(what, flag, "give more time or choose a smaller --batch or a smaller model")
 
     def _batch(self, batch: int, why: str) -> Value:
         tokens = batch * self.context
-        if self.asked.batch is not None:
-            why = "given" if batch == self.asked.batch else f"given, but the text has only {batch:,} windows"
+        if self.options.batch is not None:
+            why = "given" if batch == self.options.batch else f"given, but the text has only {batch:,} windows"
         return Value("batch", f"{batch} windows of {self.context} tokens, {tokens:,} per step", why)
 
     def validations(self, batch: int, steps: int, speed: float) -> tuple[int, int, list[Value]]:
         """(steps between validations, windows per validation, both with their reasons)."""
         seconds = steps * batch * self.context / speed
         count = min(VALIDATIONS, max(4, int(seconds / VALIDATION_GAP)), steps)
-        every = min(self.asked.validate_every or math.ceil(steps / count), steps)
+        every = min(self.options.validate_every or math.ceil(steps / count), steps)
         affordable = int(VALIDATION_SHARE * FORWARD * batch * every)
         # not more than the finished model is judged on: the last validation and its figure are then the same
         windows = min(self.text.valid_windows, JUDGED, max(16, affordable))
@@ -417,5 +417,5 @@ def _off(ratio: float) -> float:
     return abs(math.log(max(ratio, 1e-9) / TOKENS_PER_PARAMETER))
 
 
-def _why(given: object, why: str) -> str:
-    return why if given is None else "given"
+def _why(value: object, why: str) -> str:
+    return why if value is None else "given"

@@ -44,7 +44,7 @@ OPENING = 30  # most characters of held-out text that one sample continues
 
 def pretrain(
     paths: Sequence[Path],
-    asked: PretrainConfig,
+    options: PretrainConfig,
     out: Path,
     *,
     resume: bool = False,
@@ -57,17 +57,17 @@ def pretrain(
     KeyboardInterrupt with a line that says how to resume.
     """
     folder = RunFolder(out)
-    asked = planning.absolute(asked)
+    options = planning.absolute(options)
     with folder.locked(resume):
         earlier, frozen = read_run(folder)
         if not earlier:
-            planning.check(asked)
+            planning.check(options)
         begun = [Path(path) for path in earlier.paths] if earlier else []
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = Running[PretrainRun](folder, NAME, listen)
-        job = _Pretraining(run, paths, asked)
+        job = _Pretraining(run, paths, options)
         if earlier:
             job.resume(earlier, frozen)
             if earlier.status == "done":
@@ -78,7 +78,7 @@ def pretrain(
             command=earlier.command if earlier else command,
             resumed=[*earlier.resumed, command] if earlier else [],
             paths=[str(path) for path in begun or paths],
-            asked=job.asked.explicit(),
+            asked=job.options.explicit(),
             text=RunText(bytes=job.bytes, sha256=job.sha256),
             resumed_with=earlier.resumed_with if earlier else None,
         )
@@ -103,8 +103,8 @@ def _scratch(path: Path) -> Iterator[None]:
 class _Pretraining:
     """What one run does: its options and its texts."""
 
-    def __init__(self, run: Running[PretrainRun], paths: Sequence[Path], asked: PretrainConfig) -> None:
-        self.run, self.folder, self.paths, self.asked = run, run.folder, paths, asked
+    def __init__(self, run: Running[PretrainRun], paths: Sequence[Path], options: PretrainConfig) -> None:
+        self.run, self.folder, self.paths, self.options = run, run.folder, paths, options
         self.frozen: Frozen
         self.said: int | None = None  # the length of the run that was said last
         self.bytes, self.sha256 = text_hash(self._documents())
@@ -113,21 +113,21 @@ class _Pretraining:
         """Take over the options with which the run began; `frozen` is None when it has no plan yet. Raises RiyazError
         naming how text, tokenizer or options differ from the run's."""
         then, effective = PretrainConfig(**earlier.asked), frozen.plan.effective if frozen else {}
-        differences = planning.differences(then, self.asked, effective)
+        differences = planning.differences(then, self.options, effective)
         text = earlier.text
         if self.sha256 != text.sha256:
             how = f"{self.bytes:,} bytes instead of {text.bytes:,}"
             how = "other contents or another order" if self.bytes == text.bytes else how
             differences.insert(0, f"another text ({how})")
-        given = self.asked.tokenizer
-        if given is not None and not _same(given, then.tokenizer, frozen):
+        wanted = self.options.tokenizer
+        if wanted is not None and not _same(wanted, then.tokenizer, frozen):
             was = then.tokenizer or (frozen.tokenizer.kind if frozen else None)
-            how = "has changed" if given == was else f"instead of {was or 'none'}"
-            differences.append(f"--tokenizer {given} {how}")
+            how = "has changed" if wanted == was else f"instead of {was or 'none'}"
+            differences.append(f"--tokenizer {wanted} {how}")
         if differences:
             what = f"the run in this folder is another: {', '.join(differences)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
-        self.asked = then
+        self.options = then
 
     def _documents(self) -> Iterator[Document]:
         """The texts, without the run's own folder where it is among the paths."""
@@ -159,11 +159,11 @@ class _Pretraining:
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
         """The tokenizer of the run, copied or trained into work/, and its kind."""
-        kind, vocab, why = planning.kind_of_tokenizer(self.asked, self.bytes)
+        kind, vocab, why = planning.kind_of_tokenizer(self.options, self.bytes)
         folder = self.folder.work / "tokenizer"
         if why == "given" and kind not in KINDS:
-            given = open_tokenizer(Path(kind))
-            given.save(folder)
+            ready = open_tokenizer(Path(kind))
+            ready.save(folder)
             tokenizer = Tokenizer.from_folder(folder)
             self.run.note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")
             return tokenizer, "folder"
@@ -181,7 +181,7 @@ class _Pretraining:
     def _corpus(self, tokenizer: Tokenizer, kind: str) -> tuple[Corpus, int]:
         """The text as windows of the context, and the context."""
         ratio = 1.0 if kind in KINDS else 3.5  # bytes per token, a guess before the text is tokenised
-        context, why = planning.context_for(self.asked, self.bytes / ratio)
+        context, why = planning.context_for(self.options, self.bytes / ratio)
         self.run.note(f"context: {context} tokens ({why})")
         corpus = self._read(tokenizer, context)
         near = corpus.facts["near_duplicates"]
@@ -200,15 +200,15 @@ class _Pretraining:
         """Measure this machine, make the plan and write plan.json."""
         import torch
 
-        check_prompt(tokenizer, self.asked.prompt, context)
-        threads = self.asked.threads or hardware.threads()
+        check_prompt(tokenizer, self.options.prompt, context)
+        threads = self.options.threads or hardware.threads()
         torch.set_num_threads(threads)
         self.run.phase("measure", "speed of this machine")
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
-        machine = Machine(corpus.train, context, self.asked.seed or 0, bool(self.asked.ternary))
+        machine = Machine(corpus.train, context, self.options.seed or 0, bool(self.options.ternary))
         plan = planning.make_plan(
-            self.asked, text, tokenizer.vocab_size, context, machine,
+            self.options, text, tokenizer.vocab_size, context, machine,
             spent=self.run.spent, memory=hardware.memory().available / hardware.MB,
             threads=threads,
         )  # fmt: skip
@@ -253,7 +253,7 @@ class _Pretraining:
         def seen(step: int) -> None:
             ratio = corpus.valid.bytes_per_token
             watch.samples.add(
-                draw_samples(model, tokenizer, opening, ratio, plan.train["seed"], step, self.asked.prompt)
+                draw_samples(model, tokenizer, opening, ratio, plan.train["seed"], step, self.options.prompt)
             )
 
         self.frozen = frozen
@@ -318,13 +318,13 @@ def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def _same(given: str, then: str | None, frozen: Frozen | None) -> bool:
+def _same(now: str, then: str | None, frozen: Frozen | None) -> bool:
     """Whether --tokenizer names the run's tokenizer; a folder's is compared by its hash, as it may have changed."""
     if frozen is None:
-        return given == then
-    if given in KINDS:
-        return given in (then, frozen.tokenizer.kind)
-    return bool(tokenizer_sha256(Tokenizer.from_folder(given)) == frozen.tokenizer.sha256)
+        return now == then
+    if now in KINDS:
+        return now in (then, frozen.tokenizer.kind)
+    return bool(tokenizer_sha256(Tokenizer.from_folder(now)) == frozen.tokenizer.sha256)
 
 
 def read_run(folder: RunFolder) -> tuple[PretrainRun | None, Frozen | None]:

@@ -28,8 +28,8 @@ def draw_samples(
     from riyaz.engine.torch.runner import TorchRunner
 
     engine = Engine(TorchRunner(model))
-    asked = (*(PROMPTS if watched is None else (watched,)), opening)
-    prompts = [(prompt, ids) for prompt in dict.fromkeys(asked) if (ids := _ids(tokenizer, prompt))]
+    beginnings = (*(PROMPTS if watched is None else (watched,)), opening)
+    prompts = [(prompt, ids) for prompt in dict.fromkeys(beginnings) if (ids := _ids(tokenizer, prompt))]
     room = min(round(CHARACTERS / bytes_per_token), engine.context - max((len(ids) for _, ids in prompts), default=0))
     sampling = Sampling(TEMPERATURE, TOP_K, seed=seed)
     requests = [

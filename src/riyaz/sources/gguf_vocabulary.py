@@ -29,8 +29,8 @@ def tokenizer_metadata(source: Source, tokenizer: Tokenizer, rows: int) -> dict[
     Raises RiyazError when GGUF cannot express the tokenizer.
     """
     if source.format == "gguf":
-        kept = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
-        return {**kept, "tokenizer.chat_template": tokenizer.template}
+        metadata = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
+        return {**metadata, "tokenizer.chat_template": tokenizer.template}
     definition = tokenizer_files.parse_json(tokenizer.files.definition, tokenizer.where)
     if _is_sentencepiece(definition):
         return _sentencepiece(definition, tokenizer, rows)

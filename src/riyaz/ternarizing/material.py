@@ -36,7 +36,7 @@ def gather(
     exclude: Path, listen: Listen,
 ) -> Material:  # fmt: skip
     """Read texts and rows; `teacher()` answers the rows. Raises RiyazError for what is neither, and for too little."""
-    tables = {path: found for path in paths if (found := _examples(path)) is not None}
+    tables = {path: examples for path in paths if (examples := _examples(path)) is not None}
     texts = [path for path in paths if path not in tables]
     train: list[Row] = []
     valid: list[Row] = []
@@ -64,16 +64,16 @@ def _examples(path: Path) -> list[Example] | None:
         if path.is_dir():
             if not any(path.glob("train.*")):
                 return None
-            found = open_data(path).train.examples
+            examples = open_data(path).train.examples
         elif "".join(path.suffixes[-2:]).removesuffix(".gz").endswith(TABLES):
-            found = load(path).examples
+            examples = load(path).examples
         else:
             return None
     except RiyazError:
         if path.is_file() and ".jsonl" in path.suffixes:  # rows of text, which `data.corpus` reads
             return None
         raise
-    return sorted(found, key=lambda example: example.key)[:MOST_ROWS]
+    return sorted(examples, key=lambda example: example.key)[:MOST_ROWS]
 
 
 def _answered(

@@ -42,7 +42,7 @@ BYTES = 24  # of memory for each parameter in float32: weights, gradients, momen
 
 
 def ternarize(
-    model: str, paths: Sequence[Path], asked: TernarizeConfig, out: Path, *,
+    model: str, paths: Sequence[Path], options: TernarizeConfig, out: Path, *,
     resume: bool = False, command: str = "", listen: Listen = quiet,
 ) -> TernarizeRun:  # fmt: skip
     """Train a ternary model from the model of this name or path on the texts and rows under `paths`, write it to `out`
@@ -52,19 +52,19 @@ def ternarize(
     """
     if not paths:
         raise RiyazError("there is nothing to train on", hint="name a text")
-    options = {"model": model, "paths": [str(Path(path).absolute()) for path in paths], **asdict(asked)}
+    written = {"model": model, "paths": [str(Path(path).absolute()) for path in paths], **asdict(options)}
     folder = RunFolder(out, TERNARIZE)
     with folder.locked(resume):
         run = Running[TernarizeRun](folder, NAME, listen)
-        document = TernarizeRun("running", command, options)
+        document = TernarizeRun("running", command, written)
         if folder.resumed:
             earlier = TernarizeRun.read(out / TERNARIZE)
-            _refuse_another(folder, earlier.asked, options)
+            _refuse_another(folder, earlier.asked, written)
             if earlier.status == "done":
                 return earlier
             document = replace(earlier, status="running")
         with run.recorded(document, command):
-            return _Ternarizing(run, asked).go()
+            return _Ternarizing(run, options).go()
 
 
 def _refuse_another(folder: RunFolder, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -78,8 +78,8 @@ def _refuse_another(folder: RunFolder, then: dict[str, Any], now: dict[str, Any]
 class _Ternarizing:
     """What one run does: its options and its clock."""
 
-    def __init__(self, run: Running[TernarizeRun], asked: TernarizeConfig) -> None:
-        self.run, self.folder, self.asked = run, run.folder, asked
+    def __init__(self, run: Running[TernarizeRun], options: TernarizeConfig) -> None:
+        self.run, self.folder, self.options = run, run.folder, options
         self.planned = 0.0  # seconds until the run was planned, by this command or an earlier one
         self.plans = False  # whether by this one
 
@@ -104,7 +104,7 @@ class _Ternarizing:
         material = self._material(source)
         torch.set_num_threads(hardware.threads())
         teacher = load(source, getattr(torch, compute))
-        distillation = Distillation(source, teacher, material, self.asked.group, compute, self.folder.work)
+        distillation = Distillation(source, teacher, material, self.options.group, compute, self.folder.work)
         self._judge(distillation)
         plan = self._plan(distillation, memory)
         return self._train(replace(plan, learning_rate=self._rate(plan, distillation)), distillation)
@@ -142,23 +142,23 @@ class _Ternarizing:
             self.planned = float(written.pop("before"))
             plan: TrainPlan = from_json(TrainPlan, written, str(self.folder.path / PLAN), ELSEWHERE)
             return plan
-        asked, rows = self.asked, distillation.material.train
+        options, rows = self.options, distillation.material.train
         longest = max(len(row.prompt) + len(row.answer) for row in rows)
         batch = max(1, min(STEP_TOKENS // longest, len(rows)))
         self.run.phase("measure", "speed of this machine")
         seconds = distillation.step_seconds(batch)
-        rates = (asked.learning_rate,) if asked.learning_rate else RATES
+        rates = (options.learning_rate,) if options.learning_rate else RATES
         trained = 1 + OPENING * (len(rates) - 1)  # the openings of other rates counted, as a share of the steps
-        left = (asked.budget - self.run.spent() - END_SECONDS) * SHARE
-        steps = asked.steps or int(left / seconds / trained)
-        if steps < LEAST_STEPS and not asked.steps:
-            what = f"the budget of {Seconds(asked.budget)} holds {max(steps, 0)} steps of {seconds:.1f}s"
+        left = (options.budget - self.run.spent() - END_SECONDS) * SHARE
+        steps = options.steps or int(left / seconds / trained)
+        if steps < LEAST_STEPS and not options.steps:
+            what = f"the budget of {Seconds(options.budget)} holds {max(steps, 0)} steps of {seconds:.1f}s"
             raise RiyazError(f"{what}; {LEAST_STEPS} are the fewest", "--budget", "give more time or a smaller model")
         every = max(1, steps // VALIDATIONS)
         plan = TrainPlan(
             steps, rates[0], batch_size=batch, final=0.0, steady=max(1, round(OPENING * steps)), betas=(0.9, 0.95),
             validate_every=every, patience=steps, checkpoint_every=every, micro_tokens=MICRO_TOKENS,
-            compute=distillation.compute, seed=asked.seed,
+            compute=distillation.compute, seed=options.seed,
         )  # fmt: skip
         self.planned, self.plans = self.run.spent(), True
         disk = self.run.document.parameters * 4 * (7 + 3 * len(rates)) / hardware.MB
@@ -175,7 +175,7 @@ class _Ternarizing:
         from riyaz.methods.fitting.learning_rate import chosen
         from riyaz.train import Diverged, row_nats
 
-        known = self.run.document.rate or self.asked.learning_rate
+        known = self.run.document.rate or self.options.learning_rate
         if known:
             return known
         losses, valid = {}, distillation.material.valid
@@ -211,8 +211,8 @@ class _Ternarizing:
             run.listen(replace(event, method=NAME) if isinstance(event, Progress) else event)
 
         pace = Pace(
-            budget=None if self.asked.steps else self.asked.budget, before=before, step_seconds=1.0, end=END_SECONDS,
-            clock=lambda: clock, record=self._keep,
+            budget=None if self.options.steps else self.options.budget, before=before, step_seconds=1.0,
+            end=END_SECONDS, clock=lambda: clock, record=self._keep,
         )  # fmt: skip
         model = distillation.student()
         state = distillation.train(model, plan, "train", listen, begun=self.folder.work / opening, pace=pace)

@@ -267,14 +267,14 @@ class Tokenizer:
     def turns_kept(self) -> int | None:
         """The most turns, up to the last question, that the chat template writes without dropping any; None: any
         number."""
-        kept = 0
+        count = 0
         for turns in map(_probe, ROUNDS):
             text = self._prompt_text(turns)
             if text is None:  # the template refuses the conversation, so nothing is dropped silently
                 return None
             if not all(turn["content"] in text for turn in turns):
-                return kept
-            kept = len(turns)
+                return count
+            count = len(turns)
         return None
 
     def check_turns(self, messages: Conversation, where: str = "") -> None:
@@ -290,10 +290,10 @@ class Tokenizer:
 
     @property
     def _dropped(self) -> str:
-        kept = self.turns_kept
-        if not kept:
+        count = self.turns_kept
+        if not count:
             return "the model's chat template drops the user's text: no turn reaches the model"
-        most = f"{kept} turn{'s' if kept > 1 else ''} of a conversation"
+        most = f"{count} turn{'s' if count > 1 else ''} of a conversation"
         return f"the model's chat template drops earlier turns: no more than {most} can reach the model"
 
     @property

@@ -26,10 +26,10 @@ class NativeEmbedder(ModelEmbedder):
     def _vectors(self, ids: list[np.ndarray]) -> np.ndarray:
         tokens = np.concatenate(ids).astype(np.int32)
         try:
-            found: np.ndarray = self._encoder.embed(tokens, np.array([len(row) for row in ids], np.int32))
+            vectors: np.ndarray = self._encoder.embed(tokens, np.array([len(row) for row in ids], np.int32))
         except RuntimeError as error:
             raise RiyazError(str(error), self.name) from error
-        return found
+        return vectors
 
 
 def open_embedder(name: str = "minilm") -> NativeEmbedder:

@@ -322,17 +322,17 @@ class TorchRunner:
 
     def _answer(self, pieces: Sequence[_Piece], hidden: Tensor, results: list[Any]) -> None:
         """Fill `results` with the wanted results of the pieces, from logits of HEAD_ROWS rows at a time."""
-        asked: list[_Answer] = []
+        answers: list[_Answer] = []
         index: list[np.ndarray] = []  # rows of `hidden` whose logits are needed
         start, first = 0, 0
         for piece in pieces:
             if piece.run.want is not None:
-                asked.append(_Answer(piece, first, self.vocab_size))
-                index.append(start + piece.vectors + asked[-1].rows)
-                first += len(asked[-1].rows)
+                answers.append(_Answer(piece, first, self.vocab_size))
+                index.append(start + piece.vectors + answers[-1].rows)
+                first += len(answers[-1].rows)
             start += piece.count
-        adapters = [answer.piece.sequence.adapter for answer in asked for _ in answer.rows]
-        only_best = all(isinstance(answer.piece.run.want, Best) for answer in asked)
+        adapters = [answer.piece.sequence.adapter for answer in answers for _ in answer.rows]
+        only_best = all(isinstance(answer.piece.run.want, Best) for answer in answers)
         for begin in range(0, first, HEAD_ROWS):
             part = slice(begin, begin + HEAD_ROWS)
             self._route.parts = _route(adapters[part], [1] * len(adapters[part]))
@@ -342,10 +342,10 @@ class TorchRunner:
                 hint = "the weights are damaged, or too large to compute with"
                 raise RiyazError("the model's scores of the next token are not finite", hint=hint)
             best = highest.flatten().tolist()
-            log_p = np.empty(0) if only_best else _log_p(logits.float(), asked, begin)
-            for answer in asked:
+            log_p = np.empty(0) if only_best else _log_p(logits.float(), answers, begin)
+            for answer in answers:
                 answer.take(best, log_p, begin)
-        for answer in asked:
+        for answer in answers:
             results[answer.piece.place] = answer.result
 
 
@@ -389,9 +389,9 @@ class _Answer:
             self.result[low - self.first : high - self.first] = log_p[low - begin : high - begin]
 
 
-def _log_p(logits: Tensor, asked: Sequence[_Answer], begin: int) -> np.ndarray:
+def _log_p(logits: Tensor, answers: Sequence[_Answer], begin: int) -> np.ndarray:
     """Log-probabilities (n, V) from the float32 logits of a chunk, which are changed by the penalties."""
-    for answer in asked:
+    for answer in answers:
         answer.penalise(logits, begin)
     return logits.log_softmax(1).numpy()
 

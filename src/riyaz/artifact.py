@@ -151,10 +151,10 @@ def _arm(folder: Path, method: str, target: Path) -> Path:
 
 def _named_arms(folder: Path) -> str:
     """The hint that names every arm of a comparison that left an artifact."""
-    found = [path.parent.parent.parent.name for path in (folder / "arms").glob(f"*/kept/artifact/{NAME}")]
-    if not found:
+    arms = [path.parent.parent.parent.name for path in (folder / "arms").glob(f"*/kept/artifact/{NAME}")]
+    if not arms:
         return "no arm of it left an artifact"
-    return "name one of its arms: " + ", ".join(str(folder / method) for method in sorted(found))
+    return "name one of its arms: " + ", ".join(str(folder / method) for method in sorted(arms))
 
 
 def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:

@@ -68,14 +68,14 @@ def against_base(
     answers, for an artifact with weights of this kind; and log p of every token of the answers of the first rows."""
     if not predictor.has_model:
         return {"forgetting_nats": 0.0, "kl_task": None}, []
-    found = distributions(predictor, rows)
-    parts = [(np.exp(p) * (p - q)).sum(1) for p, q in zip(base.answers, found)]
+    adapted = distributions(predictor, rows)
+    parts = [(np.exp(p) * (p - q)).sum(1) for p, q in zip(base.answers, adapted)]
     drift: dict[str, Any] = {"forgetting_nats": 0.0}
     if kind != "none":
         blocks = general_losses(predictor, general)
         drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
-    answers = predictor.tokenizer.answer_ids([row.answer for row in rows[: len(found)]])
-    whole = [part[np.arange(len(ids)), ids] for part, ids in zip(found, answers) if len(part) == len(ids)]
+    answers = predictor.tokenizer.answer_ids([row.answer for row in rows[: len(adapted)]])
+    whole = [part[np.arange(len(ids)), ids] for part, ids in zip(adapted, answers) if len(part) == len(ids)]
     return {**drift, "kl_task": float(np.concatenate(parts).mean())}, whole
 
 

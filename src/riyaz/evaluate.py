@@ -97,7 +97,7 @@ def evaluate_artifact(
         listen(Progress("evaluate", done, total))
 
     predictions = predict(predictor, test, progress)
-    _check_given(predictor, test, predictions)
+    _check_inputs(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
     known: list[np.ndarray] = []
     result: dict[str, Any] = {"served": predictor.served}
@@ -192,7 +192,7 @@ def _differing(some: Sequence[Any], others: Sequence[Any]) -> int:
     return sum(a != b for a, b in zip(some, others, strict=True))
 
 
-def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+def _check_inputs(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
     """Raises RiyazError if passages were retrieved and none fits the context of any prompt."""
     if not predictor.has_model or any(prediction.citations for prediction in predictions):
         return
@@ -231,13 +231,13 @@ def _retrieval(
     count = predictor.text.passages
     naming = [i for i, row in enumerate(test) if row.doc_ids] or list(range(len(test)))
     places = [naming[i] for i in _spread(len(naming), most)]  # the same rows for all three scores
-    rows, given = [test[i] for i in places], [predictions[i] for i in places]
+    rows, answered = [test[i] for i in places], [predictions[i] for i in places]
     grounded = [rows[i] for i in _spread(len(rows), max(1, round(most * GROUNDED_SHARE)))]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     values: dict[str, Any] = {
         "k": count, "rows": len(rows), "grounded_rows": len(grounded),
         "closed_book": score(task, predict(closed, rows), rows).mean,
-        "retrieved": score(task, given, rows).mean,
+        "retrieved": score(task, answered, rows).mean,
         "grounded_nats": _lift(predictor, closed, grounded),
     }  # fmt: skip
     named = [row for row in test if row.doc_ids]
@@ -251,9 +251,9 @@ def _retrieval(
     return Retrieval(**values)
 
 
-def _lift(given: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
+def _lift(with_passages: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
     """Mean nats per token by which passages raise the log-probability of the accepted answers."""
-    return answer_log_loss(without, rows) - answer_log_loss(given, rows)
+    return answer_log_loss(without, rows) - answer_log_loss(with_passages, rows)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -361,16 +361,16 @@ def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> Mo
     return predictor_for(instructed, max_new_tokens=max(8, round(SPARE * longest)))
 
 
-def _own_task(task: Task, target: str, given: DataConfig) -> Task:
+def _own_task(task: Task, target: str, config: DataConfig) -> Task:
     """The artifact's task, with another metric if one is given. Raises RiyazError for another instruction or task."""
-    if given.instruction is not None and given.instruction != task.instruction:
+    if config.instruction is not None and config.instruction != task.instruction:
         hint = "leave out --instruction, or evaluate the base model with it"
         raise RiyazError(f"this artifact was made with the instruction {task.instruction!r}", target, hint)
-    if given.task not in (None, task.kind):
+    if config.task not in (None, task.kind):
         what = f"this artifact was made for the task {task.kind}"
         raise RiyazError(what, target, "leave out --task, or evaluate the base model with it")
-    check_metric(given.metric, task.kind)
-    return replace(task, metric=given.metric or task.metric)
+    check_metric(config.metric, task.kind)
+    return replace(task, metric=config.metric or task.metric)
 
 
 def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Listen) -> None:

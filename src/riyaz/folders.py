@@ -23,12 +23,12 @@ def refuse_links(folder: Path) -> None:
     elsewhere, and the folder may have come with a stranger's repository."""
     for path, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            found = Path(path, name)
+            entry = Path(path, name)
             with contextlib.suppress(FileNotFoundError):  # a temporary file of a process that is ending
-                mode = found.lstat().st_mode
+                mode = entry.lstat().st_mode
                 if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                     kind = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-                    raise _link(folder, str(found.relative_to(folder)), kind)
+                    raise _link(folder, str(entry.relative_to(folder)), kind)
 
 
 def _link(folder: Path, name: str, kind: str) -> RiyazError:
@@ -86,7 +86,7 @@ def expect_inside(folder: Path, paths: Iterable[Path]) -> None:
 def temporary(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent` whose name is the prefix and eight more characters, removed when the block ends. Those
     that killed processes left there are removed first. Raises OSError."""
-    for left in _found(parent, prefix):
+    for left in _leftovers(parent, prefix):
         held = _taken(left)
         if held is not None:
             shutil.rmtree(left, ignore_errors=True)
@@ -108,7 +108,7 @@ def beside(path: Path) -> str:
     return f".{path.name}.riyaz-"
 
 
-def _found(parent: Path, prefix: str) -> list[Path]:
+def _leftovers(parent: Path, prefix: str) -> list[Path]:
     """The folders in `parent` that `temporary` made with this prefix."""
     made = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
     with os.scandir(parent) as entries:

@@ -147,8 +147,8 @@ def cores(root: Path = ROOT) -> int:
 
 def threads() -> int:
     """Threads to compute with: OMP_NUM_THREADS where it holds a number of at least 1, else `cores()`."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(asked) if asked.isdecimal() and int(asked) else cores()
+    setting = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(setting) if setting.isdecimal() and int(setting) else cores()
 
 
 def isa(root: Path = ROOT) -> tuple[str, ...]:
@@ -283,11 +283,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed."""
     import importlib.metadata  # takes 25 ms and 4 MB, which an answer does not need
 
-    found = {}
+    installed = {}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def disk_free(path: Path | str = ".") -> int:
@@ -322,8 +322,8 @@ def share_waited(before: CpuTime | None, after: CpuTime | None) -> float | None:
     """The share of the CPU time asked for between two readings that was not had; None if it is unknown."""
     if before is None or after is None:
         return None
-    waited, asked = after.waited - before.waited, after.ran + after.waited - before.ran - before.waited
-    return min(1.0, max(0.0, waited / asked)) if asked > 0 else None
+    waited, wanted = after.waited - before.waited, after.ran + after.waited - before.ran - before.waited
+    return min(1.0, max(0.0, waited / wanted)) if wanted > 0 else None
 
 
 def describe(path: Path | str = ".") -> dict[str, Any]:

@@ -266,7 +266,7 @@ class Lines:
         """Append one line, unbuffered. Raises RiyazError when the disk is full."""
         try:
             if self.handle is None:
-                write_lines(self.path, [kept for kept in self.entries() if kept["step"] < entry["step"]])
+                write_lines(self.path, [earlier for earlier in self.entries() if earlier["step"] < entry["step"]])
                 self.handle = self.path.open("ab", buffering=0)
             line = json_line(entry)
             if self.handle.write(line) < len(line):  # written in part only: the next line would be appended to it

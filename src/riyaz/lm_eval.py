@@ -94,14 +94,16 @@ class RiyazLM(TemplateLM):
         self, requests: Sequence[Scored], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """The log-probability of each continuation in nats, and whether every token of it is the likeliest."""
-        asked, given = self._requests(requests)
-        found = []
-        for (texts, _before, _after), ids, rows in zip(requests, given, self.model.lm.distributions(asked, given)):
+        prepared, targets = self._requests(requests)
+        scores = []
+        for (texts, _before, _after), ids, rows in zip(
+            requests, targets, self.model.lm.distributions(prepared, targets)
+        ):
             total = float(rows[np.arange(len(ids)), ids].sum(dtype=np.float64))
-            found.append((total, bool((rows.argmax(axis=-1) == ids).all())))
+            scores.append((total, bool((rows.argmax(axis=-1) == ids).all())))
             if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, found[-1])
-        return found
+                self.cache_hook.add_partial("loglikelihood", texts, scores[-1])
+        return scores
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each text in nats, in windows as long as the context."""
@@ -121,21 +123,21 @@ class RiyazLM(TemplateLM):
     def _requests(self, scored: Sequence[Scored]) -> tuple[list[Request], list[list[int]]]:
         """Requests to the engine and what is scored after each; what several have before it is read once."""
         shared = Counter(tuple(before) for _, before, _ in scored)
-        requests, given = [], []
+        requests, targets = [], []
         for number, (_, before, after) in enumerate(scored):
             if len(after) > self.max_length:
                 raise RiyazError(f"{len(after):,} tokens to score do not fit the context of {self.max_length:,}")
-            kept = tuple(before[-(self.max_length + 1 - len(after)) :])
-            if len(kept) < len(before):
-                LOG.warning(f"{len(before) - len(kept)} tokens are cut off from the left of a text too long")
-            cut = len(kept) - 1 if shared[tuple(before)] > 1 and len(kept) > SHORTEST_PREFIX else 0
-            requests.append(Request(number, kept[cut:], prefix=kept[:cut], adapter=self.model.adapter))
-            given.append(after)
-        return requests, given
+            prompt = tuple(before[-(self.max_length + 1 - len(after)) :])
+            if len(prompt) < len(before):
+                LOG.warning(f"{len(before) - len(prompt)} tokens are cut off from the left of a text too long")
+            cut = len(prompt) - 1 if shared[tuple(before)] > 1 and len(prompt) > SHORTEST_PREFIX else 0
+            requests.append(Request(number, prompt[cut:], prefix=prompt[:cut], adapter=self.model.adapter))
+            targets.append(after)
+        return requests, targets
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The continuation of each text up to the first of its stop texts, the likeliest or drawn."""
-        asked, stops = [], []
+        prepared, stops = [], []
         for number, request in enumerate(requests):
             text, wanted = request.args
             limit, sampling, until = _generation(wanted, self.max_gen_toks)
@@ -146,20 +148,20 @@ class RiyazLM(TemplateLM):
             ids = self.tok_encode(text)
             if len(ids) > longest:
                 LOG.warning(f"{len(ids) - longest} tokens are cut off from the left of a text too long")
-            asked.append(Request(
+            prepared.append(Request(
                 number, tuple(ids[-longest:]), adapter=self.model.adapter, limit=limit, sampling=sampling,
                 stop=self.model.tokenizer.eos_ids,
             ))  # fmt: skip
             stops.append(until)
-        texts = self._generated(asked, stops)
+        texts = self._generated(prepared, stops)
         for request, text in zip(requests, texts):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts
 
-    def _generated(self, asked: Sequence[Request], stops: Sequence[Sequence[str]]) -> list[str]:
+    def _generated(self, requests: Sequence[Request], stops: Sequence[Sequence[str]]) -> list[str]:
         """The answers, each ended as soon as it holds one of its stop texts."""
-        lm, tokens = self.model.lm, [list[int]() for _ in asked]
-        left = {lm.add(request): place for place, request in enumerate(asked)}
+        lm, tokens = self.model.lm, [list[int]() for _ in requests]
+        left = {lm.add(request): place for place, request in enumerate(requests)}
         try:
             while left:
                 for step in lm.step():
@@ -189,8 +191,8 @@ def _generation(wanted: dict[str, Any], usual: int) -> tuple[int, Sampling, list
     limit = next((int(wanted[name]) for name in LENGTHS if wanted.get(name) is not None), usual)
     until = wanted.get("until") or []
     how = {name: wanted[name] for name in SAMPLED if wanted.get(name) is not None}
-    given = float(how.pop("temperature", 1.0 if wanted.get("do_sample") else 0.0))
-    temperature = given if wanted.get("do_sample", True) else 0.0
+    drawn_at = float(how.pop("temperature", 1.0 if wanted.get("do_sample") else 0.0))
+    temperature = drawn_at if wanted.get("do_sample", True) else 0.0
     return limit, Sampling(temperature, **how), [until] if isinstance(until, str) else [each for each in until if each]
 
 

@@ -51,8 +51,8 @@ def trains() -> bool:
 
 
 @cache
-def _trains(asked: str | None) -> bool:
-    return asked != "0" and available() and (asked == "1" or isa() != "scalar")
+def _trains(setting: str | None) -> bool:
+    return setting != "0" and available() and (setting == "1" or isa() != "scalar")
 
 
 def trainer() -> str:

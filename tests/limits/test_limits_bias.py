@@ -240,7 +240,7 @@ def test_wrong_questions_are_refused(tmp_path: Path, changed: dict[str, object],
     ],
 )
 def test_people_are_swapped_whole_words_only(text: str, kind: str, changed: str) -> None:
-    assert swaps.swapped(text, templates.data("swaps.json")["words"][kind]) == changed
+    assert swaps.swapped(text, templates.read_data("swaps.json")["words"][kind]) == changed
 
 
 def test_rows_are_asked_with_people_swapped(classifier: ModelPredictor) -> None:
@@ -250,7 +250,7 @@ def test_rows_are_asked_with_people_swapped(classifier: ModelPredictor) -> None:
     before = [classifier.answer(row.messages) for row in given.test]
     changed = parts[1].figures[0]
     assert changed.n == len(given.test)
-    swapped = [swaps.swapped(row.prompt, templates.data("swaps.json")["words"]["gender"]) for row in given.test]
+    swapped = [swaps.swapped(row.prompt, templates.read_data("swaps.json")["words"]["gender"]) for row in given.test]
     asked = [classifier.answer([{"role": "user", "content": text}]) for text in swapped]
     assert changed.value == np.mean([a != b for a, b in zip(before, asked)])
     assert [line.partition(":")[0] for line in left_out] == ["swapping words of name", "swapping words of origin"]

@@ -48,8 +48,8 @@ def test_a_column_without_values_is_left_out() -> None:
 
 def test_what_is_beyond_chance_is_named() -> None:
     part = document().suites[0].parts[0]
-    assert limits_words.found([part])[1] == "pairs x, age: prefers the stereotype 60.0 % (55.0 to 65.0 %)"
-    assert limits_words.found(document(value=0.52).suites[0].parts) == []
+    assert limits_words.findings([part])[1] == "pairs x, age: prefers the stereotype 60.0 % (55.0 to 65.0 %)"
+    assert limits_words.findings(document(value=0.52).suites[0].parts) == []
 
 
 def test_a_path_of_this_machine_is_in_no_report(tmp_path: Path) -> None:

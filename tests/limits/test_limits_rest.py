@@ -81,10 +81,10 @@ def test_a_fact_is_found_where_its_number_is_answered(model: ModelPredictor, mon
         return [Prediction(text[0]["content"].partition(" is ")[2][:5]) for text in conversations]
 
     monkeypatch.setattr(FreePredictor, "answers", reading)
-    assert context._found(plain(model), context.filler_ids(model), 256, [0.0], seed=1) == [1.0]
+    assert context._recalled(plain(model), context.filler_ids(model), 256, [0.0], seed=1) == [1.0]
     assert len(model.tokenizer.encode(asked[0])) <= 256
     monkeypatch.setattr(FreePredictor, "answers", lambda *_, **__: [Prediction("none")])
-    assert context._found(plain(model), context.filler_ids(model), 256, [0.0], seed=1) == [0.0]
+    assert context._recalled(plain(model), context.filler_ids(model), 256, [0.0], seed=1) == [0.0]
 
 
 def test_a_short_budget_leaves_out_the_longest(inputs: Inputs) -> None:
@@ -184,7 +184,7 @@ def test_answers_that_stay_are_counted(inputs: Inputs) -> None:
 def test_not_makes_the_other_statement_true(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that always finds the true sentence likelier: that with the true word, but with not the other."""
     assert inputs.model is not None
-    items = templates.data("negations.json")["statements"]
+    items = templates.read_data("negations.json")["statements"]
     true = {f"{item['is']} {item['true']}." for item in items} | {f"{item['not']} {item['false']}." for item in items}
     monkeypatch.setattr(fragile, "text_nats", lambda _, texts: np.array([float(text in true) for text in texts]))
     assert [figure.value for figure in fragile._negation(inputs.model).figures] == [1.0, 1.0]

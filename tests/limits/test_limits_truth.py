@@ -129,7 +129,7 @@ def test_words_of_denial_are_whole_words(text: str, found: bool) -> None:
 
 def test_false_premises_are_asked(model: ModelPredictor) -> None:
     part = premises.measure(model, 0.1)
-    shown = templates.data("premises.json")["premises"]
+    shown = templates.read_data("premises.json")["premises"]
     questions = [[{"role": "user", "content": item["question"]}] for item in shown]
     given = [[item["along"], item["corrects"]] for item in shown]
     tokens = [[len(ids) for ids in model.tokenizer.answer_ids(each)] for each in given]

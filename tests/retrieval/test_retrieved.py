@@ -146,6 +146,6 @@ def test_few_rows_can_be_looked_at(found: FreePredictor) -> None:
 
 def test_retrieval_that_has_no_room_for_a_passage_is_no_retrieval(found: FreePredictor) -> None:
     given = evaluate.predict(found, ROWS)
-    evaluate._check_given(found, ROWS, given)
+    evaluate._check_inputs(found, ROWS, given)
     with assert_refused("no passage fits the context", ROWS[0].where):
-        evaluate._check_given(found, ROWS, [replace(prediction, citations=()) for prediction in given])
+        evaluate._check_inputs(found, ROWS, [replace(prediction, citations=()) for prediction in given])

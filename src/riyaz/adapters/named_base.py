@@ -8,12 +8,12 @@ from riyaz.errors import RiyazError, shown
 from riyaz.sources import Source, catalogue_name, hub_name, open_source
 
 
-def base_for(config: Path, given: str | None) -> tuple[Source, str]:
+def base_for(config: Path, base: str | None) -> tuple[Source, str]:
     """The base of an adapter (`given`, or the one that the configuration file `config` names) and a note if the two
     could not be compared, else "". Raises RiyazError if no base can be opened or the two have different weights."""
-    if given is None:
+    if base is None:
         return _open_named(config)
-    source = open_source(given)
+    source = open_source(base)
     try:
         name = base_of(config)
     except RiyazError:  # no base is named, so there is nothing to compare with
@@ -22,10 +22,10 @@ def base_for(config: Path, given: str | None) -> tuple[Source, str]:
     try:
         named = open_source(beside if beside.is_dir() else hub_name(name))
     except RiyazError:
-        note = f"the adapter was made for {shown(name)}, which is not available to compare with {shown(given)}"
+        note = f"the adapter was made for {shown(name)}, which is not available to compare with {shown(base)}"
         return source, f"{note}: its answers are right if the two are the same model"
     if named.path.resolve() != source.path.resolve() and named.sha256() != source.sha256():
-        what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(given)} has other weights"
+        what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(base)} has other weights"
         hint = "leave --model out, or correct the name in this file"
         raise RiyazError(f"{what} ({source.sha256()[:12]})", str(config), hint)
     return source, ""

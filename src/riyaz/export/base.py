@@ -35,8 +35,8 @@ class NamedBase:
 def name_base(target: Target, out: Path, format: str, with_base: bool | None) -> NamedBase:
     """How an adapter in the folder `out` names its base. `with_base` says whether the base goes along; by default where
     the tool cannot get it by name."""
-    source, found = target.source, hub_origin(target.source)
-    repository, revision = (found.repository, found.revision) if found else (_named_repository(target), None)
+    source, origin = target.source, hub_origin(target.source)
+    repository, revision = (origin.repository, origin.revision) if origin else (_named_repository(target), None)
     if with_base or (with_base is None and (repository is None or format == "gguf-lora")):
         place = out / (BASE_FILE if format == "gguf-lora" else BASE)
         name = place.as_posix() if place.is_absolute() or out.parts[:1] == ("..",) else f"./{place.as_posix()}"

@@ -73,13 +73,13 @@ def turns_of(tokenizer: Tokenizer) -> Turns | None:
     for end in sorted(map(tokenizer.token_text, tokenizer.eos_ids)):  # it belongs to the turn before
         before_user = before_user.rpartition(end)[2].removeprefix("\n") if end in before_user else before_user
     cut = -len(before_user) or None
-    found = Turns(
+    turns = Turns(
         system=(head[0], head[1][:cut]) if head else None, start=start[:cut], before_user=before_user,
         after_user=after_user, after_answer=between[:cut],
     )  # fmt: skip
-    same = [found.text(conversation) for conversation in [*plain, *(with_system or [])]] == texts
-    parts = (*(found.system or ()), found.start, found.before_user, found.after_user, found.after_answer)
-    return found if same and not any("{{" in part or QUOTES in part for part in parts) else None
+    same = [turns.text(conversation) for conversation in [*plain, *(with_system or [])]] == texts
+    parts = (*(turns.system or ()), turns.start, turns.before_user, turns.after_user, turns.after_answer)
+    return turns if same and not any("{{" in part or QUOTES in part for part in parts) else None
 
 
 def write(path: Path, tokenizer: Tokenizer, prompt: Prompt, model: str, adapter: str | None, context: int) -> list[str]:

@@ -187,8 +187,8 @@ def _artifact(document: Artifact, folder: Path, written: Path) -> tuple[Artifact
         )  # fmt: skip
         return replace(document, base=base), files | {BASE_FILE: written}
     text = document.text
-    kept = {artifacts.EXAMPLES, artifacts.COLLECTION, artifacts.TRAINED, text.examples_file, text.collection_file}
-    return document, {name: path for name, path in files.items() if name in kept} | {QUANTISED: written}
+    copied = {artifacts.EXAMPLES, artifacts.COLLECTION, artifacts.TRAINED, text.examples_file, text.collection_file}
+    return document, {name: path for name, path in files.items() if name in copied} | {QUANTISED: written}
 
 
 def _planned(family: Family[Any], name: str, stored: str, form: Small) -> gguf_write.PlannedTensor:

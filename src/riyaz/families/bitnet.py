@@ -75,8 +75,8 @@ def native_settings(config: BitNetConfig) -> dict[str, Any]:
 def from_hf(metadata: Mapping[str, Any]) -> BitNetConfig:
     """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
-    given = {"rope_theta": DEFAULTS["rope_theta"], **metadata}
-    values = decoder.hf_values(given, DEFAULTS, problems)
+    settings = {"rope_theta": DEFAULTS["rope_theta"], **metadata}
+    values = decoder.hf_values(settings, DEFAULTS, problems)
     values["activation"] = metadata.get("hidden_act") or ACTIVATIONS[0]
     if values["activation"] not in ACTIVATIONS:
         problems.append(f"hidden_act is {values['activation']!r:.60}, riyaz supports only {' and '.join(ACTIVATIONS)}")

@@ -152,8 +152,8 @@ class _EqualRows(Function):
         groups = q.shape[1] // k.shape[1]
         q, k, v = _matrices(q, B), _matrices(k, B), _matrices(v, B)
         weights = _attention_weights(q, _grouped(k, groups))  # (B * H, T, T)
-        kept = weights if weights.numel() <= q.numel() + k.numel() + v.numel() else None
-        ctx.save_for_backward(q, k, v, kept)
+        saved = weights if weights.numel() <= q.numel() + k.numel() + v.numel() else None
+        ctx.save_for_backward(q, k, v, saved)
         ctx.rows, ctx.groups = B, groups
         return _stream((weights @ _grouped(v, groups)).unflatten(0, (B, -1)))
 

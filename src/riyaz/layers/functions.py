@@ -115,8 +115,8 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
     """Rotate the halves of each head of q (T, H, D) and k (T, K, D) by the result of `cos_sin`, in Hugging Face's
     layout; the gradient is the rotation by the negative angles, so neither is saved."""
     function = native_functions.Rotate if native_functions.runs(q, k, cos, sin) else _Rotate
-    found: tuple[Tensor, Tensor] = function.apply(q, k, cos, sin)
-    return found
+    rotated: tuple[Tensor, Tensor] = function.apply(q, k, cos, sin)
+    return rotated
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

@@ -73,10 +73,10 @@ class _HeadLoss(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        return (*kept_gradients(ctx, grads[0]), None, None, None)
+        return (*stored_gradients(ctx, grads[0]), None, None, None)
 
 
-def kept_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def stored_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of hidden states and weight that the forward pass has saved, times that of the loss; the weight's
     is added to `ctx.total` if there is one."""
     grad_hidden, grad_weight = ctx.saved_tensors

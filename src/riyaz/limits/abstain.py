@@ -40,10 +40,10 @@ BLIND = (
 )
 
 
-def measure(answering: ModelPredictor, given: Rows, share: float) -> tuple[Part, Abstention]:
+def measure(answering: ModelPredictor, data: Rows, share: float) -> tuple[Part, Abstention]:
     """Risk by coverage, coverage at 5 % error and the calibration error before and after a temperature."""
-    parts = [sampled(rows, share, LEAST) for rows in (given.calibrate, given.test)]
-    (set_nats, set_right), (nats, right) = (_sure(answering, given, rows) for rows in parts)
+    parts = [sampled(rows, share, LEAST) for rows in (data.calibrate, data.test)]
+    (set_nats, set_right), (nats, right) = (_sure(answering, data, rows) for rows in parts)
     temperature = fit_temperature(set_nats, set_right)
     limits = thresholds(probability(set_nats, temperature), ~set_right)
     p, wrong = probability(nats, temperature), ~right
@@ -62,30 +62,33 @@ def measure(answering: ModelPredictor, given: Rows, share: float) -> tuple[Part,
     curve = Curve("risk by coverage", "share of answers given", "share of them wrong", points)
     figures.insert(0, share_of("right, when all are answered", right))
     what = (
-        f"{len(parts[1]):,} of {len(given.test):,} of your rows, with a temperature of {temperature:.3g} and "
+        f"{len(parts[1]):,} of {len(data.test):,} of your rows, with a temperature of {temperature:.3g} and "
         f"thresholds from {len(parts[0]):,} others. Confidence: the log-probability of a label or a span, and the mean "
         "per token of a written answer. AURC: the mean share of wrong answers over all coverages; guessing when to be "
         "sure gives the share of wrong answers."
     )
-    notes = short_of(len(parts[1]), len(given.test), "rows")
-    if given.task.metric not in ("accuracy", "exact_match"):
-        notes.append(f"An answer counts as right from a {given.task.metric} of {RIGHT} on.")
-    part = Part("when to abstain", given.source, what, figures, BLIND, notes, [curve])
+    notes = short_of(len(parts[1]), len(data.test), "rows")
+    if data.task.metric not in ("accuracy", "exact_match"):
+        notes.append(f"An answer counts as right from a {data.task.metric} of {RIGHT} on.")
+    part = Part("when to abstain", data.source, what, figures, BLIND, notes, [curve])
     return part, Abstention(temperature, len(parts[0]), limits)
 
 
-def _sure(answering: ModelPredictor, given: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+def _sure(answering: ModelPredictor, data: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities and whether each answer is right (n,)."""
     texts, nats = answers_with_nats(answering, [row.messages for row in rows], [row.where for row in rows])
-    return nats, score(given.task, [Prediction(text) for text in texts], rows).rows >= RIGHT
+    return nats, score(data.task, [Prediction(text) for text in texts], rows).rows >= RIGHT
 
 
 def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None) -> list[Figure]:
     name = f"answered, aiming at {ERROR:.0%} wrong"
     if threshold is None:
         return [Figure(name, 0.0, *wilson(0, len(p)), len(p))]
-    given = p >= threshold
-    return [share_of(name, given), *([share_of("wrong among those", wrong[given], even=ERROR)] if given.any() else [])]
+    answered = p >= threshold
+    return [
+        share_of(name, answered),
+        *([share_of("wrong among those", wrong[answered], even=ERROR)] if answered.any() else []),
+    ]
 
 
 def _bootstrapped(

@@ -50,12 +50,12 @@ def fitting(
     """Places of the conversations that fit the context with the longest of their answers."""
     room = model.context
 
-    def fits(asked: Sequence[Message], given: Sequence[str]) -> bool:
-        size = sum(len(turn["content"].encode()) for turn in asked) + max(len(text.encode()) for text in given)
+    def fits(messages: Sequence[Message], choices: Sequence[str]) -> bool:
+        size = sum(len(turn["content"].encode()) for turn in messages) + max(len(text.encode()) for text in choices)
         if TEMPLATE + size <= room:
             return True
-        (prompt,) = model.tokenizer.render(model.conversations([asked]))
-        return len(prompt) + max(map(len, model.tokenizer.answer_ids(list(given)))) <= room
+        (prompt,) = model.tokenizer.render(model.conversations([messages]))
+        return len(prompt) + max(map(len, model.tokenizer.answer_ids(list(choices)))) <= room
 
     return [place for place, each in enumerate(zip(conversations, answers, strict=True)) if fits(*each)]
 
@@ -67,20 +67,20 @@ def answer_nats(
 
     The prompt is that of the model's chat template and text part; it is read once for all its answers.
     """
-    ids = [model.tokenizer.answer_ids(list(given)) for given in answers]
-    room = max((len(each) for given in ids for each in given), default=1)
+    ids = [model.tokenizer.answer_ids(list(choices)) for choices in answers]
+    room = max((len(each) for choices in ids for each in choices), default=1)
     prepared = model.prepare(conversations, room=room)
     requests: list[Request] = []
     rest: list[Sequence[int]] = []
-    for each, given in zip(prepared, ids, strict=True):
+    for each, choices in zip(prepared, ids, strict=True):
         prompt = (*each.request.prefix, *each.request.tokens)
-        cut = len(prompt) - 1 if len(prompt) > SHARED and len(given) > 1 else 0
-        for tokens in given:
+        cut = len(prompt) - 1 if len(prompt) > SHARED and len(choices) > 1 else 0
+        for tokens in choices:
             requests.append(replace(each.request, id=len(requests), prefix=prompt[:cut], tokens=prompt[cut:]))
             rest.append(tokens)
     flat = [float(part.sum(dtype=np.float64)) for part in model.lm.logprobs(requests, rest)]
-    ends = np.cumsum([len(given) for given in ids])
-    return [np.array(flat[end - len(given) : end]) for end, given in zip(ends, ids)]
+    ends = np.cumsum([len(choices) for choices in ids])
+    return [np.array(flat[end - len(choices) : end]) for end, choices in zip(ends, ids)]
 
 
 def answers_with_nats(
@@ -102,8 +102,8 @@ def nats_of(
     if free:
         limit = predictor.max_new_tokens
         ids = [tokens[:limit] for tokens in predictor.tokenizer.answer_ids([predictions[i].text for i in free])]
-        asked = [conversations[i] for i in free]
-        prepared = predictor.prepare(asked, [where[i] for i in free] if where else ())
+        chats = [conversations[i] for i in free]
+        prepared = predictor.prepare(chats, [where[i] for i in free] if where else ())
         parts = predictor.lm.logprobs([each.request for each in prepared], ids)
         nats[free] = [float(part.mean(dtype=np.float64)) for part in parts]
     return nats

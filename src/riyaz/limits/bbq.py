@@ -110,12 +110,12 @@ def prompt(question: Question) -> list[dict[str, str]]:
     return [{"role": "user", "content": content}]
 
 
-def measure(predictor: ModelPredictor, given: Questions, share: float) -> Part:
+def measure(predictor: ModelPredictor, questions: Questions, share: float) -> Part:
     """Accuracy and bias score in both kinds of context, in all and per category."""
-    drawn = sampled(given.items, share, LEAST, [f"{item.group} {item.clear}" for item in given.items])
+    drawn = sampled(questions.items, share, LEAST, [f"{item.group} {item.clear}" for item in questions.items])
     model = plain(predictor)
     items = [drawn[place] for place in fitting(model, [prompt(item) for item in drawn], [i.answers for i in drawn])]
-    expect_some(items, given.source, model.lm.context)
+    expect_some(items, questions.source, model.lm.context)
     scores = answer_nats(model, [prompt(item) for item in items], [item.answers for item in items])
     chosen = np.array([int(np.argmax(each)) for each in scores])
     figures = []
@@ -129,13 +129,13 @@ def measure(predictor: ModelPredictor, given: Questions, share: float) -> Part:
     notes = [f"{lost:,} questions do not say which person the stereotype means; they count for accuracy only."] * (
         lost > 0
     )
-    notes += short_of(len(drawn), len(given.items), "questions")
+    notes += short_of(len(drawn), len(questions.items), "questions")
     notes += too_long(len(drawn) - len(items), model.lm.context, "questions")
     what = (
-        f"{len(items):,} of {len(given.items):,} questions, each with its three answers, of which the one with the "
+        f"{len(items):,} of {len(questions.items):,} questions, each with its three answers, of which the one with the "
         "highest log-probability counts. Bias score: -1 to 1, above 0: the stereotype (Parrish et al. 2022)."
     )
-    return Part("BBQ", given.source, what, figures, BLIND, notes)
+    return Part("BBQ", questions.source, what, figures, BLIND, notes)
 
 
 def _figures(items: Sequence[Question], chosen: np.ndarray, group: str, clear: bool) -> list[Figure]:
@@ -170,6 +170,6 @@ def _interval(biased: np.ndarray, named: np.ndarray, right: np.ndarray, clear: b
     return float(low), float(high)
 
 
-def texts(given: Sequence[Questions]) -> list[str]:
+def texts(sets: Sequence[Questions]) -> list[str]:
     """What `measure` reads, from which its time is estimated."""
-    return [item.text + " ".join(item.answers) * 2 for each in given for item in each.items]
+    return [item.text + " ".join(item.answers) * 2 for each in sets for item in each.items]

@@ -64,10 +64,10 @@ def _own(model: PromptedModel, share: float) -> Part:
             replace(each, frames=each.frames[:1], endings=each.endings[: max(1, math.ceil(share * len(each.endings)))])
             for each in chosen
         ]
-    found = templates.preferences(model, chosen)
+    preferences = templates.preferences(model, chosen)
     figures = []
     for each in chosen:
-        one = found[each.name]
+        one = preferences[each.name]
         figures.append(
             Figure("prefers the stereotype by", one.mean, one.low, one.high, one.items, "nats", each.name, even=0.0)
         )
@@ -85,28 +85,28 @@ def _texts(pair: Pair) -> list[str]:
     return [pair.first, pair.second, *([pair.unrelated] if pair.unrelated else [])]
 
 
-def _set(model: PromptedModel, given: PairSet, share: float) -> Part:
-    drawn = sampled(given.pairs, share, LEAST, [pair.group for pair in given.pairs])
+def _set(model: PromptedModel, pair_set: PairSet, share: float) -> Part:
+    drawn = sampled(pair_set.pairs, share, LEAST, [pair.group for pair in pair_set.pairs])
     pairs = [pair for pair in drawn if all(fitting_texts(model, [pair.after + text for text in _texts(pair)]))]
-    expect_some(pairs, given.source, model.lm.context)
+    expect_some(pairs, pair_set.source, model.lm.context)
     texts = [text for pair in pairs for text in _texts(pair)]
     after = [pair.after for pair in pairs for _ in _texts(pair)]
     nats = iter(text_nats(model, texts, after))
     scores = [[next(nats) for _ in _texts(pair)] for pair in pairs]
     difference = np.array([row[0] - row[1] for row in scores])
     groups = np.array([pair.group for pair in pairs])
-    figures = preference(given.prefers, difference, "all")
+    figures = preference(pair_set.prefers, difference, "all")
     for group in sorted(set(groups)):
-        figures += preference(given.prefers, difference[groups == group], group)
+        figures += preference(pair_set.prefers, difference[groups == group], group)
     if any(pair.unrelated for pair in pairs):
         figures += _stereoset_scores(scores)
     what = (
-        f"{len(pairs):,} of {len(given.pairs):,} pairs ({groups_line(pairs)}): how often the model prefers "
-        f"{given.prefers}, and by how many nats."
+        f"{len(pairs):,} of {len(pair_set.pairs):,} pairs ({groups_line(pairs)}): how often the model prefers "
+        f"{pair_set.prefers}, and by how many nats."
     )
-    notes = short_of(len(drawn), len(given.pairs), "pairs")
+    notes = short_of(len(drawn), len(pair_set.pairs), "pairs")
     notes += too_long(len(drawn) - len(pairs), model.lm.context, "pairs")
-    return Part(given.name, given.source, what, figures, BLIND, notes)
+    return Part(pair_set.name, pair_set.source, what, figures, BLIND, notes)
 
 
 def preference(prefers: str, difference: np.ndarray, group: str) -> list[Figure]:

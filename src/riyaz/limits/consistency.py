@@ -18,13 +18,13 @@ DRAWN, TEMPERATURE, LEAST, MOST, RIGHT = 5, 0.7, 8, 40, 0.5
 BLIND = "Answers that agree can all be wrong. Two wordings of one answer count as different ones."
 
 
-def measure(answering: ModelPredictor, given: Rows, share: float) -> Part:
+def measure(answering: ModelPredictor, data: Rows, share: float) -> Part:
     """The share of drawn answers that agree with the commonest, and whether agreement tells right answers."""
-    every = given.test[:MOST]
+    every = data.test[:MOST]
     rows = sampled(every, share, LEAST)
-    asked = [row.messages for row in rows]
+    conversations = [row.messages for row in rows]
     answers = [
-        [each.text for each in answering.answers(asked, sampling=Sampling(TEMPERATURE, seed=seed))]
+        [each.text for each in answering.answers(conversations, sampling=Sampling(TEMPERATURE, seed=seed))]
         for seed in range(DRAWN)
     ]
     counted = [Counter(map(normalise_squad, texts)).most_common(1)[0] for texts in zip(*answers)]
@@ -33,7 +33,7 @@ def measure(answering: ModelPredictor, given: Rows, share: float) -> Part:
         next(text for text in texts if normalise_squad(text) == most)
         for texts, (most, _) in zip(zip(*answers), counted)
     ]
-    wrong = score(given.task, [Prediction(text) for text in common], rows).rows < RIGHT
+    wrong = score(data.task, [Prediction(text) for text in common], rows).rows < RIGHT
     ends = percentiles(np.array([aurc(agreement[drawn], wrong[drawn]) for drawn in draws(len(rows))]))
     figures = [
         Figure("drawn answers that agree with the commonest", float(agreement.mean()), *interval(agreement), len(rows)),
@@ -41,4 +41,4 @@ def measure(answering: ModelPredictor, given: Rows, share: float) -> Part:
                even=float(wrong.mean())),
     ]  # fmt: skip
     what = f"{len(rows):,} of your rows, {DRAWN} answers drawn to each at temperature {TEMPERATURE}."
-    return Part("self-consistency", given.source, what, figures, BLIND, short_of(len(rows), len(every), "rows"))
+    return Part("self-consistency", data.source, what, figures, BLIND, short_of(len(rows), len(every), "rows"))

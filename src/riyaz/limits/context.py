@@ -97,19 +97,19 @@ def _grid(model: FreePredictor, share: float) -> Part:
     every = lengths(model.lm.context)
     taken = every[: shortest(every, share)]
     figures, points, cells, ids = [], [], [], filler_ids(model)
-    found_at: dict[float, list[float]] = {depth: [] for depth in DEPTHS}
+    recalled: dict[float, list[float]] = {depth: [] for depth in DEPTHS}
     for length in taken:
-        hits = [_found(model, ids, length, [depth], seed=place)[0] for place, depth in enumerate(DEPTHS)]
+        hits = [_recalled(model, ids, length, [depth], seed=place)[0] for place, depth in enumerate(DEPTHS)]
         for depth, hit in zip(DEPTHS, hits):
-            found_at[depth].append(hit)
-        several = _found(model, ids, length, [(i + 0.5) / SEVERAL for i in range(SEVERAL)], seed=9)
+            recalled[depth].append(hit)
+        several = _recalled(model, ids, length, [(i + 0.5) / SEVERAL for i in range(SEVERAL)], seed=9)
         figures += [
             share_of("one fact found", hits, f"{length:,} tokens"),
             share_of(f"of {SEVERAL} facts found", several, f"{length:,} tokens"),
         ]
         points.append((float(length), float(np.mean(hits))))
         cells.append(f"{length:,} tokens {''.join('+' if hit else '-' for hit in hits)}")
-    figures += [share_of("one fact found", hits, f"depth {depth:.0%}") for depth, hits in found_at.items()]
+    figures += [share_of("one fact found", hits, f"depth {depth:.0%}") for depth, hits in recalled.items()]
     what = (
         f'A sentence such as "{growing.FACT.format(place=PLACES[0], number=4711)}" at {len(DEPTHS)} depths in texts '
         f"of up to {taken[-1]:,} tokens, and {SEVERAL} of them at once; the context is {model.lm.context:,}."
@@ -123,7 +123,7 @@ def _grid(model: FreePredictor, share: float) -> Part:
     return Part("facts in a long text", "Python's help topics", what, figures, BLIND, notes, [curve])
 
 
-def _found(model: FreePredictor, ids: Sequence[int], length: int, depths: Sequence[float], seed: int) -> list[float]:
+def _recalled(model: FreePredictor, ids: Sequence[int], length: int, depths: Sequence[float], seed: int) -> list[float]:
     """Whether the number of each fact is in the answer to its question; one text holds all facts."""
     draw = random.Random(1000 * length + seed)
     places = draw.sample(PLACES, len(depths))
@@ -131,11 +131,11 @@ def _found(model: FreePredictor, ids: Sequence[int], length: int, depths: Sequen
     most, filler = min(length, model.lm.context) - ANSWER, ids[:length]
     while True:  # text joined from pieces has other tokens than its pieces
         text = _text(model, filler, depths, [growing.FACT.format(place=p, number=n) for p, n in zip(places, numbers)])
-        over = max(len(ids) for ids in model.tokenizer.render([_asked(text, place) for place in places])) - most
+        over = max(len(ids) for ids in model.tokenizer.render([_conversation(text, place) for place in places])) - most
         if over <= 0 or not filler:
             break
         filler = filler[: max(0, len(filler) - over)]
-    answers = model.answers([_asked(text, place) for place in places], max_tokens=ANSWER)
+    answers = model.answers([_conversation(text, place) for place in places], max_tokens=ANSWER)
     return [float(number in answer.text) for number, answer in zip(numbers, answers)]
 
 
@@ -146,7 +146,7 @@ def _text(model: FreePredictor, filler: Sequence[int], depths: Sequence[float], 
     return "\n".join([piece for pair in zip(between, facts) for piece in pair] + between[-1:])
 
 
-def _asked(text: str, place: str) -> list[dict[str, str]]:
+def _conversation(text: str, place: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{text}\n\n{growing.QUESTION.format(place=place)}"}]
 
 

@@ -9,7 +9,7 @@ from riyaz import hardware
 from riyaz.data import Message
 from riyaz.limits.energy import ESTIMATED, MEASURED, WATTS, Meter, Used
 from riyaz.limits.inputs import Inputs, Work
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 from riyaz.predictor import Predictor
 from riyaz.results import Figure, Part, Suite
 
@@ -35,7 +35,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     if inputs.rows is not None:
         prompts, source = [list(row.messages) for row in inputs.rows.test[:TOGETHER]], inputs.rows.source
     else:
-        questions = data("questions.json")["questions"][:TOGETHER]
+        questions = read_data("questions.json")["questions"][:TOGETHER]
         prompts, source = [[{"role": "user", "content": item["question"]}] for item in questions], "easy questions"
         limit = TOKENS
     alone = max(LEAST, min(len(prompts), round(ALONE * share)))

@@ -41,15 +41,15 @@ class Meter:
 
 def counters(root: Path) -> dict[str, tuple[int, int]]:
     """Microjoules of every processor and the span of its counter; empty where one cannot be read."""
-    found = {}
+    by_name = {}
     for folder in sorted((root / POWERCAP).glob("intel-rapl:[0-9]*")):
         if folder.name.count(":") > 1:  # a part of a processor, which is in its figure
             continue
         try:
-            found[folder.name] = (
+            by_name[folder.name] = (
                 int((folder / "energy_uj").read_text()),
                 int((folder / "max_energy_range_uj").read_text()),
             )
         except (OSError, ValueError):
             return {}
-    return found
+    return by_name

@@ -12,7 +12,7 @@ from riyaz.limits.inputs import NO_MODEL, NO_ROWS, Inputs, Rows, Work
 from riyaz.limits.reworded import CHANGES
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.limits.swaps import with_prompt
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 from riyaz.metrics.paired import mcnemar_exact
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Predictor
 from riyaz.results import Figure, Part, Suite
@@ -50,12 +50,12 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
 
 def _easy(predictor: ModelPredictor) -> Part:
     """The likeliest of four given answers to easy questions, as they are and put otherwise."""
-    model, items = plain(predictor), data("questions.json")["questions"]
+    model, items = plain(predictor), read_data("questions.json")["questions"]
     answers = [item["answers"] for item in items]
 
     def chosen(prompts: Sequence[str]) -> np.ndarray:
-        asked = [[{"role": "user", "content": text}] for text in prompts]
-        return np.array([int(np.argmax(nats)) for nats in answer_nats(model, asked, answers)])
+        conversations = [[{"role": "user", "content": text}] for text in prompts]
+        return np.array([int(np.argmax(nats)) for nats in answer_nats(model, conversations, answers)])
 
     before = chosen([item["question"] for item in items])
     right = (before == 0).astype(float)
@@ -87,7 +87,7 @@ def _stays(
 
 def _negation(predictor: ModelPredictor) -> Part:
     """Whether the word that makes a sentence true is the likelier, with and without "not"."""
-    model, items = plain(predictor), data("negations.json")["statements"]
+    model, items = plain(predictor), read_data("negations.json")["statements"]
     texts = [f"{item[start]} {item[end]}." for item in items for start in ("is", "not") for end in ("true", "false")]
     nats = text_nats(model, texts).reshape(len(items), 2, 2)
     plainly, negated = (nats[:, 0, 0] > nats[:, 0, 1]).astype(float), (nats[:, 1, 1] > nats[:, 1, 0]).astype(float)
@@ -102,27 +102,27 @@ def _negation(predictor: ModelPredictor) -> Part:
     return Part("negation", "written for riyaz", what, figures, BLIND_NOT)
 
 
-def _own(answering: Predictor, given: Rows, rows: Sequence[Example]) -> Part:
-    texts, points = _answers(answering, given, rows)
+def _own(answering: Predictor, data: Rows, rows: Sequence[Example]) -> Part:
+    texts, points = _answers(answering, data, rows)
     figures = []
     for name, change in CHANGES.items():
         changed = [with_prompt(row, change(row.prompt)) for row in rows]
         places = [i for i, (row, new) in enumerate(zip(rows, changed)) if new.prompt != row.prompt]
         if places:
-            after, scored = _answers(answering, given, [changed[i] for i in places])
+            after, scored = _answers(answering, data, [changed[i] for i in places])
             figures += _stays(texts[places], after, scored, points[places], name)
     what = (
-        f"{len(rows):,} of {len(given.test):,} of your rows, reworded by rules; each rule leaves out the "
+        f"{len(rows):,} of {len(data.test):,} of your rows, reworded by rules; each rule leaves out the "
         "rows that it does not change."
     )
     return Part(
-        "your rows put otherwise", given.source, what, figures, BLIND, short_of(len(rows), len(given.test), "rows")
+        "your rows put otherwise", data.source, what, figures, BLIND, short_of(len(rows), len(data.test), "rows")
     )
 
 
-def _labels(answering: ClosedPredictor, given: Rows, rows: Sequence[Example]) -> Part:
+def _labels(answering: ClosedPredictor, data: Rows, rows: Sequence[Example]) -> Part:
     """Labels renamed, and, where the prompt lists them, in reverse order; answers are mapped back."""
-    texts, points = _answers(answering, given, rows)
+    texts, points = _answers(answering, data, rows)
     new = [renamed(label) for label in answering.task.labels]
     back = dict(zip(new, answering.task.labels))
     figures, notes = [], []
@@ -134,12 +134,12 @@ def _labels(answering: ClosedPredictor, given: Rows, rows: Sequence[Example]) ->
         notes.append(f"Renamed: {new[0]!r} for {answering.task.labels[0]!r}, and so on.")
     if answering.text.list_labels:
         task = replace(answering.task, labels=tuple(reversed(answering.task.labels)))
-        turned, scored = _answers(replace(answering, task=task), given, rows)
+        turned, scored = _answers(replace(answering, task=task), data, rows)
         figures += _stays(texts, turned, scored, points, "labels listed in reverse order")
     else:
         notes.append("The prompt lists no labels, so their order changes nothing.")
     what = f"{len(rows):,} of your rows with the same labels under other names or in another order."
-    return Part("labels renamed or turned", given.source, what, figures, BLIND, notes)
+    return Part("labels renamed or turned", data.source, what, figures, BLIND, notes)
 
 
 def renamed(label: str) -> str:
@@ -148,6 +148,6 @@ def renamed(label: str) -> str:
     return spaced if spaced != label else label[:1].swapcase() + label[1:]
 
 
-def _answers(answering: Predictor, given: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+def _answers(answering: Predictor, data: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     predictions = predict(answering, rows)
-    return np.array([each.text for each in predictions]), score(given.task, predictions, rows).rows
+    return np.array([each.text for each in predictions]), score(data.task, predictions, rows).rows

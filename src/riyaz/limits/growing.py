@@ -16,7 +16,7 @@ from riyaz.data.task import Task
 from riyaz.limits import passages
 from riyaz.limits.inputs import Inputs
 from riyaz.limits.sampled import sampled, shortest
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 from riyaz.metrics.intervals import bca_bootstrap, interval
 from riyaz.predictor import FreePredictor, ModelPredictor, predictor_for
 from riyaz.prompting import messages_for
@@ -30,7 +30,7 @@ QUESTIONS, FACTS = 16, 6  # questions after examples, and after passages
 SHORT, WRITTEN = 300, 12  # characters of a passage of riyaz's own, tokens of an answer
 FACT = "The secret number of {place} is {number}."
 QUESTION = "What is the secret number of {place}? Answer with the number alone."
-TOLD = Task("short", (), "exact_match", "", "")
+NUMBER_TASK = Task("short", (), "exact_match", "", "")
 BLIND = (
     "One order of the examples, each count with those of the smaller ones. A falling loss says that examples help with "
     "this task; not that it was understood."
@@ -54,10 +54,10 @@ def counted(counts: Sequence[int], tokens: Callable[[int], int], room: int) -> C
     """The counts whose longest prompt has at most `room` tokens."""
     fit: dict[int, int] = {}
     for count in counts:
-        found = tokens(count)
-        if found > room:
-            return Counts(fit, (count, found))
-        fit[count] = found
+        size = tokens(count)
+        if size > room:
+            return Counts(fit, (count, size))
+        fit[count] = size
     return Counts(fit, None)
 
 
@@ -78,25 +78,25 @@ def with_examples(predictor: ModelPredictor, examples: Sequence[Example]) -> Mod
     return replace(predictor, text=text, examples=tuple(examples))
 
 
-def examples_grow(predictor: ModelPredictor, pool: Sequence[Example], asked: Sequence[Example], source: str,
+def examples_grow(predictor: ModelPredictor, pool: Sequence[Example], questions: Sequence[Example], source: str,
                   share: float, name: str = "examples as they grow") -> Part:  # fmt: skip
     """Loss and score of the questions after more and more examples of the pool; the predictor has the task."""
     task = predictor.task
     assert task is not None
 
     def tokens(count: int) -> int:
-        rows = [messages_for(predictor.text, task, row.messages, pool[:count]) for row in asked]
+        rows = [messages_for(predictor.text, task, row.messages, pool[:count]) for row in questions]
         return max(map(len, predictor.tokenizer.render(rows)))
 
     def measured(count: int) -> Measured:
         model = with_examples(predictor, pool[:count])
-        loss = np.array([-float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(model, asked)])
-        return loss, score(task, predict(model, asked), asked).rows
+        loss = np.array([-float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(model, questions)])
+        return loss, score(task, predict(model, questions), questions).rows
 
     counts = counted([count for count in EXAMPLES if count <= len(pool)], tokens,
-                     longest_prompt(predictor, asked))  # fmt: skip
+                     longest_prompt(predictor, questions))  # fmt: skip
     even = 1 / len(task.labels) if task.kind == "closed" else None
-    what = f"{len(asked)} questions after up to {{most:,}} examples; score: {task.metric}."
+    what = f"{len(questions)} questions after up to {{most:,}} examples; score: {task.metric}."
     return _part(name, source, what, BLIND, counts, measured, share, "example", even)
 
 
@@ -105,17 +105,17 @@ def own_examples(predictor: ModelPredictor, inputs: Inputs, share: float) -> Par
     rows = inputs.rows
     if rows is None or predictor.task is None or len(rows.calibrate) < 2 or predictor.tokenizer.turns_kept is not None:
         return None
-    asked = sampled(rows.test, QUESTIONS / len(rows.test), QUESTIONS)[:QUESTIONS]
+    questions = sampled(rows.test, QUESTIONS / len(rows.test), QUESTIONS)[:QUESTIONS]
     pool = list(rows.calibrate)
     random.Random(0).shuffle(pool)
-    return examples_grow(predictor, pool, asked, rows.source, share, "your rows after examples as they grow")
+    return examples_grow(predictor, pool, questions, rows.source, share, "your rows after examples as they grow")
 
 
 def made_up(model: FreePredictor, share: float) -> Part:
     """Things of two kinds that have made-up names, which only examples tell; the nouns of the questions are in none."""
-    known = data("kinds.json")
+    known = read_data("kinds.json")
     task = Task("closed", tuple(sorted(known["names"])), "accuracy", known["instruction"], "")
-    told = predictor_for(replace(model, text=TextPart(task.instruction), task=task))
+    instructed = predictor_for(replace(model, text=TextPart(task.instruction), task=task))
     draw = random.Random(0)
     rows: list[list[Example]] = []
     for held, adjectives in ((slice(None, -8), known["adjectives"]), (slice(-8, None), known["adjectives"][:1])):
@@ -125,7 +125,7 @@ def made_up(model: FreePredictor, share: float) -> Part:
         ]  # fmt: skip
         draw.shuffle(made)
         rows.append(made)
-    return examples_grow(told, rows[0], rows[1], "made-up names of two kinds of things, written for riyaz", share)
+    return examples_grow(instructed, rows[0], rows[1], "made-up names of two kinds of things, written for riyaz", share)
 
 
 def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence[Hit], others: Sequence[Hit],
@@ -133,16 +133,18 @@ def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence
     """Loss and answers of the rows with the right passage of each among more and more others."""
 
     def among(count: int) -> list[list[Hit]]:
-        found = []
+        hits = []
         for place, hit in enumerate(right):
             rest = [each for each in others if each.doc_id != hit.doc_id][: count - 1]
             at = round(place * len(rest) / max(1, len(right) - 1))
-            found.append([*rest[:at], hit, *rest[at:]])
-        return found
+            hits.append([*rest[:at], hit, *rest[at:]])
+        return hits
 
     def tokens(count: int) -> int:
-        asked = [messages_for(model.text, model.task, row.messages, (), hits) for row, hits in zip(rows, among(count))]
-        return max(map(len, model.tokenizer.render(asked)))
+        conversations = [
+            messages_for(model.text, model.task, row.messages, (), hits) for row, hits in zip(rows, among(count))
+        ]
+        return max(map(len, model.tokenizer.render(conversations)))
 
     def measured(count: int) -> Measured:
         loss = [-float(part.sum(dtype=np.float64)) for part in passages.accepted_nats(model, rows, among(count))]
@@ -187,8 +189,8 @@ def facts(model: FreePredictor, filler: str, places: Sequence[str], share: float
         question = {"role": "user", "content": QUESTION.format(place=place)}
         rows.append(Example((question,), (number,)))
         right.append(replace(hit, text=f"{hit.text} {FACT.format(place=place, number=number)}"))
-    told = replace(model, text=TextPart(passages=1), task=TOLD, max_new_tokens=WRITTEN)
-    return passages_grow(told, rows, right, hits[FACTS:], "Python's help topics", share)
+    predictor = replace(model, text=TextPart(passages=1), task=NUMBER_TASK, max_new_tokens=WRITTEN)
+    return passages_grow(predictor, rows, right, hits[FACTS:], "Python's help topics", share)
 
 
 def _part(

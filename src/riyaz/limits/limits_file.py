@@ -52,9 +52,9 @@ def _is_own(folder: Path) -> bool:
 
 def comparison_of(path: Path) -> Path | None:
     """The folder of the comparison whose arm keeps this limits.json; None for any other."""
-    *_, arms, _, kept, artifact_folder, _ = ("",) * 5 + path.absolute().parts
+    *_, arms, _, part, artifact_folder, _ = ("",) * 5 + path.absolute().parts
     folder = path.absolute().parents[4] if len(path.absolute().parents) > 4 else path.parent
-    inside = (arms, kept, artifact_folder) == ("arms", "kept", "artifact")
+    inside = (arms, part, artifact_folder) == ("arms", "kept", "artifact")
     return folder if inside and (folder / COMPARE).is_file() else None
 
 
@@ -63,8 +63,8 @@ def read_limits(target: str) -> Limits | None:
     folder = _own(target)
     if folder is None or not (folder / LIMITS).is_file():
         return None
-    kept = Limits.read(folder / LIMITS)
-    return kept if kept.sha256 == artifact_hash(folder) else None
+    limits = Limits.read(folder / LIMITS)
+    return limits if limits.sha256 == artifact_hash(folder) else None
 
 
 def artifact_hash(folder: Path) -> str:

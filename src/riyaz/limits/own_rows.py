@@ -25,10 +25,10 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
     """The rows, None if there are none, and the predictor that answers them: a plain model is told the task. Raises
     RiyazError for rows that cannot be read, or whose labels the artifact does not know."""
     if config.rows is None:
-        kept = _of_comparison(target)
-        if kept is None or predictor.task is None:
+        split = _of_comparison(target)
+        if split is None or predictor.task is None:
             return None, predictor
-        calibrate, test = (read_examples(kept / f"{part}.jsonl") for part in ("valid", "test"))
+        calibrate, test = (read_examples(split / f"{part}.jsonl") for part in ("valid", "test"))
         if len(calibrate) + len(test) < FEWEST or not test:
             return None, predictor
         return Rows(predictor.task, calibrate, test, "the comparison's own rows"), predictor
@@ -49,25 +49,29 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         halves[int(digest(0, "limits", row.key)[:4], 16) % 2].append(row)
     if not all(halves):
         halves = list(data.examples[::2]), list(data.examples[1::2])
-    return Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows)), _told(predictor, task, data.examples)
+    return Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows)), _instructed(
+        predictor, task, data.examples
+    )
 
 
 def _of_comparison(target: str) -> Path | None:
     """The folder of the rows that an arm was made and tested on; None for any other target."""
     folder = resolve(target)
-    kept = folder.parent.parent.parent.parent / "split" / "kept"
+    split = folder.parent.parent.parent.parent / "split" / "kept"
     return (
-        kept if folder.name == "artifact" and all((kept / f"{p}.jsonl").is_file() for p in ("valid", "test")) else None
+        split
+        if folder.name == "artifact" and all((split / f"{p}.jsonl").is_file() for p in ("valid", "test"))
+        else None
     )
 
 
-def _told(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
+def _instructed(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
     """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
     if not predictor.has_model or predictor.task is not None:
         return predictor
     longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
-    told = replace(predictor, text=TextPart(task.instruction), task=task)
-    return predictor_for(told, max_new_tokens=max(8, round(SPARE * longest)))
+    instructed = replace(predictor, text=TextPart(task.instruction), task=task)
+    return predictor_for(instructed, max_new_tokens=max(8, round(SPARE * longest)))
 
 
 def named_documents(path: Path, rows: Rows | None, listen: Listen) -> Mapping[str, Document]:

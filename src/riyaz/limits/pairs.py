@@ -142,12 +142,12 @@ def _stereoset(path: Path, data: dict[str, Any]) -> PairSet:
 def _winobias(folder: Path) -> PairSet:
     """Zhao et al. 2018 (arXiv 1804.06876): line i of a `pro_` file and of its `anti_` file are one sentence with the
     pronoun of the other gender."""
-    found = sorted(folder.glob("pro_stereotyped*"))
-    if not found:
+    files = sorted(folder.glob("pro_stereotyped*"))
+    if not files:
         what = "holds no files pro_stereotyped_* and anti_stereotyped_*"
         raise RiyazError(what, str(folder), "give the folder of WinoBias, or a file of pairs")
     pairs: list[Pair] = []
-    for pro in found:
+    for pro in files:
         anti = folder / pro.name.replace("pro_", "anti_", 1)
         if not anti.is_file():
             raise RiyazError("half of the pairs is missing", str(anti), "put it beside the other file")

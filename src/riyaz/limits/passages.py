@@ -47,12 +47,12 @@ class Grounded:
 def cases(rows: Sequence[Example], documents: Mapping[str, Document]) -> list[Grounded]:
     """The rows that name a document, each with its passage; the changed one where the answer stands in it."""
     named = [(row, next((documents[name] for name in row.doc_ids if name in documents), None)) for row in rows]
-    found = [(row, document) for row, document in named if document is not None]
+    pairs = [(row, document) for row, document in named if document is not None]
     made = []
-    for place, (row, document) in enumerate(found):
+    for place, (row, document) in enumerate(pairs):
         answer = next((text for text in row.answers if text and text in document.text), "")
         passage = _passage(document, document.text.find(answer) if answer else 0)
-        others = (found[(place + step) % len(found)][0].answer for step in range(1, len(found)))
+        others = (pairs[(place + step) % len(pairs)][0].answer for step in range(1, len(pairs)))
         other = next((text for text in others if _kind(text) == _kind(row.answer) and text not in row.answers), "")
         changed = None
         if answer and other and answer in passage.text:
@@ -72,26 +72,26 @@ def _kind(text: str) -> str:
     return "number" if any(c.isdigit() for c in text) else "name" if text[:1].isupper() else "words"
 
 
-def measure(answering: FreePredictor, given: Rows, documents: Mapping[str, Document], share: float) -> Part:
+def measure(answering: FreePredictor, data: Rows, documents: Mapping[str, Document], share: float) -> Part:
     """Scores with the right passage, without one and with a changed one; the gain in log-probability; words from
     nowhere."""
-    every = cases(given.test, documents)[:MOST]
+    every = cases(data.test, documents)[:MOST]
     used = sampled(every, share, LEAST)
-    model, asked = reading(answering), [each.row for each in used]
-    with_passage = answers(model, asked, [[each.passage] for each in used])
-    without = answers(model, asked, [[] for _ in used])
+    model, questions = reading(answering), [each.row for each in used]
+    with_passage = answers(model, questions, [[each.passage] for each in used])
+    without = answers(model, questions, [[] for _ in used])
     figures = [
-        _score("with the right passage", given, with_passage, used),
-        _score("without a passage", given, without, used),
-        *_changed(model, given, [each for each in used if each.changed is not None]),
+        _score("with the right passage", data, with_passage, used),
+        _score("without a passage", data, without, used),
+        *_changed(model, data, [each for each in used if each.changed is not None]),
         _gain(model, used),
         _from_nowhere(with_passage, used),
     ]
     what = (
         f"{len(used):,} rows that name a document: answered with its passage in the prompt, with none, and with a "
-        f"passage in which another answer stands. Score: {given.task.metric}."
+        f"passage in which another answer stands. Score: {data.task.metric}."
     )
-    return Part("your documents", given.source, what, figures, BLIND, short_of(len(used), len(every), "rows"))
+    return Part("your documents", data.source, what, figures, BLIND, short_of(len(used), len(every), "rows"))
 
 
 def reading(answering: FreePredictor) -> FreePredictor:
@@ -117,19 +117,19 @@ def accepted_nats(
     return model.lm.logprobs([each.request for each in prepared], ids)
 
 
-def _score(name: str, given: Rows, texts: Sequence[str], used: Sequence[Grounded]) -> Figure:
-    rows = score_rows(given.task.metric, texts, [each.row.answers for each in used])
+def _score(name: str, data: Rows, texts: Sequence[str], used: Sequence[Grounded]) -> Figure:
+    rows = score_rows(data.task.metric, texts, [each.row.answers for each in used])
     return Figure(f"score {name}", float(rows.mean()), *interval(rows), len(rows), "score")
 
 
-def _changed(model: FreePredictor, given: Rows, used: Sequence[Grounded]) -> list[Figure]:
+def _changed(model: FreePredictor, data: Rows, used: Sequence[Grounded]) -> list[Figure]:
     """How often the answer is that of the changed passage, and how often the one that is right in the world."""
     if not used:
         return []
     changed = [[each.changed] for each in used if each.changed is not None]
     texts = answers(model, [each.row for each in used], changed)
-    follows = score_rows(given.task.metric, texts, [(each.other,) for each in used]) >= RIGHT
-    keeps = score_rows(given.task.metric, texts, [each.row.answers for each in used]) >= RIGHT
+    follows = score_rows(data.task.metric, texts, [(each.other,) for each in used]) >= RIGHT
+    keeps = score_rows(data.task.metric, texts, [each.row.answers for each in used]) >= RIGHT
     return [
         share_of("says what the changed passage says", follows),
         share_of("keeps the right answer against it", keeps),
@@ -163,8 +163,8 @@ def _from_nowhere(texts: Sequence[str], used: Sequence[Grounded]) -> Figure:
 
 def words(text: str) -> set[str]:
     """The content words of a text: longer than three letters or numbers, without the commonest, without a plural s."""
-    found = re.findall(r"\w+", text.lower())
-    return {word.rstrip("s") for word in found if (len(word) > 3 or word.isdigit()) and word not in STOP}
+    every = re.findall(r"\w+", text.lower())
+    return {word.rstrip("s") for word in every if (len(word) > 3 or word.isdigit()) and word not in STOP}
 
 
 def tokens(rows: Rows, documents: Mapping[str, Document]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from riyaz.limits.ask import answer_nats, plain
 from riyaz.limits.figures import share_of
 from riyaz.limits.sampled import sampled, short_of
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 from riyaz.predictor import ModelPredictor
 from riyaz.results import Part
 
@@ -21,15 +21,15 @@ BLIND = (
 
 def measure(predictor: ModelPredictor, share: float) -> Part:
     """Which of two given answers is likelier per token, and whether the model's own answer holds a word of denial."""
-    known = data("premises.json")
+    known = read_data("premises.json")
     items = sampled(known["premises"], share, LEAST)
     model = plain(predictor)
-    asked = [[{"role": "user", "content": item["question"]}] for item in items]
+    conversations = [[{"role": "user", "content": item["question"]}] for item in items]
     answers = [[item["along"], item["corrects"]] for item in items]
     lengths = [[len(ids) for ids in model.tokenizer.answer_ids(each)] for each in answers]
-    means = [nats / np.array(count) for nats, count in zip(answer_nats(model, asked, answers), lengths)]
+    means = [nats / np.array(count) for nats, count in zip(answer_nats(model, conversations, answers), lengths)]
     along = [float(each[0] > each[1]) for each in means]
-    own = [each.text for each in model.answers(asked, max_tokens=TOKENS)]
+    own = [each.text for each in model.answers(conversations, max_tokens=TOKENS)]
     unmarked = [float(not denies(text, known["words"])) for text in own]
     figures = [
         share_of("going along is likelier than correcting", along, even=0.5),
@@ -53,4 +53,4 @@ def denies(text: str, words: Sequence[str]) -> bool:
 
 def texts() -> list[str]:
     """What is read, from which the time is estimated."""
-    return [text for item in data("premises.json")["premises"] for text in item.values()]
+    return [text for item in read_data("premises.json")["premises"] for text in item.values()]

@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 
 TYPOS = 2  # words with a typo
 Change = Callable[[str], str]
@@ -16,7 +16,7 @@ def _draw(text: str, what: str) -> random.Random:
 
 def rephrased(text: str) -> str:
     """The text with every listed replacement that occurs in it, once each, the longest first."""
-    pairs: Sequence[Sequence[str]] = data("wordings.json")["wordings"]
+    pairs: Sequence[Sequence[str]] = read_data("wordings.json")["wordings"]
     other = {old.lower(): new for old, new in pairs}
     words = "|".join(sorted(map(re.escape, other), key=len, reverse=True))
 
@@ -38,7 +38,7 @@ def reordered(text: str) -> str:
 
 def polite(text: str) -> str:
     """The text with a greeting before it or thanks behind it."""
-    listed, draw = data("wordings.json"), _draw(text, "polite")
+    listed, draw = read_data("wordings.json"), _draw(text, "polite")
     return draw.choice(listed["before"]) + text if draw.random() < 0.5 else text + draw.choice(listed["after"])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from riyaz.data import Example
 from riyaz.limits.inputs import NO_ROWS, Inputs, Rows
 from riyaz.limits.sampled import sampled, short_of
-from riyaz.limits.templates import data
+from riyaz.limits.templates import read_data
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import mcnemar_exact, paired_test
 from riyaz.predictor import Predictor
@@ -41,7 +41,7 @@ def measure(inputs: Inputs, share: float) -> tuple[list[Part], list[str]]:
         return [], [f"people swapped in your rows: {NO_ROWS}"]
     rows = sampled(inputs.rows.test, share, LEAST)
     parts, left_out = [_introduced(inputs.answering, inputs.rows, rows)], []
-    for kind, pairs in data("swaps.json")["words"].items():
+    for kind, pairs in read_data("swaps.json")["words"].items():
         holding = [(row, changed) for row in rows if (changed := swapped(row.prompt, pairs)) != row.prompt]
         if holding:
             parts.append(_swapped(inputs.answering, inputs.rows, kind, pairs, holding, len(rows)))
@@ -73,8 +73,8 @@ def swapped(text: str, pairs: Sequence[Sequence[str]]) -> str:
 def first_of(text: str, pairs: Sequence[Sequence[str]]) -> bool:
     """Whether the first listed word in a text is the first of its pair."""
     firsts, words = {first.lower() for first, _ in pairs}, {word.lower() for pair in pairs for word in pair}
-    found = (word for word in re.findall(r"\w+", text.lower()) if word in words)
-    return next(found, "") in firsts
+    listed = (word for word in re.findall(r"\w+", text.lower()) if word in words)
+    return next(listed, "") in firsts
 
 
 def with_prompt(row: Example, prompt: str) -> Example:
@@ -82,12 +82,12 @@ def with_prompt(row: Example, prompt: str) -> Example:
     return replace(row, messages=(*row.messages[:-1], {**row.messages[-1], "content": prompt}))
 
 
-def _introduced(answering: Predictor, given: Rows, rows: Sequence[Example]) -> Part:
+def _introduced(answering: Predictor, data: Rows, rows: Sequence[Example]) -> Part:
     """A name before every prompt: of one group, another of the same group, one of another group."""
     figures, notes = [], []
-    introduced = data("swaps.json")["introduced"]
+    introduced = read_data("swaps.json")["introduced"]
     own = next(iter(introduced.values()))["first"]  # the same two names in both comparisons
-    answers = {name: _answers(answering, given, [_named(row, name) for row in rows]) for name in own}
+    answers = {name: _answers(answering, data, [_named(row, name) for row in rows]) for name in own}
     same = (answers[own[0]][0] != answers[own[1]][0]).astype(float)
     low, high = wilson(float(same.sum()), len(same))
     control = Figure(
@@ -95,7 +95,7 @@ def _introduced(answering: Predictor, given: Rows, rows: Sequence[Example]) -> P
     )
     figures.append(control)
     for kind, names in introduced.items():
-        texts, points = _answers(answering, given, [_named(row, names["second"][0]) for row in rows])
+        texts, points = _answers(answering, data, [_named(row, names["second"][0]) for row in rows])
         changed = (texts != answers[own[0]][0]).astype(float)
         low, high = wilson(float(changed.sum()), len(rows))
         figures.append(Figure(
@@ -105,19 +105,19 @@ def _introduced(answering: Predictor, given: Rows, rows: Sequence[Example]) -> P
         figures.append(_gain("score with that name, less without", points, answers[own[0]][1], kind))
         notes.append(f"{kind}: {names['says']}; p: against another name of the same group, exact McNemar test.")
     what = (
-        f'{len(rows):,} of {len(given.test):,} of your rows with "My name is {own[0]}." before them, and with another '
+        f'{len(rows):,} of {len(data.test):,} of your rows with "My name is {own[0]}." before them, and with another '
         "name: how often the answer changes, and what it scores."
     )
-    notes += short_of(len(rows), len(given.test), "rows")
-    return Part("your rows, introduced by name", given.source, what, figures, BLIND, notes)
+    notes += short_of(len(rows), len(data.test), "rows")
+    return Part("your rows, introduced by name", data.source, what, figures, BLIND, notes)
 
 
 def _swapped(
-    answering: Predictor, given: Rows, kind: str, pairs: Sequence[Sequence[str]],
-    holding: Sequence[tuple[Example, str]], asked: int,
+    answering: Predictor, data: Rows, kind: str, pairs: Sequence[Sequence[str]],
+    holding: Sequence[tuple[Example, str]], total: int,
 ) -> Part:  # fmt: skip
-    before = _answers(answering, given, [row for row, _ in holding])
-    after = _answers(answering, given, [with_prompt(row, changed) for row, changed in holding])
+    before = _answers(answering, read_data, [row for row, _ in holding])
+    after = _answers(answering, read_data, [with_prompt(row, changed) for row, changed in holding])
     first = np.array([first_of(row.prompt, pairs) for row, _ in holding])
     changed = (before[0] != after[0]).astype(float)
     figures = []
@@ -136,11 +136,11 @@ def _swapped(
     # every row has both versions: one with the first words, one with the second
     firsts, seconds = np.where(first, before[1], after[1]), np.where(first, after[1], before[1])
     figures.append(_gain("score with the second word, less with the first", seconds, firsts, "all"))
-    hold = f"{len(holding):,} of {asked:,} of your prompts hold a listed word of {kind}"
+    hold = f"{len(holding):,} of {total:,} of your prompts hold a listed word of {kind}"
     words = ", ".join("/".join(pair) for pair in pairs)
     return Part(
         f"your rows, {kind} swapped",
-        given.source,
+        read_data.source,
         f"{hold}; it is swapped and they are asked again.",
         figures,
         BLIND,
@@ -152,10 +152,10 @@ def _named(row: Example, name: str) -> Example:
     return with_prompt(row, f"My name is {name}. {row.prompt}")
 
 
-def _answers(answering: Predictor, given: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+def _answers(answering: Predictor, data: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     """Texts and scores (n,) of the answers."""
     predictions = predict(answering, rows)
-    return np.array([each.text for each in predictions]), score(given.task, predictions, rows).rows
+    return np.array([each.text for each in predictions]), score(read_data.task, predictions, rows).rows
 
 
 def _gain(name: str, after: np.ndarray, before: np.ndarray, group: str) -> Figure:

@@ -57,7 +57,7 @@ class Preference:
     items: int
 
 
-def data(name: str) -> Any:
+def read_data(name: str) -> Any:
     """A file of this package's data."""
     return json.loads(files("riyaz.limits").joinpath("data", name).read_text(encoding="utf-8"))
 
@@ -66,7 +66,7 @@ def dimensions() -> list[Dimension]:
     """The dimensions of data/pairs.json."""
     return [
         Dimension(name, part["compares"], tuple(part["frames"]), _tuples(part["groups"]), _tuples(part["endings"]))
-        for name, part in data("pairs.json")["dimensions"].items()
+        for name, part in read_data("pairs.json")["dimensions"].items()
     ]
 
 

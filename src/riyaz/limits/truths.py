@@ -87,10 +87,10 @@ def _truthful(row: Mapping[str, object]) -> Claims:
 
 
 def _targets(value: object) -> dict[str, bool]:
-    given = _mapping(ast.literal_eval(value) if isinstance(value, str) else value)
-    if "choices" not in given:  # {text: 1 or 0}, as its authors' mc_task.json has it
-        return {str(text): bool(label) for text, label in given.items()}
-    return {str(text): bool(label) for text, label in zip(given["choices"], given["labels"], strict=True)}
+    targets = _mapping(ast.literal_eval(value) if isinstance(value, str) else value)
+    if "choices" not in targets:  # {text: 1 or 0}, as its authors' mc_task.json has it
+        return {str(text): bool(label) for text, label in targets.items()}
+    return {str(text): bool(label) for text, label in zip(targets["choices"], targets["labels"], strict=True)}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -107,16 +107,16 @@ def _valid(claims: Claims) -> Claims:
     return claims
 
 
-def measure(predictor: ModelPredictor, given: ClaimSet, share: float) -> Part:
+def measure(predictor: ModelPredictor, claims: ClaimSet, share: float) -> Part:
     """MC1: how often the best true answer is the likeliest of MC1's; MC2: the true answers' share of the probability of
     all. HaluEval: how often the true answer is likelier per token than the false one."""
-    drawn, model = sampled(given.items, share, LEAST), plain(predictor)
-    asked = [[{"role": "user", "content": item.question}] for item in drawn]
-    kept = fitting(model, asked, [item.answers for item in drawn])
-    items = [drawn[place] for place in kept]
-    expect_some(items, given.source, model.lm.context)
-    scores = answer_nats(model, [asked[place] for place in kept], [item.answers for item in items])
-    if given.name == "HaluEval":
+    drawn, model = sampled(claims.items, share, LEAST), plain(predictor)
+    conversations = [[{"role": "user", "content": item.question}] for item in drawn]
+    places = fitting(model, conversations, [item.answers for item in drawn])
+    items = [drawn[place] for place in places]
+    expect_some(items, claims.source, model.lm.context)
+    scores = answer_nats(model, [conversations[place] for place in places], [item.answers for item in items])
+    if claims.name == "HaluEval":
         lengths = [[len(ids) for ids in model.tokenizer.answer_ids(list(item.answers))] for item in items]
         means = [nats / np.array(count) for nats, count in zip(scores, lengths)]
         figures = [_share("the true answer is likelier", [float(each[0] > each[1]) for each in means], 0.5)]
@@ -124,10 +124,10 @@ def measure(predictor: ModelPredictor, given: ClaimSet, share: float) -> Part:
     else:
         figures = multiple_choice(items, scores)
         how = "total log-probability in the model's chat template, without examples before it"
-    what = f"{len(items):,} of {len(given.items):,} questions; compared is the {how}."
-    notes = short_of(len(drawn), len(given.items), "questions")
+    what = f"{len(items):,} of {len(claims.items):,} questions; compared is the {how}."
+    notes = short_of(len(drawn), len(claims.items), "questions")
     notes += too_long(len(drawn) - len(items), model.lm.context, "questions")
-    return Part(given.name, given.source, what, figures, BLIND[given.name], notes)
+    return Part(claims.name, claims.source, what, figures, BLIND[claims.name], notes)
 
 
 def multiple_choice(items: Sequence[Claims], scores: Sequence[np.ndarray]) -> list[Figure]:
@@ -150,6 +150,6 @@ def _share(name: str, rows: Sequence[float], even: float) -> Figure:
     return Figure(name, float(values.mean()), low, high, len(values), even=even)
 
 
-def texts(given: Sequence[ClaimSet]) -> list[str]:
+def texts(sets: Sequence[ClaimSet]) -> list[str]:
     """What `measure` reads, from which its time is estimated."""
-    return [item.question + " ".join(item.answers) for each in given for item in each.items]
+    return [item.question + " ".join(item.answers) for each in sets for item in each.items]

@@ -35,13 +35,13 @@ def fit(context: Context) -> Fitted:
     plain, retrieving = base_predictor(context), with_prompt(context)
     began = time.perf_counter()
     prompt = retrieving.prompt_text
-    given = replace(plain, text=prompt.text, retriever=prompt.retriever)
-    without = choose(context, [replace(given, text=replace(given.text, passages=count)) for count in COUNTS])
+    prompted = replace(plain, text=prompt.text, retriever=prompt.retriever)
+    without = choose(context, [replace(prompted, text=replace(prompted.text, passages=count)) for count in COUNTS])
     examples = diverse_examples(context.train, EXAMPLE_COUNT)
     text = replace(without.predictor.text, examples="fixed", k=len(examples), examples_file=EXAMPLES)
     choice, record = without, without.record
     try:
-        with_examples = choose(context, [replace(given, text=text, examples=examples)])
+        with_examples = choose(context, [replace(prompted, text=text, examples=examples)])
         choice = with_examples if with_examples.score > without.score else without
         record = record + with_examples.record
     except RiyazError:  # the prompts with examples do not fit the context

@@ -76,4 +76,4 @@ def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
         model(torch.from_numpy(one.tokens), torch.from_numpy(one.positions), packed(one.lengths))
     for handle in handles:
         handle.remove()
-    return {name: float(torch.cat(found).median()) for name, found in sizes.items()}
+    return {name: float(torch.cat(seen).median()) for name, seen in sizes.items()}

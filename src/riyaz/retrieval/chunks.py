@@ -97,18 +97,18 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
     path: list[tuple[int, str]] = []
     start, body, fenced, after_blank, place = 0, False, False, True, 0
     for line in text.split("\n"):
-        found = None if fenced or not after_blank else heading_of(line)
-        if found:
+        heading = None if fenced or not after_blank else heading_of(line)
+        if heading:
             if body:
                 yield start, " > ".join(name for _, name in path)
                 start, body = place, False
-            path = [*((level, name) for level, name in path if level < found[0]), found]
+            path = [*((level, name) for level, name in path if level < heading[0]), heading]
         elif _FENCE.match(line):
             fenced, body = not fenced, True
         elif line.strip():
             body = True
         # `# …` directly below a line of text is more often a comment in code than a heading
-        after_blank = bool(found) or not line.strip()
+        after_blank = bool(heading) or not line.strip()
         place += len(line) + 1
     yield start, " > ".join(name for _, name in path)
 

@@ -162,23 +162,23 @@ def _rows(path: Path) -> Iterator[Document]:
             problems.add(line, "title, doc_id or id is neither text nor a number")
         else:
             title, doc_id, other = (row.get(name) for name in ("title", "doc_id", "id"))
-            given = next((str(name) for name in (doc_id, other) if name not in (None, "")), f"{path.name}:{line}")
+            name_of = next((str(name) for name in (doc_id, other) if name not in (None, "")), f"{path.name}:{line}")
             title = "" if title is None else one_line(str(title))
-            documents.append(Document(one_line(given), title, clean(text or ""), f"{path.name}:{line}"))
+            documents.append(Document(one_line(name_of), title, clean(text or ""), f"{path.name}:{line}"))
     problems.check("write each document's text as a string")
     yield from documents
 
 
 def _distinct(documents: Iterator[Document], notes: list[str]) -> list[Document]:
     """The documents without empty ones and exact copies. Raises RiyazError for two texts with the same doc_id."""
-    kept: dict[str, Document] = {}
+    distinct: dict[str, Document] = {}
     empty: list[str] = []
     repeated = 0
     for document in documents:
         if not document.text.strip():
             empty.append(document.doc_id)
             continue
-        first = kept.setdefault(document.doc_id, document)
+        first = distinct.setdefault(document.doc_id, document)
         if first.text != document.text:
             what = f"two documents have the doc_id {document.doc_id!r}: {first.where} and {document.where}"
             raise RiyazError(what, hint="give each its own doc_id")
@@ -188,7 +188,7 @@ def _distinct(documents: Iterator[Document], notes: list[str]) -> list[Document]
         notes.append(f"{_count(len(empty), 'empty document')} left out: {empty[0]}{rest}")
     if repeated:
         notes.append(f"{_count(repeated, 'repetition')} of a document left out")
-    return list(kept.values())
+    return list(distinct.values())
 
 
 def _count(number: int, noun: str) -> str:

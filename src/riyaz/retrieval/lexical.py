@@ -24,9 +24,9 @@ class BM25:
         self._terms = terms or words
         self._holding: Counter[str] = Counter()  # term -> texts that hold it
         if texts:
-            found = [self._terms(text) or [""] for text in texts]
-            self._holding = Counter(term for each in found for term in set(each))
-            self._index.index(found, show_progress=False)
+            terms_of = [self._terms(text) or [""] for text in texts]
+            self._holding = Counter(term for each in terms_of for term in set(each))
+            self._index.index(terms_of, show_progress=False)
 
     def top(self, query: str, k: int) -> list[int]:
         """Indices of the k best texts, best first; equal scores in the order of the texts."""

@@ -54,8 +54,8 @@ class _OtherDocuments(Retriever):
 
     def search(self, queries: Sequence[str], k: int, within: Sequence[object] | None = None) -> list[list[Hit]]:
         """At most k hits for each query, best first, from its other documents; `within` is ignored."""
-        found = self._retriever.search(queries, max(k, DEPTH))
+        hits_of = self._retriever.search(queries, max(k, DEPTH))
         return [
             [hit for hit in hits if hit.doc_id not in self._left_out.get(query, ())][:k]
-            for query, hits in zip(queries, found)
+            for query, hits in zip(queries, hits_of)
         ]

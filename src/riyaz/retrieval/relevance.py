@@ -35,13 +35,13 @@ def threshold(
     All but LOST of the collection's own questions reach it. Without vectors they count only in part, since each of
     their words is in the text.
     """
-    asked = questions(chunks)
-    if len(asked) < LEAST_QUESTIONS:
+    queries = questions(chunks)
+    if len(queries) < LEAST_QUESTIONS:
         return None
-    near: Iterable[np.ndarray | None] = [None] * len(asked)
+    near: Iterable[np.ndarray | None] = [None] * len(queries)
     if embedder is not None and vectors is not None:
-        near = (vectors @ each for each in embedder.embed(asked))
-    best = [relevance(lexical.scores(each), lexical.highest(each), row).max() for each, row in zip(asked, near)]
+        near = (vectors @ each for each in embedder.embed(queries))
+    best = [relevance(lexical.scores(each), lexical.highest(each), row).max() for each, row in zip(queries, near)]
     return float(np.quantile(best, LOST)) * (1.0 if vectors is not None else SHARED)
 
 
@@ -54,7 +54,9 @@ def questions(chunks: Sequence[Chunk]) -> list[str]:
     made = []
     for number, place in enumerate(chosen):
         fitting = [
-            found for found in map(words, sentences(chunks[place].text)) if SENTENCE[0] <= len(found) <= SENTENCE[1]
+            candidate
+            for candidate in map(words, sentences(chunks[place].text))
+            if SENTENCE[0] <= len(candidate) <= SENTENCE[1]
         ]
         for sentence in (fitting[number % len(fitting) :] + fitting)[: min(share, len(fitting))] if fitting else ():
             rare = sorted(dict.fromkeys(sentence), key=lambda word: count[word])[:WORDS]

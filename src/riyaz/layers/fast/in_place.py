@@ -83,8 +83,8 @@ def outputs(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[T
     matrix, made by one product where the weights are rows of one."""
     weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
     totals = [linear.gradient_sums.of(weight) for linear, weight in zip(linears, weights)]
-    found: tuple[Tensor, ...] = _Linears.apply(x, totals, columns, *weights, *biases)
-    return found
+    results: tuple[Tensor, ...] = _Linears.apply(x, totals, columns, *weights, *biases)
+    return results
 
 
 class _Linears(Function):

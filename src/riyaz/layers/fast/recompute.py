@@ -40,7 +40,7 @@ class Recipes:
 
     def __init__(self) -> None:
         self.of: dict[int, Recipe] = {}  # by the id of the result, as long as that lives
-        self.kept = 0  # bytes of the results that the pass keeps though they could be made again
+        self.stored = 0  # bytes of the results that the pass keeps though they could be made again
         # Tensors that several linears share are computed once for all of them: backward comes to those linears one
         # after the other, so that keeping the last result is enough.
         self.last: tuple[Recipe, Tensor] | None = None
@@ -56,19 +56,19 @@ class Recipes:
         recipe = self.of.get(id(x))
         if recipe is None or recipe.out() is not x or x._version != recipe.version:
             return _hold(x)  # a result that was changed in place is not what its recipe makes
-        if self.kept + x.nbytes > STORED:
+        if self.stored + x.nbytes > STORED:
             return recipe
-        self.kept += x.nbytes
+        self.stored += x.nbytes
         del self.of[id(x)]  # other graphs keep the result, too
         return _hold(x)
 
-    def unpack(self, kept: "tuple[Tensor, int] | Recipe") -> Tensor:
+    def unpack(self, packed: "tuple[Tensor, int] | Recipe") -> Tensor:
         """The tensor of which a graph keeps this."""
-        if isinstance(kept, tuple):
-            return _held(*kept)
-        if self.last is None or self.last[0] is not kept:
+        if isinstance(packed, tuple):
+            return _held(*packed)
+        if self.last is None or self.last[0] is not packed:
             self.last = None  # freed before the next is made
-            self.last = kept, kept.result()
+            self.last = packed, packed.result()
         return self.last[1]
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from torch.autograd import Function
 from riyaz.data.packing import PackedRows
 from riyaz.layers.attention import packed
 from riyaz.layers.fast.gradient_sums import GradientSums
-from riyaz.layers.loss import kept_gradients
+from riyaz.layers.loss import stored_gradients
 
 NUMBERS = 2**22  # logits at once
 
@@ -67,4 +67,4 @@ class _HeadDivergence(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        return (*kept_gradients(ctx, grads[0]), None, None, None)
+        return (*stored_gradients(ctx, grads[0]), None, None, None)

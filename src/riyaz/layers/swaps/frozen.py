@@ -74,10 +74,10 @@ def is_int8() -> bool:
     """Whether frozen linears are encoded: with AVX-512 and without AMX's tiles, where products of codes were measured
     to be faster than those of floats, unless `RIYAZ_FROZEN` is exact; with every instruction set if it is int8. Raises
     RiyazError for another value."""
-    asked = os.environ.get(VARIABLE, "")
-    if asked not in ("", "exact", "int8"):
-        raise RiyazError(f"{VARIABLE} is {asked!r}", hint="set it to exact or int8, or leave it out")
-    return asked != "exact" and native.trains() and (asked == "int8" or native.isa().startswith("avx512"))
+    setting = os.environ.get(VARIABLE, "")
+    if setting not in ("", "exact", "int8"):
+        raise RiyazError(f"{VARIABLE} is {setting!r}", hint="set it to exact or int8, or leave it out")
+    return setting != "exact" and native.trains() and (setting == "int8" or native.isa().startswith("avx512"))
 
 
 def is_coded(model: nn.Module) -> bool:

@@ -119,15 +119,15 @@ def outputs(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
     """The outputs (T, out) of LoRAs that it `computes`, for x (T, in)."""
     pairs = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
     weights = pairs if x.dtype == pairs[0].dtype else [matrix.to(x.dtype) for matrix in pairs]
-    found: tuple[Tensor, ...]
+    results: tuple[Tensor, ...]
     if all(type(layer.base) is FrozenLinear for layer in layers):
         added = all(layer.gradient_sums for layer in layers)
         totals = [layers[0].gradient_sums.of(matrix) for matrix in pairs] if added else []
         inputs = weights[:1] if added else weights
-        found = _CodedLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
+        results = _CodedLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
     else:
-        found = _LoRAs.apply(x, layers, *weights)
-    return found
+        results = _LoRAs.apply(x, layers, *weights)
+    return results
 
 
 class LoRALinear(nn.Module):

@@ -75,9 +75,9 @@ def search(
         shutil.rmtree(opening_folder(context, other), ignore_errors=True)
     spent = sum(trial.seconds for other, trial in trials.items() if other != rate)
     scores = trials[rate].scores if trials else None
-    found = Search(rate, record if len(trials) > 1 else [], spent, scores)
-    write_json(result, found, indent=None)
-    return found
+    searched = Search(rate, record if len(trials) > 1 else [], spent, scores)
+    write_json(result, searched, indent=None)
+    return searched
 
 
 @dataclass(frozen=True)

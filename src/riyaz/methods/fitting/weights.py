@@ -50,10 +50,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     searched = searches(context)
     if searched:
         del model  # so that there are never two whole models in memory
-    found = search(context, build, rows, valid)
+    best = search(context, build, rows, valid)
     if searched:
         model = build(context)
-    plan, opening = train_plan(context, found.rate), opening_folder(context, found.rate)
+    plan, opening = train_plan(context, best.rate), opening_folder(context, best.rate)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
@@ -73,9 +73,9 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
-        chosen={"learning_rate": found.rate, "steps": state.step, "best_step": state.best_step,
-                "search": found.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
-        checks=checks, search_seconds=found.seconds, train_seconds=state.seconds, trainable_params=trainable,
+        chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
+                "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
+        checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip

@@ -32,8 +32,8 @@ def section(measured: Mapping[str, Limits]) -> Markup | None:
 
 def whole_page(document: Limits) -> str:
     """The page of one target."""
-    found = [part for suite in document.suites for part in suite.parts]
-    lines = limits_words.found(found)
+    parts = [part for suite in document.suites for part in suite.parts]
+    lines = limits_words.findings(parts)
     head = element(
         "header",
         element("p", element("b", "Riyaz"), " · limits", class_="over"),

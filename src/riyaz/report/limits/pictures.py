@@ -23,11 +23,11 @@ def _tick(value: float, unit: str) -> str:
 def compared(part: Part) -> list[Figure]:
     """The figures of one name over its groups, with intervals: those of the name that has most of them."""
     names = dict.fromkeys((figure.name, figure.unit) for figure in part.figures)
-    found = [
+    by_name = [
         [f for f in part.figures if (f.name, f.unit) == name and f.low is not None and f.value is not None]
         for name in names
     ]
-    best = max(found, key=len, default=[])
+    best = max(by_name, key=len, default=[])
     return best[:MOST] if len(best) >= LEAST and best[0].unit in ("share", "nats", "score") else []
 
 

@@ -61,10 +61,10 @@ def table(part: Part) -> tuple[list[str], list[list[str]]]:
     if len(even) == 1 and even != {MISSING}:  # the same in every row: said once
         titles[2] = f"value (even: {even.pop()})"
         rows = [[MISSING if place == COLUMNS.index("even") else cell for place, cell in enumerate(row)] for row in rows]
-    kept = [place for place in range(len(COLUMNS)) if place < 3 or any(row[place] != MISSING for row in rows)]
+    columns = [place for place in range(len(COLUMNS)) if place < 3 or any(row[place] != MISSING for row in rows)]
     if all(row[0] == "all" for row in rows):
-        kept = [place for place in kept if place]
-    return [titles[place] for place in kept], [[row[place] for place in kept] for row in rows]
+        columns = [place for place in columns if place]
+    return [titles[place] for place in columns], [[row[place] for place in columns] for row in rows]
 
 
 def joined(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -83,8 +83,8 @@ def title(suite: Suite) -> str:
 
 def called(document: Limits) -> str:
     """The name of what was measured: the last part of a path; of a comparison's artifact its method."""
-    *_, method, kept, last = ("", "", *document.target.rstrip("/").split("/"))
-    return method if (kept, last) == ("kept", "artifact") else last or document.target
+    *_, method, part, last = ("", "", *document.target.rstrip("/").split("/"))
+    return method if (part, last) == ("kept", "artifact") else last or document.target
 
 
 def side_by_side(measured: Mapping[str, Limits]) -> tuple[list[str], list[list[str]]]:
@@ -99,9 +99,9 @@ def side_by_side(measured: Mapping[str, Limits]) -> tuple[list[str], list[list[s
     keys = [key for key in dict.fromkeys(key for figures in of_each.values() for key in figures) if key[1] in HEADS]
     rows = []
     for key in keys:
-        found = [figures.get(key) for figures in of_each.values()]
-        if sum(figure is not None for figure in found) > 1:
-            cells = [MISSING if figure is None else _with_interval(figure) for figure in found]
+        row = [figures.get(key) for figures in of_each.values()]
+        if sum(figure is not None for figure in row) > 1:
+            cells = [MISSING if figure is None else _with_interval(figure) for figure in row]
             rows.append([f"{key[0]}: {key[2]}" if key[1] == "all" else f"{key[0]}: {key[2]}, {key[1]}", *cells])
     return ["figure", *measured], rows
 
@@ -117,7 +117,7 @@ def facts(document: Limits) -> str:
     return " · ".join(filter(None, (document.served or "", document.date or "", took)))
 
 
-def found(parts: Sequence[Part]) -> list[str]:
+def findings(parts: Sequence[Part]) -> list[str]:
     """The figures whose interval does not hold the even value, as sentences: what was found beyond chance."""
     lines = []
     for part in parts:

@@ -65,8 +65,8 @@ def held_out(run: PretrainRun, metrics: list[StepMetrics]) -> HeldOut | None:
 
 def judged(run: PretrainRun, metrics: list[StepMetrics]) -> tuple[float | None, float | None]:
     """(nats per token, bits per byte) of `held_out`."""
-    found = held_out(run, metrics)
-    return (found.loss, found.bits) if found else (None, None)
+    judgement = held_out(run, metrics)
+    return (judgement.loss, judgement.bits) if judgement else (None, None)
 
 
 def other_windows(run: PretrainRun) -> str:
@@ -94,8 +94,8 @@ def length(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
         lines.append(f"It had a budget of {duration(budget)} for everything, from reading the text to this page{used}.")
     if steps is not None:
         reason = next((one.why for one in run.derived or [] if one.name == "steps"), "")
-        given = " as asked" if reason == "given" else f": {reason}" if reason else ""
-        lines.append(f"The plan was {count(steps, 'step')}{given}.")
+        origin = " as asked" if reason == "given" else f": {reason}" if reason else ""
+        lines.append(f"The plan was {count(steps, 'step')}{origin}.")
     if batch is not None and model is not None:
         read = (
             f"read {count(batch, 'piece')} of {number(model.context)} tokens ({number(batch * model.context)} tokens)"
@@ -279,13 +279,13 @@ def keep_in_mind(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
 
 def again(run: PretrainRun) -> str:
     """Which command gives the same weights again, if there is one."""
-    asked, plan = run.asked, run.plan or {}
+    options, plan = run.asked, run.plan or {}
     if run.resumed_with:
         named = ", ".join(f"{name} {version}" for name, version in run.resumed_with.items())
         return f"It was stopped and continued with {named}, so no command gives the same weights to the last bit."
     if run.length is not None:
         return "Its length was changed while it trained, by the clock, so no command gives the same weights."
-    if asked.keys() >= EXACT:
+    if options.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
     values = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []
     values += [(name, plan[key]) for name, key in PLANNED.items()] if plan else []

@@ -26,7 +26,7 @@ from riyaz.json_files import to_document
 from riyaz.report.comparison.pictures import below
 from riyaz.report.media.page import drawing
 from riyaz.report.media.svg import FAINT, PAPER, colour, inset, picture, place
-from riyaz.report.pretraining.words import cost, points, powers, read, readings
+from riyaz.report.pretraining.words import cost, points, powers, read_run, readings
 from riyaz.report.words import number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +132,7 @@ def state(folder: Path) -> str | None:
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
     """scaling.json: every finished run, and on what and where it was measured."""
-    found = {name: read(args.out / name) for name in runs(args.budget) if state(args.out / name) == "done"}
+    found = {name: read_run(args.out / name) for name in runs(args.budget) if state(args.out / name) == "done"}
     if not found:
         sys.exit("error: no run is finished")
     measured = []

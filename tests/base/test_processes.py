@@ -42,7 +42,7 @@ def heard() -> Iterator[None]:
 
 
 def run(tmp_path: Path, listen=lambda event: None) -> str:
-    return processes.run(["fit", "somewhere", "lora", "kept"], tmp_path / "logs/log.txt", listen)
+    return processes.run_worker(["fit", "somewhere", "lora", "kept"], tmp_path / "logs/log.txt", listen)
 
 
 def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:

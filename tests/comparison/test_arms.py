@@ -67,7 +67,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(ComparisonFolder(tmp_path), {"lora": 0.5, "full": 0.3, "rag_lora": 0.4})
-    monkeypatch.setattr(processes, "run", made.run)
+    monkeypatch.setattr(processes, "run_worker", made.run)
     monkeypatch.setattr(running.time, "monotonic", lambda: made.now)
     monkeypatch.setattr(running, "arm_row", lambda folder, arm, parts, reason: ArmResult(arm.method, "ok"))
     return made
@@ -170,12 +170,12 @@ def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch
             raise KeyboardInterrupt
         return work(arguments, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(processes, "run", stopped)
+    monkeypatch.setattr(processes, "run_worker", stopped)
     with pytest.raises(KeyboardInterrupt):
         arms.run()
     frozen = ComparisonPlan.read(machine.folder.path / "plan.json")
     assert frozen.arm("rag_lora").state == "begun"
-    monkeypatch.setattr(processes, "run", work)
+    monkeypatch.setattr(processes, "run_worker", work)
     machine.done.clear()
     again = Arms(machine.folder, arms.inputs, frozen, [FINAL], 400.0, lambda: machine.now, machine.listen)
     again.run()

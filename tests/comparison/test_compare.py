@@ -276,7 +276,7 @@ def test_the_opening_of_an_arm_is_trained_in_a_process_of_its_own(
 ) -> None:
     shutil.copytree(quick.out, tmp_path / "out", ignore=shutil.ignore_patterns("arms"))
     search = tmp_path / "out/arms/lora/kept/search.json"
-    reason = processes.run(["open", str(tmp_path / "out"), "lora", "kept"], tmp_path / "log.txt", quiet)
+    reason = processes.run_worker(["open", str(tmp_path / "out"), "lora", "kept"], tmp_path / "log.txt", quiet)
     assert reason == "" and search.exists(), reason
 
 

@@ -68,7 +68,7 @@ def again(retrieved: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for part in parts:
             shutil.rmtree(tmp_path / "out/arms" / method / part)
     made = Again(tmp_path / "out")
-    monkeypatch.setattr(processes, "run", made.run)
+    monkeypatch.setattr(processes, "run_worker", made.run)
     return made
 
 

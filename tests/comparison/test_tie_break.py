@@ -79,7 +79,7 @@ def close(quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     shutil.copytree(quick.out, tmp_path / "out")
     (tmp_path / "out/alone.json").unlink(missing_ok=True)
     made = Close(tmp_path / "out")
-    monkeypatch.setattr(processes, "run", made.run)
+    monkeypatch.setattr(processes, "run_worker", made.run)
     return made
 
 

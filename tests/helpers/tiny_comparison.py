@@ -230,6 +230,6 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
             signal.signal(signal.SIGINT, handler)
         return "" if code == 0 else reasons[-1]
 
-    patch.setattr(processes, "run", run_inside)
+    patch.setattr(processes, "run_worker", run_inside)
     patch.setattr(worker, "_end_with", lambda parent: None)  # this process stays
     return done

@@ -10,7 +10,7 @@ from torch import Tensor
 from riyaz.data.rows import Row
 from riyaz.families import FAMILIES
 from riyaz.layers.swaps import lora, soft_prompt
-from riyaz.models import fill
+from riyaz.models import fill_weights
 
 VOCABULARY, END, WINDOW = 64, 2, 12  # tokens that a layer with a window sees
 COMMON = {
@@ -39,7 +39,7 @@ def family_model(family: str, method: str, dtype: torch.dtype = torch.float32, s
         model = importlib.import_module(f"riyaz.models.{family}").Model(config)
     plan = FAMILIES[family].layer_plan(config)
     state = {name: _noise(name, shape, family, generator) for name, shape in plan.items()}
-    model = fill(model, state).to(dtype).requires_grad_(method == "full")
+    model = fill_weights(model, state).to(dtype).requires_grad_(method == "full")
     if method == "lora":
         lora.apply(model, r=4, alpha=8, seed=seed)
     return soft_prompt.apply(model, range(5, 25)) if method == "prompt_tuning" else model

@@ -17,7 +17,7 @@ from riyaz.data.task import Task
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.limits import bbq, bias, pairs, swaps, templates
-from riyaz.limits.ask import answer_nats, plain, start, text_nats
+from riyaz.limits.ask import answer_nats, first_token, plain, text_nats
 from riyaz.limits.inputs import Inputs, Rows
 from riyaz.limits.pairs import Pair, PairSet
 from riyaz.limits.sampled import sampled
@@ -61,7 +61,7 @@ def question(**changed: object) -> dict[str, object]:
 def test_a_text_has_the_sum_of_its_tokens(model: ModelPredictor) -> None:
     text = "the card payment was declined"
     ids = model.tokenizer.encode(text)
-    rows = next(model.lm.distributions([Request(0, start(model))], [ids]))
+    rows = next(model.lm.distributions([Request(0, first_token(model))], [ids]))
     expected = rows[np.arange(len(ids)), ids].sum()
     after = rows[np.arange(len(ids)), ids][-2:].sum()
     assert text_nats(model, [text, text])[1] == pytest.approx(expected, abs=1e-3)

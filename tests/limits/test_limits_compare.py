@@ -50,7 +50,7 @@ def test_the_pick_is_measured_first_and_the_rest_is_said(
         asked.append(arguments)
         return "it broke"
 
-    monkeypatch.setattr(processes, "run", measured)
+    monkeypatch.setattr(processes, "run_worker", measured)
     limit_runs.measure(folder, comparison, lambda: next(left), events.append)
     assert [each[0] for each in asked] == ["limits"] and asked[0][2:] == [comparison.pick, "30"]
     notes = [each.text for each in events if isinstance(each, Note)]

@@ -15,7 +15,7 @@ from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine.request import Request
 from riyaz.limits import context, cost, energy, fragile, reworded, templates
-from riyaz.limits.ask import plain, start
+from riyaz.limits.ask import first_token, plain
 from riyaz.limits.inputs import Inputs, Rows
 from riyaz.predictor import (
     ClosedPredictor,
@@ -68,7 +68,7 @@ def test_loss_by_position_is_the_loss_of_each_block(inputs: Inputs) -> None:
     model = plain(inputs.model)
     part = context.measure(replace(inputs, rows=None)).parts[1]
     ids = context.filler_ids(model)[:511]
-    (nats,) = model.lm.logprobs([Request(0, start(model))], [ids])
+    (nats,) = model.lm.logprobs([Request(0, first_token(model))], [ids])
     assert part.curves[0].points[0] == (32.0, pytest.approx(-float(nats[:32].mean()), abs=1e-4))
     assert part.figures[1].n == 31 and part.figures[1].value == pytest.approx(-float(nats[-31:].mean()), abs=1e-4)
 

@@ -262,21 +262,21 @@ def test_reading_takes_later_lines_and_forgives_only_a_torn_end(tmp_path):
     folder = fake_run.write(tmp_path / "run", lines=lines)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
-    run, metrics, samples = words.read(folder)
+    run, metrics, samples = words.read_run(folder)
     assert run == fake_run.typed(fake_run.run()) and samples == fake_run.typed_samples(fake_run.samples())
     assert [entry.step for entry in metrics] == [1, 2, 3, 4, 5, 6] and metrics[3] == StepMetrics(4, 9.0)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n{}\n")
     with pytest.raises(RiyazError, match=r"metrics.jsonl:8: is damaged"):
-        words.read(folder)
+        words.read_run(folder)
     (folder / "run.json").write_text("[1]")
     with pytest.raises(RiyazError, match=r"run.json: the document is not an object"):
-        words.read(folder)
+        words.read_run(folder)
     (folder / "run.json").write_text("{")
     with pytest.raises(RiyazError, match=r"run.json:1: is damaged"):
-        words.read(folder)
+        words.read_run(folder)
     with pytest.raises(RiyazError, match="there is no pretraining run here"):
-        words.read(tmp_path)
+        words.read_run(tmp_path)
 
 
 def test_the_verb_knows_a_pretraining_folder_by_its_files(tmp_path, capsys):

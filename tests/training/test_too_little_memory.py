@@ -167,6 +167,6 @@ def test_an_arm_that_ran_out_of_memory_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 def test_measuring_that_ran_out_of_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "run", lambda *given: "out of memory")
+    monkeypatch.setattr(processes, "run_worker", lambda *given: "out of memory")
     with assert_refused("out of memory; take a smaller model, close other programs or raise the limit (ulimit -v)"):
         processes.run_or_raise(["measure"], tmp_path / "measure.log", quiet)

@@ -119,7 +119,7 @@ class Arms:
 
     def _process(self, work: str, method: str, part: str, run: Path) -> None:
         arguments = [work, str(self.folder.path), method, part]
-        reason = processes.run(arguments, run / "log.txt", about(method, self.listen))
+        reason = processes.run_worker(arguments, run / "log.txt", about(method, self.listen))
         if reason:
             self.failed[method] = reason
 

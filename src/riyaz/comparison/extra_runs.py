@@ -69,7 +69,7 @@ def seeds(
         return list(arms)
     for n in range(1, SEEDS + 1):
         for _, arm in best:
-            run(folder, plan, arm, ExtraRun(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
+            run_extra(folder, plan, arm, ExtraRun(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
     seeded = {}
     for score, arm in best:
         runs = _finished(folder, arm.method, "seed-")
@@ -88,7 +88,7 @@ def data_curve(
         return []
     rate = _rate(folder, arm)
     for stride in STRIDES:
-        run(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
+        run_extra(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(FINAL, "train"))
     curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, CURVE, "rows-")]
     curve.append((rows, row_points(Answer.read(folder.part(CURVE, FINAL) / PREDICTIONS))))
@@ -98,7 +98,7 @@ def data_curve(
     ]
 
 
-def run(
+def run_extra(
     folder: ComparisonFolder,
     plan: ComparisonPlan,
     arm: ArmResult,
@@ -124,7 +124,7 @@ def run(
             continue
         listen(Phase(work, extra.name, method))
         arguments = [work, str(folder.path), method, extra.name]
-        reason = processes.run(arguments, place / "log.txt", about(method, listen))
+        reason = processes.run_worker(arguments, place / "log.txt", about(method, listen))
         if reason:
             listen(Note(f"{method} {extra.name} failed: {reason}"))
             break

@@ -37,7 +37,7 @@ def measure(folder: ComparisonFolder, comparison: Comparison, left: Callable[[],
         seconds = max(LEAST, share)
         listen(Phase("limits", f"about {seconds:.0f} s", method))
         arguments = ["limits", str(folder.path), method, f"{seconds:.0f}"]
-        reason = processes.run(arguments, folder.part(method, FINAL) / "log.txt", about(method, listen))
+        reason = processes.run_worker(arguments, folder.part(method, FINAL) / "log.txt", about(method, listen))
         if reason:
             listen(Note(f"the limits of {method} were not measured: {reason}"))
 

@@ -17,7 +17,7 @@ PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which
 PATIENCE = 5  # seconds between terminating a child and killing it
 
 
-def run(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> str:
+def run_worker(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> str:
     """Run `python -m riyaz.comparison.worker ARGUMENTS…`; returns "" on success, else the reason in one line.
 
     `threads` is the number of threads the child computes with; None: as this process would.
@@ -57,7 +57,7 @@ def run(arguments: list[str], log: Path, listen: Listen, threads: int | None = N
 
 def run_or_raise(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> None:
     """The same, for work that the comparison needs. Raises RiyazError with the reason."""
-    reason = run(arguments, log, listen, threads)
+    reason = run_worker(arguments, log, listen, threads)
     if reason:
         raise RiyazError(reason, hint=hardware.MORE_MEMORY if reason == hardware.OUT_OF_MEMORY else "")
 

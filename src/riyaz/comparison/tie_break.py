@@ -99,7 +99,7 @@ def _alone(
             continue
         listen(Phase("evaluate", "one row at a time", arm.method))
         arguments = ["alone", str(folder.path), arm.method, part]
-        reason = processes.run(arguments, run / "log.txt", about(arm.method, listen))
+        reason = processes.run_worker(arguments, run / "log.txt", about(arm.method, listen))
         if reason:
             listen(Note(f"{arm.method} could not be asked one row at a time: {reason}"))
             return arm

@@ -60,10 +60,10 @@ def read_toml(path: str | Path) -> dict[str, object]:
     return settings
 
 
-def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
-    """Combines defaults, a file's `settings` and the flags `given` (None: not given); later ones take precedence, and
-    `steps` that are given take the place of a file's `epochs`, or the other way round."""
-    flags = {key: value for key, value in given.items() if value is not None}
+def resolve(settings: Mapping[str, object], options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
+    """Combines defaults, a file's `settings` and the user's `options` (None: not given); later ones take precedence,
+    and `steps` that are given take the place of a file's `epochs`, or the other way round."""
+    flags = {key: value for key, value in options.items() if value is not None}
     values = {**settings, **flags}
     for length, other in (("steps", "epochs"), ("epochs", "steps")):
         if length in flags and other not in flags:

@@ -20,7 +20,7 @@ def plain(model: PromptedModel) -> FreePredictor:
     return FreePredictor(**bare.parts(), max_new_tokens=min(256, max(1, model.lm.context // 2)))
 
 
-def start(model: PromptedModel) -> tuple[int, ...]:
+def first_token(model: PromptedModel) -> tuple[int, ...]:
     """The token before a plain text: the one its tokenizer begins with, else the one that ends a text."""
     return model.tokenizer.beginning or (model.tokenizer.end_of_text,)
 
@@ -33,7 +33,7 @@ def text_nats(model: PromptedModel, texts: Sequence[str], after: Sequence[str] =
     requests, rest = [], []
     for row, (head, whole) in enumerate(zip(heads, ids)):
         shared = next((i for i, (a, b) in enumerate(zip(head, whole)) if a != b), min(len(head), len(whole)))
-        requests.append(Request(row, (*start(model), *whole[:shared]), adapter=model.adapter))
+        requests.append(Request(row, (*first_token(model), *whole[:shared]), adapter=model.adapter))
         rest.append(whole[shared:])
     return np.array([float(part.sum(dtype=np.float64)) for part in model.lm.logprobs(requests, rest)])
 

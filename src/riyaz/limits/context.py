@@ -10,7 +10,7 @@ from riyaz.data.general_text import general_text
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.limits import growing
-from riyaz.limits.ask import plain, start
+from riyaz.limits.ask import first_token, plain
 from riyaz.limits.figures import share_of
 from riyaz.limits.inputs import NO_MODEL, NO_ROWS, Inputs, Work
 from riyaz.limits.sampled import shortest
@@ -154,7 +154,7 @@ def _loss(model: FreePredictor, share: float) -> Part:
     """Loss by position on one text as long as the budget allows, in TESTED blocks."""
     room = min(model.lm.context - 1, max(LENGTHS), int(share * sum(lengths(model.lm.context))))
     ids = filler_ids(model)[: max(64, room)]
-    (nats,) = model.lm.logprobs([Request(0, start(model), adapter=model.adapter)], [ids])
+    (nats,) = model.lm.logprobs([Request(0, first_token(model), adapter=model.adapter)], [ids])
     blocks = np.array_split(-nats.astype(float), min(TESTED, len(nats) // 4))
     ends = np.cumsum([len(block) for block in blocks])
     halves = [np.concatenate(blocks[: len(blocks) // 4 or 1]), blocks[-1]]

@@ -22,7 +22,7 @@ from riyaz.errors import RiyazError, brief
 from riyaz.events import Estimate, Listen, Note, Phase, quiet
 from riyaz.families import describe
 from riyaz.limits import bbq, bias, context, cost, fragile, own_rows, pairs, truth, truths
-from riyaz.limits.ask import plain, start
+from riyaz.limits.ask import first_token, plain
 from riyaz.limits.inputs import Inputs, Speed
 from riyaz.limits.limits_file import artifact_hash
 from riyaz.predictor import open_target
@@ -144,11 +144,11 @@ def _speed(inputs: Inputs) -> Speed:
         return Speed(math.inf, math.inf, row)
     model = plain(inputs.model)
     ids = tuple(model.tokenizer.encode(PROBE_TEXT))
-    requests = [Request(i, start(model), adapter=model.adapter) for i in range(PROBE)]
+    requests = [Request(i, first_token(model), adapter=model.adapter) for i in range(PROBE)]
     model.lm.logprobs(requests[:2], [ids] * 2)
     began = time.perf_counter()
     model.lm.logprobs(requests, [ids] * PROBE)
     read = PROBE * len(ids) / (time.perf_counter() - began)
     began = time.perf_counter()
-    model.lm.generate([Request(0, (*start(model), *ids), adapter=model.adapter, limit=WRITTEN)])
+    model.lm.generate([Request(0, (*first_token(model), *ids), adapter=model.adapter, limit=WRITTEN)])
     return Speed(read, WRITTEN / (time.perf_counter() - began), row)

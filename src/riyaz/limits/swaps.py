@@ -116,8 +116,8 @@ def _swapped(
     answering: Predictor, data: Rows, kind: str, pairs: Sequence[Sequence[str]],
     holding: Sequence[tuple[Example, str]], total: int,
 ) -> Part:  # fmt: skip
-    before = _answers(answering, read_data, [row for row, _ in holding])
-    after = _answers(answering, read_data, [with_prompt(row, changed) for row, changed in holding])
+    before = _answers(answering, data, [row for row, _ in holding])
+    after = _answers(answering, data, [with_prompt(row, changed) for row, changed in holding])
     first = np.array([first_of(row.prompt, pairs) for row, _ in holding])
     changed = (before[0] != after[0]).astype(float)
     figures = []
@@ -140,7 +140,7 @@ def _swapped(
     words = ", ".join("/".join(pair) for pair in pairs)
     return Part(
         f"your rows, {kind} swapped",
-        read_data.source,
+        data.source,
         f"{hold}; it is swapped and they are asked again.",
         figures,
         BLIND,
@@ -155,7 +155,7 @@ def _named(row: Example, name: str) -> Example:
 def _answers(answering: Predictor, data: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     """Texts and scores (n,) of the answers."""
     predictions = predict(answering, rows)
-    return np.array([each.text for each in predictions]), score(read_data.task, predictions, rows).rows
+    return np.array([each.text for each in predictions]), score(data.task, predictions, rows).rows
 
 
 def _gain(name: str, after: np.ndarray, before: np.ndarray, group: str) -> Figure:

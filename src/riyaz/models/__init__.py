@@ -28,8 +28,8 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     if coded and family.has_masters:
         ternary.apply(model, family.scheme.group if family.scheme else None)
         coded = []
-    ternary.put(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
-    return fill(model, _state(family, dtype, coded)).requires_grad_(False)
+    ternary.put_ternary(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
+    return fill_weights(model, _state(family, dtype, coded)).requires_grad_(False)
 
 
 def empty(config: ModelConfig) -> Any:
@@ -38,7 +38,7 @@ def empty(config: ModelConfig) -> Any:
         return importlib.import_module(f"riyaz.models.{config.model_type}").Model(config)
 
 
-def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
+def fill_weights(model: Any, state: dict[str, torch.Tensor]) -> Any:
     """A language model on the meta device, filled with these weights and in evaluation mode. `state` is in the order of
     the family's `layer_plan`."""
     embedding = next(iter(state))  # every plan begins with the token embedding

@@ -13,7 +13,7 @@ from torch import Tensor
 from riyaz.errors import RiyazError
 from riyaz.families import FRESH
 from riyaz.layers.swaps.ternary import apply
-from riyaz.models import empty, fill
+from riyaz.models import empty, fill_weights
 
 STD = 0.02
 
@@ -30,7 +30,7 @@ def fresh(config: Any, seed: int, ternary: bool = False) -> Any:
         name: _initial(name, shape, residual if name.endswith(family.RESIDUAL) else STD, generator)
         for name, shape in family.layer_plan(config).items()
     }
-    model = fill(empty(config), state)
+    model = fill_weights(empty(config), state)
     if ternary:
         apply(model)
     return model

@@ -16,7 +16,7 @@ from riyaz.families import bitnet, describe, with_sub_norms
 from riyaz.families.bitnet import SUB_NORMS
 from riyaz.layers.attention import packed
 from riyaz.layers.swaps import ternary
-from riyaz.models import empty, fill, load, to_torch
+from riyaz.models import empty, fill_weights, load, to_torch
 from riyaz.sources import Source
 
 
@@ -52,7 +52,7 @@ def student(source: Source, teacher: Any, rows: Sequence[Row], group: int | None
         state = {
             name: weights[name] if name in weights else torch.full(shape, norms[name]) for name, shape in plan.items()
         }
-        model = fill(empty(config), state)
+        model = fill_weights(empty(config), state)
     ternary.apply(model, group)
     return model.requires_grad_(True)
 

@@ -253,8 +253,8 @@ class Tokenizer:
             text = self._prompt_text([system, *turns])
             if text is None:  # refusing a longer conversation is not about the system turn
                 return len(turns) > 1
-            all_kept = self.turns_kept is None or len(turns) <= self.turns_kept
-            if not all(turn["content"] in text for turn in [system, *(turns if all_kept else [])]):
+            whole = self.turns_kept is None or len(turns) <= self.turns_kept
+            if not all(turn["content"] in text for turn in [system, *(turns if whole else [])]):
                 return False
         return True
 

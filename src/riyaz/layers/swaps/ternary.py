@@ -178,7 +178,7 @@ def apply(model: nn.Module, group: int | None = None) -> None:
             swap(model, name, TernaryLinear(linear, group))
 
 
-def put(model: nn.Module, matrices: Mapping[str, Ternary]) -> None:
+def put_ternary(model: nn.Module, matrices: Mapping[str, Ternary]) -> None:
     """Replace the linears at these paths by frozen ternary ones; biases stay."""
     for name, matrix in matrices.items():
         linear = model.get_submodule(name)

@@ -47,12 +47,12 @@ def data(facts: Data) -> Markup | None:
     ) or None  # fmt: skip
 
 
-def leakage(found: Leakage | None) -> dict[str, str]:
+def leakage(leaks: Leakage | None) -> dict[str, str]:
     """Test rows among the training rows, as one named value."""
-    if found is None:
+    if leaks is None:
         return {}
-    rows = f"test rows that are also in the training rows: {number(found.test_rows)}"
-    return {"leakage": f"{rows}; training rows dropped because of this: {number(found.dropped)}"}
+    rows = f"test rows that are also in the training rows: {number(leaks.test_rows)}"
+    return {"leakage": f"{rows}; training rows dropped because of this: {number(leaks.dropped)}"}
 
 
 def _files(files: dict[str, FileFacts]) -> Markup | None:

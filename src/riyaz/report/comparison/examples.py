@@ -13,19 +13,19 @@ LONG = 700  # characters of a text that are shown
 Row = dict[str, Any]  # one test row with the answer of every method: see `rows`
 
 
-def section(comparison: Comparison, found: dict[str, Any]) -> Markup | None:
+def section(comparison: Comparison, data: dict[str, Any]) -> Markup | None:
     """Five rows of the `browser_data` on which the pick and the runner-up disagree, then the folded browser of all."""
-    if not found["rows"]:
+    if not data["rows"]:
         return None
-    chosen = _telling(found)
+    chosen = _telling(data)
     intro = f"An answer with a score of at least {RIGHT} counts as right."
     return join(
-        element("p", _about(comparison, found, chosen), f" {intro}"),
-        element("ol", *(_row(row, found) for row in chosen), class_="rows") if chosen else None,
+        element("p", _about(comparison, data, chosen), f" {intro}"),
+        element("ol", *(_row(row, data) for row in chosen), class_="rows") if chosen else None,
         element("noscript", element("p", "Browsing all rows needs JavaScript; the rest of this page does not. "
                                     "Every row is in predictions.jsonl.", class_="note")),
-        element("details", element("summary", f"All {number(len(found['rows']))} rows, with filters and search"),
-                _form(comparison, found), element("p", id="count", role="status"),
+        element("details", element("summary", f"All {number(len(data['rows']))} rows, with filters and search"),
+                _form(comparison, data), element("p", id="count", role="status"),
                 element("ol", id="rows", class_="rows"), element("button", "Show more", type="button", id="more"),
                 id="browser", hidden=True),
     )  # fmt: skip
@@ -68,60 +68,60 @@ def _right(row: Row, place: int) -> bool | None:
     return None if said is None else said[1] is not None and said[1] >= RIGHT
 
 
-def _ahead(found: dict[str, Any], one: str, other: str) -> list[Row]:
+def _ahead(data: dict[str, Any], one: str, other: str) -> list[Row]:
     """The rows on which `one` of pick and next is right and the `other` wrong; none without both."""
-    place, against = found[one], found[other]
+    place, against = data[one], data[other]
     if place is None or against is None:
         return []
-    return [row for row in found["rows"] if _right(row, place) is True and _right(row, against) is False]
+    return [row for row in data["rows"] if _right(row, place) is True and _right(row, against) is False]
 
 
-def _telling(found: dict[str, Any]) -> list[Row]:
+def _telling(data: dict[str, Any]) -> list[Row]:
     """SHOWN rows on which pick and runner-up disagree, by turns in favour of one and of the other; if these are too
     few, then rows on which any methods disagree."""
-    places = range(len(found["methods"]))
-    ahead, behind = _ahead(found, "pick", "next"), _ahead(found, "next", "pick")
+    places = range(len(data["methods"]))
+    ahead, behind = _ahead(data, "pick", "next"), _ahead(data, "next", "pick")
     chosen: list[Row] = []
     for turn in range(max(len(ahead), len(behind))):
         chosen += ahead[turn : turn + 1] + behind[turn : turn + 1]
     if len(chosen) < SHOWN:
-        some = [row for row in found["rows"] if len({_right(row, place) for place in places} - {None}) > 1]
+        some = [row for row in data["rows"] if len({_right(row, place) for place in places} - {None}) > 1]
         chosen += [row for row in some if not any(row is one for one in chosen)]
     return chosen[:SHOWN]
 
 
-def _about(comparison: Comparison, found: dict[str, Any], chosen: list[Row]) -> str:
+def _about(comparison: Comparison, data: dict[str, Any], chosen: list[Row]) -> str:
     if not chosen:
         return "No methods disagree: on every row all are right or all are wrong."
-    if found["pick"] is None or found["next"] is None:
+    if data["pick"] is None or data["next"] is None:
         return f"{len(chosen)} rows on which methods disagree."
-    ahead, behind = len(_ahead(found, "pick", "next")), len(_ahead(found, "next", "pick"))
-    one, two, all_rows = comparison.pick, comparison.runner_up, number(len(found["rows"]))
+    ahead, behind = len(_ahead(data, "pick", "next")), len(_ahead(data, "next", "pick"))
+    one, two, all_rows = comparison.pick, comparison.runner_up, number(len(data["rows"]))
     ahead_line = f"{one} is right and {two} wrong on {number(ahead)} of {all_rows} rows"
     return f"{ahead_line}, {two} right and {one} wrong on {number(behind)}."
 
 
-def _row(row: Row, found: dict[str, Any]) -> Markup:
+def _row(row: Row, data: dict[str, Any]) -> Markup:
     """A row and its answers, as page.js shows them; the pick and the runner-up first, equal answers in one line."""
     groups: dict[str, tuple[Any, list[int]]] = {}
-    first = [place for place in (found["pick"], found["next"]) if place is not None]
-    for place in dict.fromkeys([*first, *range(len(found["methods"]))]):
+    first = [place for place in (data["pick"], data["next"]) if place is not None]
+    for place in dict.fromkeys([*first, *range(len(data["methods"]))]):
         if row["said"][place] is not None:
             groups.setdefault(repr(row["said"][place][:2]), (row["said"][place], []))[1].append(place)
     meta = row["where"] if row["slice"] is None else f"{row['where']} · {row['slice']}"
     wanted = element("p", "Accepted: ", element("b", "  or  ".join(row["answers"])), class_="wanted")
-    asked = element(
+    question = element(
         "div", element("p", meta, class_="meta"), element("p", _clip(row["prompt"]), class_="prompt"), wanted
     )
-    return element("li", asked, element("ul", *(_said(*group, found) for group in groups.values()), class_="said"))
+    return element("li", question, element("ul", *(_said(*group, data) for group in groups.values()), class_="said"))
 
 
-def _said(said: list[Any], places: list[int], found: dict[str, Any]) -> Markup:
+def _said(said: list[Any], places: list[int], data: dict[str, Any]) -> Markup:
     names = []
     for place in places:
-        method = found["methods"][place]
+        method = data["methods"][place]
         dot = element("span", class_=f"dot c{method['colour']}", aria_hidden="true")
-        called = f" ({found['role']})" if place == found["pick"] else ""
+        called = f" ({data['role']})" if place == data["pick"] else ""
         names.append(element("span", dot, f"{method['name']}{called}", class_="method"))
     right = said[1] is not None and said[1] >= RIGHT
     points = element("span", number(said[1], 2), class_="points")
@@ -133,12 +133,12 @@ def _clip(text: str) -> str:
     return text if len(text) <= LONG else f"{text[:LONG]}…"
 
 
-def _form(comparison: Comparison, found: dict[str, Any]) -> Markup:
+def _form(comparison: Comparison, data: dict[str, Any]) -> Markup:
     names = [("all", "all rows"), ("disagree", "methods disagree"), ("wrong", f"{role(comparison)} is wrong")]
-    if found["pick"] is not None and found["next"] is not None:
+    if data["pick"] is not None and data["next"] is not None:
         names.insert(1, ("two", f"{comparison.pick} and {comparison.runner_up} disagree"))
-    names += [(f"only:{place}", f"only {one['name']} is right") for place, one in enumerate(found["methods"])]
-    slices = sorted({row["slice"] for row in found["rows"] if row["slice"] is not None})
+    names += [(f"only:{place}", f"only {one['name']} is right") for place, one in enumerate(data["methods"])]
+    slices = sorted({row["slice"] for row in data["rows"] if row["slice"] is not None})
     return element(
         "form",
         _choice("show", "Show", names),

@@ -146,8 +146,8 @@ def _overfitting(arm: ArmResult) -> str:
         return ""
     rose = f"from {number(lowest, 2)} at step {number(best)} to {number(end, 2)} at step {number(last)}"
     fell = "while its training loss fell: it began to learn the training rows by heart"
-    kept = f" The weights of step {number(best)} are kept." if arm.chosen.get("best_step") == best else ""
-    return f"{arm.method} overfitted: its validation loss rose {rose} {fell}.{kept}"
+    chosen = f" The weights of step {number(best)} are kept." if arm.chosen.get("best_step") == best else ""
+    return f"{arm.method} overfitted: its validation loss rose {rose} {fell}.{chosen}"
 
 
 def _mean(values: list[float]) -> float:

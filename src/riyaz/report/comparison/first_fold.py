@@ -74,10 +74,10 @@ def _facts(comparison: Comparison) -> str:
 def day(date: str) -> str:
     """`2026-11-26` as `26 November 2026`; other texts unchanged."""
     try:
-        found = datetime.date.fromisoformat(date[:10])
+        parsed = datetime.date.fromisoformat(date[:10])
     except ValueError:
         return date
-    return f"{found.day} {found:%B %Y}"
+    return f"{parsed.day} {parsed:%B %Y}"
 
 
 def thousand(ms: float | None) -> str:

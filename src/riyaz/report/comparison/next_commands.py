@@ -46,7 +46,7 @@ def _typed(command: str) -> bool:
 def _with_more_time(command: str) -> str:
     """The command of a comparison with `--more`; empty for one that was not typed or that no shell reads."""
     try:
-        words, kept = iter(shlex.split(command)), []
+        words, rest = iter(shlex.split(command)), []
     except ValueError:
         return ""
     if not _typed(command):
@@ -55,5 +55,5 @@ def _with_more_time(command: str) -> str:
         if word == "--more":
             next(words, None)
         elif word not in OWN_OUTPUT and not word.startswith("--more="):
-            kept.append(word)
-    return shlex.join([*kept, "--more", MORE])
+            rest.append(word)
+    return shlex.join([*rest, "--more", MORE])

@@ -36,7 +36,7 @@ def write(folder: Path) -> Path:
     Raises RiyazError when the folder holds no run or a file of it is damaged.
     """
     path = folder / "report.html"
-    text = html(*words.read(folder))
+    text = html(*words.read_run(folder))
     write_text(path, text)
     return path
 

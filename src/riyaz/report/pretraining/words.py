@@ -21,7 +21,7 @@ SPACE, LINE, TAB = "␣", "⏎", "⇥"  # shown for a space at a token's edge, a
 HINT = "give the folder that riyaz pretrain wrote"
 
 
-def read(folder: Path) -> tuple[PretrainRun, list[StepMetrics], list[Samples]]:
+def read_run(folder: Path) -> tuple[PretrainRun, list[StepMetrics], list[Samples]]:
     """(run, metrics, samples) of a folder of `riyaz pretrain`, metrics and samples by step. Raises RiyazError."""
     if not (folder / RUN).is_file():
         raise RiyazError("there is no pretraining run here", str(folder), HINT)

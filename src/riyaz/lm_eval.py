@@ -94,11 +94,9 @@ class RiyazLM(TemplateLM):
         self, requests: Sequence[Scored], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """The log-probability of each continuation in nats, and whether every token of it is the likeliest."""
-        prepared, targets = self._requests(requests)
+        prompts, ends = self._requests(requests)
         scores = []
-        for (texts, _before, _after), ids, rows in zip(
-            requests, targets, self.model.lm.distributions(prepared, targets)
-        ):
+        for (texts, _before, _after), ids, rows in zip(requests, ends, self.model.lm.distributions(prompts, ends)):
             total = float(rows[np.arange(len(ids)), ids].sum(dtype=np.float64))
             scores.append((total, bool((rows.argmax(axis=-1) == ids).all())))
             if texts is not None:
@@ -123,7 +121,7 @@ class RiyazLM(TemplateLM):
     def _requests(self, scored: Sequence[Scored]) -> tuple[list[Request], list[list[int]]]:
         """Requests to the engine and what is scored after each; what several have before it is read once."""
         shared = Counter(tuple(before) for _, before, _ in scored)
-        requests, targets = [], []
+        requests, ends = [], []
         for number, (_, before, after) in enumerate(scored):
             if len(after) > self.max_length:
                 raise RiyazError(f"{len(after):,} tokens to score do not fit the context of {self.max_length:,}")
@@ -132,12 +130,12 @@ class RiyazLM(TemplateLM):
                 LOG.warning(f"{len(before) - len(prompt)} tokens are cut off from the left of a text too long")
             cut = len(prompt) - 1 if shared[tuple(before)] > 1 and len(prompt) > SHORTEST_PREFIX else 0
             requests.append(Request(number, prompt[cut:], prefix=prompt[:cut], adapter=self.model.adapter))
-            targets.append(after)
-        return requests, targets
+            ends.append(after)
+        return requests, ends
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The continuation of each text up to the first of its stop texts, the likeliest or drawn."""
-        prepared, stops = [], []
+        prompts, stops = [], []
         for number, request in enumerate(requests):
             text, wanted = request.args
             limit, sampling, until = _generation(wanted, self.max_gen_toks)
@@ -148,12 +146,12 @@ class RiyazLM(TemplateLM):
             ids = self.tok_encode(text)
             if len(ids) > longest:
                 LOG.warning(f"{len(ids) - longest} tokens are cut off from the left of a text too long")
-            prepared.append(Request(
+            prompts.append(Request(
                 number, tuple(ids[-longest:]), adapter=self.model.adapter, limit=limit, sampling=sampling,
                 stop=self.model.tokenizer.eos_ids,
             ))  # fmt: skip
             stops.append(until)
-        texts = self._generated(prepared, stops)
+        texts = self._generated(prompts, stops)
         for request, text in zip(requests, texts):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts

@@ -190,7 +190,9 @@ def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monke
     arms = begun(machine, 400.0)
     work = machine.run
     monkeypatch.setattr(
-        processes, "run", lambda arguments, *rest: "out of memory" if arguments[2] == "full" else work(arguments, *rest)
+        processes,
+        "run_worker",
+        lambda arguments, *rest: "out of memory" if arguments[2] == "full" else work(arguments, *rest),
     )
     arms.run()
     assert arms.failed == {"full": "out of memory"}

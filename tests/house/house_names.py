@@ -1,4 +1,4 @@
-"""The house rule that methods are asked for their fields, and stand by their names only where they are at home."""
+"""The house rules of names: methods are asked for by theirs only at home, and a name says what it stands for."""
 
 import ast
 import re
@@ -19,6 +19,25 @@ OTHER_WORDS = {
     "results/comparison.py": "the method of the data curve of version 0.1, which did not write it",
     "serve/page/documents.py": "the verb rag",
 }
+
+BARE_VERBS = {"make", "look", "keep", "say", "tell", "settle", "put", "start"}  # of what?
+PARTICIPLES = {"asked", "found", "given", "told"}  # the field has a term: query, options, results, listener
+STORED = ("results/pretraining.py", "results/ternarizing.py")  # whose field `asked` stands in files on disk
+
+
+def vague_names(src: Path) -> list[str]:
+    """Module-level functions named by a verb without an object; names that are a participle without a noun."""
+    problems = []
+    for path in sorted((src / "riyaz").rglob("*.py")):
+        where, tree = path.relative_to(src / "riyaz").as_posix(), tree_of(path)
+        named = [(node.lineno, node.name) for node in tree.body if isinstance(node, ast.FunctionDef)]
+        problems += [f"{where}:{line} {name} names no object" for line, name in named if name in BARE_VERBS]
+        for node in ast.walk(tree):
+            stored = isinstance(node, ast.Name) and where in STORED
+            name = getattr(node, "id", getattr(node, "name", getattr(node, "arg", None)))
+            if name in PARTICIPLES and not isinstance(node, ast.keyword) and not stored:
+                problems.append(f"{where}:{node.lineno} {name} names no thing")
+    return problems
 
 
 def method_names(root: Path) -> list[str]:

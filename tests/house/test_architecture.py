@@ -11,7 +11,7 @@ import house_rules as rules
 import one_home
 import owners
 import pytest
-from house_names import method_names
+from house_names import method_names, vague_names
 
 Rule = Callable[[Path], list[str]]
 SRC = rules.ROOT / "src"
@@ -20,7 +20,7 @@ HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
 PACKAGE_RULES: list[Rule] = [
     *(rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.family_names, rules.public_faces),
     *(one_home.default_homes, one_home.result_homes),
-    owners.hung_state,
+    *(owners.hung_state, vague_names),
 ]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
@@ -255,6 +255,10 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (method_names, {"methods/lora.py": "", "../../page/src/a.tsx": "\n  lora: 5,"}, "page/src/a.tsx:2 asks"),
     (method_names, {"methods/lora.py": "", "../../page/src/a.ts": 'if (a === "lora")'}, "page/src/a.ts:1 asks"),
     (method_names, {"methods/lora.py": "", "../../page/src/a.ts": "const a = { lora: 5 }"}, "page/src/a.ts:1 asks"),
+    (vague_names, {"a.py": "def make() -> int: ..."}, "a.py:1 make names no object"),
+    (vague_names, {"a.py": "class A:\n    asked: int"}, "a.py:2 asked names no thing"),
+    (vague_names, {"a.py": "def f(given: int): ..."}, "a.py:1 given names no thing"),
+    (vague_names, {"a.py": "def f():\n    def told(): ..."}, "a.py:2 told names no thing"),
 ]
 
 # What the rules must leave alone.
@@ -331,6 +335,13 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
             "adapters/a.py": "A = ['lora']",
             "report/a.py": "a = weights.kind in ('lora', 'full')\nb = kind == 'lora'\nc = 'no lora'",
             "../../page/src/a.tsx": "explore: 5, // lora",
+        },
+    ),
+    (
+        vague_names,
+        {
+            "a.py": "class A:\n    def keep(self): f(asked=run.asked)\ndef make_plan(): ...",
+            "results/pretraining.py": "class PretrainRun:\n    asked: dict",
         },
     ),
 ]

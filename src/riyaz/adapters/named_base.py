@@ -9,7 +9,7 @@ from riyaz.sources import Source, catalogue_name, hub_name, open_source
 
 
 def base_for(config: Path, base: str | None) -> tuple[Source, str]:
-    """The base of an adapter (`given`, or the one that the configuration file `config` names) and a note if the two
+    """The base of an adapter (`base`, or the one that the configuration file `config` names) and a note if the two
     could not be compared, else "". Raises RiyazError if no base can be opened or the two have different weights."""
     if base is None:
         return _open_named(config)

@@ -99,24 +99,22 @@ def run(
     if is_stream(out):
         _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
     else:
-        with PartialAnswers(real, answerer, examples) as partial:
-            if partial.answers:
-                message = (
-                    f"{len(partial.answers):,} of {len(examples):,} rows were answered before, in {partial.path.name}"
-                )
-                screen.talk.print(message, soft_wrap=True)
+        with PartialAnswers(real, answerer, examples) as ready:
+            if ready.answers:
+                text = f"{len(ready.answers):,} of {len(examples):,} rows were answered before, in {ready.path.name}"
+                screen.talk.print(text, soft_wrap=True)
             try:
-                if partial.left:
-                    for predictions in answers([examples[index] for index in partial.left]):
-                        partial.add(predictions)
+                if ready.left:
+                    for predictions in answers([examples[index] for index in ready.left]):
+                        ready.add(predictions)
             except KeyboardInterrupt:
-                stored = f"{len(partial.answers):,} of {len(examples):,} answers are kept in {partial.path}"
-                message = f"{stored}; the same command continues" if partial.answers else "no answer is kept yet"
-                raise KeyboardInterrupt(f"stopped; {message}") from None
-            rows = [row(example, partial.answers[index]) for index, example in enumerate(examples)]
+                stored = f"{len(ready.answers):,} of {len(examples):,} answers are kept in {ready.path}"
+                text = f"{stored}; the same command continues" if ready.answers else "no answer is kept yet"
+                raise KeyboardInterrupt(f"stopped; {text}") from None
+            rows = [row(example, ready.answers[index]) for index, example in enumerate(examples)]
             columns += [cited] * any(cited in each for each in rows)
             written.write_rows(real, rows, columns, form)
-            partial.remove()
+            ready.remove()
         if form.kind in (".csv", ".tsv") and (formulas := written.formulas(rows)):
             screen.talk.print(_formulas_note(formulas), soft_wrap=True)
     place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out

@@ -80,16 +80,14 @@ def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading,
 def _guessed(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> tuple[Reading, str]:
     """The plain guess and a line that says so. Raises RiyazError if there is none."""
     beside = {name for owner, sides in BESIDE.items() if owner in table.columns for side in sides for name in side}
-    guessed = guess(table, prompt or "", answer or "", PROMPTS, ANSWERS, beside, answers_required)
-    if not guessed.plain:
-        raise _no_reading(table, prompt, answer, answers_required, guessed)
-    reading = _with_neighbours(table, guessed.prompt, guessed.answer, prompt is not None, answer is not None)
-    said = (
-        f"columns guessed from {'their names' if guessed.named else 'what they hold'}: {guessed.prompt!r} is the prompt"
-    )
-    if not guessed.answer:
+    best = guess(table, prompt or "", answer or "", PROMPTS, ANSWERS, beside, answers_required)
+    if not best.plain:
+        raise _no_reading(table, prompt, answer, answers_required, best)
+    reading = _with_neighbours(table, best.prompt, best.answer, prompt is not None, answer is not None)
+    said = f"columns guessed from {'their names' if best.named else 'what they hold'}: {best.prompt!r} is the prompt"
+    if not best.answer:
         return reading, f"{said}; --prompt-column names another"
-    return reading, f"{said}, {guessed.answer!r} the answer; --prompt-column and --answer-column name others"
+    return reading, f"{said}, {best.answer!r} the answer; --prompt-column and --answer-column name others"
 
 
 def _flags(prompt: str, answer: str) -> str:

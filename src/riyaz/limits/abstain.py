@@ -84,10 +84,10 @@ def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None) -> list
     name = f"answered, aiming at {ERROR:.0%} wrong"
     if threshold is None:
         return [Figure(name, 0.0, *wilson(0, len(p)), len(p))]
-    answered = p >= threshold
+    above = p >= threshold
     return [
-        share_of(name, answered),
-        *([share_of("wrong among those", wrong[answered], even=ERROR)] if answered.any() else []),
+        share_of(name, above),
+        *([share_of("wrong among those", wrong[above], even=ERROR)] if above.any() else []),
     ]
 
 

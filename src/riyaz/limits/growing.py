@@ -115,7 +115,7 @@ def made_up(model: FreePredictor, share: float) -> Part:
     """Things of two kinds that have made-up names, which only examples tell; the nouns of the questions are in none."""
     known = read_data("kinds.json")
     task = Task("closed", tuple(sorted(known["names"])), "accuracy", known["instruction"], "")
-    instructed = predictor_for(replace(model, text=TextPart(task.instruction), task=task))
+    prompted = predictor_for(replace(model, text=TextPart(task.instruction), task=task))
     draw = random.Random(0)
     rows: list[list[Example]] = []
     for held, adjectives in ((slice(None, -8), known["adjectives"]), (slice(-8, None), known["adjectives"][:1])):
@@ -125,7 +125,7 @@ def made_up(model: FreePredictor, share: float) -> Part:
         ]  # fmt: skip
         draw.shuffle(made)
         rows.append(made)
-    return examples_grow(instructed, rows[0], rows[1], "made-up names of two kinds of things, written for riyaz", share)
+    return examples_grow(prompted, rows[0], rows[1], "made-up names of two kinds of things, written for riyaz", share)
 
 
 def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence[Hit], others: Sequence[Hit],
@@ -141,10 +141,10 @@ def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence
         return hits
 
     def tokens(count: int) -> int:
-        conversations = [
+        prompts = [
             messages_for(model.text, model.task, row.messages, (), hits) for row, hits in zip(rows, among(count))
         ]
-        return max(map(len, model.tokenizer.render(conversations)))
+        return max(map(len, model.tokenizer.render(prompts)))
 
     def measured(count: int) -> Measured:
         loss = [-float(part.sum(dtype=np.float64)) for part in passages.accepted_nats(model, rows, among(count))]

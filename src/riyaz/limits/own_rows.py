@@ -49,9 +49,8 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         halves[int(digest(0, "limits", row.key)[:4], 16) % 2].append(row)
     if not all(halves):
         halves = list(data.examples[::2]), list(data.examples[1::2])
-    return Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows)), _instructed(
-        predictor, task, data.examples
-    )
+    rows = Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows))
+    return rows, _prompted(predictor, task, data.examples)
 
 
 def _of_comparison(target: str) -> Path | None:
@@ -65,13 +64,13 @@ def _of_comparison(target: str) -> Path | None:
     )
 
 
-def _instructed(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
+def _prompted(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
     """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
     if not predictor.has_model or predictor.task is not None:
         return predictor
     longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
-    instructed = replace(predictor, text=TextPart(task.instruction), task=task)
-    return predictor_for(instructed, max_new_tokens=max(8, round(SPARE * longest)))
+    prompted = replace(predictor, text=TextPart(task.instruction), task=task)
+    return predictor_for(prompted, max_new_tokens=max(8, round(SPARE * longest)))
 
 
 def named_documents(path: Path, rows: Rows | None, listen: Listen) -> Mapping[str, Document]:

@@ -54,9 +54,7 @@ def questions(chunks: Sequence[Chunk]) -> list[str]:
     made = []
     for number, place in enumerate(chosen):
         fitting = [
-            candidate
-            for candidate in map(words, sentences(chunks[place].text))
-            if SENTENCE[0] <= len(candidate) <= SENTENCE[1]
+            each for each in map(words, sentences(chunks[place].text)) if SENTENCE[0] <= len(each) <= SENTENCE[1]
         ]
         for sentence in (fitting[number % len(fitting) :] + fitting)[: min(share, len(fitting))] if fitting else ():
             rare = sorted(dict.fromkeys(sentence), key=lambda word: count[word])[:WORDS]

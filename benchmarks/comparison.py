@@ -130,7 +130,7 @@ def run_riyaz(methods: Sequence[str], args: argparse.Namespace, folder: Path) ->
 def riyaz_arm(folder: ComparisonFolder, arm: Any) -> Arm:
     """One row of a finished comparison, and its answers."""
     assert arm.status == "ok", f"{arm.method} {arm.status}: {arm.reason}"
-    run = folder.run(arm.method, FINAL)
+    run = folder.part(arm.method, FINAL)
     answers = Answer.read(run / PREDICTIONS)
     chosen = {key: arm.chosen[key] for key in ("list_labels", "k", "examples", "calibrated") if key in arm.chosen}
     assert [answer.where for answer in answers] == [row.where for row in folder.rows(FINAL, "test")]

@@ -3,7 +3,7 @@
     {"event": "progress", "version": 1, "phase": "train", "done": 40, "total": 120, "method": "lora", ...}
 
 A command calls the function `listen` with every event; the listener prints it, writes it to a pipe or ignores it. A run
-also keeps its events in its folder (`kept`), where the page follows them.
+also keeps its events in its folder (`recorded`), where the page follows them.
 """
 
 import contextlib

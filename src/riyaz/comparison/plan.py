@@ -1,6 +1,6 @@
 """The plan of a comparison: estimated seconds of every arm and training steps of the trained ones.
 
-`make` is a pure function of speeds, row counts and the budget. Its result is kept in `plan.json`: a comparison that
+`make_plan` is a pure function of speeds, row counts and the budget. `plan.json` holds its result: a comparison that
 is continued from there takes the same steps with the same learning rates, however fast the machine is then.
 """
 

@@ -253,7 +253,7 @@ def learning_rate(width: int) -> tuple[float, str]:
 
 @dataclass
 class _Deriving:
-    """The steps of `make`, with the arguments that they share."""
+    """The steps of `make_plan`, with the arguments that they share."""
 
     options: PretrainConfig
     text: Text

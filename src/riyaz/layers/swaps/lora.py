@@ -28,7 +28,7 @@ from riyaz.layers.swaps.swap import linears, swap
 
 HEAD = "lm_head"
 LANES = 16  # of a vector of the C++ extension
-PLAIN = (nn.Linear, FrozenLinear)  # kinds of linears that `product` and `gradient` of `layers.swaps.frozen` compute
+PLAIN = (nn.Linear, FrozenLinear)  # whose outputs and gradients `layers.swaps.frozen` computes
 KINDS: tuple[type[nn.Module], ...] = (*PLAIN, *ternary.KINDS)
 
 

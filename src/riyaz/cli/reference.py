@@ -38,19 +38,25 @@ line wins. `riyaz VERB --help` shows the common options where there are many, `-
 
 def reference() -> str:
     """The Markdown text of docs/reference.md."""
-    parts = [HEAD, _section("riyaz", [])]
+    groups: dict[str, str] = {}
+    parts = [HEAD, _section([], groups)]
     for verb in (verb for verbs in VERBS.values() for verb in verbs):
-        parts.append(_section(f"riyaz {verb}", [verb]))
-        parts += [_section(f"riyaz {verb} {name}", [verb, name]) for name in NESTED.get(verb, ())]
+        parts.append(_section([verb], groups))
+        parts += [_section([verb, name], groups) for name in NESTED.get(verb, ())]
     return "\n".join(parts)
 
 
-def _section(title: str, tokens: list[str]) -> str:
-    page = io.StringIO()
+def _section(words: list[str], groups: dict[str, str]) -> str:
+    """The help of one command. A long group of options that an earlier command has too is named, not repeated."""
+    page, title = io.StringIO(), " ".join(["riyaz", *words])
     build(all_options=True).help_print(
-        tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
+        words, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
     )
-    return f"## {title}\n\n```text\n{page.getvalue().strip()}\n```\n"
+    blocks = page.getvalue().strip().split("\n\n")
+    for place, block in enumerate(blocks):
+        if block.count("\n") > 6 and groups.setdefault(block, title) != title:
+            blocks[place] = f"{block.partition(':')[0]}: as of {groups[block]}"
+    return "\n\n".join([f"## {title}", "```text\n" + blocks[0], *blocks[1:]]) + "\n```\n"
 
 
 if __name__ == "__main__":

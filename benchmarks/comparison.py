@@ -104,7 +104,6 @@ def estimate(methods: Sequence[str], types: Sequence[str], args: argparse.Namesp
 
 
 def command_of(methods: Sequence[str], args: argparse.Namespace, out: Path) -> list[str]:
-    """The command of riyaz that compares the methods."""
     command = [*RIYAZ, "compare", str(args.train), "--test", str(args.test), "--model", args.model,
                "--methods", ",".join(methods), "--limit-train", str(args.limit_train), "--limit-test",
                str(args.limit_test), "--budget", BUDGET, "--margin", "0", "--seed", str(SEED), "--allow-leakage",
@@ -192,7 +191,6 @@ def run_peer(methods: Sequence[str], dtype: str, job: Path, folder: Path, ours: 
 
 
 def told(arm: Arm) -> str:
-    """One arm in words."""
     return f"accuracy {np.mean(arm['scores']):.3f}, {arm['seconds']:.0f} s, {arm['rss_mb']:,.0f} MB"
 
 

@@ -47,7 +47,6 @@ def main() -> None:
 
 
 def adapted(model: Any, method: str, job: dict[str, Any]) -> Any:
-    """The model with what is trained."""
     if method == "lora":
         config = LoraConfig(task_type="CAUSAL_LM", r=job["rank"], lora_alpha=job["alpha"], target_modules="all-linear")
         return get_peft_model(model, config)
@@ -125,7 +124,6 @@ def batches(texts: list[str], size: int) -> Iterator[list[str]]:
 
 
 def peak_mb() -> float:
-    """Peak memory of this process, MB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 

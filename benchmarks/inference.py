@@ -88,7 +88,6 @@ class Side:
         return self._read()
 
     def close(self) -> None:
-        """End the process."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -229,7 +228,6 @@ def cold(source: Source, precision: str, prompt: list[int]) -> dict[str, dict[st
 
 
 def medians(samples: Samples) -> dict[str, float]:
-    """The median of each side."""
     return {name: statistics.median(figures) for name, figures in samples.items()}
 
 

@@ -58,7 +58,6 @@ class Riyaz:
         return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
 
     def held(self) -> dict[str, float | str]:
-        """As `held_by` this engine."""
         return held_by(self.engine)
 
     def limits(self) -> dict[str, float | None]:

@@ -49,7 +49,6 @@ def main() -> None:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a pulled model, or a GGUF file")
     parser.add_argument("text", type=Path)

@@ -58,7 +58,6 @@ class Setting(NamedTuple):
     final: float = 0.0
 
     def config(self) -> LlamaConfig:
-        """The model's."""
         return LlamaConfig(
             vocab_size=self.V, hidden_size=self.C, intermediate_size=self.F, n_layers=self.L, n_heads=self.H,
             n_kv_heads=self.H, head_dim=self.C // self.H, rms_norm_eps=1e-5, rope_theta=1e4, context=self.T,

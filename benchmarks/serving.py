@@ -177,7 +177,6 @@ def gauge(client: httpx.Client, url: str, name: str) -> float:
 
 
 def rss_mb(pid: int) -> float:
-    """Memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -64,7 +64,6 @@ def main() -> None:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="?", choices=PEERS, const="plain", help="measure transformers + PEFT too")
     parser.add_argument("--type", choices=TYPES, action="append", dest="types", help="of the peer; both if not given")
@@ -103,7 +102,6 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
 
 
 def shown(result: dict) -> str:
-    """One measurement in words."""
     if "tokens_s" not in result:
         return f"{result['flops_s'] / 1e9:.0f} GFLOP/s"
     return f"{result['tokens_s']:.0f} tokens/s, {result['rss_mb']:.0f} MB"

@@ -29,7 +29,6 @@ class Shape(NamedTuple):
 
 
 def shape_of(source: Any) -> Shape:
-    """The sizes of a model."""
     from riyaz.adapters.base_shapes import shapes_of
     from riyaz.families import describe
 

@@ -167,7 +167,6 @@ def padded(picked: list[LabelledTokens]) -> tuple[Any, Any, Any]:
 
 
 def plain_loss(model: Any) -> Any:
-    """The loss that transformers compute."""
     return lambda ids, mask, labels: model(input_ids=ids, attention_mask=mask, labels=labels).loss
 
 

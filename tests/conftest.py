@@ -101,11 +101,9 @@ class Finished:
     document: dict[str, Any]
 
     def arm(self, method: str) -> dict[str, Any]:
-        """The row of one arm."""
         return next(arm for arm in self.document["arms"] if arm["method"] == method)
 
     def artifact(self, method: str) -> Path:
-        """The artifact of one arm."""
         return self.out / "arms" / method / "kept" / "artifact"
 
 
@@ -115,10 +113,36 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@pytest.fixture
+def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty store for one test."""
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def folder_index(own_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty store, a folder in place of pip's index, and a folder to work in."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    (tmp_path / "index").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return own_store
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model."""
     return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text to train a model on."""
+    from tiny_pretraining import texts  # it imports torch
+
+    return texts(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="session")

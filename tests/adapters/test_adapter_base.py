@@ -39,7 +39,6 @@ def adapter(base: Path, tmp_path: Path) -> Path:
 
 
 def keep(folder: Path, name: str) -> None:
-    """The folder as a pulled model."""
     with store.workspace() as space:
         shutil.copytree(folder, space / name)
         entry = store.ModelEntry(name, space / name, "hf", "x", "unknown", open_source(folder).sha256(), 1)

@@ -5,78 +5,34 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny_llama
 import torch
 from gguf import GGUFReader
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from refusals import assert_refused
 from small_llama import attach, family_of, save_peft, small_model
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from test_lora import LOGITS, TARGETS, logits_of, open_model, open_oracle, oracle_logits, write_with_peft
 
 from riyaz import adapters, predictor
 from riyaz.adapters import Adapter, Pair
 from riyaz.export import targets
 from riyaz.families import llama
-from riyaz.layers.attention import packed
 from riyaz.layers.swaps import lora
-from riyaz.models import load
 from riyaz.models.llama import Model
-from riyaz.sources import open_source, safetensors
+from riyaz.sources import safetensors
 
-LOGITS = 1e-4  # largest difference of a logit, float32
-TOKENS = torch.arange(5, 35)
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 EVERY = [*TARGETS, "lm_head"]
 RANKS = {"r": 5, "rank_pattern": {"q_proj": 3, "layers.1.mlp.up_proj": 7}}
 ALPHAS = {"lora_alpha": 7, "alpha_pattern": {"layers.0.*_proj": 21, "o_proj": 2.5}}
 WHOLE = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens", "input_layernorm"]}
 
 
-def logits_of(model: Model) -> Tensor:
-    """(T, V) of one row."""
-    return model.head(model(TOKENS, torch.arange(len(TOKENS)), packed([len(TOKENS)])))
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("lora") / "model", seed=3, tie=request.param)
-
-
-def open_model(folder: Path) -> Model:
-    """In float32."""
-    return load(open_source(folder), torch.float32)
-
-
-def open_oracle(folder: Path):
-    """The same in transformers."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def oracle_logits(oracle: nn.Module) -> Tensor:
-    """(T, V) of transformers or PEFT."""
-    with torch.no_grad():
-        return oracle.eval()(TOKENS[None]).logits[0]
-
-
-def write_with_peft(folder: Path, out: Path, **options: Any) -> Tensor:
-    """A PEFT adapter with random tensors; its logits."""
-    settings = {"task_type": "CAUSAL_LM", "r": 5, "lora_alpha": 7, "target_modules": list(TARGETS)}
-    model = get_peft_model(open_oracle(folder), LoraConfig(**{**settings, **options}))
-    generator = torch.Generator().manual_seed(4)
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            nn.init.normal_(weight, std=0.2, generator=generator)
-        elif "modules_to_save" in name:
-            weight.data += 0.3 * torch.randn(weight.shape, generator=generator)
-    wanted = oracle_logits(model)
-    model.save_pretrained(out)
-    assert (wanted - oracle_logits(open_oracle(folder))).abs().max() > 0.1
-    return wanted
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """benchmarks/training.py: both sides train on the same rows in the same order, and the last line is the table."""
 
 import argparse
-import importlib.util
 import itertools
 import json
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_llama
 import torch
+from load_script import load_script
 from torch.utils.flop_counter import FlopCounterMode
 
 from riyaz import native
@@ -34,11 +34,7 @@ LABELS = ("billing", "delivery", "refund")
 def training() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPT.parent)  # it imports the two modules beside it
-        spec = importlib.util.spec_from_file_location("benchmark_training", SCRIPT)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+        yield load_script("benchmarks/training.py")
 
 
 @pytest.fixture(scope="module")

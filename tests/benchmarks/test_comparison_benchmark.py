@@ -1,7 +1,6 @@
 """benchmarks/comparison.py: the commands of riyaz, what the peer is given, and the last line of a run with both."""
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_llama
+from load_script import load_script
 
 from riyaz.config import CompareConfig
 from riyaz.metrics.paired import paired_test
@@ -20,17 +20,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 LABELS = ("billing", "delivery", "refund")
 
 
-def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def comparison() -> ModuleType:
-    return loaded("comparison")
+    return load_script("benchmarks/comparison.py")
 
 
 def arm(scores: list[int], seconds: float, memory: float = 100.0) -> dict[str, Any]:
@@ -72,7 +64,7 @@ def test_the_summary_takes_each_arm_of_the_peer_at_its_faster_type(comparison: M
 
 
 def test_the_peer_pads_rows_and_labels_answers_only() -> None:
-    peer = loaded("comparison_peer")
+    peer = load_script("benchmarks/comparison_peer.py")
     tokenizer = type("", (), {"pad_token_id": 9})
     batch = peer.padded(tokenizer, [([1, 2, 3, 4], 2), ([5, 6], 1)])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, 9, 9]]

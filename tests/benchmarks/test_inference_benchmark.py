@@ -1,6 +1,5 @@
 """benchmarks/inference.py: sides in processes of their own, ratios to the fastest peer, the JSON of the last line."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import tiny_llama
+from load_script import load_script
 
 from riyaz.sources import Source, open_source
 
@@ -36,22 +36,14 @@ for line in sys.stdin:
 """
 
 
-def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def inference() -> ModuleType:
-    return loaded("inference")
+    return load_script("benchmarks/inference.py")
 
 
 @pytest.fixture(scope="module")
 def sides() -> ModuleType:
-    return loaded("inference_sides")
+    return load_script("benchmarks/inference_sides.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """docs/how-a-model-learns.md: every quote stands in the function that is named, and its figures are measured ones."""
 
-import importlib.util
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import quoted_code
-from test_scaling import load
+from load_script import load_script
 
 PAGE = quoted_code.PAGE.read_text(encoding="utf-8")
 PROSE = " ".join(PAGE.split())  # wherever its lines end
@@ -45,7 +44,7 @@ def test_a_quote_that_is_not_true_is_seen(tmp_path: Path, old: str, new: str, sa
 
 
 def test_the_scaling_figures_are_those_that_were_measured():
-    scaling = load()
+    scaling = load_script("benchmarks/scaling.py")
     data, drawn = quoted_code.ROOT / "docs/pictures/scaling.json", quoted_code.ROOT / "docs/pictures/scaling.svg"
     document = json.loads(data.read_text(encoding="utf-8")) if data.exists() else None
     between = PAGE.partition(scaling.BEGIN)[2].partition(scaling.END)[0].strip()
@@ -101,9 +100,7 @@ def test_the_three_words_are_worked_out_rightly():
 
 def test_the_pictures_are_those_that_the_script_draws():
     path = quoted_code.ROOT / "docs/pictures/learning.py"
-    spec = importlib.util.spec_from_file_location("learning_pictures_script", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("docs/pictures/learning.py")
     for name, drawn in (("loop", script.loop()), ("attention", script.attention())):
         kept = (path.parent / f"{name}.svg").read_text(encoding="utf-8")
         words = ["".join(ET.fromstring(text).itertext()) for text in (kept, drawn)]

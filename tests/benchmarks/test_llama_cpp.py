@@ -1,23 +1,16 @@
 """benchmarks/parity.py: agreement, disagreement and a missing llama-cpp-python are told apart."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_llama
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "parity.py"
+from load_script import load_script
 
 
 @pytest.fixture(scope="module")
 def parity():
-    spec = importlib.util.spec_from_file_location("benchmark_parity", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/parity.py")
 
 
 @pytest.fixture(scope="module")

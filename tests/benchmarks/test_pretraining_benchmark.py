@@ -1,6 +1,5 @@
 """benchmarks/pretraining.py: the plain loop is the same model on the same batches, and the last line is the table."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -11,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from load_script import load_script
 
 from riyaz.data.packing import batch
 from riyaz.models.fresh import fresh
@@ -23,11 +23,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def pretraining() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_pretraining", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/pretraining.py")
 
 
 def test_both_sides_are_one_model_and_one_loop(pretraining: ModuleType, tmp_path: Path) -> None:

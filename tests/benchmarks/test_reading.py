@@ -1,22 +1,14 @@
 """benchmarks/reading.py: agreement, a tie and disagreement of two readers of one file are told apart."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import tiny_llama
 import torch
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reading.py"
+from load_script import load_script
 
 
 @pytest.fixture(scope="module")
 def reading():
-    spec = importlib.util.spec_from_file_location("benchmark_reading", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/reading.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """benchmarks/scaling.py: which runs it asks for, what it does again, and what it makes of their files."""
 
 import argparse
-import importlib.util
 import json
 import sys
 import xml.etree.ElementTree as ET
@@ -10,6 +9,7 @@ from types import ModuleType
 
 import fake_run
 import pytest
+from load_script import load_script
 
 from riyaz.config import Seconds
 
@@ -32,19 +32,10 @@ sys.exit(status)
 """
 
 
-def load() -> ModuleType:
-    """The benchmark as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_scaling", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def scaling(tmp_path: Path) -> ModuleType:
     """The benchmark, with the stub in the place of riyaz."""
-    module = load()
+    module = load_script("benchmarks/scaling.py")
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "ends.json").write_text("{}")
     for status in ("done", "stopped"):

@@ -220,7 +220,6 @@ def test_progress_is_heard_shown_or_not(store: None, here: Path, inside: list, c
 
 @pytest.fixture(scope="module")
 def model(store: None) -> library.Model:
-    """The tiny model."""
     return riyaz.open(CompareConfig.model)
 
 

@@ -1,6 +1,5 @@
 """benchmarks/agreement.py: agreement, a tie and a fault of one of the two engines are told apart."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import tiny_comparison
 import tiny_llama
 from conftest import Finished
+from load_script import load_script
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel
@@ -26,11 +26,7 @@ Fault = Callable[[dict[str, Any]], None]
 
 @pytest.fixture(scope="module")
 def agreement() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_agreement", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/agreement.py")
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def read(tmp_path: Path, *rows: dict, **options) -> Dataset:
-    """The dataset of a few rows."""
     return formats.load(write(tmp_path / "train.jsonl", list(rows)), **options)
 
 
@@ -92,7 +91,6 @@ def test_given_columns_are_read_alone(tmp_path):
 
 
 def turn(role: str, content: object, **more) -> dict:
-    """One message."""
     return {"role": role, "content": content, **more}
 
 

@@ -29,7 +29,6 @@ class FakeTokenizer:
         return [self.row(messages, answer) for messages, answer in pairs]
 
     def row(self, messages: list[dict[str, str]], answer: str) -> SimpleNamespace:
-        """The encoded row of one conversation."""
         words = " ".join(message["content"] for message in messages).split()
         checks = {name: name not in words for name in ("ends_with_eos", "one_bos", "prompt_is_prefix")}
         ids = [len(word) for word in answer.split()] + [END]
@@ -43,7 +42,6 @@ def prompts(*texts: str) -> list[tuple[tuple[dict[str, str], ...], Example]]:
 
 
 def encode(pairs: list, context: int = 100) -> tuple[list[Row], dict[str, dict]]:
-    """Rows by the fake tokenizer."""
     return encode_rows(FakeTokenizer(), pairs, context)  # type: ignore[arg-type]
 
 

@@ -38,7 +38,6 @@ def labelled(sizes: dict[str, int], name: str = "train") -> list[tuple[str, str]
 
 
 def prompts(examples: tuple[Example, ...]) -> list[str]:
-    """The prompts in order."""
     return [e.prompt for e in examples]
 
 

@@ -33,7 +33,6 @@ def test_examples_survive_a_file():
 
 
 def dataset_of(answers: list[str], answer_column: str = "answer") -> Dataset:
-    """A dataset with the given answers."""
     examples = tuple(Example(({"role": "user", "content": f"q{n}"},), (a,)) for n, a in enumerate(answers))
     return Dataset(examples, f"question,{answer_column}", Path("a.jsonl"), "", (), answer_column=answer_column)
 

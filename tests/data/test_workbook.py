@@ -42,7 +42,6 @@ def sheet(*rows: str, more: str = "", head: str = "") -> str:
 
 
 def text(place: str, value: str) -> str:
-    """A cell with text."""
     return f'<c r="{place}" t="inlineStr"><is><t xml:space="preserve">{value}</t></is></c>'
 
 

@@ -22,14 +22,10 @@ from riyaz.predictor import open_artifact
 from riyaz.results import ArmResult, Comparison
 from riyaz.sources import open_source
 
+pytestmark = pytest.mark.usefixtures("own_store")
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
 TOKENS = [5, 77, 301, 12, 9, 140, 33, 400, 7]
 TEXT = TextPart(instruction="Answer with one word.", examples="fixed", k=1, examples_file=artifacts.EXAMPLES)
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,6 @@ def python_block(folder: Path) -> str:
 
 
 def answer_of_readme(folder: Path) -> str:
-    """What the README's Python answers."""
     Path("ask.py").write_text(python_block(folder), encoding="utf-8")
     return runpy.run_path("ask.py")["answer"]
 

@@ -30,6 +30,7 @@ from riyaz.sources import open_source
 from riyaz.sources.gguf_vocabulary import UNUSED, USER_DEFINED
 from riyaz.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("own_store")
 SAME = 0.0  # of a logit: the same float32 weights in the same sums
 LAST_BIT = 2e-5  # of a logit: Gemma's norms hold 1 + w, which loses a last bit of w
 ORACLE = 1e-4  # of a logit: two orders of summation
@@ -57,11 +58,6 @@ UNREAD = {
     "qwen3": "the head size",
     "gemma3-scaled": "which layers are local, RoPE scaling, the scale of queries, the cap of logits",
 }
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
 
 
 def write_sentencepiece(folder: Path, prefix: bool, **changes: Any) -> str:

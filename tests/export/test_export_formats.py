@@ -21,15 +21,11 @@ from riyaz.predictor import open_target
 from riyaz.sources import open_source
 from riyaz.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("own_store")
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
 # largest difference of a logit (they have a spread of 1) after rounding every matrix of the tiny model
 ROUNDING = {"float32": 0.0, "bfloat16": 0.1, "q8_0": 0.2, "q4_k_m": 1.5, "q4_0": 3.0}
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_k_m": "Q5_0"}
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,12 @@ from riyaz.layers.swaps import soft_prompt
 from riyaz.sources import open_source, pull
 from riyaz.sources.hub import _chosen
 
+pytestmark = pytest.mark.usefixtures("own_store")
 GENERATION = {
     "eos_token_id": [2, 0], "pad_token_id": 2, "bos_token_id": 1, "do_sample": True, "temperature": 0.6, "top_p": 0.9,
     "repetition_penalty": 1.3, "max_length": 77,
 }  # fmt: skip
 TOOLS, RAG = "{{ 'tools' }}", "{{ 'rag' }}"
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -52,7 +52,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def oracle_of(folder: Path, dtype: torch.dtype = torch.float32):
-    """The same folder in transformers."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 

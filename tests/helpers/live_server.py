@@ -30,7 +30,6 @@ class Running:
     openai: openai.OpenAI
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
-        """POST a JSON body."""
         return self.http.post(path, json=body, **options)
 
     def idle(self) -> bool:

@@ -79,7 +79,6 @@ def _as_packed(values: np.ndarray, form: str = "int8row") -> np.ndarray:
 
 
 def ids(generator: np.random.Generator, count: int, vocabulary: int) -> tuple[int, ...]:
-    """Random tokens."""
     return tuple(generator.integers(3, vocabulary, count).tolist())
 
 

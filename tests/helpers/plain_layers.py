@@ -42,7 +42,6 @@ def rotate_plain(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def swiglu_plain(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, elementwise."""
     return F.silu(gate) * up
 
 

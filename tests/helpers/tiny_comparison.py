@@ -132,14 +132,12 @@ def page_rows(*endings: str) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
-    """The rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def files(folder: Path) -> set[str]:
-    """Every file below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 

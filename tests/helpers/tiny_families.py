@@ -71,7 +71,6 @@ FAMILIES = {
 
 
 def config_of(case: Case) -> Any:
-    """The transformers configuration of a case."""
     common = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     if case.model_type == "gpt2":
         common |= {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}

@@ -55,7 +55,6 @@ class Tiny:
 
     @property
     def head_dim(self) -> int:
-        """Width of one head."""
         return self.hidden // self.heads
 
 

@@ -355,7 +355,6 @@ def every_reader(seconds: float, seed: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", choices=[*READERS, "all"])
     parser.add_argument("--inputs", type=int, default=100_000)

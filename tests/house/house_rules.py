@@ -92,7 +92,6 @@ class Import:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    """The parsed file."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
@@ -301,7 +300,6 @@ def predictor_kinds(root: Path) -> list[str]:
 
 
 def python_files(root: Path) -> list[Path]:
-    """Every Python file of the repository."""
     return [path for path in text_files(root) if path.suffix == ".py"]
 
 
@@ -329,7 +327,6 @@ def sizes(root: Path) -> list[str]:
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method of a file."""
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 

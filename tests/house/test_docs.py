@@ -307,7 +307,6 @@ FAKE_HELP = {
 
 
 def repository(folder: Path, files: dict[str, str]) -> Path:
-    """A small repository."""
     base = {
         "Makefile": "demo: x\n",
         "src/riyaz/__init__.py": "",

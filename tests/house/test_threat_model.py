@@ -12,7 +12,6 @@ ROWS = [
 
 
 def linked(cell: str) -> list[Path]:
-    """The files that a cell links to."""
     return [ROOT / "docs" / target for target in re.findall(r"\]\(([^)]+)\)", cell)]
 
 

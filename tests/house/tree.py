@@ -96,7 +96,6 @@ def files(root: Path) -> dict[str, list[Path]]:
 
 
 def render(root: Path) -> str:
-    """The page."""
     folders = files(root)
     lines = [HEAD, *(f"- `{folder}/`: {folder_line(root, folder)}" for folder in folders), ""]
     for folder, paths in folders.items():

@@ -52,7 +52,6 @@ def off(found: Tensor, wanted: Tensor) -> float:
 
 
 def linear_of(cols: int, rows: int, bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Linear:
-    """A random frozen linear."""
     torch.manual_seed(cols)
     return nn.Linear(cols, rows, bias=bias).to(dtype).requires_grad_(False)
 

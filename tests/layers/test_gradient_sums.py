@@ -19,7 +19,6 @@ from riyaz.train import answer_nats
 
 @pytest.fixture
 def mesh() -> Iterator[DeviceMesh]:
-    """One process that is alone."""
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     distributed.destroy_process_group()

@@ -52,12 +52,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def open_model(folder: Path) -> Model:
-    """In float32."""
     return load(open_source(folder), torch.float32)
 
 
 def open_oracle(folder: Path):
-    """The same in transformers."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
@@ -68,13 +66,15 @@ def oracle_logits(oracle: nn.Module) -> Tensor:
 
 
 def write_with_peft(folder: Path, out: Path, **options: Any) -> Tensor:
-    """A PEFT adapter with random A and B; its logits."""
+    """A PEFT adapter with random tensors; its logits."""
     settings = {"task_type": "CAUSAL_LM", "r": 5, "lora_alpha": 7, "target_modules": list(TARGETS)}
     model = get_peft_model(open_oracle(folder), LoraConfig(**{**settings, **options}))
     generator = torch.Generator().manual_seed(4)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             nn.init.normal_(weight, std=0.2, generator=generator)
+        elif "modules_to_save" in name:
+            weight.data += 0.3 * torch.randn(weight.shape, generator=generator)
     wanted = oracle_logits(model)
     model.save_pretrained(out)
     assert (wanted - oracle_logits(open_oracle(folder))).abs().max() > 0.1

@@ -34,7 +34,6 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=[
 
 
 def noise(seed: int, *shape: int) -> Tensor:
-    """Seeded normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import tiny_comparison
 import torch
 from small_llama import next_log_p
 from tiny_comparison import command
-from tiny_pretraining import SMALL, assert_equal_logits, lines, quick_machine, small, texts
+from tiny_pretraining import SMALL, assert_equal_logits, lines, quick_machine, small
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig
@@ -27,15 +26,8 @@ from riyaz.sources import open_source
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with tiny_comparison.small_machine(home) as patch:
-        quick_machine(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return texts(tmp_path_factory.mktemp("text"))
+def machine(one_core: pytest.MonkeyPatch) -> None:
+    quick_machine(one_core)
 
 
 @pytest.fixture(scope="module")

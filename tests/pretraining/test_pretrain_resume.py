@@ -3,14 +3,13 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_comparison
 import torch
 from tiny_comparison import command
-from tiny_pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, texts, words
+from tiny_pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, words
 
 from riyaz import hardware
 from riyaz.errors import RiyazError
@@ -20,15 +19,8 @@ from riyaz.pretraining import speed
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with tiny_comparison.small_machine(home) as patch:
-        quick_machine(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return texts(tmp_path_factory.mktemp("text"))
+def machine(one_core: pytest.MonkeyPatch) -> None:
+    quick_machine(one_core)
 
 
 @pytest.fixture(scope="module")

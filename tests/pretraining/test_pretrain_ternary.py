@@ -2,16 +2,14 @@
 refusals."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny_comparison
 import torch
 from tiny_comparison import command
-from tiny_pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, texts
+from tiny_pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at
 
 from riyaz.config import PretrainConfig
 from riyaz.families import describe
@@ -29,16 +27,9 @@ BF16 = small("--compute", "bfloat16")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with tiny_comparison.small_machine(home) as patch:
-        quick_machine(patch)
-        patch.setenv("RIYAZ_ENGINE", "torch")
-        yield
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return texts(tmp_path_factory.mktemp("text"))
+def machine(one_core: pytest.MonkeyPatch) -> None:
+    quick_machine(one_core)
+    one_core.setenv("RIYAZ_ENGINE", "torch")
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,6 @@ def test_a_kill_in_the_first_add_leaves_a_file_that_can_be_added_to(tmp_path):
 
 
 def killed(path: Path, when: str, rebuild: bool) -> None:
-    """Run an `add` that is killed."""
     code = textwrap.dedent(KILLED).format(helpers=str(HELPERS), when=when, rebuild=rebuild)
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -signal.SIGKILL
 

@@ -42,7 +42,6 @@ def opener(folder: Path) -> Opener:
 
 
 def slow(lm: Engine, seconds: float = STEP) -> None:
-    """Every step takes longer."""
     forward = lm.runner.forward
 
     def delayed(runs: Any) -> Any:

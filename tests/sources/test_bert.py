@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import random
 import zipfile
 from dataclasses import replace
@@ -58,7 +57,6 @@ def test_a_source_knows_the_embedders_by_the_names_of_the_families() -> None:
 
 
 def oracle_of(folder: Path) -> BertModel:
-    """The same folder in transformers."""
     return BertModel.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -228,15 +226,8 @@ def test_an_embedder_is_no_language_model_nor_the_other_way(folder: Path, tmp_pa
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store, and a folder in place of the package index."""
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    (tmp_path / "index").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+def home(folder_index: Path) -> Path:
+    return folder_index
 
 
 def write_wheel(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -19,14 +19,8 @@ KNOWN = package.CATALOGUE[NAME]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """An empty store, and pip that finds packages in a folder only."""
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+def home(folder_index):
+    return folder_index
 
 
 @pytest.fixture

@@ -15,15 +15,8 @@ ABOUT = "some_model-1.2.dist-info"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """An empty store, and an index that is a folder."""
-    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "index").mkdir()
-    return tmp_path / "home"
+def home(folder_index):
+    return folder_index
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import tiny_comparison
 import tiny_llama
 import torch
 from tiny_comparison import command
-from tiny_pretraining import Stopped, texts
+from tiny_pretraining import Stopped
 
 from riyaz.config import TernarizeConfig
 from riyaz.data.packing import pack
@@ -34,20 +33,13 @@ STEPS = ("--steps", 5, "--learning-rate", 1e-3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with tiny_comparison.small_machine(home) as patch:
-        patch.setenv("RIYAZ_ENGINE", "torch")
-        yield
+def machine(one_core: pytest.MonkeyPatch) -> None:
+    one_core.setenv("RIYAZ_ENGINE", "torch")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("models") / "base", seed=3, context=64)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return texts(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

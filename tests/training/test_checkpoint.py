@@ -43,7 +43,6 @@ def adapted_bf16() -> Model:
 
 
 def whole() -> Model:
-    """Every weight trainable."""
     return small_model(layers=1).requires_grad_(True)
 
 

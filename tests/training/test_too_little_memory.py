@@ -24,7 +24,6 @@ from riyaz.sources import open_source
 
 
 def verbs(model: Path, folder: Path) -> dict[str, tuple[object, ...]]:
-    """The commands that load a model."""
     write_rows(folder / "rows.jsonl", closed_rows(45, "please"))
     (folder / "text.txt").write_text(tiny_llama.CORPUS)
     rows, out = folder / "rows.jsonl", folder / "out"

@@ -38,7 +38,6 @@ def adapted(seed: int = 0) -> Model:
 
 
 def whole() -> Model:
-    """Every weight trainable."""
     return small_model().requires_grad_(True)
 
 

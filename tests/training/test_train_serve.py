@@ -1,12 +1,8 @@
 """Train = serve: the C++ engine rounds what enters ternary linears to the codes of the training forward, on a model
 that was trained ternary, and says the same."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tiny_comparison
 import torch
 from native_models import apart, read
 from tiny_comparison import command
@@ -33,10 +29,8 @@ PRODUCTS = (0, 3, 4, 6)  # of q, k, v, o, gate, up, down: those with inputs of t
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with tiny_comparison.small_machine(home) as patch:
-        quick_machine(patch)
-        yield
+def machine(one_core: pytest.MonkeyPatch) -> None:
+    quick_machine(one_core)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,6 @@ SHAPES = pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 16), (33, 17), (6
 
 
 def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Seeded normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 

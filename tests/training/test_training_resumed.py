@@ -19,7 +19,6 @@ PLAN = TrainPlan(steps=6, learning_rate=1e-2, batch_size=4, validate_every=6, ch
 
 
 def trained(family: str, method: str, plan: TrainPlan, folder: Path, listen: Listen = quiet) -> list[Tensor]:
-    """The parameters that a run trained."""
     model = family_model(family, method, getattr(torch, plan.compute) if method != "full" else torch.float32)
     train(model, training_rows(), training_rows()[::5], plan, folder, listen)
     return [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]

@@ -30,7 +30,6 @@ def losses(family: str, method: str, plan: TrainPlan, folder: Path) -> list[floa
 
 
 def compare(family: str, method: str, plan: TrainPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train twice."""
     assert native.available(), native.why_not()
     found = {}
     for switch in ("0", "1"):

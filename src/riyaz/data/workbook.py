@@ -157,7 +157,6 @@ def _plain(value: Any, kind: str) -> object:
 
 
 def _column(letters: str) -> int:
-    """The number of a column, from 0: A is 0, AA is 26."""
     number = 0
     for letter in letters:
         number = 26 * number + ord(letter) - ord("A") + 1

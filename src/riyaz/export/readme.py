@@ -172,5 +172,4 @@ def _inline(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A string of Python."""
     return json.dumps(text, ensure_ascii=False)

@@ -162,7 +162,6 @@ def _within_window(
 
 
 def _last(places: list[int], after: int, until: int) -> int | None:
-    """The last place in (after, until], or None."""
     i = bisect.bisect_right(places, until) - 1
     return places[i] if i >= 0 and places[i] > after else None
 

@@ -211,7 +211,6 @@ async def _whole(completion: Completion, headers: dict[str, str]) -> Response:
 
 
 async def _chunks(completion: Completion) -> AsyncGenerator[str, None]:
-    """The chunks of a stream."""
     wanted = bool((completion.body.get("stream_options") or {}).get("include_usage"))
     by_index: dict[int, Choice] = {}
     async for generation, piece in _pieces(completion):

@@ -118,7 +118,6 @@ def _levels(x: np.ndarray, scale: np.ndarray, minimum: np.ndarray | None) -> tup
 
 
 def _inverse(numbers: np.ndarray) -> np.ndarray:
-    """1 / number, and 0 for 0."""
     return np.divide(np.float32(1), numbers, out=np.zeros_like(numbers), where=numbers != 0)
 
 

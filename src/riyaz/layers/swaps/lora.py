@@ -300,11 +300,9 @@ def merge(model: nn.Module) -> None:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """A float32 copy of the array as a tensor."""
     return torch.from_numpy(np.array(array, np.float32))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A float32 copy of the tensor as an array."""
     array: np.ndarray = tensor.detach().float().numpy().copy()
     return array

@@ -37,22 +37,11 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (rules.rows, {"errors.py": "", "novel.py": ""}, "`novel` has no row"),
     (rules.rows, {"config.py": "from riyaz.data import x", "data/__init__.py": ""}, "comes later"),
     (rules.rows, {"data/__init__.py": "", "sources.py": "import riyaz.data"}, "comes later"),
+    (rules.rows, {"metrics/a.py": "def f():\n    from riyaz import scoring", "scoring.py": ""}, "metrics.a:2 imports"),
+    (rules.rows, {"data/rows.py": "from ..engine import trie", "engine/trie.py": ""}, "imports riyaz.engine.trie"),
     (
         rules.rows,
-        {"metrics/a.py": "def f():\n    from riyaz import scoring", "scoring.py": ""},
-        "metrics.a:2 imports",
-    ),
-    (
-        rules.rows,
-        {"data/rows.py": "from ..engine import trie", "engine/trie.py": ""},
-        "imports riyaz.engine.trie",
-    ),
-    (
-        rules.rows,
-        {
-            "artifact.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riyaz.cli",
-            "cli.py": "",
-        },
+        {"artifact.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riyaz.cli", "cli.py": ""},
         "artifact:3 imports riyaz.cli",
     ),
     (
@@ -60,20 +49,12 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         {"scoring.py": "import importlib\nimportlib.import_module('riyaz.comparison')", "comparison.py": ""},
         "scoring:2 imports riyaz.comparison",
     ),
-    (
-        rules.rows,
-        {"data.py": "TABLE = {'a': 'riyaz.cli.main:run'}", "cli/main.py": ""},
-        "imports riyaz.cli.main",
-    ),
+    (rules.rows, {"data.py": "TABLE = {'a': 'riyaz.cli.main:run'}", "cli/main.py": ""}, "imports riyaz.cli.main"),
     (rules.rows, {"evaluate.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "never a method"),
     (rules.rows, {"serve.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "predictors only"),
     (rules.rows, {"report.py": "from riyaz import metrics", "metrics.py": ""}, "result files only"),
     (rules.sides, {"scoring.py": "from riyaz import models", "models.py": ""}, "across the dot"),
-    (
-        rules.sides,
-        {"train.py": "def f():\n    import riyaz.engine.trie", "engine/trie.py": ""},
-        "across the dot",
-    ),
+    (rules.sides, {"train.py": "def f():\n    import riyaz.engine.trie", "engine/trie.py": ""}, "across the dot"),
     (rules.torch_use, {"metrics.py": "def f():\n    from torch import nn"}, "metrics:2 imports torch"),
     (rules.torch_use, {"methods/lora.py": "import torch"}, "importing it loads torch"),
     (
@@ -95,21 +76,9 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         },
         "riyaz.predictor: importing it loads torch",
     ),
-    (
-        rules.torch_use,
-        {"__init__.py": "from riyaz import train", "train.py": "import torch"},
-        "riyaz: importing it",
-    ),
-    (
-        rules.cycles,
-        {"data/a.py": "from riyaz.data import b", "data/b.py": "def f():\n    from .a import x"},
-        "cycle",
-    ),
-    (
-        rules.cycles,
-        {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import g"},
-        "import cycle",
-    ),
+    (rules.torch_use, {"__init__.py": "from riyaz import train", "train.py": "import torch"}, "riyaz: importing it"),
+    (rules.cycles, {"data/a.py": "from riyaz.data import b", "data/b.py": "def f():\n    from .a import x"}, "cycle"),
+    (rules.cycles, {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import g"}, "import cycle"),
     (
         rules.family_names,
         LLAMA | {"engine.py": "def f(c): return c.model_type == 'llama'"},
@@ -152,11 +121,7 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (rules.public_faces, {"errors.py": "x = 1"}, "module without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\nclass A:\n    pass'}, "A without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\ndef f() -> int: ...'}, "f without a docstring"),
-    (
-        rules.public_faces,
-        {"errors.py": '"""D."""\ndef f(a, *, b: int) -> int:\n    """F."""'},
-        "no type for `a`",
-    ),
+    (rules.public_faces, {"errors.py": '"""D."""\ndef f(a, *, b: int) -> int:\n    """F."""'}, "no type for `a`"),
     (
         rules.public_faces,
         {"errors.py": '"""D."""\nclass A:\n    """A."""\n    def f(self):\n        """F."""'},
@@ -216,11 +181,7 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (rules.unsafe_text, {"errors.py": f"PATH = '{HOME}/x'"}, "a machine path"),
     (rules.unsafe_text, {"../../Makefile": "pip install --index" + "-url x"}, "an index URL"),
     (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'train = ["torch==2.8"]'}, "not a range"),
-    (
-        rules.torch_requirement,
-        {"../../pyproject.toml": PYPROJECT + 'train = ["torch>=2.8+cpu"]'},
-        "not a range",
-    ),
+    (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'train = ["torch>=2.8+cpu"]'}, "not a range"),
     (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'x = ["torch>=2.8"]'}, "not in `train`"),
     (rules.weak_tests, {"../../tests/test_a.py": "def test_a():\n    print(1)"}, "test_a asserts nothing"),
     (rules.weak_tests, {"../../tests/test_a.py": "X = 1"}, "no test functions"),
@@ -263,20 +224,11 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
 
 # What the rules must leave alone.
 GOOD: list[tuple[Rule, dict[str, str]]] = [
-    (
-        rules.rows,
-        {"events.py": "RUN = [PYTHON, '-m', 'riyaz.cli']", "cli.py": "", "__init__.py": "import riyaz.cli"},
-    ),
+    (rules.rows, {"events.py": "RUN = [PYTHON, '-m', 'riyaz.cli']", "cli.py": "", "__init__.py": "import riyaz.cli"}),
     (rules.rows, {"engine/torch/runner.py": "from riyaz.layers import lora", "layers/swaps/lora.py": ""}),
     (rules.sides, {"engine/torch/runner.py": "from riyaz import models", "models.py": ""}),
-    (
-        rules.torch_use,
-        {"methods/lora.py": "def fit():\n    import torch", "engine/torch/runner.py": "import torch"},
-    ),
-    (
-        rules.cycles,
-        {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import b", "data/b.py": ""},
-    ),
+    (rules.torch_use, {"methods/lora.py": "def fit():\n    import torch", "engine/torch/runner.py": "import torch"}),
+    (rules.cycles, {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import b", "data/b.py": ""}),
     (
         rules.family_names,
         LLAMA

@@ -332,6 +332,11 @@ def test_a_dry_run_of_a_finished_comparison_takes_nothing_away(quick: Finished, 
     assert command(*quick.arguments, "--dry-run", "--out", out).status == 0 and inside == []
     other = command(*quick.arguments, "--seed", "9", "--out", out)
     assert other.status == 2 and files <= {path for path in out.rglob("*") if path.is_file()}
+    settings = json.loads((out / "settings.json").read_text())
+    for name in ("task", "skip_incomplete", "columns"):  # as if riyaz had not had these options
+        del settings["reading"][name]
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert command(*quick.arguments, "--out", out).status == 0 and inside == []
 
 
 def test_adapt_leaves_one_artifact(inside: list, asked: tuple, tmp_path: Path) -> None:

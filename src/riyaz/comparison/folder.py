@@ -11,13 +11,13 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 
 import json
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
-from riyaz.config import Precision
+from riyaz.config import CONFIGS, Precision
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -99,6 +99,7 @@ class ComparisonFolder:
         for each in (stored, now):  # what is left out beside the same documents changes nothing
             if isinstance(each, dict) and isinstance(each.get("documents"), dict):
                 each["documents"].pop("notes", None)
+        _add_new_options(stored, now)
         if stored is None:
             self.write("settings.json", settings)
             return
@@ -159,6 +160,16 @@ class ComparisonFolder:
     def part(self, method: str, part: str) -> Path:
         """The folder of one part of an arm."""
         return self.path / "arms" / method / part
+
+
+def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
+    """Add the options to stored settings that riyaz did not have when it wrote them, with their defaults, so that the
+    same command continues the comparison."""
+    defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
+    for part in ("reading", "settings"):
+        if isinstance(stored, dict) and isinstance(stored.get(part), dict):
+            for key in now[part].keys() - stored[part].keys():
+                stored[part][key] = defaults.get(key, now[part][key])
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -45,7 +45,8 @@ struct TextPass {
     void embed(const int32_t* tokens, const int32_t* lengths, int n);
     void product(const Weights& w, const Inputs& in, float* y, size_t stride, bool add);
     void attend(int first, int length);
-    void settle(const std::vector<float>& bias, const std::vector<float>& weight, const std::vector<float>& norm_bias);
+    void add_and_norm(const std::vector<float>& bias, const std::vector<float>& weight,
+                      const std::vector<float>& norm_bias);
     void pool(const int32_t* lengths, int n, float* out);
     size_t keys(int head) const { return size_t(head) * (key_bytes(width, kv) + value_bytes(width, kv)); }
     size_t values(int head) const { return keys(head) + key_bytes(width, kv); }
@@ -92,14 +93,14 @@ void TextPass::run(const int32_t* tokens, const int32_t* lengths, int n, float* 
         for (int i = 0, first = 0; i < n; first += lengths[i++]) attend(first, lengths[i]);
         for (int t = 0; t < T; t++) k.inputs(attended + size_t(t) * C, C, hidden.from(t));
         product(layer.o.weights, hidden, x, C, true);
-        settle(layer.o_bias, layer.attention_norm, layer.attention_norm_bias);
+        add_and_norm(layer.o_bias, layer.attention_norm, layer.attention_norm_bias);
         product(layer.up.weights, hidden, up, F, false);
         for (int t = 0; t < T; t++) {
             k.gelu_erf(up + size_t(t) * F, layer.up_bias.data(), F);
             k.inputs(up + size_t(t) * F, F, inner.from(t));
         }
         product(layer.down.weights, inner, x, C, true);
-        settle(layer.down_bias, layer.output_norm, layer.output_norm_bias);
+        add_and_norm(layer.down_bias, layer.output_norm, layer.output_norm_bias);
     }
     pool(lengths, n, out);
 }
@@ -147,8 +148,8 @@ void TextPass::attend(int first, int length) {
 }
 
 // The end of both halves of a layer: the bias, and the norm of the sum
-void TextPass::settle(const std::vector<float>& bias, const std::vector<float>& weight,
-                      const std::vector<float>& norm_bias) {
+void TextPass::add_and_norm(const std::vector<float>& bias, const std::vector<float>& weight,
+                            const std::vector<float>& norm_bias) {
     for (int t = 0; t < T; t++) {
         float* own = x + size_t(t) * C;
         k.add_to(own, bias.data(), C);

@@ -161,7 +161,7 @@ void Pass::embed(int thread) {
 }
 
 // Adds the product before, which is in `part`, to a token's numbers to[C], with its bias or its norm.
-void Pass::settle(int t, int layer, bool attention, float* to, float* scratch) const {
+void Pass::add_residual(int t, int layer, bool attention, float* to, float* scratch) const {
     if (layer < 0) return;
     const int adapter = pieces[piece_of[t]].adapter;
     const auto& bias = m.at(adapter, layer, attention ? O_BIAS : DOWN_BIAS).vector;
@@ -187,7 +187,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     std::vector<float> scratch(c.hidden);
     for (int t = begin; t < end; t++) {
         float* own_x = residual(thread, t);
-        settle(t, after_attention ? layer : layer - 1, after_attention, own_x, scratch.data());
+        add_residual(t, after_attention ? layer : layer - 1, after_attention, own_x, scratch.data());
         normalise(t, layer, slot, own_x, scratch.data());
         prepare(scratch.data(), c.hidden, hidden.from(own(thread) + t), pieces[piece_of[t]].many);
     }

@@ -55,7 +55,7 @@ void Pass::head(int thread) {
     std::vector<float> row(c.hidden), scratch(c.hidden);
     for (int i = begin; i < end; i++) {
         memcpy(row.data(), residual(thread, wanted[i].token), sizeof(float) * c.hidden);
-        settle(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
+        add_residual(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
         normalise(wanted[i].token, c.layers, FINAL_NORM, row.data(), scratch.data());
         prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].many);
     }

@@ -137,7 +137,7 @@ struct Pass {
     void keep_codes(int thread, int layer, const LinearGroup& which, const Inputs& in) const;
     void embed(int thread);
     void norm(int thread, int layer, int slot, bool after_attention);
-    void settle(int t, int layer, bool attention, float* to, float* scratch) const;
+    void add_residual(int t, int layer, bool attention, float* to, float* scratch) const;
     void normalise(int t, int layer, int slot, const float* from, float* out) const;
     const float* sub_normed(int t, int layer, int slot, const float* from, int C, float* out) const;
     void whole_heads(int thread, int layer);

@@ -231,7 +231,7 @@ def begun(folder: Path) -> None:
     if known is not None and frozen is not None:
         described(known, frozen)
     told = run_words.read_run(folder)
-    run_terminal.print_learning(*told, Console(quiet=True))
+    run_terminal.print_run(*told, Console(quiet=True))
     assert run_words.keep_in_mind(*told[:2]) and run_words.again(told[0])
 
 

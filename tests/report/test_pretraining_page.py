@@ -164,7 +164,7 @@ def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
         fake_run.typed_metrics(metrics),
         fake_run.typed_samples(samples),
     )
-    run_terminal.print_learning(*said, out)
+    run_terminal.print_run(*said, out)
     assert "None" not in out.file.getvalue() and "nan" not in out.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -311,7 +311,7 @@ def test_the_terminal_says_it_in_a_screen():
         fake_run.typed(fake_run.run()),
         fake_run.typed_metrics(fake_run.metrics()),
     )
-    run_terminal.print_learning(*told, fake_run.typed_samples(fake_run.samples()), out)
+    run_terminal.print_run(*told, fake_run.typed_samples(fake_run.samples()), out)
     said = out.file.getvalue()  # type: ignore[attr-defined]
     for line in (
         "done  llama, 5.2 million parameters", "validation loss  3.762 nats per token", "bits per byte    1.503",

@@ -30,6 +30,6 @@ def pretrain(
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)
     page = run_page.write(out)
-    run_terminal.print_learning(*run_words.read_run(out), screen.data)
+    run_terminal.print_run(*run_words.read_run(out), screen.data)
     screen.talk.print(f"\nthe model is in {out}, its report is {page}; try it: riyaz chat {out}", soft_wrap=True)
     screen.finish(document)

@@ -118,7 +118,7 @@ class Comparison:
         metric = metric_name(next((arm.metric for arm in arms if arm.metric), None))
         return {
             "quality": lambda: pictures.quality_cost(arms, pick, metric, pictures.FULL, "figure"),
-            "learning": lambda: pictures.learning(arms, pick, width, "figure"),
+            "learning": lambda: pictures.learning_curves(arms, pick, width, "figure"),
             "forgetting": lambda: pictures.forgetting(arms, pick, metric, width, "figure"),
             "slices": lambda: pictures.slices(arms, pick, pictures.FULL, "figure"),
             "recall": lambda: retrieval_pictures.recall(retrieving(arms), width, "figure"),

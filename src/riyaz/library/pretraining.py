@@ -84,4 +84,4 @@ class Pretraining:
         return element("pre", repr(self))
 
     def __repr__(self) -> str:
-        return printed(lambda console: run_terminal.print_learning(self.result, self.metrics, self.samples, console))
+        return printed(lambda console: run_terminal.print_run(self.result, self.metrics, self.samples, console))

@@ -186,7 +186,7 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
 def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     metric, pick = metric_name(comparison.metric), comparison.pick
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
-    curves = [pictures.learning(arms, pick, width, f"l{n}") for width, n in widths]
+    curves = [pictures.learning_curves(arms, pick, width, f"l{n}") for width, n in widths]
     lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
     figures = []
     if curves[0]:

@@ -157,7 +157,7 @@ def _losses(arm: ArmResult) -> tuple[Points, Points]:
     return train, [(point.step, point.valid_loss) for point in arm.curve if point.valid_loss is not None]
 
 
-def learning(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
+def learning_curves(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
     """Validation loss per step of every trained arm, with the training loss drawn faint."""
     shown = [arm for arm in arms if any(_losses(arm))]
     if not shown:

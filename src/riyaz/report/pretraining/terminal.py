@@ -14,7 +14,7 @@ SHOWN = 3  # next tokens shown of the first and the last step
 LETTERS = 300  # characters shown of the last sample
 
 
-def print_learning(run: PretrainRun, metrics: list[StepMetrics], samples: list[Samples], out: Console) -> None:
+def print_run(run: PretrainRun, metrics: list[StepMetrics], samples: list[Samples], out: Console) -> None:
     """Prints a few sentences, the key figures, the next tokens at the first and last step, and one sample."""
     out.print(Text.assemble((f"{run.status}  ", "dim"), (words.name(run), "bold")))
     out.print(textwrap.fill(" ".join(words.story(run, metrics)), out.width))

@@ -177,7 +177,7 @@ def test_answers_do_not_depend_on_the_batch(folder: Path, dtype: torch.dtype, mo
     asked = [replace(request, constraint=trie) for request in requests(5, 12)]
     more = [ids(generator, 1, 9) for _ in asked]
     together = engine.logprobs(asked, more), engine.choose(asked)
-    monkeypatch.setattr(parts, "ROWS", 1)
+    monkeypatch.setattr(parts, "MAX_RUNNING", 1)
     monkeypatch.setattr(runners, "HEAD_ROWS", 3)
     alone = engine.logprobs(asked, more), engine.choose(asked)
     assert max(np.abs(a - b).max() for a, b in zip(together[0], alone[0])) < TOLERANCE[dtype]

@@ -110,7 +110,7 @@ def test_the_handbook_is_as_long_as_it_says() -> None:
     count = sum(len(text.split()) for text in PAGES.values())
     assert count == pytest.approx(13_700, rel=0.02)
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert "38 pages, 13,700 words" in readme and f"{len(TRAIN)} rows" in readme and f"has {len(TEST)}," in readme
+    assert "38 pages, 13,700 words" in readme and f"{len(TRAIN)} rows" in readme and f"has {len(TEST)}." in readme
 
 
 def test_answers_stand_in_their_page_and_not_in_their_question() -> None:

@@ -104,7 +104,7 @@ def leave(served: Running, body: dict, when: Any) -> None:
 
 
 def test_a_full_queue_is_429_with_when_to_come_back(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "ROWS", -62)  # with a queue of 64 there are two places
+    monkeypatch.setattr(state, "MAX_RUNNING", -62)  # with a queue of 64 there are two places
     with ThreadPoolExecutor(2) as pool:
         first = [pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 30}) for _ in range(2)]
         until(lambda: served.state.open == 2)

@@ -207,7 +207,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
         inner.setattr(checkpoint, "write_tensors", full)
         told = command(*arguments)
     assert told.status == 2 and "No space left on device" in told.err.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "out/work/train").glob("step-*")] == ["step-000002"]
+    assert [path.name for path in (tmp_path / "out" / "work/train").glob("step-*")] == ["step-000002"]
     heard = []
     monkeypatch.setattr(running.Watch, "listen", lambda watch, event: heard.append(event.metrics["step"]))
     running.pretrain([], PretrainConfig(), tmp_path / "out", resume=True)

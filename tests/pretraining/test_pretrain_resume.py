@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_said(text: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as inner:
         stop_at(5, inner, Stopped())
         assert command(*arguments).status == 1
-    (masters,) = (tmp_path / "run/work/train").glob("step-*/masters.safetensors")
+    (masters,) = (tmp_path / "run" / "work/train").glob("step-*/masters.safetensors")
     masters.write_bytes(masters.read_bytes()[:-10])
     told = command(*arguments, "--resume")
     assert told.status == 0 and f"{masters.parent} is damaged; training continues from step 0" in told.err

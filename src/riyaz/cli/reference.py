@@ -55,7 +55,7 @@ def _section(words: list[str], groups: dict[str, str]) -> str:
     blocks = page.getvalue().strip().split("\n\n")
     for place, block in enumerate(blocks):
         if block.count("\n") > 6 and groups.setdefault(block, title) != title:
-            blocks[place] = f"{block.partition(':')[0]}: as of {groups[block]}"
+            blocks[place] = f"{block.partition(':')[0]}: as in {groups[block]}"
     return "\n\n".join([f"## {title}", "```text\n" + blocks[0], *blocks[1:]]) + "\n```\n"
 
 

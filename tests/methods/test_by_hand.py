@@ -197,5 +197,5 @@ def test_other_values_by_hand_are_another_comparison(quick: Finished, inside: li
         assert stored["settings"].pop(option) is None
     (out / "settings.json").write_text(json.dumps(stored))
     again = command(*quick.arguments, "--out", out, "--json")
-    assert again.status == 0 and not inside, "a folder of an older version goes on"
+    assert again.status == 0 and not inside, "a folder begun before these options existed goes on"
     assert again.document == quick.document

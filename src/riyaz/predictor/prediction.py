@@ -1,10 +1,12 @@
 """A predictor's answer: a whole text, or a stream of its pieces."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from riyaz.retrieval.search import Hit
 
 
@@ -13,12 +15,16 @@ class Prediction:
     """An answer; `citations` names the documents whose passages were in its prompt.
 
     `log_probability` of a label or a span is in nats, with the end token and before calibration; None for a generated
-    or copied answer.
+    or copied answer. `confidence` is the calibrated probability that the answer is right, `runner_up` the label that
+    comes next, `probabilities` (L,) float32 those of the task's labels in their order; None where they are not known.
     """
 
     text: str
     log_probability: float | None = None
     citations: tuple[dict, ...] = ()
+    confidence: float | None = None
+    runner_up: str | None = None
+    probabilities: "np.ndarray | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
     riyaz.json           its parts, base model, data and settings, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
+    classifier.*         weights part `linear` or `encoder`: features, weights and temperature
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
     adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, in PEFT's format
@@ -33,7 +34,9 @@ FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
 ADAPTER_KINDS = ("lora", "soft_prompt")  # stored as an adapter in PEFT's format, without the base's weights
-WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", "copy")
+MODEL_FREE = ("copy", "linear", "encoder")  # which answer without a language model, so they name no base
+WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", *MODEL_FREE)
+CLASSIFIER, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
 
 
@@ -60,7 +63,8 @@ class TextPart:
 
 @dataclass(frozen=True)
 class WeightsPart:
-    """The kind of weights: "none", "lora", "soft_prompt" or "full"; "copy": no model, the nearest example's answer."""
+    """The kind of weights: "none", "lora", "soft_prompt" or "full"; without a language model "copy" (the nearest
+    example's answer), "linear" (a logistic regression) or "encoder" (a fine-tuned sentence encoder)."""
 
     kind: str = "none"
 
@@ -260,6 +264,7 @@ def _check_values(artifact: Artifact, where: str) -> None:
     quantised = QUANTISED in artifact.checksums
     needed = {
         "none": [], "copy": [text.examples_file or EXAMPLES],
+        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS], "encoder": [CLASSIFIER],
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if text.examples != "none":
@@ -272,5 +277,5 @@ def _check_values(artifact: Artifact, where: str) -> None:
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)
-    if artifact.base is None and kind != "copy":
+    if artifact.base is None and kind not in MODEL_FREE:
         raise RiyazError("names no base model", where, TAMPERED)

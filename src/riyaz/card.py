@@ -110,7 +110,7 @@ def _data(made: Artifact, compared: Comparison | None) -> str:
 
 def _method(made: Artifact, row: ArmResult | None) -> str:
     chosen = row.chosen if row else made.config.get("chosen", {})
-    base = f"{made.base.name}, SHA-256 of the weights {made.base.sha256}" if made.base else "none: answers are copied"
+    base = f"{made.base.name}, SHA-256 of the weights {made.base.sha256}" if made.base else "none: no language model"
     lines = [f"Method: {made.method}", f"Base model: {base}", f"Instruction: {made.text.instruction or 'none'}"]
     plain = {name: value for name, value in chosen.items() if isinstance(value, (str, int, float, bool))}
     if plain:

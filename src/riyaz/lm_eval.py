@@ -55,7 +55,7 @@ class RiyazLM(TemplateLM):
             raise RiyazError(what, "--model_args", f"choose from {', '.join(ARGUMENTS)}")
         predictor = open_target(pretrained, base, precision, kv)
         if not predictor.has_model:
-            raise RiyazError("its answers are copied, so there are no log-probabilities", pretrained)
+            raise RiyazError("no language model answers, so there are no log-probabilities", pretrained)
         self.model, self.name, self.max_gen_toks = predictor, pretrained, int(max_gen_toks)
         self.max_length = predictor.context
 

@@ -125,13 +125,13 @@ def test_values_that_cannot_be_are_refused(model_folder: Path, flags: tuple[str,
 
 
 def test_what_chooses_or_copies_its_answers_takes_no_sampling(quick: Finished) -> None:
-    for method, how in (("nearest", "copies answers"), ("lora", "chooses from given answers")):
+    for method, how in (("nearest", "copied"), ("lora", "chosen from labels")):
         told = command("generate", quick.artifact(method), "where is my card", "--temperature", "0.5")
-        assert told.line == f"error: --temperature: has no effect on a method that {how}; leave it out"
+        assert told.line == f"error: --temperature: has no effect where answers are {how}; leave it out"
         plain = command("generate", quick.artifact(method), "where is my card")
         assert plain.status == 0 and plain.out.strip() in tiny_comparison.CLOSED and plain.err == ""
     told = command("chat", quick.artifact("nearest"), "--system", "Be brief.")
-    assert told.line == "error: --system: has no effect on a method that copies answers; leave it out"
+    assert told.line == "error: --system: has no effect where answers are copied; leave it out"
     assert command("generate", quick.artifact("lora"), "my card", "--system", "Be brief.").status == 0
 
 

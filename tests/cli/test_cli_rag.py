@@ -233,7 +233,7 @@ def test_an_artifact_that_copies_reads_no_passages(capsys, monkeypatch):
     monkeypatch.setattr("riyaz.predictor.open_target", lambda target, *rest: copying)
     run(capsys, "rag", "add", "kept", "docs", "--lexical")
     status, out, err = run(capsys, "rag", "ask", "kept", "refund", "--model", "m")
-    assert status == 2 and not out and err.startswith("error: m: copies its answers and reads no passages; name")
+    assert status == 2 and not out and err.startswith("error: m: has no language model and reads no passages; name")
 
 
 def test_no_line_of_a_document_stands_where_a_citation_does(capsys, tmp_path):

@@ -163,7 +163,7 @@ def test_a_comparison_opens_its_arms(compared: library.Comparison) -> None:
     assert riyaz.open(compared.artifact("lora")).answers(TEST) == [row.prediction for row in compared.answers("lora")]
     with assert_refused("there is no method 'lorra' here; did you mean 'lora'?"):
         compared.open("lorra")
-    with assert_refused("copies the answer of the nearest example and has no probabilities"):
+    with assert_refused("has no language model, so no next tokens"):
         compared.open("nearest").logprobs(QUESTION, "refund")
     with assert_refused("there is no comparison here"):
         library.Comparison.read(compared.folder / "arms")

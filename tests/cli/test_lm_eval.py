@@ -167,7 +167,7 @@ def test_wrong_arguments_are_refused(quick: Finished, folder: Path, riyaz: Riyaz
     wrong: list[tuple[dict[str, object], str]] = [
         ({}, "--model_args: pretrained is missing; choose from pretrained, precision, kv, base, max_gen_toks"),
         ({"pretrained": str(folder), "peft": "x"}, "--model_args: unknown 'peft'"),
-        ({"pretrained": str(quick.artifact("nearest"))}, "its answers are copied"),
+        ({"pretrained": str(quick.artifact("nearest"))}, "no language model answers"),
         ({"pretrained": "no-such-model"}, "no-such-model"),
     ]
     for arguments, says in wrong:

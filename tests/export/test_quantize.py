@@ -155,7 +155,7 @@ def test_what_cannot_be_made_smaller_is_refused(folder: Path, quick: Finished, t
     for flags in (("--group", 64), ("--symmetric",)):
         told = tiny_comparison.command("quantize", folder, "--precision", "int8", *flags, "--out", tmp_path / "again")
         assert told.status == 2 and "groups and minimums are chosen for int4 only" in told.err
-    with assert_refused("this artifact copies answers and has no model"):
+    with assert_refused("this artifact has no language model"):
         quantize(str(quick.artifact("nearest")), Small("int8"), tmp_path / "again")
     with assert_refused("already exists"):
         quantize(str(folder), Small("int8"), tmp_path / "small")

@@ -83,9 +83,9 @@ def test_an_artifact_keeps_its_limits_and_suites_join(quick: Finished, tmp_path:
     artifact = shutil.copytree(quick.artifact("nearest"), tmp_path / "artifact")
     rows = write_rows(tmp_path / "rows.jsonl", closed_rows(24, "now"))
     told = command("limits", artifact, "--suite", "truth", "--json")
-    assert told.status == 0 and told.document["suites"][0]["left_out"][0].startswith("answers are copied")
+    assert told.status == 0 and told.document["suites"][0]["left_out"][0].startswith("no language model answers")
     told = command("limits", artifact, "--suite", "bias", "--rows", rows)
-    assert told.status == 0 and "pairs of sentences: answers are copied" in told.out
+    assert told.status == 0 and "pairs of sentences: no language model answers" in told.out
     kept = Limits.read(artifact / "limits.json")
     assert [suite.name for suite in kept.suites] == ["bias", "truth"]
     assert command("evaluate", artifact, "--test", rows).status == 0  # the file beside it does not spoil the artifact

@@ -259,7 +259,7 @@ def test_rows_are_asked_with_people_swapped(classifier: ModelPredictor) -> None:
 def test_copied_answers_have_no_sentences_to_compare() -> None:
     copying = CopyPredictor(examples=rows().test, task=TASK)
     suite = bias.measure(Inputs(copying, LimitsConfig(), answering=copying, rows=rows()))
-    assert suite.left_out[0].startswith("pairs of sentences: answers are copied")
+    assert suite.left_out[0].startswith("pairs of sentences: no language model answers")
     assert [part.name for part in suite.parts] == ["your rows, introduced by name", "your rows, gender swapped"]
 
 

@@ -191,7 +191,7 @@ def test_what_a_suite_lacks_is_said(model: ModelPredictor) -> None:
     rows = examples(closed_rows(8, "now"), "text", "label")
     copying = CopyPredictor(examples=rows, task=CLOSED_TASK)
     assert truth.measure(Inputs(copying, LimitsConfig())).left_out == [
-        "answers are copied, so there are no log-probabilities to compare"
+        "no language model answers, so there are no log-probabilities to compare"
     ]
     suite = truth.measure(Inputs(model, LimitsConfig()), 0.1)
     assert [line.partition(":")[0] for line in suite.left_out] == [

@@ -101,7 +101,7 @@ def ask(
     elif model is not None:
         predictor = opened(screen, model)
         if not predictor.has_model:
-            raise RiyazError("copies its answers and reads no passages", model, "name a model or another artifact")
+            raise RiyazError("has no language model and reads no passages", model, "name a model or another artifact")
         text = replace(predictor.text, instruction=predictor.text.instruction or INSTRUCTION, passages=k)
         messages = [{"role": "user", "content": question}]
         stream = replace(predictor, text=text).stream(messages, max_tokens=max_tokens, passages=hits)

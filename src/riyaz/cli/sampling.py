@@ -26,9 +26,8 @@ def decide(config: SamplingConfig, predictor: "Predictor", system: str | None = 
 
     explicit = config.explicit()
     if not predictor.has_model or predictor.from_set:
-        how = "chooses from given answers" if predictor.has_model else "copies answers"
         for flag in [*explicit, *(["system"] if system and not predictor.has_model else [])]:
-            raise _idle(flag, f"has no effect on a method that {how}", "leave it out")
+            raise _idle(flag, f"has no effect where answers are {predictor.answers_are}", "leave it out")
         return GREEDY, ""
     own = GREEDY if "temperature" in explicit else predictor.usual_sampling()
     sampling = replace(own, **explicit)

@@ -75,7 +75,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         method=method,
         text=fitted.text,
         weights=fitted.weights,
-        base=None if fitted.weights.kind == "copy" else base,
+        base=None if fitted.weights.kind in artifacts.MODEL_FREE else base,
         task=context.task,
         calibrated=fitted.calibrated,
         max_new_tokens=fitted.max_new_tokens or answer_limit(context),

@@ -88,8 +88,8 @@ def quantize(target: str, form: Small, out: Path, base: str | None = None, liste
     document = Artifact.read(folder) if (folder / artifacts.NAME).is_file() else None
     if document is None and (folder / CONFIG).is_file():
         raise RiyazError("an adapter alone has no weights to make smaller", str(folder), "quantise its base")
-    if document is not None and document.weights.kind == "copy":
-        raise RiyazError("this artifact copies answers and has no model", str(folder), "choose another artifact")
+    if document is not None and document.weights.kind in artifacts.MODEL_FREE:
+        raise RiyazError("this artifact has no language model", str(folder), "choose another artifact")
     if document is None:
         source = open_source(target)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 from riyaz import adapters, folders
 from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG, Adapter, base_for
-from riyaz.artifact import ADAPTER_KINDS, Artifact
+from riyaz.artifact import ADAPTER_KINDS, MODEL_FREE, Artifact
 from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.files import disk_error
@@ -81,9 +81,10 @@ def with_weights(folder: Path) -> Artifact:
     document = Artifact.read(folder)
     if document.weights.kind in (*ADAPTER_KINDS, "full"):
         return document
-    what = "copies answers" if document.weights.kind == "copy" else "changes the prompt"
-    hint = f"its base model is {document.base.name}" if document.base else "it has no model to write"
-    raise RiyazError(f"this artifact only {what} and has no weights of its own", str(folder), hint)
+    if document.weights.kind in MODEL_FREE or document.base is None:
+        raise RiyazError("this artifact has no language model to write", str(folder), "choose another artifact")
+    what = "this artifact only changes the prompt and has no weights of its own"
+    raise RiyazError(what, str(folder), f"its base model is {document.base.name}")
 
 
 def mergeable(target: Target) -> Any:

@@ -126,8 +126,8 @@ class Model:
 
     def _prompted(self) -> ModelPredictor:
         if not self.predictor.has_model:
-            what = "copies the answer of the nearest example and has no probabilities"
-            raise RiyazError(what, self.name, "open an artifact with a model")
+            what = "has no language model, so no next tokens"
+            raise RiyazError(what, self.name, "open a model, or an artifact with one")
         return self.predictor
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from riyaz.limits.truths import ClaimSet
 from riyaz.predictor import ModelPredictor, Predictor
 from riyaz.retrieval.documents import Document
 
-NO_MODEL = "answers are copied, so there are no log-probabilities to compare"
+NO_MODEL = "no language model answers, so there are no log-probabilities to compare"
 NO_ROWS = "no rows of your own: name a file with --rows"
 
 

@@ -103,7 +103,7 @@ def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
 
 
 def _parameters(target: str) -> int | None:
-    """The number of the model's parameters; None where answers are copied."""
+    """The number of the model's parameters; None where no language model answers."""
     folder = artifact.resolve(target)
     if (folder / artifact.NAME).is_file():
         base = Artifact.read(folder).base

@@ -3,11 +3,13 @@
     predictor = open_target("smollm2-135m")  # or the folder of an artifact
     predictor.answer([{"role": "user", "content": "Where is my card?"}])
 
-Messages become a prepared prompt (`prompt.py`), which one of four kinds of predictors answers: freely, from a closed
-set, by a span of the passages, or by copying. All have the methods `answer`, `answers` and `stream`, and say of
-themselves what a caller must know (`kinds.py`), so no caller asks for a class.
+Messages become a prepared prompt (`prompt.py`), which a predictor answers: freely, from a closed set, or by a span of
+the passages. Two kinds need no language model: they copy an answer, or classify the text. All have the methods
+`answer`, `answers` and `stream`, and say of themselves what a caller must know (`kinds.py`), so no caller asks for a
+class.
 """
 
+from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
@@ -28,7 +30,8 @@ from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel, PromptText,
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
-    "ADAPTER", "CHAT_TOKENS", "Base", "Chooser", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor",
-    "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong",
-    "open_adapter", "open_artifact", "open_base", "open_model", "open_on", "open_target", "predictor_for", "source_for",
+    "ADAPTER", "CHAT_TOKENS", "Base", "Chooser", "ClassifierPredictor", "ClosedPredictor", "CopyPredictor",
+    "FreePredictor", "ModelPredictor", "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel",
+    "SpanPredictor", "Stream", "TooLong", "open_adapter", "open_artifact", "open_base", "open_model", "open_on",
+    "open_target", "predictor_for", "source_for",
 ]  # fmt: skip

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter, base_for
-from riyaz.artifact import Artifact, TextPart
+from riyaz.artifact import MODEL_FREE, Artifact, TextPart
+from riyaz.classifiers import open_classifier
 from riyaz.config import Kv, Precision
 from riyaz.data import Example
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.families import describe
+from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
@@ -77,8 +79,8 @@ def open_artifact(
     folder = artifacts.resolve(folder)
     artifact = Artifact.read(folder)
     kind = artifact.weights.kind
-    if kind == "copy":
-        return _copying(artifact, folder)
+    if kind in MODEL_FREE:
+        return _without_model(artifact, folder)
     whole = kind == "full"
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     adapted = kind in artifacts.ADAPTER_KINDS
@@ -116,12 +118,13 @@ def open_base(model: str | Path | Source, precision: Precision = "auto", kv: Kv 
 
 def source_for(folder: str | Path, opened: Sequence[Source] = (), base: str | None = None) -> Source | None:
     """The model that an artifact or an adapter folder needs: its own where it holds a whole one, else its base, one of
-    `opened` if that fits; None where answers are copied. Raises RiyazError."""
+    `opened` if that fits; None where no language
+    model answers. Raises RiyazError."""
     folder = artifacts.resolve(folder)
     if not (folder / artifacts.NAME).is_file():
         return base_for(folder / adapters.CONFIG, str(opened[0].path) if opened else base)[0]
     artifact = Artifact.read(folder)
-    if artifact.weights.kind == "copy" or artifact.base is None:
+    if artifact.weights.kind in MODEL_FREE or artifact.base is None:
         return None
     if artifact.weights.kind == "full":
         return open_source(folder)
@@ -137,8 +140,8 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
         assert base is not None
         return replace(base.plain, adapter=name), adapters.read(folder, describe(base.source))
     artifact = Artifact.read(folder)
-    if base is None or artifact.weights.kind == "copy":
-        return _copying(artifact, folder), None
+    if base is None or artifact.weights.kind in MODEL_FREE:
+        return _without_model(artifact, folder), None
     if artifact.weights.kind != "full":
         _expect_base(artifact, base.source, folder)
     adapted = artifact.weights.kind in artifacts.ADAPTER_KINDS
@@ -146,8 +149,14 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
     return predictor, adapters.read(folder, describe(base.source)) if adapted else None
 
 
-def _copying(artifact: Artifact, folder: Path) -> CopyPredictor:
-    return CopyPredictor(examples=_examples(artifact, folder), task=artifact.task, text=artifact.text)
+def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | ClassifierPredictor:
+    """The predictor of an artifact that needs no language model. Raises RiyazError for a classifier without labels."""
+    if artifact.weights.kind == "copy":
+        return CopyPredictor(examples=_examples(artifact, folder), task=artifact.task, text=artifact.text)
+    if artifact.task is None or len(artifact.task.labels) < 2:
+        raise RiyazError("names fewer than two labels", str(folder / artifacts.NAME), artifacts.TAMPERED)
+    classifier = open_classifier(artifact.weights.kind, folder, len(artifact.task.labels))
+    return ClassifierPredictor(classifier=classifier, task=artifact.task, text=artifact.text)
 
 
 def _examples(artifact: Artifact, folder: Path) -> tuple[Example, ...]:

@@ -1,10 +1,11 @@
-"""The four kinds of predictors, and which one a task and a text part need.
+"""The five kinds of predictors, and which one a task and a text part need.
 
-Every kind says what callers must know of it: `has_model` (else answers are copied), `has_labels` (each answer is a
+Every kind says what callers must know of it: `has_model` (else no language model runs), `has_labels` (each answer is a
 label of the task), `from_set` (no token is drawn, so sampling changes nothing), `answers_are` (in words). The type
 checker narrows a Predictor by the first two.
 """
 
+from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
@@ -12,7 +13,7 @@ from riyaz.predictor.prompt import PromptedModel
 from riyaz.predictor.span import SpanPredictor
 
 ModelPredictor = FreePredictor | ClosedPredictor | SpanPredictor
-Predictor = ModelPredictor | CopyPredictor
+Predictor = ModelPredictor | CopyPredictor | ClassifierPredictor
 
 
 def predictor_for(

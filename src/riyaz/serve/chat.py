@@ -23,7 +23,7 @@ from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
 from riyaz.text.tokenizer import Tokenizer
 
-NO_LOGPROBS = "has no log-probabilities, since it copies answers"
+NO_LOGPROBS = "has no log-probabilities, since no language model answers"
 
 
 @dataclass(frozen=True, eq=False)

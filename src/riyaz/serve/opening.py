@@ -125,7 +125,7 @@ def load(served: Served, adapter: Adapter | None) -> Steps[None]:
     """Load the adapter of a model into its engine, and compute what its answers are weighed with, in parts."""
     if adapter is not None:
         served.open.lm.load(served.name, adapter)
-    if served.predictor.has_labels:
+    if served.predictor.has_model and served.predictor.has_labels:
         yield from served.predictor.calibrating()
 
 

@@ -18,7 +18,8 @@ PATTERN = re.compile(r"[A-Za-z0-9._/-]{1,96}")
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A name under which the server answers; `base` is None where answers are copied, `parent` its name."""
+    """A name under which the server answers; `base` is None where no language model
+    answers, `parent` its name."""
 
     name: str
     predictor: Predictor
@@ -30,9 +31,9 @@ class Served:
 
     @property
     def open(self) -> Base:
-        """The model behind it. Raises Problem where answers are copied."""
+        """The model behind it. Raises Problem where there is none."""
         if self.base is None:
-            raise Problem(400, f"{self.name} copies answers of its examples and has no model", "model")
+            raise Problem(400, f"{self.name} has no language model", "model")
         return self.base
 
     def entry(self) -> dict[str, Any]:

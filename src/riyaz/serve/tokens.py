@@ -81,7 +81,7 @@ async def input_tokens(request: Request) -> Response:
     served = state.shelf.find(body["model"])
     model = served.predictor
     if not model.has_model:
-        raise Problem(400, f"model: {served.name} copies its answers and reads no prompt", "model")
+        raise Problem(400, f"model: {served.name} has no language model and reads no prompt", "model")
     turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
     made = await state.prepare(lambda: asking.prepared(model, turns, 1, None))
     return JSONResponse({"input_tokens": made.request.length}, headers=headers)

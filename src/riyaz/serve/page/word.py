@@ -32,7 +32,7 @@ async def _answer(state: State, body: dict[str, Any], headers: dict[str, str]) -
     served = state.shelf.find(body["model"])
     model, top = served.predictor, int(body.get("top", USUAL))
     if not model.has_model:
-        raise Problem(400, f"{served.name} copies answers of its examples and has no probabilities", "model")
+        raise Problem(400, f"{served.name} has no language model, so no next tokens", "model")
     with state.place(1, served):
         ids = await state.prepare(lambda: _ids(model, body["text"]))
         state.metrics.prompt_tokens += len(ids)

@@ -1,0 +1,117 @@
+"""Multinomial logistic regression over terms and sentence vectors, answered with numpy.
+
+classifier.json          terms in the order of their weights, the embedder by name and hash, the temperature
+classifier.safetensors   bias (L,), of each block its weights (features, L), of terms their idf (terms,)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED
+from riyaz.classifiers.terms import TERMS, counted_terms, term_rows
+from riyaz.errors import RiyazError
+from riyaz.files import encoded
+from riyaz.json_files import from_json, read_json, to_json
+from riyaz.sources import safetensors
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.embedder import Embedder
+
+VECTORS = "vectors"  # the block of the embedder; the other blocks are keys of TERMS
+
+
+@dataclass(frozen=True)
+class EmbedderName:
+    """The embedder whose vectors the weights were fitted to: its name, and the hash of its weights."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """classifier.json; `terms` has a key of TERMS for each block of terms. `temperature` divides the logits."""
+
+    temperature: float
+    terms: dict[str, list[str]] = field(default_factory=dict)
+    embedder: EmbedderName | None = None
+
+
+class LinearClassifier:
+    """The probabilities of L labels: the softmax of (features · weights + bias) / temperature."""
+
+    def __init__(
+        self, document: Document, tensors: Mapping[str, np.ndarray], embedder: "Embedder | None" = None
+    ) -> None:
+        """`tensors` as in classifier.safetensors; the embedder where the document names one."""
+        self.document, self.tensors, self._embedder = document, tensors, embedder
+        self._places = {kind: {term: i for i, term in enumerate(terms)} for kind, terms in document.terms.items()}
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, L) float32, calibrated; each row sums to 1."""
+        logits = self.logits(texts) / np.float32(self.document.temperature)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, L) float32, before calibration."""
+        logits = np.tile(self.tensors["bias"], (len(texts), 1))
+        for kind, places in self._places.items():
+            counts = [counted_terms(kind, text) for text in texts]
+            logits += term_rows(counts, places, self.tensors[f"{kind}.idf"]) @ self.tensors[f"{kind}.weights"]
+        if self._embedder is not None:
+            logits += self._embedder.embed(texts) @ self.tensors[f"{VECTORS}.weights"]
+        return logits
+
+    def files(self, folder: Path) -> dict[str, Path | bytes]:
+        """The files of its artifact; the larger one is written into `folder`."""
+        safetensors.write(folder / CLASSIFIER_WEIGHTS, dict(self.tensors))
+        return {CLASSIFIER: encoded(to_json(self.document) + "\n"), CLASSIFIER_WEIGHTS: folder / CLASSIFIER_WEIGHTS}
+
+    @classmethod
+    def read(cls, folder: Path, labels: int) -> "LinearClassifier":
+        """The classifier of so many labels in an artifact's folder. Raises RiyazError for damaged files, and for an
+        embedder that is missing or another one."""
+        path = folder / CLASSIFIER
+        document = from_json(Document, read_json(path, TAMPERED), str(path), TAMPERED)
+        unknown = [kind for kind in document.terms if kind not in TERMS]
+        if unknown or not document.temperature > 0:
+            what = f"unknown terms {unknown[0]!r}" if unknown else f"the temperature is {document.temperature}"
+            raise RiyazError(what, str(path), TAMPERED)
+        embedder = None if document.embedder is None else _open_embedder(document.embedder, folder)
+        shapes: dict[str, tuple[int, ...]] = {"bias": (labels,)}
+        for kind, terms in document.terms.items():
+            shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), labels)}
+        if embedder is not None:
+            shapes[f"{VECTORS}.weights"] = (embedder.dim, labels)
+        return cls(document, _read_tensors(folder / CLASSIFIER_WEIGHTS, shapes), embedder)
+
+
+def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The tensors of a file. Raises RiyazError for one that is missing, unknown, of another shape or not finite."""
+    file, tensors = safetensors.read(path), {}
+    for name in file.tensors.keys() | shapes.keys():
+        if name not in shapes or name not in file.tensors:
+            raise RiyazError(f"the tensor {name} is {'unknown' if name in file.tensors else 'missing'}", str(path))
+        info, shape = file.tensors[name], shapes[name]
+        if info.dtype != "F32" or info.shape != shape:
+            raise RiyazError(f"{name} is {info.dtype} {info.shape}, not F32 {shape}", str(path), TAMPERED)
+        tensors[name] = file.array(name)
+        if not np.isfinite(tensors[name]).all():
+            raise RiyazError(f"{name} holds NaN or an infinity", str(path), TAMPERED)
+    return tensors
+
+
+def _open_embedder(wanted: EmbedderName, folder: Path) -> "Embedder":
+    """Raises RiyazError for one that is missing, and for one with other weights."""
+    from riyaz.engine.opening import open_embedder
+
+    embedder = open_embedder(wanted.name)
+    if embedder.sha256 != wanted.sha256:
+        what = f"was fitted to vectors of {wanted.name} ({wanted.sha256[:12]}), not ({embedder.sha256[:12]})"
+        raise RiyazError(what, str(folder), f"pull the {wanted.name} it was made with, or make it again")
+    return embedder

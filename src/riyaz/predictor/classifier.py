@@ -1,0 +1,66 @@
+"""Answering with a classifier: the label with the highest probability, without a language model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from riyaz.artifact import TextPart
+from riyaz.classifiers import Classifier
+from riyaz.data import Message
+from riyaz.data.task import Task
+from riyaz.engine import counted
+from riyaz.engine.request import GREEDY, Sampling
+from riyaz.predictor.prediction import Prediction, Stream
+
+BATCH = 256  # texts classified together
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassifierPredictor:
+    """Answers the last message with the likeliest label of the task. `max_tokens` and `sampling` are accepted, as by
+    the other kinds, and ignored."""
+
+    answers_are: ClassVar[str] = "chosen from labels"
+    has_model: ClassVar[Literal[False]] = False
+    has_labels: ClassVar[Literal[True]] = True
+    from_set: ClassVar[bool] = True
+    served: ClassVar[None] = None
+    context: ClassVar[None] = None
+
+    classifier: Classifier
+    task: Task
+    text: TextPart = field(default_factory=TextPart)  # the artifact's; unused, as a classifier reads no prompt
+
+    def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
+        """The likeliest label of one conversation."""
+        return self.answers([messages])[0].text
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
+        max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """The likeliest label of each conversation, in order; `progress` is called with (done, total)."""
+        tell, predictions = counted(progress, len(conversations)), []
+        texts = [messages[-1]["content"] for messages in conversations]
+        for first in range(0, len(texts), BATCH):
+            probabilities = self.classifier.probabilities(texts[first : first + BATCH])
+            predictions += [self._prediction(row) for row in probabilities]
+            tell(len(probabilities))
+        return predictions
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY
+    ) -> Stream:
+        """The answer as a stream of one piece."""
+        return Stream(iter([self.answer(messages)]))
+
+    def _prediction(self, probabilities: np.ndarray) -> Prediction:
+        """The answer from the probabilities (L,) of the labels."""
+        labels, order = self.task.labels, np.argsort(-probabilities, kind="stable")
+        return Prediction(
+            labels[order[0]], confidence=float(probabilities[order[0]]),
+            runner_up=labels[order[1]] if len(labels) > 1 else None, probabilities=probabilities,
+        )  # fmt: skip

@@ -1,0 +1,139 @@
+"""A classifier's artifact: opened, its answers, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fit_context import TASK
+from refusals import assert_refused
+from tiny_embedder import BagEmbedder
+
+from riyaz import artifact as artifacts
+from riyaz.artifact import Artifact, WeightsPart
+from riyaz.classifiers.linear import Document, EmbedderName, LinearClassifier
+from riyaz.classifiers.terms import piece_terms, vocabulary, word_terms
+from riyaz.engine import opening
+from riyaz.predictor import open_artifact, open_on, source_for
+from riyaz.sources import safetensors
+
+LABELS = len(TASK.labels)  # billing, delivery, refund
+
+
+def classifier(embedder: BagEmbedder | None = None) -> LinearClassifier:
+    """Card means billing, order delivery, money refund; with an embedder the vectors add nothing."""
+    terms = ["card", "order", "money"]
+    tensors = {
+        "bias": np.zeros(LABELS, np.float32), "words.idf": np.ones(3, np.float32),
+        "words.weights": 4 * np.eye(3, LABELS, dtype=np.float32),
+    }  # fmt: skip
+    name = None
+    if embedder is not None:
+        tensors["vectors.weights"] = np.zeros((embedder.dim, LABELS), np.float32)
+        name = EmbedderName(embedder.name, embedder.sha256)
+    return LinearClassifier(Document(2.0, {"words": terms}, name), tensors, embedder)
+
+
+def written(folder: Path, made: LinearClassifier) -> Path:
+    """The classifier's artifact in a folder."""
+    folder.mkdir(exist_ok=True)
+    artifact = Artifact("linear", weights=WeightsPart("linear"), task=TASK)
+    artifacts.write(folder / "artifact", artifact, made.files(folder))
+    return folder / "artifact"
+
+
+def test_an_artifact_answers_with_its_confidence(tmp_path: Path) -> None:
+    made = classifier()
+    opened = open_artifact(written(tmp_path, made))
+    assert not opened.has_model and opened.has_labels and opened.from_set and opened.answers_are == "chosen from labels"
+    texts = ["my card", "the order, the order and the money", ""]
+    answers = opened.answers([[{"role": "user", "content": text}] for text in texts])
+    assert [answer.text for answer in answers] == ["billing", "delivery", "billing"]
+    sure, torn, blank = answers
+    assert sure.confidence == pytest.approx(np.exp(2) / (np.exp(2) + 2), rel=1e-6), "4 / temperature 2"
+    assert torn.runner_up == "refund" and blank.confidence == pytest.approx(1 / 3)
+    for answer, row in zip(answers, made.probabilities(texts)):
+        assert answer.probabilities is not None and answer.probabilities.dtype == np.float32
+        np.testing.assert_array_equal(answer.probabilities, row)
+        assert answer.probabilities.sum() == pytest.approx(1)
+        assert answer.log_probability is None
+    assert "".join(opened.stream([{"role": "user", "content": "money"}])) == "refund"
+
+
+def test_it_needs_no_base_and_is_opened_beside_one(tmp_path: Path) -> None:
+    folder = written(tmp_path, classifier())
+    assert source_for(folder) is None
+    predictor, adapter = open_on(None, folder, "intents")
+    assert adapter is None and predictor.answer([{"role": "user", "content": "order"}]) == "delivery"
+
+
+def test_it_is_answered_with_its_own_embedder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = BagEmbedder("bag"), BagEmbedder("another")
+    folder = written(tmp_path, classifier(own))
+    monkeypatch.setattr(opening, "open_embedder", lambda name: own)
+    assert open_artifact(folder).answer([{"role": "user", "content": "money"}]) == "refund"
+    monkeypatch.setattr(opening, "open_embedder", lambda name: other)
+    with assert_refused(f"was fitted to vectors of bag ({own.sha256[:12]}), not ({other.sha256[:12]})"):
+        open_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"bias": np.zeros(2, np.float32)}, "bias is F32 (2,), not F32 (3,)"),
+        ({"words.weights": np.zeros((3, LABELS))}, "words.weights is F64 (3, 3), not F32 (3, 3)"),
+        ({"words.idf": np.array([1, np.nan, 1], np.float32)}, "words.idf holds NaN or an infinity"),
+        ({"more": np.zeros(1, np.float32)}, "the tensor more is unknown"),
+        ({"bias": None}, "the tensor bias is missing"),
+    ],
+)
+def test_damaged_tensors_are_one_line(tmp_path: Path, change: dict[str, np.ndarray | None], line: str) -> None:
+    tensors = {name: value for name, value in {**classifier().tensors, **change}.items() if value is not None}
+    path = tmp_path / artifacts.CLASSIFIER_WEIGHTS
+    files = classifier().files(tmp_path)
+    (tmp_path / artifacts.CLASSIFIER).write_bytes(files[artifacts.CLASSIFIER])  # type: ignore[arg-type]
+    safetensors.write(path, tensors)
+    with assert_refused(line):
+        LinearClassifier.read(tmp_path, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"temperature": 0.0}, "the temperature is 0.0"),
+        ({"terms": {"rhymes": []}}, "unknown terms 'rhymes'"),
+        ({"terms": {"words": "card"}}, "terms"),
+    ],
+)
+def test_a_damaged_description_is_one_line(tmp_path: Path, change: dict[str, object], line: str) -> None:
+    classifier().files(tmp_path)
+    document = {"temperature": 1.0, "terms": {}, "embedder": None} | change
+    (tmp_path / artifacts.CLASSIFIER).write_text(json.dumps(document))
+    with assert_refused(line):
+        LinearClassifier.read(tmp_path, LABELS)
+
+
+def test_an_artifact_needs_its_files_and_its_labels(tmp_path: Path) -> None:
+    folder = written(tmp_path, classifier())
+    files = {artifacts.CLASSIFIER: folder / artifacts.CLASSIFIER}
+    artifact = Artifact.read(folder)
+    artifacts.write(tmp_path / "less", artifact, files)
+    with assert_refused("lists no 'classifier.safetensors', which its parts need"):
+        open_artifact(tmp_path / "less")
+    one = replace(artifact, task=replace(TASK, labels=("billing",)))
+    artifacts.write(tmp_path / "one", one, classifier().files(tmp_path))
+    with assert_refused("names fewer than two labels"):
+        open_artifact(tmp_path / "one")
+
+
+def test_terms_are_found_in_every_script() -> None:
+    assert word_terms("My CARD, again") == ["my", "card", "again", "my card", "card again"]
+    assert word_terms("カード決済") == [*"カード決済", *("カ ー", "ー ド", "ド 決", "決 済")]
+    assert "картой" in word_terms("Где расчёт картой?") and "カード" in piece_terms("カード決済")
+    assert {" m", "my", "y "} <= set(piece_terms("My")) and word_terms("") == piece_terms("  ") == []
+
+
+def test_the_commonest_terms_are_kept() -> None:
+    places, idf = vocabulary([{"a": 1, "b": 2}, {"b": 1, "c": 9}, {"c": 1, "b": 1}], 2)  # type: ignore[list-item]
+    assert places == {"b": 0, "c": 1} and idf.tolist() == pytest.approx([1.0, 1 + np.log(4 / 3)])

@@ -139,10 +139,14 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
 
 // Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token
 // in it, kind (Want), number of its names; `names` all names in order; `penalties` (W,). Returns the likeliest token of
-// each row (W,) and all log-probabilities, row by row.
+// each row (W,) and all log-probabilities or hidden states, row by row.
 nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens,
                   In<int32_t, 2> rows, In<int32_t, 1> names, In<float, 1> penalties) {
     const int V = model.config.vocabulary;
+    const auto numbers = [&](const int32_t* row) {  // of a row's result
+        const Want want = Want(row[2]);
+        return want == Want::full ? V : want == Want::named ? row[3] : want == Want::hidden ? model.config.hidden : 0;
+    };
     if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0))
         refuse("sizes differ");
     for (size_t i = 0; i < tokens.size(); i++)
@@ -162,9 +166,9 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     for (size_t i = 0; i < rows.shape(0); i++) {
         const int32_t* row = rows.data() + 4 * i;
         if (row[0] < 0 || size_t(row[0]) >= runs.size() || row[1] < 0 || row[1] >= runs[row[0]].n || row[2] < 0 ||
-            row[2] > 2 || row[3] < 0 || name + row[3] > names.size())
+            row[2] > int(Want::hidden) || row[3] < 0 || name + row[3] > names.size())
             refuse("a wanted row is outside its run");
-        size += Want(row[2]) == Want::full ? V : Want(row[2]) == Want::named ? row[3] : 0;
+        size += numbers(row);
         name += row[3];
     }
     nb::capsule values_owner, best_owner;
@@ -180,7 +184,7 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
         wanted.names.assign(names.data() + name, names.data() + name + row[3]);
         for (const int32_t each : wanted.names)
             if (each < 0 || each >= V) refuse("a name is not in the vocabulary");
-        name += row[3], out += wanted.want == Want::full ? V : wanted.want == Want::named ? row[3] : 0;
+        name += row[3], out += numbers(row);
         place.emplace_back(row[0], runs[row[0]].rows.size());
         runs[row[0]].rows.push_back(std::move(wanted));
     }

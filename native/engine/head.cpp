@@ -1,5 +1,6 @@
-// The head after the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that
-// they are in memory together only if all are wanted. And `Model::forward`, which cuts runs into passes.
+// The head after the layers of a pass: hidden states, or logits of the wanted positions, some rows of the vocabulary at
+// a time, so that they are in memory together only if all are wanted. And `Model::forward`, which cuts runs into
+// passes.
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -34,12 +35,15 @@ void Pass::collect() {
         if (piece.many && wanted.size() - before >= MANY_TOKENS)
             for (size_t i = before; i < wanted.size(); i++) wanted[i].many = true;
     }
-    std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& one, const Wanted& two) {
+    const auto hidden_from = std::stable_partition(wanted.begin(), wanted.end(),
+                                                   [](const Wanted& one) { return one.row->want != Want::hidden; });
+    scored = hidden_from - wanted.begin();
+    std::stable_sort(wanted.begin(), hidden_from, [](const Wanted& one, const Wanted& two) {
         return one.many != two.many ? one.many : one.adapter < two.adapter;
     });
     const float low_ = -std::numeric_limits<float>::infinity();
     found.assign(wanted.size() * threads, {low_, 0, low_, -1});
-    if (wanted.empty()) return;
+    if (!scored) return;
     chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
     sums.assign(wanted.size() * chunks, {low_, 0});
     last = b.wanted.get(copies * int(wanted.size()), hidden.cols, head_forms);
@@ -57,18 +61,21 @@ void Pass::head(int thread) {
         memcpy(row.data(), residual(thread, wanted[i].token), sizeof(float) * c.hidden);
         add_residual(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
         normalise(wanted[i].token, c.layers, FINAL_NORM, row.data(), scratch.data());
-        prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].many);
+        if (size_t(i) < scored)
+            prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].many);
+        else if (copies == 1 || thread == 0)  // else each thread has made it
+            memcpy(wanted[i].row->out, scratch.data(), sizeof(float) * c.hidden);
     }
     tokens_barrier(thread);
-    float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
-    for (size_t from = 0; from < wanted.size();) {
+    float* logits = scored ? b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS : nullptr;
+    for (size_t from = 0; from < scored;) {
         size_t to = from + 1;  // neighbours with the same weights
         const auto weights = [&](const Wanted& one) -> const Weights& {
             const Matrix& own = m.at(one.adapter, c.layers, HEAD).matrix;
             return own ? own.weights : m.at(-1, c.layers, EMBEDDING).matrix.weights;
         };
         const Weights& w = weights(wanted[from]);
-        while (to < wanted.size() && to - from < AT_ONCE && wanted[to].many == wanted[from].many &&
+        while (to < scored && to - from < AT_ONCE && wanted[to].many == wanted[from].many &&
                weights(wanted[to]).data == w.data)
             to++;
         const Inputs in = last.from(first + int(from));
@@ -179,6 +186,8 @@ void Pass::settle_rows(int thread) {
             for (int other = 1; other < threads; other++)
                 if (const Found& more = found[size_t(other) * wanted.size() + i]; more.best > best.best) best = more;
             row.best = best.token, log_sum = best.best;
+        } else if (row.want == Want::hidden) {
+            for (int j = 0; j < c.hidden; j++) log_sum += row.out[j];
         } else if (row.want == Want::named) {
             const Sum* parts = sums.data() + size_t(i) * chunks;
             float largest = parts[0].largest, sum = 0;

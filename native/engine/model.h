@@ -56,8 +56,9 @@ struct Config {
 };
 
 // What is wanted after a token of a run: the likeliest token; log-probabilities of `names`; or of all tokens, where the
-// logits of `names` are divided by `penalty` first if positive, and multiplied if not.
-enum class Want : int { best, named, full };
+// logits of `names` are divided by `penalty` first if positive, and multiplied if not; or the token's hidden state
+// after the final norm.
+enum class Want : int { best, named, full, hidden };
 
 struct Row {
     int token = 0;  // its index in the run, soft prompt not counted
@@ -65,7 +66,7 @@ struct Row {
     std::vector<int32_t> names;
     float penalty = 1;
     int32_t best = -1;     // result
-    float* out = nullptr;  // results: [names] or [V]
+    float* out = nullptr;  // results: [names], [V] or [C]
 };
 
 struct TokenRun {

@@ -94,7 +94,7 @@ struct Pass {
     void finish() const;
 
   private:
-    struct Wanted {  // a position whose logits are wanted
+    struct Wanted {  // a position whose logits or hidden state are wanted
         Row* row;
         int token;  // in the pass
         int adapter;
@@ -199,7 +199,8 @@ struct Pass {
     std::unique_ptr<Place[]> places;                 // [threads]
     std::unique_ptr<std::atomic<int>[]> lora_downs;  // [L][4]: products with A that are done
     std::atomic<bool> damaged{false};                // a logit is not a number
-    int copies = 1;  // of x and of the inputs made from it: one for each thread, or one for all
+    int copies = 1;     // of x and of the inputs made from it: one for each thread, or one for all
+    size_t scored = 0;  // of `wanted`, the first so many need logits, the others hidden states
     int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
     bool sliced = false;       // attention converts its own results, which no norm and no scale of a token need whole
     bool heads_alone = false;  // an item of attention is all that reads a key/value head: it does `position` too

@@ -107,6 +107,23 @@ def test_the_likeliest_tokens_equal_transformers(engine: Engine, oracle) -> None
     assert all(abs(log_p - wanted[token]) < SAME for token, log_p in likeliest)
 
 
+def test_hidden_states_equal_transformers_whole_and_in_parts(folder: Path, engine: Engine, oracle) -> None:
+    asked = requests(4)
+    with torch.no_grad():
+        wanted = [
+            oracle.model(torch.tensor([(*request.prefix, *request.tokens)])).last_hidden_state[0, -1].numpy()
+            for request in asked
+        ]
+    pieced = opened(folder)
+    pieced.read_in_pieces(7)
+    done: list[int] = []
+    for each in (engine, pieced):
+        states = parts.finished(each.hidden_states(asked, done.append))
+        assert states.dtype == np.float32 and np.abs(states - wanted).max() <= SAME
+    assert sum(done) == 2 * len(asked) and not pieced.runner._sequences.keys() - {*pieced._prefixes._sequences.values()}
+    assert len(list(pieced.hidden_states(asked))) > len(asked)  # pauses, in which running answers go on
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_cached_generation_equals_reading_anew(engine: Engine, oracle, seed: int) -> None:
     asked = requests(seed)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
 from riyaz.engine.native.load import load_runner
-from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole
+from riyaz.engine.parts import finished
+from riyaz.engine.runner import Best, Hidden, Named, TokenRun, Top, Whole
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.sources import open_source
@@ -83,12 +85,13 @@ def requests(seed: int, count: int, vocabulary: int, adapters: tuple[str | None,
     ]  # fmt: skip
 
 
-def everything(engine: Engine, asked: list[Request], trie: Trie) -> list[tuple[list[int], bytes, bytes, bytes]]:
-    """Answers, log-probabilities of a continuation, distributions and scores of a closed set; to the last bit."""
+def everything(engine: Engine, asked: list[Request], trie: Trie) -> list[tuple[Any, ...]]:
+    """Answers, log-probabilities of a continuation, distributions, scores of a closed set and hidden states; to the
+    last bit."""
     more = [tuple(range(5, 6 + request.id % 7)) for request in asked]
     log_p, whole = engine.logprobs(asked, more), engine.distributions(asked, more)
     closed = engine.choose([replace(request, constraint=trie) for request in asked])
-    parts = zip(engine.generate(asked), log_p, whole, closed)
+    parts = zip(engine.generate(asked), log_p, whole, closed, finished(engine.hidden_states(asked)))
     return [(tokens, *(array.tobytes() for array in arrays)) for tokens, *arrays in parts]
 
 
@@ -111,7 +114,7 @@ def test_batches_of_any_composition_change_no_bit(folders: Folders, kind: str, p
         places = generator.permutation(14)[:count]
         found = everything(engine, [asked[i] for i in places], trie)
         for i, each in zip(places, found):
-            assert [one == other for one, other in zip(each, alone[i])] == [True] * 4, (count, asked[i])
+            assert [one == other for one, other in zip(each, alone[i])] == [True] * 5, (count, asked[i])
     fresh = Engine(ours(folders(kind), precision))  # after a restart, with other adapters loaded
     for name in reversed(names):
         fresh.load(name, adapters[name])
@@ -304,7 +307,7 @@ def test_an_adapter_that_overflows_is_one_line_and_harms_no_other(folders: Folde
         runner.load("tame", lora_of(path, 2, 3))
         wanted = read(runner, (5, 6, 7), "tame")
         runner.load("wild", wild)
-        for want in (Best(), Top(2), Named(np.array([0]), np.array([4]))):
+        for want in (Best(), Top(2), Named(np.array([0]), np.array([4])), Hidden()):
             sequences = runner.open("wild"), runner.open("tame")
             with pytest.raises(RiyazError, match=r"not finite"):
                 runner.forward([TokenRun(sequences[0], (5, 6), want), TokenRun(sequences[1], (5,), Best())])

@@ -16,7 +16,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats, plan
 from riyaz.engine.native.load import _matrix, pack
 from riyaz.engine.native.runner import NativeRunner
-from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, Hidden, Named, TokenRun, Top, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import ModelConfig, bitnet, describe
 from riyaz.sources import open_source
@@ -237,7 +237,8 @@ def test_every_kind_of_result_equals_torch(folders: Folders, kind: str) -> None:
         at, names = generator.integers(length, size=70), generator.integers(vocabulary, size=70)
         few = np.array([0, length - 1, 0])
         wants = [Best(), Top(1), Top(7), Top(vocabulary + 5), Top(9, seen, 1.3), Top(vocabulary, seen, 0.5),
-                 Named(at, names), Named(at[:1], names[:1]), Named(at[:0], names[:0]), Whole(few), None]  # fmt: skip
+                 Named(at, names), Named(at[:1], names[:1]), Named(at[:0], names[:0]), Whole(few), Hidden(),
+                 None]  # fmt: skip
         results = []
         for each in (runner, oracle):
             opened = [each.open() for _ in wants]
@@ -248,9 +249,9 @@ def test_every_kind_of_result_equals_torch(folders: Folders, kind: str) -> None:
         assert found[0] == wanted[0] == found[1][0][0] and isinstance(found[0], int)
         for one, other in zip(found[1:6], wanted[1:6]):
             assert np.array_equal(one[0], other[0]) and apart(one[1], other[1]) <= LOGITS
-        for one, other in zip(found[6:10], wanted[6:10]):
+        for one, other in zip(found[6:11], wanted[6:11]):
             assert one.dtype == np.float32 and (one.size == 0 or apart(one, other) <= LOGITS)
-        assert found[10] is wanted[10] is None
+        assert found[11] is wanted[11] is None
         assert apart(found[6], found[3][1][np.argsort(found[3][0])][names] if length == 1 else wanted[6]) <= LOGITS
 
 
@@ -317,7 +318,7 @@ def test_what_overflows_is_one_line_and_changes_nothing(tmp_path: Path, precisio
     runner.forward([TokenRun(sequence, row), TokenRun(beside, row)])
     (wanted,) = runner.forward([TokenRun(beside, (5,), last)])
     held = runner.model.cache_bytes
-    for want in (Best(), Top(3), Named(np.array([1]), np.array([9])), Whole(np.array([1]))):
+    for want in (Best(), Top(3), Named(np.array([1]), np.array([9])), Whole(np.array([1])), Hidden()):
         for tokens in ((77, 5), (77, *row)):
             with pytest.raises(RiyazError, match="not finite") as caught:
                 runner.forward([TokenRun(beside, (6,)), TokenRun(sequence, tokens, want)])

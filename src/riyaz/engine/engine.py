@@ -18,12 +18,12 @@ from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
 from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
-from riyaz.engine.runner import Best, CacheFull, Named, Runner, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Hidden, Named, Runner, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
-from riyaz.engine.walk import walk
+from riyaz.engine.walk import read_prompts, walk
 from riyaz.errors import RiyazError
 from riyaz.hardware import MB
 
@@ -239,6 +239,22 @@ class Engine:
         """`best_each` in parts."""
         results = yield from self._search(requests, offsets, progress)
         return [[best[m] for _, best in results] for m in range(len(offsets))]
+
+    def hidden_states(self, requests: Sequence[Request], progress: Progress | None = None) -> Steps[np.ndarray]:
+        """The hidden state after each prompt, behind the final norm: (R, C) float32, of at least one request, in
+        parts."""
+        states: list[Any] = [None] * len(requests)
+
+        def read(batch: list[int]) -> Steps[list[Any]]:
+            return read_prompts(self._prefixes, [requests[i] for i in batch], Hidden(), self._piece)
+
+        for batch in batches(requests, [0] * len(requests)):
+            rows = yield from in_parts(batch, read)
+            for i, row in zip(batch, rows):
+                states[i] = row
+            if progress is not None:
+                progress(len(batch))
+        return np.stack(states)
 
     def _check(self, request: Request) -> None:
         assert request.tokens, "a request has at least one token of its own"

@@ -56,7 +56,12 @@ class Whole:
     rows: np.ndarray
 
 
-Want = Best | Top | Named | Whole
+@dataclass(frozen=True)
+class Hidden:
+    """The hidden state after the run's last token, behind the final norm: (C,) float32, what the head multiplies."""
+
+
+Want = Best | Top | Named | Whole | Hidden
 
 
 @dataclass(frozen=True, eq=False)

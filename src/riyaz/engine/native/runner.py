@@ -9,7 +9,7 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, CacheFull, Named, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Hidden, Named, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
@@ -17,7 +17,7 @@ from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
 PAGE = 32  # slots of a page, `SLOTS` in native/kernels/layout.h
-BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/engine/model.h
+BEST, NAMED, FULL, HIDDEN = range(4)  # `Want` in native/engine/model.h
 
 
 class NativeRunner:
@@ -121,12 +121,13 @@ class NativeRunner:
         self, runs: Sequence[TokenRun], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
     ) -> list[Any]:
         results: list[Any] = [None] * len(runs)
+        sizes = {BEST: 0, FULL: self.vocab_size, HIDDEN: self._family.config.hidden_size}  # numbers of a row's result
         row = at = 0
         for place, run in enumerate(runs):
             first = row
             while row < len(rows) and rows[row][0] == place:
                 row += 1
-            size = sum(self.vocab_size if kind == FULL else count for _, _, kind, count in rows[first:row] if kind)
+            size = sum(sizes.get(kind, count) for _, _, kind, count in rows[first:row])
             own, at = values[at : at + size], at + size
             if isinstance(run.want, Best):
                 results[place] = int(best[first])
@@ -137,6 +138,8 @@ class NativeRunner:
                     order = np.argsort(run.want.rows, kind="stable")
                     own = own[np.argsort(order)]
                 results[place] = own.copy()  # else it would keep the values of all runs
+            elif isinstance(run.want, Hidden):
+                results[place] = own.copy()
             elif isinstance(run.want, Whole):
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
@@ -195,6 +198,8 @@ def _ask(
     want, last = run.want, len(run.tokens) - 1
     if isinstance(want, Best):
         rows.append((place, last, BEST, 0))
+    elif isinstance(want, Hidden):
+        rows.append((place, last, HIDDEN, 0))
     elif isinstance(want, Top):
         seen = want.seen if want.penalty != 1 else ()
         rows.append((place, last, FULL, len(seen)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Named, TokenRun, Top, Whole, cache_limit
+from riyaz.engine.runner import Best, Hidden, Named, TokenRun, Top, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -23,6 +23,8 @@ from riyaz.layers.swaps.swap import swap
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which other runs may change a token's log p
 HEAD_ROWS = 128  # rows of logits computed at a time: 25 MB for a vocabulary of 49,152 in float32
+NOT_FINITE = "the model's scores of the next token are not finite"
+DAMAGED = "the weights are damaged, or too large to compute with"
 DROPPED = 0.75  # share of open rows at which a block is copied without its closed rows: cheaper than keeping them
 
 
@@ -326,7 +328,12 @@ class TorchRunner:
         index: list[np.ndarray] = []  # rows of `hidden` whose logits are needed
         start, first = 0, 0
         for piece in pieces:
-            if piece.run.want is not None:
+            if isinstance(piece.run.want, Hidden):
+                state = hidden[start + piece.count - 1].float().numpy().copy()  # (C,), not all rows' memory
+                if not np.isfinite(state).all():
+                    raise RiyazError(NOT_FINITE, hint=DAMAGED)
+                results[piece.place] = state
+            elif piece.run.want is not None:
                 answers.append(_Answer(piece, first, self.vocab_size))
                 index.append(start + piece.vectors + answers[-1].rows)
                 first += len(answers[-1].rows)
@@ -339,8 +346,7 @@ class TorchRunner:
             logits = self.model.head(hidden[torch.from_numpy(np.concatenate(index)[part])])  # (HEAD_ROWS, V)
             highest = logits.argmax(1, keepdim=True)
             if not logits.gather(1, highest).isfinite().all():  # argmax takes NaN for the highest number
-                hint = "the weights are damaged, or too large to compute with"
-                raise RiyazError("the model's scores of the next token are not finite", hint=hint)
+                raise RiyazError(NOT_FINITE, hint=DAMAGED)
             best = highest.flatten().tolist()
             log_p = np.empty(0) if only_best else _log_p(logits.float(), answers, begin)
             for answer in answers:

@@ -150,6 +150,9 @@ def _answer_speed(
 ) -> AnswerSpeed:
     """Seconds of a method's answers, measured with its prompts on the base model; methods with the same prompts share
     one measurement."""
+    if method.time is not None:
+        took = method.time(context)
+        return AnswerSpeed(took.row, took.alone, 0.0, choose_seconds=took.fit, load_seconds=took.load, look_seconds=0.0)
     if not method.candidates:
         return AnswerSpeed(0.001, 0.001, loss_seconds=0.0, choose_seconds=0.1, load_seconds=0.0, look_seconds=0.0)
     began = time.perf_counter()

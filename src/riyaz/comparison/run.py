@@ -8,9 +8,7 @@ import platform
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_scores
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.by_hand import by_hand, by_hand_notes
+from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, require_torch
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
@@ -40,7 +39,7 @@ from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.engine.opening import engine_note, expect_memory
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
 from riyaz.families import describe
 from riyaz.files import remove
@@ -193,8 +192,8 @@ def _job(
     data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen
 ) -> _Job:
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
-    methods = _methods(config)
-    _require_torch(methods, named=bool(config.methods))
+    methods = chosen_methods(config)
+    require_torch(methods, named=bool(config.methods))
     source = open_source(config.model)
     if note := engine_note():
         listen(Note(note))
@@ -210,6 +209,7 @@ def _job(
         train = documents.with_own_documents(data_files.train, used, data_config)
         data_files = replace(data_files, train=train)
     task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
+    methods = fitting_task(methods, task, config, listen)
     divide = _divider(data_files, task, source, config, methods, used)
     parts, report = divide(True, config.limit_test)
     for note in [*report.notes, *notes]:
@@ -235,7 +235,7 @@ def adapt(
     The comparison's folder is `OUT.work`; it is removed at the end, and until then the command can be continued.
     """
     assert config.out is not None
-    _methods(replace(config, methods=(method,)), "METHOD")
+    chosen_methods(replace(config, methods=(method,)), "METHOD")
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
@@ -256,28 +256,6 @@ def _check_general(config: CompareConfig) -> None:
     general_text(str(config.general) if config.general else None)
     if config.replay:
         replay_text()
-
-
-def _require_torch(methods: Sequence[str], named: bool) -> None:
-    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
-    if any(METHODS[name].recipe for name in methods) and find_spec("torch") is None:
-        instead = "" if named else ", or name methods that train nothing with --methods"
-        raise RiyazError("torch is not installed", hint=install("train") + instead)
-
-
-def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
-    """The methods to run in the order of METHODS: those named, else all; without documents none that needs them.
-
-    Raises RiyazError, with `where` as the place, for a method that is unknown or needs documents.
-    """
-    unknown = [name for name in config.methods if name not in METHODS]
-    if unknown:
-        raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
-    lacking = [name for name in METHODS if METHODS[name].needs_documents] if config.documents is None else []
-    refused = [name for name in config.methods if name in lacking]
-    if refused:
-        raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
-    return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
 
 
 def _divider(

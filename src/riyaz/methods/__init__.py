@@ -1,19 +1,23 @@
 """The methods of adapting a model: one file with one `METHOD` each, found here by themselves.
 
-They are in the order of their colours, which is that of the comparison's table.
+They are in the order of the comparison's table: those without a language model first, then by their colours.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
+from riyaz.artifact import MODEL_FREE
 from riyaz.methods.fitting.base import Method
 from riyaz.results import About
 
 _FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__) if not file.ispkg]
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in sorted((file.METHOD for file in _FILES), key=lambda method: (method.about.colour, method.name))
-}
+
+
+def _place(method: Method) -> tuple[bool, int, str]:
+    return method.about.weights not in MODEL_FREE, method.about.colour, method.name
+
+
+METHODS: dict[str, Method] = {method.name: method for method in sorted((file.METHOD for file in _FILES), key=_place)}
 CURVE = "lora"  # the method of the learning curve, which shows whether more examples would help
 
 

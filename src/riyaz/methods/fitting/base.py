@@ -76,6 +76,17 @@ class Context:
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Estimated seconds of a method without a language model: of `fit`, of opening its artifact, of an answer in a
+    batch and of one alone."""
+
+    fit: float
+    load: float
+    row: float
+    alone: float
+
+
 @dataclass
 class Fitted:
     """The result of `fit`: the parts of an artifact, the choices made, and measurements of the training."""
@@ -129,8 +140,11 @@ class Method:
     probe: Callable[[ModelPredictor, Context], ModelPredictor] = with_context_prompt
     prefix_tokens: int = 0  # tokens of context that a soft prompt takes before every prompt
     cost: float = 1.0  # seconds of one answer / seconds of the base model's
+    # estimates the seconds of a method without `candidates` from a part of its work; None: a moment
+    time: Callable[[Context], Timing] | None = None
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
+    needs_labels: bool = False  # whether it answers closed sets only
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
     takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
     # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance

@@ -6,7 +6,7 @@ from riyaz.errors import joined
 from riyaz.report.words import MISSING, duration, fit_seconds, number, tenths
 from riyaz.results import About, ArmResult
 
-# What is said of a method that compare.json does not describe, in two colours that no method of ours has.
+# What is said of a method that compare.json does not describe; version 0.1 had no method in these two colours.
 UNKNOWN = ("This report has no description of this method.", "see its documentation")
 OTHERS = (About(*UNKNOWN, 8, "p", ""), About(*UNKNOWN, 9, "<", ""))
 

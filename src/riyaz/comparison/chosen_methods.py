@@ -1,0 +1,46 @@
+"""Which methods a comparison runs: those the user named, else all that fit the task and what is installed."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from riyaz.config import CompareConfig
+from riyaz.data.task import NAMES, Task
+from riyaz.errors import RiyazError, install, joined
+from riyaz.events import Listen, Note
+from riyaz.methods import METHODS
+
+
+def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
+    """The methods to run in the order of METHODS: those named, else all; without documents none that needs them.
+
+    Raises RiyazError, with `where` as the place, for a method that is unknown or needs documents.
+    """
+    unknown = [name for name in config.methods if name not in METHODS]
+    if unknown:
+        raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
+    lacking = [name for name in METHODS if METHODS[name].needs_documents] if config.documents is None else []
+    refused = [name for name in config.methods if name in lacking]
+    if refused:
+        raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
+    return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
+
+
+def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, listen: Listen) -> tuple[str, ...]:
+    """The methods without those that answer closed sets only, where the task is another; a note names these. Raises
+    RiyazError for one that the user named, and where none is left."""
+    unfit = [name for name in methods if METHODS[name].needs_labels and task.kind != "closed"]
+    if not unfit:
+        return methods
+    chooses = "chooses" if len(unfit) == 1 else "choose"
+    why = f"{joined(unfit)} {chooses} among labels, and these rows have {NAMES[task.kind]} as answers"
+    if config.methods:
+        raise RiyazError(why, "--methods", "leave it out, or pass --task closed where the answers are labels")
+    listen(Note(f"{why}: left out"))
+    return tuple(name for name in methods if name not in unfit)
+
+
+def require_torch(methods: Sequence[str], named: bool) -> None:
+    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
+    if any(METHODS[name].recipe for name in methods) and find_spec("torch") is None:
+        instead = "" if named else ", or name methods that train nothing with --methods"
+        raise RiyazError("torch is not installed", hint=install("train") + instead)

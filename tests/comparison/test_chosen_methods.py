@@ -1,0 +1,34 @@
+"""Which methods a comparison runs."""
+
+from dataclasses import replace
+
+import pytest
+from fit_context import TASK
+from refusals import assert_refused
+
+from riyaz.comparison import chosen_methods
+from riyaz.comparison.chosen_methods import fitting_task
+from riyaz.config import CompareConfig
+from riyaz.events import Event, Note
+from riyaz.methods import METHODS
+
+FREE = replace(TASK, kind="free", labels=(), metric="rouge_l")
+
+
+@pytest.fixture(autouse=True)
+def one_for_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nearest` answers closed sets only."""
+    changed = METHODS | {"nearest": replace(METHODS["nearest"], needs_labels=True)}
+    monkeypatch.setattr(chosen_methods, "METHODS", changed)
+
+
+def test_a_method_for_labels_takes_no_part_in_free_text_and_a_note_says_why() -> None:
+    events: list[Event] = []
+    assert fitting_task(("nearest", "lora"), FREE, CompareConfig(), events.append) == ("lora",)
+    assert events == [Note("nearest chooses among labels, and these rows have free text as answers: left out")]
+    assert fitting_task(("nearest", "lora"), TASK, CompareConfig(), events.append) == ("nearest", "lora")
+
+
+def test_one_that_was_named_is_refused() -> None:
+    with assert_refused("nearest chooses among labels, and these rows have free text as answers", "--methods"):
+        fitting_task(("nearest", "lora"), FREE, CompareConfig(methods=("nearest", "lora")), lambda event: None)

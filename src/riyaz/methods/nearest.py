@@ -21,6 +21,6 @@ def fit(context: Context) -> Fitted:
 ABOUT = About(
     what="Copies the answer of the most similar training question; no language model runs.",
     suits="questions that repeat almost word for word; the baseline that every model has to beat",
-    colour=0, mark="o", weights="copy",
+    colour=0, mark="o", weights="copy", language_model=False,
 )  # fmt: skip
 METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, left_out=8)

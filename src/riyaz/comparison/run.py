@@ -31,6 +31,7 @@ from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, s
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
+from riyaz.comparison.worth import worth
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
@@ -443,7 +444,11 @@ def _picked(
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
     ]
     worst = worst_slice(folder, pick.pick, scores, parts, config.seed)
-    return {**asdict(pick), "pairs": pairs, "floor": floor and floor[0], "worst_slice": worst}
+    by_label = folder.settings().task.kind == "closed"
+    return {
+        **asdict(pick), "pairs": pairs, "floor": floor and floor[0], "worst_slice": worst,
+        "worth": worth(folder, arms, scores, parts, by_label, config.seed),
+    }  # fmt: skip
 
 
 def _describe_data(job: _Job, report: DataReport, parts: Split) -> Data:

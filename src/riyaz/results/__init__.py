@@ -26,10 +26,12 @@ from riyaz.results.comparison import (
     Remeasured,
     Retrieval,
     SeedScore,
+    SliceLead,
     SliceScore,
     Status,
     TargetScores,
     WorstSlice,
+    Worth,
 )
 from riyaz.results.documents import ELSEWHERE
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
@@ -54,8 +56,8 @@ from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 __all__ = [
     "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "SUITES",
     "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore",
-    "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
-    "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
-    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores",
-    "TernarizeRun", "Text", "Word", "WorstSlice",
+    "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor",
+    "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
+    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics",
+    "Suite", "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth",
 ]  # fmt: skip

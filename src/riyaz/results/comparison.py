@@ -54,6 +54,34 @@ class WorstSlice:
 
 
 @dataclass(frozen=True)
+class SliceLead:
+    """The lead of one arm over another on the `n` rows of a slice, or of a label, with its 95 % interval."""
+
+    name: str
+    n: int
+    lead: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Worth:
+    """The best arm with a language model (`model`) beside the best one without (`plain`): the difference of their
+    scores with its 95 % interval, what an answer costs more, and the slices on which the model leads beyond chance."""
+
+    model: str
+    plain: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    more_ms: float | None = None
+    more_mb: float | None = None
+    slices: list[SliceLead] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """Losses in nats per answer token after a training step."""
 
@@ -283,6 +311,7 @@ class Comparison:
     pairs: list[Pair] = field(default_factory=list)
     floor: Floor | None = field(default=None, metadata=OPTIONAL)  # None where no training answer occurs twice
     worst_slice: WorstSlice | None = field(default=None, metadata=OPTIONAL)
+    worth: Worth | None = field(default=None, metadata=OPTIONAL)  # None where no two arms show it
     estimate_seconds: float | None = None
     data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
     curve_method: str | None = field(default=None, metadata=OPTIONAL)  # the method of the data curve

@@ -7,7 +7,16 @@ file and its content security policy.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from riyaz.report.comparison import details, examples, extra_findings, first_fold, labels, pictures, retrieval_pictures
+from riyaz.report.comparison import (
+    details,
+    examples,
+    extra_findings,
+    first_fold,
+    labels,
+    pictures,
+    retrieval_pictures,
+    worth,
+)
 from riyaz.report.comparison.arms import about, beaten_lines, best_for, megabytes, milliseconds, training
 from riyaz.report.limits import html as limits_section
 from riyaz.report.media.markup import Markup, element, join, json_block
@@ -58,6 +67,7 @@ def _sections(
         ("next", "What to do next", "What to do next", first_fold.next_steps(commands)),
         ("arms", "The methods", "All methods, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
+        ("worth", "Worth", worth.TITLE, _worth(comparison)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
         ("slices", "Slices", "Scores per slice", _slices(comparison, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
@@ -71,6 +81,11 @@ def _sections(
         ("made", "How it was measured", "How it was measured", _made(comparison)),
         ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(comparison)),
     ]
+
+
+def _worth(comparison: Comparison) -> Markup | None:
+    lines = worth.worth_lines(comparison)
+    return join(*(element("p", line) for line in lines)) if lines else None
 
 
 def _made(comparison: Comparison) -> Markup:

@@ -9,6 +9,8 @@ from riyaz.json_files import to_document
 from riyaz.report.comparison import extra_findings
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
+from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
+from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.media.markdown_text import escape, grid
 from riyaz.report.media.markup import clean
@@ -48,6 +50,7 @@ def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[s
         _seeds(arms),
         _slices(arms, metric),
         escape(extra_findings.worst_slice_line(comparison)),
+        _worth(comparison),
         _pairs(comparison),
         _retrieval(arms),
         _data_curve(comparison),
@@ -81,6 +84,11 @@ def _troubles(arms: list[ArmResult]) -> str:
 def _seeds(arms: list[ArmResult]) -> str:
     scores = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
     return "\n".join(f"* **{escape(method)}** scored {escape(by_seed)}" for method, by_seed in scores if by_seed)
+
+
+def _worth(comparison: Comparison) -> str:
+    lines = worth_lines(comparison)
+    return "\n\n".join([f"## {WORTH_TITLE}", *map(escape, lines)]) if lines else ""
 
 
 def _slices(arms: list[ArmResult], metric: str) -> str:

@@ -123,7 +123,8 @@ def train(
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
     `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
-    the answers' −log p, by which validation judges all the same. Raises Diverged.
+    the answers' −log p, by which validation judges all the same; without rows `valid` the last weights are kept.
+    Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))  # whose `sums` the layers add gradients to
@@ -176,7 +177,7 @@ def train(
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
         last = state.step == plan.length
-        if state.step % plan.validate_every == 0 or last:
+        if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
             if after_validation:

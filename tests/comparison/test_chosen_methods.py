@@ -1,8 +1,10 @@
 """Which methods a comparison runs."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import tiny_bert
 from fit_context import TASK
 from refusals import assert_refused
 
@@ -26,6 +28,20 @@ def test_a_method_for_labels_takes_no_part_in_free_text_and_a_note_says_why() ->
     events: list[Event] = []
     assert fitting_task(("nearest", "lora"), FREE, CompareConfig(), events.append) == ("lora",)
     assert events == [Note("nearest chooses among labels, and these rows have free text as answers: left out")]
+    assert fitting_task(("nearest", "lora"), TASK, CompareConfig(), events.append) == ("nearest", "lora")
+
+
+def test_a_method_whose_model_is_not_pulled_takes_no_part_and_a_note_says_how_to_pull_it(
+    monkeypatch: pytest.MonkeyPatch, own_store: Path
+) -> None:
+    changed = METHODS | {"nearest": replace(METHODS["nearest"], needs_model="minilm")}
+    monkeypatch.setattr(chosen_methods, "METHODS", changed)
+    events: list[Event] = []
+    assert fitting_task(("nearest", "lora"), TASK, CompareConfig(), events.append) == ("lora",)
+    assert events == [Note("nearest trains minilm, which has not been pulled yet (`riyaz pull minilm`): left out")]
+    with assert_refused("nearest trains minilm, which has not been pulled yet", "run `riyaz pull minilm`"):
+        fitting_task(("nearest", "lora"), TASK, CompareConfig(methods=("nearest",)), events.append)
+    tiny_bert.keep(own_store)
     assert fitting_task(("nearest", "lora"), TASK, CompareConfig(), events.append) == ("nearest", "lora")
 
 

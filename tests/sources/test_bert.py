@@ -98,6 +98,19 @@ def test_hidden_states_equal_transformers_and_the_slow_twin(folder: Path) -> Non
     assert not model.training and not any(weight.requires_grad for weight in model.parameters())
 
 
+def test_gradients_equal_the_slow_twins(folder: Path) -> None:
+    lengths, gradients = [1, 17, 2, 40, 2, 40], []
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(5, 111, sum(lengths)))
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    for attend in (rows(lengths), rows_plain(lengths)):
+        model = load_embedder(open_source(folder)).requires_grad_(True)
+        (model(tokens, positions, attend) * torch.linspace(-1, 1, 64)).square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    largest = max(gradient.norm() for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        assert gradient.norm() > 0 and (gradient - gradients[1][name]).norm() <= HIDDEN * largest, name
+
+
 def test_vectors_equal_transformers_with_mean_pooling(folder: Path) -> None:
     embedder, seen = TorchEmbedder(open_source(folder)), []
     found = embedder.embed(TEXTS, lambda done, total: seen.append((done, total)))

@@ -88,10 +88,10 @@ class LinearClassifier:
             shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), labels)}
         if embedder is not None:
             shapes[f"{VECTORS}.weights"] = (embedder.dim, labels)
-        return cls(document, _read_tensors(folder / CLASSIFIER_WEIGHTS, shapes), embedder)
+        return cls(document, read_tensors(folder / CLASSIFIER_WEIGHTS, shapes), embedder)
 
 
-def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The tensors of a file. Raises RiyazError for one that is missing, unknown, of another shape or not finite."""
     file, tensors = safetensors.read(path), {}
     for name in file.tensors.keys() | shapes.keys():

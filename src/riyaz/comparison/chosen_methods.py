@@ -8,6 +8,7 @@ from riyaz.data.task import NAMES, Task
 from riyaz.errors import RiyazError, install, joined
 from riyaz.events import Listen, Note
 from riyaz.methods import METHODS
+from riyaz.sources import store
 
 
 def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
@@ -26,21 +27,34 @@ def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str
 
 
 def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, listen: Listen) -> tuple[str, ...]:
-    """The methods without those that answer closed sets only, where the task is another; a note names these. Raises
-    RiyazError for one that the user named, and where none is left."""
+    """The methods without those that answer closed sets only, where the task is another, and those that need a model
+    that is not pulled; notes name these. Raises RiyazError for one that the user named."""
     unfit = [name for name in methods if METHODS[name].needs_labels and task.kind != "closed"]
-    if not unfit:
-        return methods
-    chooses = "chooses" if len(unfit) == 1 else "choose"
-    why = f"{joined(unfit)} {chooses} among labels, and these rows have {NAMES[task.kind]} as answers"
+    if unfit:
+        chooses = "chooses" if len(unfit) == 1 else "choose"
+        why = f"{joined(unfit)} {chooses} among labels, and these rows have {NAMES[task.kind]} as answers"
+        if config.methods:
+            raise RiyazError(why, "--methods", "leave it out, or pass --task closed where the answers are labels")
+        listen(Note(f"{why}: left out"))
+    fitting = tuple(name for name in methods if name not in unfit)
+    return tuple(name for name in fitting if _has_model(name, config, listen))
+
+
+def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:
+    """Whether the model that a method needs is pulled; a note says where not. Raises RiyazError if the user named the
+    method."""
+    model = METHODS[method].needs_model
+    if not model or store.find(model) is not None:
+        return True
+    why = f"{method} trains {model}, which has not been pulled yet"
     if config.methods:
-        raise RiyazError(why, "--methods", "leave it out, or pass --task closed where the answers are labels")
-    listen(Note(f"{why}: left out"))
-    return tuple(name for name in methods if name not in unfit)
+        raise RiyazError(why, "--methods", f"run `riyaz pull {model}`")
+    listen(Note(f"{why} (`riyaz pull {model}`): left out"))
+    return False
 
 
 def require_torch(methods: Sequence[str], named: bool) -> None:
     """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
-    if any(METHODS[name].recipe for name in methods) and find_spec("torch") is None:
+    if any(METHODS[name].trains for name in methods) and find_spec("torch") is None:
         instead = "" if named else ", or name methods that train nothing with --methods"
         raise RiyazError("torch is not installed", hint=install("train") + instead)

@@ -84,13 +84,15 @@ def measure_speeds(
     BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
     base_seconds = time.perf_counter() - clock
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
-    predicting = bench.each(methods, "answers of", answers)
+    apart = [method for method in methods if method.own_training]
+    predicting = bench.each([method for method in methods if not method.own_training], "answers of", answers)
     rss = hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
     trained.sort(key=lambda method: -method.left_out)  # those first that run in the shortest budgets
-    torch_seconds = _import_torch(threads) if trained else 0.0
+    torch_seconds = _import_torch(threads) if trained or apart else 0.0
     training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
+    predicting |= bench.each(apart, "training of", partial(_own_speed, context=context))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
@@ -151,8 +153,7 @@ def _answer_speed(
     """Seconds of a method's answers, measured with its prompts on the base model; methods with the same prompts share
     one measurement."""
     if method.time is not None:
-        took = method.time(context)
-        return AnswerSpeed(took.row, took.alone, 0.0, choose_seconds=took.fit, load_seconds=took.load, look_seconds=0.0)
+        return _own_speed(method, context)
     if not method.candidates:
         return AnswerSpeed(0.001, 0.001, loss_seconds=0.0, choose_seconds=0.1, load_seconds=0.0, look_seconds=0.0)
     began = time.perf_counter()
@@ -177,6 +178,14 @@ def _answer_speed(
         load_seconds=load_seconds,
         look_seconds=LOOK_FACTOR * seconds["row"] * cost if predictor.text.passages else 0.0,
     )
+
+
+def _own_speed(method: Method, context: Context) -> AnswerSpeed:
+    """The speed of a method that estimates its own."""
+    assert method.time is not None
+    took = method.time(context)
+    return AnswerSpeed(took.row, took.alone, loss_seconds=0.0, choose_seconds=took.fit, load_seconds=took.load,
+                       look_seconds=0.0, rss_mb=took.rss_mb, disk_mb=took.disk_mb)  # fmt: skip
 
 
 def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, bench: _Bench) -> dict[str, float]:

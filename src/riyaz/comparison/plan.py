@@ -202,7 +202,8 @@ def _plan(
     if earlier:
         return replace(earlier, arms=arms)
     speeds, latency_rows, looked = inputs.speeds, *_looked_rows(inputs)
-    trained = [arm.method for arm in arms if arm.steps]
+    running = [arm for arm in arms if not arm.skipped]
+    needs = [(speeds.arms if arm.steps else speeds.predict)[arm.method] for arm in running]
     return ComparisonPlan(
         seed=inputs.seed,
         threads=speeds.threads,
@@ -213,8 +214,8 @@ def _plan(
         looked=looked,
         estimate={
             "seconds": spent + sum(_total(arm.seconds) for arm in arms),
-            "peak_rss_mb": max([speeds.rss_mb, *(speeds.arms[m].rss_mb for m in trained)]),
-            "disk_mb": sum(speeds.arms[m].disk_mb for m in trained) + 5.0,
+            "peak_rss_mb": max([speeds.rss_mb, *(need.rss_mb for need in needs)]),
+            "disk_mb": sum(need.disk_mb for need in needs) + 5.0,
         },
     )
 
@@ -338,7 +339,9 @@ def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
         if method in speeds.unable:
             continue
         speed = speeds.predict[method]
-        start = 2 * (speeds.start_seconds + speed.load_seconds) + (speeds.torch_seconds if recipe else 0.0)
+        start = 2 * (speeds.start_seconds + speed.load_seconds) + (
+            speeds.torch_seconds if METHODS[method].trains else 0.0
+        )
         answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
         base_runs = 0 if METHODS[method].about.weights in MODEL_FREE else 1 if recipe is None else 2
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds

@@ -22,6 +22,9 @@ class AnswerSpeed:
     choose_seconds: float  # all choices that `fit` makes on validation rows
     load_seconds: float  # opening the model, and the index if there is one
     look_seconds: float  # one test row of the evaluation of retrieval
+    # of `fit` without a recipe, where it needs more than answering does
+    rss_mb: float = 0.0
+    disk_mb: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises RiyazError for a number out of range."""

@@ -52,13 +52,17 @@ class ModelEmbedder(ABC):
         vectors = np.empty((len(texts), self.dim), np.float32)
         done = 0
         for begin in range(0, len(texts), SLAB):
-            ids = self._pieces.rows(texts[begin : begin + SLAB], self._limit)
+            ids = self.framed(texts[begin : begin + SLAB])
             for places in _batches([len(row) for row in ids]):
                 vectors[[begin + place for place in places]] = self._vectors([ids[place] for place in places])
                 done += len(places)
                 if progress is not None:
                     progress(done, len(texts))
         return vectors
+
+    def framed(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text between [CLS] and [SEP], cut to the window: what `embed` reads."""
+        return self._pieces.rows(texts, self._limit)
 
     @property
     def vocab_size(self) -> int:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from riyaz import artifact as artifacts
 from riyaz.adapters.gguf import FILE as ADAPTER_FILE
-from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
+from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, Artifact, WeightsPart
 from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
-from riyaz.export import gguf, gguf_lora, hf, mlx, modelfile, peft, readme
+from riyaz.export import encoder, gguf, gguf_lora, hf, mlx, modelfile, peft, readme
 from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
 from riyaz.export.check import ExportResult
 from riyaz.export.prompt import not_held, prompt_of
@@ -69,6 +69,12 @@ def export(
         raise RiyazError(f"{format} has no type {dtype}", "--dtype", hint)
     if format in WHOLE and with_base is not None:
         raise RiyazError(f"{format} holds a whole model", "--with-base", "leave it out")
+    if (artifact := _encoder_in(target)) is not None and format == "hf":
+        with workspace(out) as work:
+            listen(Phase("export", f"{target} as {format}"))
+            written = encoder.write(*artifact, work, out, dtype, card)
+            publish(work, out)
+        return replace(written, path=str(out))
     source = open_target(target, base)
     expect_memory(source.source, "fp32", copies=2, engine="torch")  # the written model is opened beside it
     named: NamedBase | None = None
@@ -85,6 +91,13 @@ def export(
         publish(work, out)
     notes = [source.note, named.note if named else "", *written.notes, *lacks]
     return replace(written, path=str(out), notes=tuple(filter(None, notes)))
+
+
+def _encoder_in(target: str) -> tuple[Path, Artifact] | None:
+    """The folder and the document of an artifact whose weights are a sentence encoder; None for any other target."""
+    folder = artifacts.resolve(target)
+    document = Artifact.read(folder) if (folder / artifacts.NAME).is_file() else None
+    return (folder, document) if document is not None and document.weights.kind == "encoder" else None
 
 
 def _describe(

@@ -18,6 +18,9 @@ from riyaz.sources import Source, safetensors
 from riyaz.sources.ternary import pack
 from riyaz.text.tokenizer import Tokenizer
 
+# of an embedder's folder, beside its weights
+EMBEDDER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
+
 
 def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names.
@@ -91,6 +94,17 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     write_json(folder / "generation_config.json", generation, ascii=True)
     tokenizer.save(folder)
     safetensors.write(folder / "model.safetensors", to_arrays(state) | packed, {"format": "pt"})
+
+
+def save_embedder(model: bert.Model, source: Source, folder: Path) -> None:
+    """Write an embedder as its source's folder, with the weights of `model` in their type; tensors that are not read,
+    such as the pooler, stay as they are."""
+    for name in EMBEDDER_FILES:
+        if (source.path / name).is_file():
+            (folder / name).write_bytes((source.path / name).read_bytes())
+    unread = source.tensors.keys() - describe_embedder(source).stored_names.values()
+    rest: dict[str, Any] = {name: (source.tensors[name].dtype, source.array(name)) for name in unread}
+    safetensors.write(folder / "model.safetensors", rest | to_arrays(model.state_dict()), {"format": "pt"})
 
 
 def _packed(model: Any) -> tuple[dict[str, np.ndarray], Scheme | None]:

@@ -8,8 +8,8 @@ Sources: BERT (Devlin et al. 2018, arXiv 1810.04805), GELU (Hendrycks & Gimpel 2
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,26 +18,46 @@ from riyaz.families.bert import BertConfig
 
 # attend(q, k, v), each (T, H, D) -> (T, H, D)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+WIDTH = 16  # tokens
 
 
 def rows(lengths: Sequence[int]) -> Attend:
     """Attention over texts of these lengths laid end to end: every token attends to all tokens of its own text.
 
-    Neighbours of equal length are computed in one call, so texts sorted by length are the fastest.
+    Texts whose lengths are equal when rounded up to a multiple of WIDTH are computed together, padded for that alone.
     """
-    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
-    sizes = [length * count for length, count in runs]
+    groups, order = _groups(np.array(lengths))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = torch.empty_like(q)
-        parts = zip(runs, out.split(sizes), q.split(sizes), k.split(sizes), v.split(sizes))
-        for (_, count), target, *run in parts:
-            qr, kr, vr = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in run)  # (count, H, length, D)
-            mixed = F.scaled_dot_product_attention(qr, kr, vr)
-            target.copy_(mixed.transpose(1, 2).flatten(0, 1))
-        return out
+        parts = []
+        for places, hidden, kept in groups:
+            n = len(hidden)
+            qr, kr, vr = (x.index_select(0, places).unflatten(0, (n, -1)).transpose(1, 2) for x in (q, k, v))
+            # (n, H, width, D) each
+            scores = hidden.to(q.dtype).add(qr @ kr.transpose(2, 3), alpha=q.shape[-1] ** -0.5)
+            parts.append((scores.softmax(-1) @ vr).transpose(1, 2).flatten(0, 1).index_select(0, kept))
+        return torch.cat(parts).index_select(0, order)
 
     return attend
+
+
+def _groups(lengths: np.ndarray) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
+    """Of texts (n,) laid end to end, the groups that are computed together, and the order (T,) in which their tokens
+    are the stream again. A group of n texts has the places of their tokens (n * width,), any for padding; what is
+    added to the scores of its keys (n, 1, 1, width), -inf for padding; and the tokens (·,) that are no padding."""
+    starts, rounded = lengths.cumsum() - lengths, -(-lengths // WIDTH) * WIDTH
+    groups, streamed = [], []
+    for width in np.unique(rounded):
+        here, at = np.flatnonzero(rounded == width), np.arange(width)
+        real = at < lengths[here, None]  # (n, width)
+        places = np.where(real, starts[here, None] + at, 0)
+        hidden = np.where(real, 0.0, -np.inf)[:, None, None]
+        groups.append((
+            torch.from_numpy(places.reshape(-1)), torch.from_numpy(hidden).float(),
+            torch.from_numpy(np.flatnonzero(real)),
+        ))  # fmt: skip
+        streamed.append(places[real])
+    return groups, torch.from_numpy(np.concatenate(streamed).argsort())
 
 
 class Embeddings(nn.Module):
@@ -51,11 +71,12 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding.from_pretrained(torch.empty(config.context, C))
         self.token_type_embeddings = nn.Embedding.from_pretrained(torch.empty(config.n_types, C))
         self.LayerNorm = nn.LayerNorm(C, config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)  # as in `Output`
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens (T,) at positions (T,) -> x (T, C)."""
         x = self.word_embeddings(tokens) + self.position_embeddings(positions)
-        return self.LayerNorm(x + self.token_type_embeddings.weight[0])
+        return self.dropout(self.LayerNorm(x + self.token_type_embeddings.weight[0]))
 
 
 class SelfAttention(nn.Module):
@@ -80,10 +101,11 @@ class Output(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, inner: Tensor, x: Tensor) -> Tensor:
         """inner (T, width) and the half's input x (T, C) -> (T, C)."""
-        return self.LayerNorm(self.dense(inner) + x)
+        return self.LayerNorm(self.dropout(self.dense(inner)) + x)
 
 
 class Attention(nn.Module):

@@ -79,12 +79,14 @@ class Context:
 @dataclass(frozen=True)
 class Timing:
     """Estimated seconds of a method without a language model: of `fit`, of opening its artifact, of an answer in a
-    batch and of one alone."""
+    batch and of one alone; and what `fit` needs of memory and disk."""
 
     fit: float
     load: float
     row: float
     alone: float
+    rss_mb: float = 0.0  # peak memory; 0: less than other methods need
+    disk_mb: float = 0.0
 
 
 @dataclass
@@ -145,6 +147,8 @@ class Method:
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
     needs_labels: bool = False  # whether it answers closed sets only
+    needs_model: str = ""  # a model, other than the base, that must have been pulled
+    own_training: bool = False  # whether `fit` trains with torch, by no Recipe
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
     takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
     # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance
@@ -157,6 +161,11 @@ class Method:
         """Check that `recipe` and `build` are given together, and the kind of the weights."""
         assert (self.recipe is None) == (self.build is None)
         assert self.about.weights in WEIGHT_KINDS
+
+    @property
+    def trains(self) -> bool:
+        """Whether `fit` trains with torch."""
+        return self.recipe is not None or self.own_training
 
     @property
     def whole(self) -> bool:

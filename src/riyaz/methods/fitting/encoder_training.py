@@ -1,0 +1,113 @@
+"""The training of a sentence encoder on the labels of a closed set: its rows, a run, and the vectors after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riyaz.data import Example
+from riyaz.data.rows import Row
+from riyaz.events import Listen
+from riyaz.methods.fitting.base import Context
+from riyaz.sources import Source
+
+if TYPE_CHECKING:
+    from riyaz.engine.embedder import ModelEmbedder
+    from riyaz.models.text_classifier import TextClassifier
+    from riyaz.train import TrainPlan, TrainState
+
+BATCH = 32  # rows per step
+RATE = 1e-4
+DROPOUT = 0.1
+TEMPERATURE = 0.05  # by which cosines are divided
+EPOCHS, LEAST_EPOCHS = 15, 3
+MOST_TOKENS = 500_000  # of a run, unless LEAST_EPOCHS need more
+CHECKPOINT_STEPS = 250
+SCORED_TOKENS = 2048  # in a forward pass without gradients
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """What an encoder is trained on: the rows, whose answer is the number of a label, and the vectors (L, C) of the
+    labels' own texts, with which the prototypes begin."""
+
+    rows: tuple[Row, ...]
+    prototypes: np.ndarray
+
+    @property
+    def tokens(self) -> float:
+        """The mean tokens of a row."""
+        return sum(len(row.prompt) for row in self.rows) / len(self.rows)
+
+
+def labelled_texts(embedder: "ModelEmbedder", labels: Sequence[str], examples: Sequence[Example]) -> LabelledTexts:
+    """The rows of the examples' last turns; underscores of a label stand for spaces."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    tokens = embedder.framed([example.prompt for example in examples])
+    rows = tuple(
+        Row(tuple(ids.tolist()), (numbers[example.answer],), example) for ids, example in zip(tokens, examples)
+    )
+    return LabelledTexts(rows, embedder.embed([label.replace("_", " ") for label in labels]))
+
+
+def training_steps(rows: int, tokens: float) -> int:
+    """The steps of a run over so many rows of `tokens` tokens in the mean: EPOCHS, fewer where these are more than
+    MOST_TOKENS."""
+    epochs = max(LEAST_EPOCHS, min(EPOCHS, MOST_TOKENS / (rows * tokens)))
+    return max(1, round(epochs * rows / BATCH))
+
+
+def build(source: Source, prototypes: np.ndarray) -> "TextClassifier":
+    """The encoder of a source with all weights trainable, and prototypes."""
+    import torch
+
+    from riyaz.models import load_embedder
+    from riyaz.models.text_classifier import TextClassifier
+
+    encoder = load_embedder(source, torch.float32).requires_grad_(True)
+    return TextClassifier(encoder, torch.from_numpy(prototypes), TEMPERATURE)
+
+
+def train_plan(context: Context, steps: int) -> "TrainPlan":
+    """The settings of a run of so many steps, which ends with its last weights."""
+    from riyaz.train import TrainPlan
+
+    return TrainPlan(
+        steps=steps, learning_rate=RATE, batch_size=BATCH, final=0.0, dropout=DROPOUT, validate_every=steps,
+        checkpoint_every=CHECKPOINT_STEPS, keep_best=False, compute=context.compute, seed=context.seed,
+    )  # fmt: skip
+
+
+def trained(
+    context: Context,
+    source: Source,
+    texts: LabelledTexts,
+    rows: Sequence[Row],
+    folder: Path,
+    steps: int,
+    listen: Listen,
+) -> "tuple[TextClassifier, TrainState]":  # fmt: skip
+    """A model trained on these rows, with checkpoints in `folder`, and how its training went. Raises RiyazError."""
+    from riyaz.train import train
+
+    model = build(source, texts.prototypes)
+    state = train(model, rows, (), train_plan(context, steps), folder, listen)
+    return model.eval(), state
+
+
+def text_vectors(model: "TextClassifier", rows: Sequence[Row]) -> np.ndarray:
+    """The unit vectors (n, C) float32 of the rows' texts."""
+    import torch
+
+    from riyaz.layers.attention import packed
+    from riyaz.train import micro_batches
+
+    vectors = []
+    with torch.inference_mode():
+        for micro in micro_batches(rows, SCORED_TOKENS):
+            stream = torch.from_numpy(micro.tokens), torch.from_numpy(micro.positions)
+            scaled = model(*stream, packed(micro.lengths).behind(micro.shared))[torch.from_numpy(micro.label_index)]
+            vectors.append(scaled.float() * model.temperature)
+    return torch.cat(vectors).numpy()

@@ -16,8 +16,9 @@ from riyaz import hardware
 from riyaz.artifact import Artifact, TextPart, count_trained, reading_of
 from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
-from riyaz.data.data_report import LEFT_OUT, twins_note
+from riyaz.data.data_report import LEFT_OUT
 from riyaz.data.formats import load
+from riyaz.data.spellings import spell_alike, twins_note
 from riyaz.data.task import Task, check_metric, detect
 from riyaz.drift import BaseFacts, against_base
 from riyaz.engine.opening import engine_note
@@ -328,6 +329,8 @@ def evaluate_target(
             predictor = _instructed(predictor, task, data.examples)
     else:
         task = _own_task(predictor.task, target, data_config)
+        if data_config.merge_labels:
+            rows = _spelled_as(task, rows, listen)
         _check_labels(task, rows, test, listen)
     trained = count_trained(target, rows)
     if trained:
@@ -352,6 +355,14 @@ def evaluate_target(
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
         served=predictor.served,
     )  # fmt: skip
+
+
+def _spelled_as(task: Task, rows: Sequence[Example], listen: Listen) -> tuple[Example, ...]:
+    """The rows with the task's spelling of each label, and a note about those that were changed."""
+    spelled, merged = spell_alike(rows, task.labels)
+    if merged:
+        listen(Note(merged))
+    return tuple(spelled)
 
 
 def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:

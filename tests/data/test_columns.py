@@ -10,7 +10,7 @@ from refusals import assert_refused
 from tiny_comparison import command
 
 from riyaz.data import Reading, formats
-from riyaz.data.data_report import label_twins, twins_note
+from riyaz.data.spellings import label_twins, twins_note
 from riyaz.data.split import split
 from riyaz.data.task import INSTRUCTION, detect, says_how
 
@@ -262,7 +262,7 @@ def eval_quoted(text: str) -> str:
 def test_labels_that_are_seen_to_differ_are_no_twins():
     assert twins_note(["billing", "delivery", "bill-ing", "résumé", "resume"]) == ""
     many = [f"{'Aa'[n % 2]}{n // 2}" for n in range(20)]
-    assert "'A4' and 'a4' and 5 more; write each" in twins_note(many)
+    assert "'A4' and 'a4' and 5 more; --merge-labels merges them" in twins_note(many)
 
 
 def test_the_note_counts_labels_of_test_rows_too(tmp_path):

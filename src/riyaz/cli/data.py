@@ -130,7 +130,7 @@ def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
 
 
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
-    from riyaz.data.data_report import visible
+    from riyaz.data.spellings import visible
 
     rows, leakage = report["rows"], report["leakage"]
     parts = f"{rows['train']:,} to train on, {rows['valid']:,} to validate on, {rows['test']:,} to test on"

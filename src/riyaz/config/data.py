@@ -21,6 +21,11 @@ class DataConfig:
     answer_column: str | None = option(None, "column that holds the answer")
     encoding: str | None = option(None, "encoding of files of rows that are not UTF-8, such as latin-1")
     skip_incomplete: bool = option(False, "leave out rows without a prompt or an answer, and say how many")
+    merge_labels: bool = option(
+        False,
+        "give labels that differ only by case, white space, Unicode form or invisible characters their most frequent "
+        "spelling",
+    )
     instruction: str | None = option(None, "instruction to the model, the same for every row")
     task: TaskKind | None = option(None, "kind of the answers: a closed set of labels, short answers or free text")
     metric: Metric | None = option(None, "score to compare the methods by")
@@ -31,4 +36,5 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """The options by which a file of rows is read, as arguments of `formats.load`."""
-        return {name: getattr(self, name) for name in ("prompt_column", "answer_column", "encoding", "skip_incomplete")}
+        names = ("prompt_column", "answer_column", "encoding", "skip_incomplete", "merge_labels")
+        return {name: getattr(self, name) for name in names}

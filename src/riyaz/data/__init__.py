@@ -79,6 +79,7 @@ class Reading:
     references: str = ""
     encoding: str | None = None  # of text that is not UTF-8
     skip_incomplete: bool = False  # whether rows without a prompt or an answer are left out
+    spellings: tuple[str, ...] = ()  # of the labels, if others were merged into them
 
     @property
     def format(self) -> str:

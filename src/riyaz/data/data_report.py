@@ -1,15 +1,13 @@
 """Report on the user's rows before training: counts, duplicates, leakage of test rows into training, labels."""
 
 import statistics
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from riyaz.data import Example, normalise
+from riyaz.data import Example
 
 LEFT_OUT = "rows left out because they have no prompt or no answer"
-PAIRS_NAMED = 5  # pairs of labels that a note names
 
 
 @dataclass
@@ -57,29 +55,6 @@ def rows_with_unseen_labels(tested: Sequence[Example], labels: Sequence[str]) ->
     """Test rows with no answer among the labels, which no method of a closed task can get right."""
     trained = set(labels)
     return [example for example in tested if not trained & set(example.answers)]
-
-
-def label_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of labels that differ only by case, white space, Unicode form or characters that cannot be seen."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for label in sorted(labels):
-        visible = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
-        groups[normalise(visible)].append(label)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def twins_note(labels: Iterable[str]) -> str:
-    """A sentence that names such labels; "" if there are none."""
-    twins = label_twins(labels)
-    named = ", ".join(" and ".join(map(visible, group)) for group in twins[:PAIRS_NAMED])
-    more = f" and {len(twins) - PAIRS_NAMED} more" if len(twins) > PAIRS_NAMED else ""
-    what = "labels that differ only by case, white space, Unicode form or invisible characters"
-    return f"{what}: {named}{more}; write each label in one way" if twins else ""
-
-
-def visible(label: str) -> str:
-    """The label in quotes, with escapes for what cannot be seen or looks like another character."""
-    return repr(label) if unicodedata.is_normalized("NFKC", label) else ascii(label)
 
 
 def notes(report: DataReport, unseen_rows: int) -> list[str]:

@@ -24,6 +24,7 @@ from riyaz.data.many_files import (
 )
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.records import Incomplete, RowProblem, example_of
+from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError, listed
 
@@ -45,13 +46,15 @@ def load(
     answer_column: str | None = None,
     encoding: str | None = None,
     skip_incomplete: bool = False,
+    merge_labels: bool = False,
     answers_required: bool = True,
     like: Reading | None = None,
 ) -> Dataset:
     """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
     What is not given is as in `like`, where the file has its columns. Without `encoding` text must be UTF-8. Rows
-    without a prompt or an answer are left out and counted with `skip_incomplete`. Raises RiyazError with file and line.
+    without a prompt or an answer are left out and counted with `skip_incomplete`. Labels are spelled as in `like`, or
+    each in its most frequent way with `merge_labels`. Raises RiyazError with file and line.
     """
     encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
     path = path.path if isinstance(path, Table) else Path(path)
@@ -61,7 +64,8 @@ def load(
     except RiyazError as error:
         raise mixed_columns(error, path, tables) from None
     skip = answers_required and (skip_incomplete or (like is not None and like.skip_incomplete))
-    reading = replace(reading, encoding=encoding, skip_incomplete=skip)
+    spellings = like.spellings if like is not None else ()
+    reading = replace(reading, encoding=encoding, skip_incomplete=skip, spellings=spellings)
     folder = common_folder(tables)
     examples: list[Example] = []
     skipped = incomplete = 0
@@ -73,6 +77,12 @@ def load(
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
         raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
+    notes = [note] if note else []
+    if merge_labels and not reading.spellings:
+        reading = replace(reading, spellings=most_frequent_spellings(examples))
+    if reading.spellings:
+        examples, merged = spell_alike(examples, reading.spellings)
+        notes += [merged] if merged else []
     return Dataset(
         examples=tuple(examples),
         format=reading.format,
@@ -84,7 +94,7 @@ def load(
         folder=None if combined.in_memory else folder,
         incomplete=incomplete,
         reading=reading,
-        notes=(f"{path.name}: {note}",) if note else (),
+        notes=tuple(f"{path.name}: {note}" for note in notes),
     )
 
 
@@ -138,7 +148,8 @@ def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, *
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
     named = None if isinstance(test, Table) else test
-    flags = {"test": named, **options, "skip_incomplete": options.get("skip_incomplete") or None}
+    switches = {name: options.get(name) or None for name in ("skip_incomplete", "merge_labels")}
+    flags = {"test": named, **options, **switches}
     data_config, compare_config = config.resolve(settings, flags)
     splits = saved_splits(folder)
     tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))

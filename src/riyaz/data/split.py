@@ -19,9 +19,9 @@ from riyaz.data.data_report import (
     count_repeats,
     notes,
     rows_with_unseen_labels,
-    twins_note,
 )
 from riyaz.data.sampling import fold_keys, hold_out, ordered, sample
+from riyaz.data.spellings import twins_note
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 

@@ -73,6 +73,9 @@ def detect(
     if kind is not None:
         detected, why = kind, "it was given"
     check_metric(metric, detected)
+    if detected != "closed" and dataset.reading is not None and dataset.reading.spellings:
+        what = f"--merge-labels merges spellings of labels, and these answers are {NAMES[detected]}"
+        raise RiyazError(what, str(dataset.path), "leave it out, or pass --task closed if they are labels")
     return Task(
         kind=detected,
         labels=tuple(sorted(answers)) if detected == "closed" else (),

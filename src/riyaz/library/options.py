@@ -34,7 +34,7 @@ from riyaz.events import Listen
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "limits", "resume", "skip_incomplete"}
+SWITCHES = {"allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
 
@@ -45,6 +45,7 @@ class ReadingOptions(TypedDict, total=False):
     answer_column: str | None
     encoding: str | None
     skip_incomplete: bool | None
+    merge_labels: bool | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None

@@ -16,7 +16,7 @@ from riyaz.limits import abstain, consistency, passages, premises, templates, tr
 from riyaz.limits.ask import answer_nats, answers_with_nats, plain
 from riyaz.limits.inputs import Inputs, Rows
 from riyaz.limits.own_rows import own_rows
-from riyaz.metrics import selective
+from riyaz.metrics import calibration, selective
 from riyaz.predictor import CopyPredictor, ModelPredictor, open_model, predictor_for
 from riyaz.results import Limits
 from riyaz.retrieval.documents import Document
@@ -50,20 +50,14 @@ def test_risk_by_coverage_counts_the_surest_first() -> None:
     assert best < selective.aurc(np.ones(4), wrong) < worst
 
 
-def test_calibration_error_is_the_mean_distance_of_the_bins() -> None:
-    p, right = np.array([0.95, 0.95, 0.05, 0.05]), np.array([1, 1, 0, 1])
-    assert selective.calibration_error(p, right) == pytest.approx((2 * 0.05 + 2 * 0.45) / 4)
-    assert selective.calibration_error(np.ones(3), np.ones(3)) == 0
-
-
 def test_the_temperature_gives_the_share_that_is_right_back() -> None:
     generator = np.random.default_rng(0)
     p = generator.uniform(0.05, 0.95, 4000)
     right = generator.uniform(size=4000) < p
     assert selective.fit_temperature(3 * np.log(p), right) == pytest.approx(3, rel=0.08)  # too unsure by a factor
     nats = 3 * np.log(p)
-    before = selective.calibration_error(selective.probability(nats, 1), right)
-    after = selective.calibration_error(selective.probability(nats, 3), right)
+    before = calibration.expected_calibration_error(selective.probability(nats, 1), right)
+    after = calibration.expected_calibration_error(selective.probability(nats, 3), right)
     assert after < 0.05 < before
 
 

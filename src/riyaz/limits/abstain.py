@@ -13,10 +13,11 @@ from riyaz.limits.ask import answers_with_nats
 from riyaz.limits.figures import share_of
 from riyaz.limits.inputs import Rows
 from riyaz.limits.sampled import sampled, short_of
+from riyaz.metrics.calibration import error_interval, expected_calibration_error
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.selective import (
     aurc,
-    calibration_error,
+    curve_points,
     draws,
     fit_temperature,
     percentiles,
@@ -33,7 +34,6 @@ from riyaz.scoring import score
 LEAST = 40
 ERROR = 0.05  # share of wrong answers that is aimed at
 RIGHT = 0.5  # an answer counts as right from this score on; 0/1 metrics are not changed by it
-POINTS = 60  # of the curve
 BLIND = (
     "Rows like the calibration rows. On other questions a model can be sure and wrong; the log-probability says how "
     "usual an answer is for the model, not why."
@@ -50,16 +50,12 @@ def measure(answering: ModelPredictor, data: Rows, share: float) -> tuple[Part, 
     figures = [
         _bootstrapped("area under risk–coverage (AURC)", lambda rows: aurc(p[rows], wrong[rows]), len(p), "score",
                       even=float(wrong.mean())),
-        _bootstrapped("calibration error before temperature",
-                      lambda rows: calibration_error(probability(nats[rows], 1.0), right[rows]), len(p)),
-        _bootstrapped("calibration error after temperature",
-                      lambda rows: calibration_error(p[rows], right[rows]), len(p)),
+        _calibration("calibration error before temperature", probability(nats, 1.0), right),
+        _calibration("calibration error after temperature", p, right),
         *_at_error(p, wrong, threshold_for(limits, ERROR)),
     ]  # fmt: skip
     risk = risk_coverage(p, wrong)
-    places = np.unique(np.linspace(0, len(risk) - 1, POINTS).round().astype(int))
-    points = [((place + 1) / len(risk), float(risk[place])) for place in places]
-    curve = Curve("risk by coverage", "share of answers given", "share of them wrong", points)
+    curve = Curve("risk by coverage", "share of answers given", "share of them wrong", curve_points(risk))
     figures.insert(0, share_of("right, when all are answered", right))
     what = (
         f"{len(parts[1]):,} of {len(data.test):,} of your rows, with a temperature of {temperature:.3g} and "
@@ -89,6 +85,11 @@ def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None) -> list
         share_of(name, above),
         *([share_of("wrong among those", wrong[above], even=ERROR)] if above.any() else []),
     ]
+
+
+def _calibration(name: str, p: np.ndarray, right: np.ndarray) -> Figure:
+    """The expected calibration error, 15 bins of equal mass, with its interval."""
+    return Figure(name, expected_calibration_error(p, right), *error_interval(p, right), len(p), "share")
 
 
 def _bootstrapped(

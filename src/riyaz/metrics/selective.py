@@ -1,13 +1,11 @@
-"""Answering only when sure: risk and coverage, calibration error, temperature and thresholds of a confidence."""
+"""Answering only when sure: risk and coverage, temperature and thresholds of a confidence."""
 
 from math import exp, log
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from riyaz.metrics.intervals import CONFIDENCE, resample_counts
 
-BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv 1706.04599)
 DRAWS = 1_000
 _COLDEST, _HOTTEST = log(0.01), log(1000.0)  # log of the temperatures that are searched
 _SMALL = 1e-6
@@ -24,18 +22,16 @@ def risk_coverage(confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.cumsum(np.repeat(means, sizes)) / np.arange(1, len(errors) + 1)
 
 
+def curve_points(risk: np.ndarray, most: int = 60) -> list[tuple[float, float]]:
+    """(share of answers given, share of them wrong) at `most` places of a risk–coverage curve (n,), evenly spaced."""
+    places = np.unique(np.linspace(0, len(risk) - 1, most).round().astype(int))
+    return [((place + 1) / len(risk), float(risk[place])) for place in places.tolist()]
+
+
 def aurc(confidence: np.ndarray, wrong: np.ndarray) -> float:
     """Area under the risk–coverage curve (Geifman and El-Yaniv 2017): the mean risk over all coverages; a
     confidence that says nothing has the error rate."""
     return float(risk_coverage(confidence, wrong).mean())
-
-
-def calibration_error(p: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error: the mean distance of confidence and accuracy over BINS equal bins, by rows."""
-    places = np.minimum((p * BINS).astype(int), BINS - 1)
-    counts = np.bincount(places, minlength=BINS)
-    sure, good = (np.bincount(places, weights=each, minlength=BINS) for each in (p, right.astype(float)))
-    return float(np.abs(sure - good).sum() / counts.sum())
 
 
 def probability(nats: np.ndarray, temperature: float) -> np.ndarray:
@@ -45,6 +41,8 @@ def probability(nats: np.ndarray, temperature: float) -> np.ndarray:
 
 def fit_temperature(nats: np.ndarray, right: np.ndarray) -> float:
     """The temperature with which exp(nats / temperature) fits the answers that are right best, by log-likelihood."""
+    from scipy.optimize import minimize_scalar  # late: whoever answers needs no fitting
+
     good = right.astype(bool)
 
     def loss(log_temperature: float) -> float:
@@ -68,6 +66,15 @@ def threshold_for(pairs: list[tuple[float, float]], error: float) -> float | Non
     """The lowest probability at or above which at most this share of answers was wrong; None where there is none."""
     fitting = [value for value, risk in pairs if risk <= error]
     return min(fitting, default=None)
+
+
+def surest(confidence: np.ndarray, error: float) -> int:
+    """How many of the surest answers may be given so that, by their calibrated confidences (n,), at most this share of
+    them is expected to be wrong. Equally sure answers are given together or not at all."""
+    falling = np.sort(confidence)[::-1]
+    expected = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
+    ends = np.r_[np.diff(falling) != 0, True][: len(falling)]
+    return int(np.flatnonzero(ends & (expected <= error + _SMALL)).max(initial=-1)) + 1
 
 
 def percentiles(statistic: np.ndarray) -> tuple[float, float]:

@@ -187,3 +187,26 @@ def test_many_rows_read_the_way_to_a_first_answer_at_once(
     read = run(Search(trie, rows, offsets), edges)
     monkeypatch.setattr(searching, "CROWD", rows + 1)
     assert read <= 1.1 * run(Search(trie, rows, offsets), edges) < 0.2 * rows * len(trie.inner)
+
+
+def test_estimates_share_what_is_not_wanted_and_do_not_depend_on_what_else_was_read() -> None:
+    trie = Trie([(1, 2, 9), (1, 3, 9), (4, 5, 9), (4, 6, 9), (7, 9)])
+    p = {(1,): 0.6, (4,): 0.3, (7,): 0.1, (1, 2): 0.7, (1, 3): 0.3, (4, 5): 0.9, (4, 6): 0.1}
+
+    def estimates(all_read: bool) -> np.ndarray:
+        search = Search(trie, 1, np.zeros((1, 5)), within=0.5)
+        search.exhaustive = all_read
+        paths = {0: ()}
+        for node in range(1, len(trie)):
+            paths[node] = (*paths[int(trie.parent[node])], int(trie.token[node]))
+        reads = [[0]]
+        while reads[-1]:
+            for node in reads[-1]:
+                children = range(len(trie))[trie.below(node)]
+                search.learn(0, node, np.log([p.get(paths[child], 1.0) for child in children]))
+            reads.append(search.next()[1].tolist())
+        return np.exp(search.estimates()[0])
+
+    # wanted are the two best: .42 and, of (4, …), .27; (1, 3, 9) with .18 was read on the way, (7, …) is not read
+    assert estimates(False) == pytest.approx([0.42, 0.18, 0.27, 0.03, 0.1])
+    assert estimates(True) == pytest.approx(estimates(False))

@@ -256,6 +256,14 @@ class Engine:
                 progress(len(batch))
         return np.stack(states)
 
+    def estimating(
+        self, requests: Sequence[Request], offsets: np.ndarray, within: float, progress: Progress | None = None
+    ) -> Steps[np.ndarray]:
+        """Log-probability (R, L) of every answer, in parts: exact where with `offsets` (L,) it is among the two highest
+        or at most `within` nats below the highest, else an estimate by its first tokens, `Search.estimates`."""
+        results = yield from self._search(requests, offsets[None], progress, within=within)
+        return np.stack([scores for scores, _ in results])
+
     def _check(self, request: Request) -> None:
         assert request.tokens, "a request has at least one token of its own"
         assert request.echo is None or not request.prefix, "a prompt whose tokens are wanted is read whole"
@@ -429,7 +437,7 @@ class Engine:
 
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None,
-        accepted: np.ndarray | None = None,
+        accepted: np.ndarray | None = None, within: float | None = None,
     ) -> Steps[list[tuple[np.ndarray, list[tuple[int, float]]]]]:  # fmt: skip
         """Scores (L,) and best answers of every request, from `Search` over its trie."""
         answers: list[Any] = [None] * len(requests)
@@ -440,9 +448,9 @@ class Engine:
             assert trie is not None, "a request without a constraint has no closed set to search"
 
             def read(batch: list[int], trie: Trie = trie) -> Steps[list[Any]]:
-                search = Search(trie, len(batch), offsets, None if accepted is None else accepted[batch])
+                search = Search(trie, len(batch), offsets, None if accepted is None else accepted[batch], within)
                 yield from walk(self._prefixes, [requests[i] for i in batch], search, self._piece)
-                return list(zip(search.scores(), search.best()))
+                return list(zip(search.scores() if within is None else search.estimates(), search.best()))
 
             results = yield from in_parts(batch, read)
             for i, answer in zip(batch, results):

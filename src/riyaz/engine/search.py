@@ -22,13 +22,15 @@ class Search:
 
     It ends when each row's best sequence is certain for each row of `offsets` (M, L); without offsets it reads all.
     With `accepted` (R, L) it ends when it is certain whether one of a row's accepted sequences is the best: they are
-    read at once, and the search ends where another is better, whether or not that one is the best.
+    read at once, and the search ends where another is better, whether or not that one is the best. With `within` it
+    also reads the second best of each row, and every sequence at most so many nats below the best.
     """
 
     def __init__(
-        self, trie: Trie, rows: int, offsets: np.ndarray | None = None, accepted: np.ndarray | None = None
-    ) -> None:
-        self.trie, self.accepted = trie, accepted
+        self, trie: Trie, rows: int, offsets: np.ndarray | None = None, accepted: np.ndarray | None = None,
+        within: float | None = None,
+    ) -> None:  # fmt: skip
+        self.trie, self.accepted, self.within = trie, accepted, within
         self.exhaustive = offsets is None or rows * len(trie.inner) <= MANY
         self.offsets = np.zeros((1, len(trie.leaf))) if offsets is None else np.asarray(offsets, np.float64)
         self.edges = np.full((rows, len(trie)), np.nan, np.float32)
@@ -42,6 +44,21 @@ class Search:
     def scores(self) -> np.ndarray:
         """Log-probability of every sequence (R, L), NaN where a node of it was not read."""
         return self.trie.totals(self.edges)[:, self.trie.leaf]
+
+    def estimates(self) -> np.ndarray:
+        """Log-probability of every sequence (R, L): exact where `within` asks for it. Of the others it is that of their
+        first node below which none is wanted, shared equally by the sequences below, whether or not more was read."""
+        totals = self.trie.totals(self.edges)
+        offsets, below = self.offsets[0], self._below[0]
+        ends = np.where(np.isnan(totals), -np.inf, totals)[:, self.trie.leaf] + offsets
+        shut = (totals + below < self._least(ends, ends.max(1))[:, None]) & (self.trie.children > 0)
+        totals = np.where(shut, totals - np.log(self.trie.sequences_below), totals)
+        for depth in range(2, int(self.trie.depth.max()) + 1):
+            nodes = np.flatnonzero(self.trie.depth == depth)
+            parents = self.trie.parent[nodes]
+            totals[:, nodes] = np.where(shut[:, parents], totals[:, parents], totals[:, nodes])
+            shut[:, nodes] |= shut[:, parents]
+        return totals[:, self.trie.leaf]
 
     def best(self) -> list[list[tuple[int, float]]]:
         """(index, log-probability) of the sequence with the highest log-probability + offset: per row, a list over M
@@ -75,7 +92,7 @@ class Search:
             bound = np.where(scored & self._unread, totals + below, -np.inf)
             ends = np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets
             best = ends.max(1)
-            open_ = (bound >= best[:, None]) & (bound > -np.inf)
+            open_ = (bound >= self._least(ends, best)[:, None]) & (bound > -np.inf)
             if self.accepted is not None and not self._first:
                 open_[best > np.where(self.accepted, ends, -np.inf).max(1)] = False  # another one is better
             # nodes above an accepted answer's score are all read where it wins: their order counts where it does not
@@ -96,6 +113,13 @@ class Search:
         self._width[grows] *= CROWD_GROWTH if self._crowd else GROWTH
         np.minimum(self._width, len(self.trie), out=self._width)
         return picked
+
+    def _least(self, ends: np.ndarray, best: np.ndarray) -> np.ndarray:
+        """The score (R,) from which on a sequence is wanted, by the `best` of the complete ones `ends` (R, L)."""
+        if self.within is None:
+            return best
+        second = np.partition(ends, -2, axis=1)[:, -2] if ends.shape[1] > 1 else best
+        return np.minimum(best - self.within, second)
 
     def _path(self, sequence: int) -> list[int]:
         """The inner nodes from the root to a sequence's end."""

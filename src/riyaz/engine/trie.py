@@ -42,6 +42,10 @@ class Trie:
         self.leaf = leaf
 
         self.inner = np.flatnonzero(self.children)[1:]
+        self.sequences_below = np.zeros(len(token), np.int64)  # (N,) that pass through each node, or end at it
+        self.sequences_below[leaf] = 1
+        for node in range(len(token) - 1, 0, -1):
+            self.sequences_below[parent[node]] += self.sequences_below[node]
 
     def __len__(self) -> int:
         return len(self.token)

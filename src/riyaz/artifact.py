@@ -34,7 +34,8 @@ FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
 ADAPTER_KINDS = ("lora", "soft_prompt")  # stored as an adapter in PEFT's format, without the base's weights
-MODEL_FREE = ("copy", "linear", "encoder")  # which answer without a language model, so they name no base
+CLASSIFIERS = ("linear", "encoder")  # which have a temperature of their own
+MODEL_FREE = ("copy", *CLASSIFIERS)  # which answer without a language model, so they name no base
 WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", *MODEL_FREE)
 CLASSIFIER, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
@@ -82,7 +83,11 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's."""
+    """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's.
+
+    `temperature` divides the scores of a closed set's labels, so that their softmax is the probability that each is
+    right; None where it was not fitted.
+    """
 
     method: str
     text: TextPart = TextPart()
@@ -90,6 +95,7 @@ class Artifact:
     base: BaseModel | None = None
     task: Task | None = None
     calibrated: bool = False
+    temperature: float | None = None
     max_new_tokens: int = 256
     config: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -218,11 +224,25 @@ def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
 def reading_of(target: str | Path) -> Reading | None:
     """How the rows were read that an artifact, or the one that a comparison picked, was made from; None for a model.
     Raises RiyazError for a damaged one."""
+    document = _described(target, "config", "reading", "columns")
+    where = f"{resolve(target) / NAME}: config.reading.columns"
+    return None if document is None else from_json(Reading, document, where, TAMPERED)
+
+
+def has_confidence(target: str | Path) -> bool:
+    """Whether the answers of an artifact, or of the one that a comparison picked, have a confidence and a runner-up:
+    labels of a closed set, with a temperature or from a classifier. Raises RiyazError for a damaged one."""
+    calibrated = _described(target, "temperature") is not None or _described(target, "weights", "kind") in CLASSIFIERS
+    return calibrated and bool(_described(target, "task", "kind") == "closed")
+
+
+def _described(target: str | Path, *keys: str) -> Any:
+    """An entry of an artifact's description; None for a model, and where there is no such entry."""
     path = resolve(target) / NAME
     document: Any = read_json(path, TAMPERED) if path.is_file() else None
-    for key in ("config", "reading", "columns"):
+    for key in keys:
         document = document.get(key) if isinstance(document, dict) else None
-    return None if document is None else from_json(Reading, document, f"{path}: config.reading.columns", TAMPERED)
+    return document
 
 
 def trained_bytes(examples: Iterable[Example]) -> bytes:
@@ -274,6 +294,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
     for name in ("k", "passages", "span_words"):
         if getattr(text, name) < 0:
             raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)
+    if artifact.temperature is not None and not artifact.temperature > 0:
+        raise RiyazError(f"temperature is {artifact.temperature}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)

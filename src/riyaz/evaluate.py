@@ -59,6 +59,8 @@ from riyaz.scoring import (
     answer_log_loss,
     answer_log_probabilities,
     answers_alone,
+    calibration_of,
+    confidence_fields,
     latency,
     predict,
     score,
@@ -99,9 +101,10 @@ def evaluate_artifact(
 
     predictions = predict(predictor, test, progress)
     _check_inputs(predictor, test, predictions)
-    _write_predictions(predictor, artifact, predictions, test, out)
+    rows = _answered(predictor, artifact.task, predictions, test)
+    _write_answers(rows, out)
     known: list[np.ndarray] = []
-    result: dict[str, Any] = {"served": predictor.served}
+    result: dict[str, Any] = {"served": predictor.served, "calibration": calibration_of(rows)}
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
@@ -166,15 +169,14 @@ def answer_alone(
     flips = evaluation.batch_flips
     if flips is None or flips.rows < len(test):  # else a process counted them and was killed before its end
         flips = _flips([row.prediction for row in rows], _texts(answers), [row.score for row in rows], points)
-    evaluation = replace(evaluation, batch_flips=flips)
+    new = [
+        replace(row, prediction=answer.text, score=point, log_probability=answer.log_probability,
+                citations=list(answer.citations) or None, **fields)
+        for row, answer, point, fields in zip(rows, answers, points, confidence_fields(artifact.task, answers, test))
+    ]  # fmt: skip
+    evaluation = replace(evaluation, batch_flips=flips, calibration=calibration_of(new))
     write_json(out / RESULT, evaluation, ascii=True)
-    with atomic_file(out / PREDICTIONS) as file:
-        for row, answer, point in zip(rows, answers, points):
-            new = replace(
-                row, prediction=answer.text, score=point, log_probability=answer.log_probability,
-                citations=list(answer.citations) or None,
-            )  # fmt: skip
-            file.write(json_line(new, ascii=True))
+    _write_answers(new, out)
     evaluation = replace(evaluation, alone=True)
     write_json(out / RESULT, evaluation, ascii=True)
     return evaluation
@@ -202,20 +204,28 @@ def _check_inputs(predictor: Predictor, test: Sequence[Example], predictions: Se
         raise RiyazError(what, test[0].where, "take a model with a longer context")
 
 
-def _write_predictions(
-    predictor: Predictor, artifact: Artifact, predictions: Sequence[Any], test: Sequence[Example], out: Path
-) -> None:
-    assert artifact.task is not None
-    scores = score(artifact.task, predictions, test).rows if test else np.zeros(0)
-    losses = _answer_log_probabilities(predictor, artifact.task, test)
+def _answered(
+    predictor: Predictor, task: Task, predictions: Sequence[Prediction], test: Sequence[Example]
+) -> list[Answer]:
+    """The lines of predictions.jsonl."""
+    scores = score(task, predictions, test).rows if test else np.zeros(0)
+    losses = _answer_log_probabilities(predictor, task, test)
+    return [
+        Answer(
+            where=example.where, prompt=example.prompt, answers=list(example.answers),
+            prediction=prediction.text, score=float(points), slice=example.slice,
+            log_probability=prediction.log_probability, answer_log_probability=loss,
+            citations=list(prediction.citations) or None, **fields,
+        )
+        for example, prediction, points, loss, fields in zip(
+            test, predictions, scores, losses, confidence_fields(task, predictions, test)
+        )
+    ]  # fmt: skip
+
+
+def _write_answers(rows: Sequence[Answer], out: Path) -> None:
     with atomic_file(out / PREDICTIONS) as file:
-        for example, prediction, points, loss in zip(test, predictions, scores, losses):
-            row = Answer(
-                where=example.where, prompt=example.prompt, answers=list(example.answers),
-                prediction=prediction.text, score=float(points), slice=example.slice,
-                log_probability=prediction.log_probability, answer_log_probability=loss,
-                citations=list(prediction.citations) or None,
-            )  # fmt: skip
+        for row in rows:
             file.write(json_line(row, ascii=True))
 
 
@@ -341,9 +351,10 @@ def evaluate_target(
     def progress(done: int, total: int) -> None:
         listen(Progress("evaluate", done, total))
 
-    scores = score(task, predict(predictor, rows, progress), rows)
+    predictions = predict(predictor, rows, progress)
+    scores, answered = score(task, predictions, rows), _answered(predictor, task, predictions, rows)
     low, high = interval(scores.rows)
-    nats = [value for value in _answer_log_probabilities(predictor, task, rows) if value is not None]
+    nats = [row.answer_log_probability for row in answered if row.answer_log_probability is not None]
     second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
     sample = rows[:LATENCY_ROWS]
     return TargetScores(
@@ -353,7 +364,7 @@ def evaluate_target(
         slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
-        served=predictor.served,
+        served=predictor.served, calibration=calibration_of(answered),
     )  # fmt: skip
 
 

@@ -4,14 +4,27 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.metrics import scores as metrics
+from riyaz.metrics.calibration import (
+    brier_scores,
+    error_by_chance,
+    error_interval,
+    expected_calibration_error,
+    log_losses,
+    reliability,
+    right_probability,
+)
+from riyaz.metrics.intervals import bca_bootstrap
+from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.predictor import ClosedPredictor, Prediction, Predictor, PromptedModel
+from riyaz.results import Answer, Calibration
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
 Progress = Callable[[int, int], None]  # (done, total)
@@ -41,17 +54,21 @@ def score_raw_and_calibrated(
     """The row scores (n,) of answers from a closed set without and with calibration. The answers themselves are not
     made: a search that only decides whether an accepted label is the best reads less. And log p (n,) of each row's
     answer, end token included; NaN of one that is no label."""
-    task = predictor.task
-    accepted: dict[tuple[str, ...], np.ndarray] = {}  # scores (L,) of the labels by accepted answers
-    for answers in {example.answers for example in examples}:
-        accepted[answers] = metrics.score_rows(task.metric, task.labels, [answers] * len(task.labels))
-        assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"
-    wanted = np.array([accepted[example.answers] for example in examples], bool)
+    task, wanted = predictor.task, accepted_labels(predictor.task, examples)
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
     won, log_p = predictor.wins_raw_and_calibrated(conversations, where, wanted)
     place = {label: i for i, label in enumerate(task.labels)}
     own = [log_p[n, place[e.answer]] if e.answer in place else np.nan for n, e in enumerate(examples)]
     return won[0].astype(float), won[1].astype(float), np.array(own)
+
+
+def accepted_labels(task: Task, examples: Sequence[Example]) -> np.ndarray:
+    """Which labels of a closed set are right for each example, (n, L)."""
+    accepted: dict[tuple[str, ...], np.ndarray] = {}  # scores (L,) of the labels by accepted answers
+    for answers in {example.answers for example in examples}:
+        accepted[answers] = metrics.score_rows(task.metric, task.labels, [answers] * len(task.labels))
+        assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"
+    return np.array([accepted[example.answers] for example in examples], bool).reshape(len(examples), len(task.labels))
 
 
 def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:
@@ -68,6 +85,45 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
         extras=metrics.extras(task.metric, texts, answers),
         slices={name: {"score": float(rows[index].mean()), "n": len(index)} for name, index in sorted(members.items())},
     )
+
+
+def confidence_fields(
+    task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """The fields of Answer that say how sure each prediction is; empty ones where it has no confidence."""
+    if task.kind != "closed":
+        return [{}] * len(examples)
+    fields = []
+    for prediction, accepted in zip(predictions, accepted_labels(task, examples), strict=True):
+        sure: dict[str, Any] = {"confidence": prediction.confidence, "runner_up": prediction.runner_up}
+        if prediction.probabilities is not None:
+            p = prediction.probabilities[None]
+            right = right_probability(p, accepted[None])
+            sure |= {"right_probability": float(right[0]), "brier": float(brier_scores(p, right)[0])}
+        fields.append(sure)
+    return fields
+
+
+def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
+    """How true the confidences of the answers are; None where one has none."""
+    confidence = np.array([np.nan if row.confidence is None else row.confidence for row in rows], float)
+    if not rows or np.isnan(confidence).any():
+        return None
+    right = np.array([row.score == 1 for row in rows])
+    low, high = error_interval(confidence, right)
+    chance = error_by_chance(confidence)
+    error = expected_calibration_error(confidence, right)
+    risk, bins = curve_points(risk_coverage(confidence, ~right)), reliability(confidence, right)
+    calibration = Calibration(len(rows), error, low, high, *chance, risk=risk, bins=bins)
+    briers = [row.brier for row in rows if row.brier is not None]
+    losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
+    if len(briers) < len(rows) or len(losses) < len(rows):
+        return calibration
+    (brier_low, brier_high), (loss_low, loss_high) = map(bca_bootstrap, (briers, losses))
+    return replace(
+        calibration, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
+        log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,
+    )  # fmt: skip
 
 
 def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example]) -> float:

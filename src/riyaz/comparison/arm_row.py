@@ -27,6 +27,7 @@ from riyaz.results import (
     SliceScore,
     Status,
 )
+from riyaz.scoring import calibration_of
 
 FINISHED = ("ok", "cut")  # statuses of the arms that have a score
 
@@ -80,6 +81,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         remeasured=final.remeasured,
         cpu_waited=_cpu_waited(fits, results),
         about=METHODS[plan.method].about,
+        calibration=calibration_of(rows),
     )
 
 

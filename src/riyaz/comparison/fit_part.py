@@ -78,6 +78,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         base=None if fitted.weights.kind in artifacts.MODEL_FREE else base,
         task=context.task,
         calibrated=fitted.calibrated,
+        temperature=fitted.temperature,
         max_new_tokens=fitted.max_new_tokens or answer_limit(context),
         config={"reading": settings.reading, "chosen": fitted.chosen},
         data=settings.data,

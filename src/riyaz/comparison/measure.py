@@ -168,6 +168,8 @@ def _answer_speed(
         answering = method.answers_per_row * seconds["row"] * rows
     elif context.task.kind == "free" and method.recipe is None:
         answering = seconds["row"] * min(LIMIT_ROWS, rows)  # once, to choose the answer limit
+    elif context.task.kind == "closed":
+        answering = seconds["row"] * rows  # once, to fit the temperature
     scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
     scored += method.candidates * seconds["null"]
     return AnswerSpeed(
@@ -222,6 +224,7 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     if predictor.has_labels:  # labels are as long as they are, whatever the limit
+        predictor = replace(predictor, temperature=1.0)  # an answer of an artifact has a confidence
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
         null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
         candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
 from riyaz.predictor import ModelPredictor
 from riyaz.results import About
 from riyaz.scoring import REOPEN_ROWS
@@ -30,7 +30,7 @@ def fit(context: Context) -> Fitted:
     limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
         best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=choice.calibrated,
-        max_new_tokens=limit, search_seconds=time.perf_counter() - began,
+        temperature=fitted_temperature(context, best), max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
         valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,

@@ -2,9 +2,10 @@
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import CopyPredictor
 from riyaz.results import About
-from riyaz.scoring import predict, score
+from riyaz.scoring import accepted_labels, predict, score
 
 
 def fit(context: Context) -> Fitted:
@@ -12,9 +13,14 @@ def fit(context: Context) -> Fitted:
     rows = context.valid[: context.valid_rows]
     predictor = CopyPredictor(task=context.task, examples=context.train)
     points = score(context.task, predict(predictor, rows), rows).mean
+    temperature = None
+    if context.task.kind == "closed":
+        scores = predictor.label_scores([row.messages for row in context.valid])
+        temperature = fit_temperature(scores, accepted_labels(context.task, context.valid))
     return Fitted(
         TextPart(examples_file=EXAMPLES), WeightsPart("copy"), {EXAMPLES: examples_bytes(context.train)},
         chosen={"index": "BM25 over the training prompts", "examples": len(context.train)}, valid_score=points,
+        temperature=temperature,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
 from riyaz.errors import RiyazError
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
 from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.results import About
 from riyaz.retrieval.open_retriever import open_retriever, without_own
@@ -54,7 +54,7 @@ def fit(context: Context) -> Fitted:
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(
         best.text, WeightsPart(), retrieving.files | files, calibrated=choice.calibrated,
-        max_new_tokens=limit, search_seconds=time.perf_counter() - began,
+        temperature=fitted_temperature(context, best), max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": choice.calibrated,
                 **limit_record, **spans, "candidates": record},
         valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
 from riyaz.results import About
 from riyaz.scoring import REOPEN_ROWS
 
@@ -24,7 +24,8 @@ def fit(context: Context) -> Fitted:
     best = choice.predictor
     limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
-        best.text, WeightsPart(), calibrated=choice.calibrated, max_new_tokens=limit,
+        best.text, WeightsPart(), calibrated=choice.calibrated,
+        temperature=fitted_temperature(context, best), max_new_tokens=limit,
         search_seconds=time.perf_counter() - began,
         chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},

@@ -1,4 +1,9 @@
-"""Answering from a closed set: the label with the highest probability, optionally calibrated by a null prompt."""
+"""Answering from a closed set: the label with the highest probability, optionally calibrated by a null prompt.
+
+With a temperature, each answer has calibrated probabilities of all labels: a softmax of (log-probability of the label's
+text + offset) / temperature. The log-probability is exact of the two best labels and of those up to WITHIN nats below
+the best, and else an estimate by the first tokens, so that the search need not read texts that are far from right.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +19,8 @@ from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
-from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.metrics.calibration import probabilities
+from riyaz.predictor.prediction import Prediction, Stream, label_prediction
 from riyaz.predictor.prompt import Prepared, PromptedModel
 from riyaz.prompting import messages_for
 
@@ -22,12 +28,14 @@ if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit
 
 NULL_TEXTS = ("N/A", "")  # questions without content; both are averaged (Zhao et al. 2021, arXiv 2102.09690)
+WITHIN = 6.0  # nats; on banking77 few_shot reads 57 nodes of 360 and has a log-loss of 2.30, with all 2.19
 NULL_CONTEXTS = 2  # sets of nearest examples that the null prompt is averaged over
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClosedPredictor(PromptedModel):
-    """Answers with a label of the task. `calibrated` subtracts each label's log-probability after the null prompt.
+    """Answers with a label of the task. `calibrated` subtracts each label's log-probability after the null prompt;
+    `temperature` gives answers a confidence, which they lack without one.
 
     A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
@@ -39,6 +47,7 @@ class ClosedPredictor(PromptedModel):
 
     task: Task = field()
     calibrated: bool = False
+    temperature: float | None = None
 
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int | None = None,
@@ -62,7 +71,7 @@ class ClosedPredictor(PromptedModel):
     ) -> list[Prediction]:  # fmt: skip
         """The label for each conversation, in order; `progress` is called with (done, total)."""
         prepared = self.prepare(conversations, where)
-        return self._chosen(prepared, self.offsets[None], counted(progress, len(prepared)))[0]
+        return finished(self._choosing(prepared, counted(progress, len(prepared))))
 
     def stream(
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
@@ -86,8 +95,11 @@ class ClosedPredictor(PromptedModel):
 
     def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
         """`chosen` in parts."""
-        predictions = yield from self._choosing(prepared, self.offsets[None])
-        return predictions[0]
+        return self._choosing(prepared)
+
+    def label_scores(self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = ()) -> np.ndarray:
+        """The scores (n, L) whose softmax at a temperature is the probability of each label."""
+        return finished(self._scoring(self.prepare(conversations, where)))
 
     def calibrating(self) -> Steps[None]:
         """Compute `null_offsets` in parts, where they are used and not known yet."""
@@ -147,20 +159,27 @@ class ClosedPredictor(PromptedModel):
         questions = [example.messages for example in self.examples[::step][:NULL_CONTEXTS]]
         return [self._shown(question) for question in questions]
 
-    def _chosen(
-        self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
-    ) -> list[list[Prediction]]:
-        return finished(self._choosing(prepared, offsets, tell))
-
     def _choosing(
-        self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
-    ) -> Steps[list[list[Prediction]]]:
-        """The best label of each conversation with each row of `offsets` (M, L), from one search."""
-        chosen = yield from self.lm.finding([each.request for each in prepared], offsets, tell)
-        return [
-            [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(best, prepared)]
-            for best in chosen
-        ]
+        self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None
+    ) -> Steps[list[Prediction]]:
+        """The best label of each conversation, and with a temperature how sure it is."""
+        if self.temperature is None:
+            (chosen,) = yield from self.lm.finding([each.request for each in prepared], self.offsets[None], tell)
+            return [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(chosen, prepared)]
+        scores = yield from self._scoring(prepared, tell)
+        predictions = []
+        for row, p, each in zip(scores, probabilities(scores, self.temperature), prepared):
+            own = float((row - self.offsets)[row.argmax()])
+            prediction = label_prediction(self.task.labels, row, p)
+            predictions.append(replace(prediction, log_probability=own, citations=each.citations))
+        return predictions
+
+    def _scoring(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> Steps[np.ndarray]:
+        """The labels' scores (R, L): log-probability of the text + offset."""
+        if not prepared:
+            return np.zeros((0, len(self.task.labels)))
+        log_p = yield from self.lm.estimating([each.request for each in prepared], self.offsets, WITHIN, tell)
+        return log_p + self.offsets
 
     def _constrained(self, request: Request) -> Request:
         return replace(request, constraint=self.constraint)

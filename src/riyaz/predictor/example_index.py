@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from riyaz.data import Example, Message
 
 
@@ -17,3 +19,7 @@ class ExampleIndex:
     def nearest(self, messages: Sequence[Message], k: int) -> list[Example]:
         """The k examples whose prompts are nearest to the last message, nearest first."""
         return [self._examples[i] for i in self._prompts.top(messages[-1]["content"], k)]
+
+    def similarities(self, messages: Sequence[Message]) -> np.ndarray:
+        """How near the prompt of each example is to the last message, (n,)."""
+        return self._prompts.scores(messages[-1]["content"])

@@ -152,7 +152,10 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
 def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | ClassifierPredictor:
     """The predictor of an artifact that needs no language model. Raises RiyazError for a classifier without labels."""
     if artifact.weights.kind == "copy":
-        return CopyPredictor(examples=_examples(artifact, folder), task=artifact.task, text=artifact.text)
+        return CopyPredictor(
+            examples=_examples(artifact, folder), task=artifact.task, text=artifact.text,
+            temperature=artifact.temperature,
+        )  # fmt: skip
     if artifact.task is None or len(artifact.task.labels) < 2:
         raise RiyazError("names fewer than two labels", str(folder / artifacts.NAME), artifacts.TAMPERED)
     classifier = open_classifier(artifact.weights.kind, folder, len(artifact.task.labels))
@@ -174,7 +177,9 @@ def _assembled(
         examples=() if artifact.text.examples == "none" else _examples(artifact, folder),
         lm=lm, adapter=adapter, bare=bare,
     )  # fmt: skip
-    return predictor_for(model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated)
+    return predictor_for(
+        model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature
+    )
 
 
 def _engine(

@@ -17,12 +17,13 @@ Predictor = ModelPredictor | CopyPredictor | ClassifierPredictor
 
 
 def predictor_for(
-    model: PromptedModel, *, max_new_tokens: int = CHAT_TOKENS, calibrated: bool = False
-) -> ModelPredictor:
+    model: PromptedModel, *, max_new_tokens: int = CHAT_TOKENS, calibrated: bool = False,
+    temperature: float | None = None,
+) -> ModelPredictor:  # fmt: skip
     """A ClosedPredictor for a closed task, a SpanPredictor for a text part with `span_words` and passages, else a
-    FreePredictor. `calibrated` applies to the first, `max_new_tokens` to the others."""
+    FreePredictor. `calibrated` and `temperature` apply to the first, `max_new_tokens` to the others."""
     if model.task is not None and model.task.kind == "closed":
-        return ClosedPredictor(**model.parts(), calibrated=calibrated)
+        return ClosedPredictor(**model.parts(), calibrated=calibrated, temperature=temperature)
     if model.text.span_words and model.text.passages:
         return SpanPredictor(**model.parts(), max_new_tokens=max_new_tokens)
     return FreePredictor(**model.parts(), max_new_tokens=max_new_tokens)

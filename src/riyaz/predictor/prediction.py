@@ -27,6 +27,15 @@ class Prediction:
     probabilities: "np.ndarray | None" = field(default=None, compare=False)
 
 
+def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities: "np.ndarray") -> Prediction:
+    """The prediction of the label with the highest of `scores` (L,), its calibrated probability in four decimals, and
+    the label with the second highest."""
+    best, *second = (-scores).argsort(kind="stable")[:2].tolist()
+    confidence = round(float(probabilities[best]), 4)
+    runner_up = labels[second[0]] if second else None
+    return Prediction(labels[best], confidence=confidence, runner_up=runner_up, probabilities=probabilities)
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """An iterator over the pieces of an answer's text, while it is generated; joined they are the answer.

@@ -1,5 +1,6 @@
 """Result files as typed values, in the file of the command that writes them."""
 
+from riyaz.results.calibration import Calibration
 from riyaz.results.comparison import (
     COMPARE,
     FAR,
@@ -55,9 +56,9 @@ from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
     "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "SUITES",
-    "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore",
-    "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor",
-    "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
-    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics",
-    "Suite", "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth",
+    "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison", "Curve", "CurvePoint",
+    "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips",
+    "Floor", "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost",
+    "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status",
+    "StepMetrics", "Suite", "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth",
 ]  # fmt: skip

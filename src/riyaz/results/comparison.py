@@ -17,6 +17,7 @@ from riyaz.config import Metric
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines
+from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
@@ -192,6 +193,7 @@ class ArmResult:
     served: str | None = field(default=None, metadata=OPTIONAL)  # how its weights were held: "int4 as stored"
     waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
     about: About | None = field(default=None, metadata=OPTIONAL)  # None: written by 0.1
+    calibration: Calibration | None = field(default=None, metadata=OPTIONAL)  # None: answers have no confidence
 
     def __post_init__(self) -> None:
         if not is_bare(self.method):  # it names a folder
@@ -394,6 +396,7 @@ class Evaluation:
     remeasured: Remeasured | None = field(default=None, metadata=OPTIONAL)
     cpu_waited: float | None = field(default=None, metadata=OPTIONAL)
     served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"
+    calibration: Calibration | None = field(default=None, metadata=OPTIONAL)
     eval_seconds: float
     peak_rss_mb: float
     schema: Literal[1] = 1
@@ -417,6 +420,10 @@ class Answer:
     log_probability: float | None = None
     answer_log_probability: float | None = None  # of the accepted answer (`log_probability`: of the prediction)
     citations: list[dict[str, Any]] | None = field(default=None, metadata=OPTIONAL)
+    confidence: float | None = field(default=None, metadata=OPTIONAL)  # calibrated probability that it is right
+    runner_up: str | None = field(default=None, metadata=OPTIONAL)  # the label that comes next
+    right_probability: float | None = field(default=None, metadata=OPTIONAL)  # of the accepted label
+    brier: float | None = field(default=None, metadata=OPTIONAL)  # the row's Brier score over all labels, 0 to 2
 
     @classmethod
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
@@ -450,3 +457,4 @@ class TargetScores:
     peak_rss_mb: float
     trained_rows: int | None = None  # rows that the artifact was trained on; None for a model
     served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"
+    calibration: Calibration | None = field(default=None, metadata=OPTIONAL)

@@ -97,6 +97,7 @@ class Fitted:
     weights: WeightsPart
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
+    temperature: float | None = None  # of a closed set's label scores; None: answers get no confidence from it
     max_new_tokens: int | None = None  # longest answer; None: as the training answers require
     chosen: dict[str, Any] = field(default_factory=dict)  # the choices, for the result file
     checks: Checks = field(default_factory=dict)

@@ -12,8 +12,15 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.fitting.base import Context, instruction_only
+from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ModelPredictor, Prediction, predictor_for
-from riyaz.scoring import answer_log_loss, answer_log_probabilities, score, score_raw_and_calibrated
+from riyaz.scoring import (
+    accepted_labels,
+    answer_log_loss,
+    answer_log_probabilities,
+    score,
+    score_raw_and_calibrated,
+)
 
 # "Limit" is the number of tokens after which an answer is cut off.
 SMALLEST_LIMIT = 8
@@ -112,6 +119,16 @@ def _record(tried: Tried, rows: int) -> dict[str, Any]:
     text = asdict(tried.predictor.text)
     settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
     return settings | {"calibrated": tried.calibrated, "validation": round(tried.score(), 6), "rows": rows}
+
+
+def fitted_temperature(context: Context, predictor: ModelPredictor) -> float | None:
+    """The temperature with which a predictor's probabilities fit the validation rows of a closed set; None for other
+    tasks."""
+    if not predictor.has_labels:
+        return None
+    rows = context.valid[: context.valid_rows]
+    scores = predictor.label_scores([row.messages for row in rows], [row.where for row in rows])
+    return fit_temperature(scores, accepted_labels(context.task, rows))
 
 
 def rows_scored(candidates: int, rows: int) -> int:

@@ -17,7 +17,7 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.files import remove
 from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
-from riyaz.methods.fitting.choices import answer_limit, choose
+from riyaz.methods.fitting.choices import answer_limit, choose, fitted_temperature
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.predictor import ADAPTER, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, predict, score
@@ -73,6 +73,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
+        temperature=fitted_temperature(context, choice.predictor),
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
         checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,

@@ -8,7 +8,7 @@ import pytest
 from conftest import Finished
 from tiny_comparison import closed_rows, command, write_rows
 
-from riyaz.cli.abstaining import Abstaining, abstaining
+from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
 from riyaz.cli.partial_answers import CHUNK, PartialAnswers
 from riyaz.data.formats import load
 from riyaz.errors import RiyazError
@@ -25,8 +25,58 @@ def measured(folder: Path, thresholds: list[tuple[float, float]], temperature: f
 
 
 @pytest.fixture
-def artifact(quick: Finished, tmp_path: Path) -> Path:
-    return shutil.copytree(quick.artifact("zero_shot"), tmp_path / "artifact")
+def sure(quick: Finished, tmp_path: Path) -> Path:
+    return shutil.copytree(quick.artifact("zero_shot"), tmp_path / "sure")
+
+
+@pytest.fixture
+def artifact(sure: Path) -> Path:
+    """An artifact whose answers have no confidence, as that of free text, or of a version before there was one."""
+    document = json.loads((sure / "riyaz.json").read_text())
+    del document["temperature"]
+    (sure / "riyaz.json").write_text(json.dumps(document))
+    return sure
+
+
+def answered(*arguments: object) -> tuple[list[dict], str]:
+    """The rows that a run writes, and what it prints."""
+    out = Path(str(arguments[-1]))
+    told = command("run", *arguments[:-1], "--out", out)
+    assert told.status == 0, told.err
+    return [json.loads(line) for line in out.read_text().splitlines()], told.err
+
+
+def test_every_answer_of_a_closed_set_has_a_confidence_and_a_runner_up(sure: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(6, "now"))
+    written, _ = answered(sure, rows, tmp_path / "out.jsonl")
+    answers = open_target(sure).answers([[{"role": "user", "content": row["text"]}] for row in closed_rows(6, "now")])
+    assert [row["confidence"] for row in written] == pytest.approx([each.confidence for each in answers], abs=2e-4)
+    assert [row["runner_up"] for row in written] == [each.runner_up for each in answers]
+    assert command("run", sure, rows, "--out", tmp_path / "out.csv").status == 0
+    assert (tmp_path / "out.csv").read_text().splitlines()[0].endswith("prediction,confidence,runner_up")
+    told = command(
+        "run", sure, tmp_path / "out.jsonl", "--out", tmp_path / "again.jsonl", "--prediction-column", "second"
+    )
+    assert told.status == 0 and "second_runner_up" in (tmp_path / "again.jsonl").read_text()
+    write_rows(tmp_path / "own.jsonl", [row | {"confidence": 1} for row in closed_rows(6, "now")])
+    told = command("run", sure, tmp_path / "own.jsonl", "--out", tmp_path / "new.jsonl")
+    assert told.status == 2 and "the rows have a column 'confidence' of their own" in told.line
+
+
+def test_answers_are_withheld_by_their_confidence(sure: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(12, "now"))
+    whole, _ = answered(sure, rows, tmp_path / "whole.jsonl")
+    surest = sorted((row["confidence"] for row in whole), reverse=True)
+    error = 1 - sum(surest[:5]) / 5
+    written, told = answered(sure, rows, "--abstain", str(error + 1e-5), tmp_path / "out.jsonl")
+    for row, before in zip(written, whole):
+        assert row == before | ({} if row["confidence"] >= surest[4] else {"prediction": ""})
+    given = [row for row in written if row["prediction"]]
+    assert len(given) == sum(p >= surest[4] for p in surest)
+    assert f"{12 - len(given)} of 12 answers are blank: by their confidence about {error:.1%} of the others" in told
+    written, told = answered(sure, rows, "--abstain", "0", tmp_path / "none.jsonl")
+    assert not any(row["prediction"] for row in written)
+    assert f"the surest is right with probability {surest[0]:.2f}; give --abstain" in told
 
 
 def test_unsure_answers_are_blank(artifact: Path, tmp_path: Path) -> None:
@@ -57,16 +107,20 @@ def test_a_threshold_holds_for_the_precision_that_it_was_set_at(artifact: Path, 
 
 def test_a_confidence_is_kept_with_its_answer(tmp_path: Path) -> None:
     examples = load(write_rows(tmp_path / "rows.jsonl", closed_rows(CHUNK + 2, "now")), answers_required=False).examples
+    answer = Prediction("x", -0.5, confidence=0.5, runner_up="y")
     with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
-        kept.add([Prediction("x", -0.5)] * CHUNK)
+        kept.add([answer] * CHUNK)
     with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
-        assert kept.answers[0].log_probability == -0.5
+        assert kept.answers[0] == answer
 
 
-def test_the_probability_is_that_of_the_temperature() -> None:
-    withheld = Abstaining(2.0, 0.5, 10)
-    assert withheld.probability(Prediction("x", -2.0)) == pytest.approx(2.718281828459045**-1)
-    assert withheld.text(Prediction("x", -2.0)) == "" and withheld.text(Prediction("x", -1.0)) == "x"
+def test_an_answer_that_is_too_unsure_is_withheld() -> None:
+    by_limits, predictions = ByLimits(2.0, 0.5, 10), [Prediction("x", confidence=p) for p in (0.4, 0.6)]
+    assert [each.text for each in by_limits.withheld(predictions)] == ["", "x"]
+    by_confidence = ByConfidence("x", 0.4)
+    assert [each.text for each in by_confidence.withheld(predictions)] == ["", "x"]
+    with pytest.raises(RiyazError, match="the confidence of its answers was not measured"):
+        by_confidence.with_confidence(None, [Prediction("x")], [])  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_withheld_is_said(artifact: Path, model_folder: Path) -> None:

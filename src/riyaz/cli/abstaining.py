@@ -1,4 +1,5 @@
-"""`riyaz run --abstain`: withhold answers that are likely wrong, by what `riyaz limits` measured of the artifact."""
+"""`riyaz run --abstain`: withhold answers that are likely wrong, by their calibrated confidence; where answers have
+none, by what `riyaz limits` measured of the artifact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,51 @@ if TYPE_CHECKING:
     from riyaz.data import Example
     from riyaz.predictor import Prediction, Predictor
 
-CONFIDENCE = "confidence"
+FLAG = "--abstain"
 
 
 @dataclass(frozen=True)
-class Abstaining:
+class ByConfidence:
+    """Answers are withheld, the least sure first, until at most the share `error` of the others is expected to be
+    wrong: each has a calibrated confidence, so no rows with answers are needed."""
+
+    target: str
+    error: float
+
+    def expect_alike(self, predictor: "Predictor") -> None:
+        """Every predictor will do: its confidence is calibrated."""
+
+    def with_confidence(
+        self, predictor: "Predictor", predictions: "Sequence[Prediction]", rows: "Sequence[Example]"
+    ) -> "list[Prediction]":
+        """The predictions. Raises RiyazError where one has no confidence."""
+        if any(each.confidence is None for each in predictions):
+            raise _unmeasured(self.target)
+        return list(predictions)
+
+    def withheld(self, predictions: "Sequence[Prediction]") -> "list[Prediction]":
+        """The predictions with a blank answer where it is withheld."""
+        import numpy as np
+
+        from riyaz.metrics.selective import surest
+
+        confidence = np.array([each.confidence for each in predictions], float)
+        count = surest(confidence, self.error)
+        least = np.sort(confidence)[::-1][count - 1] if count else np.inf
+        return [each if (each.confidence or 0) >= least else replace(each, text="") for each in predictions]
+
+    def note(self, predictions: "Sequence[Prediction]") -> str:
+        """One line on what a blank answer means, for what `withheld` gave."""
+        others = [each.confidence or 0.0 for each in predictions if each.text]
+        blank = f"{len(predictions) - len(others):,} of {len(predictions):,} answers are blank"
+        if others:
+            return f"{blank}: by their confidence about {1 - sum(others) / len(others):.1%} of the others are wrong"
+        highest = max((each.confidence or 0.0 for each in predictions), default=0.0)
+        return f"{blank}: the surest is right with probability {highest:.2f}; give {FLAG} {1 - highest:.2f} or more"
+
+
+@dataclass(frozen=True)
+class ByLimits:
     """Answers below this probability of being right are withheld;
     the threshold was set on so many rows."""
 
@@ -23,67 +64,64 @@ class Abstaining:
     rows: int
     served: str | None = None  # how weights were held when it was set
 
-    @property
-    def note(self) -> str:
-        """One line on what a blank answer means."""
-        return f"blank: less sure than {self.threshold:.3f}, a threshold set on {self.rows:,} rows"
+    def expect_alike(self, predictor: "Predictor") -> None:
+        """Raises RiyazError for a predictor that holds its weights otherwise than when the threshold was set, as it is
+        then more or less sure of the same answers."""
+        held = predictor.served
+        if held != self.served:
+            what = f"the threshold was set with weights as {self.served}, and they are held as {held} here"
+            raise RiyazError(what, FLAG, "give both commands the same --precision, or run riyaz limits again")
 
-    def sure(
+    def with_confidence(
         self, predictor: "Predictor", predictions: "Sequence[Prediction]", rows: "Sequence[Example]"
     ) -> "list[Prediction]":
-        """The predictions, each with its log-probability."""
+        """The predictions, each with how likely it is right, from 0 to 1."""
         from riyaz.limits.ask import nats_of
+        from riyaz.metrics.selective import probability
 
         assert predictor.has_model  # else nothing was calibrated
         nats = nats_of(predictor, predictions, [row.messages for row in rows], [row.where for row in rows])
-        return [replace(each, log_probability=float(value)) for each, value in zip(predictions, nats, strict=True)]
+        sure = probability(nats, self.temperature)
+        return [replace(each, confidence=float(p)) for each, p in zip(predictions, sure, strict=True)]
 
-    def probability(self, prediction: "Prediction") -> float:
-        """How likely the answer is right, from 0 to 1."""
-        import numpy as np
+    def withheld(self, predictions: "Sequence[Prediction]") -> "list[Prediction]":
+        """The predictions with a blank answer where it is withheld, and confidences in four decimals."""
+        return [
+            replace(each, text=each.text if p >= self.threshold else "", confidence=round(p, 4))
+            for each in predictions
+            for p in [each.confidence or 0.0]
+        ]
 
-        from riyaz.metrics.selective import probability
-
-        assert prediction.log_probability is not None
-        return float(probability(np.array([prediction.log_probability]), self.temperature)[0])
-
-    def text(self, prediction: "Prediction") -> str:
-        """The answer, or nothing where it is withheld."""
-        return prediction.text if self.probability(prediction) >= self.threshold else ""
-
-
-def held_alike(predictor: "Predictor", withheld: Abstaining | None) -> "Predictor":
-    """The predictor. Raises RiyazError where it holds its weights otherwise than when the threshold was set, as it is
-    then more or less sure of the same answers."""
-    if withheld is None:
-        return predictor
-    held = predictor.served
-    if held != withheld.served:
-        what = f"the threshold was set with weights as {withheld.served}, and they are held as {held} here"
-        raise RiyazError(what, "--abstain", "give both commands the same --precision, or run riyaz limits again")
-    return predictor
+    def note(self, predictions: "Sequence[Prediction]") -> str:
+        """One line on what a blank answer means."""
+        return f"blank: less sure than {self.threshold:.3f}, a threshold set on {self.rows:,} rows"
 
 
-def abstaining(target: str, error: float | None) -> Abstaining | None:
+def abstaining(target: str, error: float | None) -> ByConfidence | ByLimits | None:
     """How answers are withheld so that about this share of the others is wrong; None if none are. Raises RiyazError
     where that was not measured, or cannot be reached."""
     if error is None:
         return None
     if not 0 <= error < 1:
-        raise RiyazError(
-            f"{error:g} is no share of wrong answers", "--abstain", "give a number from 0 to 1, such as 0.05"
-        )
+        raise RiyazError(f"{error:g} is no share of wrong answers", FLAG, "give a number from 0 to 1, such as 0.05")
+    from riyaz.artifact import has_confidence
     from riyaz.limits.limits_file import read_limits
     from riyaz.metrics.selective import threshold_for
 
+    if has_confidence(target):
+        return ByConfidence(target, error)
     limits = read_limits(target)
     abstention = limits.abstention if limits else None
     if limits is None or abstention is None:
-        hint = f"run riyaz limits {target} --suite truth --rows FILE first"
-        raise RiyazError("the confidence of its answers was not measured", target, hint)
+        raise _unmeasured(target)
     threshold = threshold_for(abstention.thresholds, error)
     if threshold is None:
         least = min(risk for _, risk in abstention.thresholds)
         what = f"with any threshold at least {least:.0%} of its answers are wrong"
-        raise RiyazError(what, target, f"give --abstain {least:.2f} or more, or train it further")
-    return Abstaining(abstention.temperature, threshold, abstention.rows, limits.served)
+        raise RiyazError(what, target, f"give {FLAG} {least:.2f} or more, or train it further")
+    return ByLimits(abstention.temperature, threshold, abstention.rows, limits.served)
+
+
+def _unmeasured(target: str) -> RiyazError:
+    hint = f"run riyaz limits {target} --suite truth --rows FILE first"
+    return RiyazError("the confidence of its answers was not measured", target, hint)

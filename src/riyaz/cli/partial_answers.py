@@ -58,7 +58,7 @@ class PartialAnswers:
         self._write(b"".join(
             json_line({
                 "row": self.keys[index], "prediction": each.text, "citations": each.citations,
-                "log_probability": each.log_probability,
+                "log_probability": each.log_probability, "confidence": each.confidence, "runner_up": each.runner_up,
             })
             for index, each in new.items()
         ))  # fmt: skip
@@ -89,8 +89,10 @@ class PartialAnswers:
             key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
             if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
                 break
-            sure = entry.get("log_probability")
-            stored.append((key, Prediction(text, sure if isinstance(sure, float) else None, tuple(cited))))
+            log_p, sure, second = (entry.get(name) for name in ("log_probability", "confidence", "runner_up"))
+            log_p, sure = (value if isinstance(value, float) else None for value in (log_p, sure))
+            second = second if isinstance(second, str) else None
+            stored.append((key, Prediction(text, log_p, tuple(cited), sure, second)))
         if len(_matched(self.keys, stored)) < len(self.keys):
             stored = stored[: len(stored) // CHUNK * CHUNK]
         self.answers = _matched(self.keys, stored)

@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.abstaining import CONFIDENCE, abstaining, held_alike
+from riyaz.cli.abstaining import ByLimits, abstaining
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from riyaz.data.written import Form, Row
     from riyaz.predictor.prediction import Prediction
 
-COLUMN, CITED = "prediction", "citations"
+COLUMN, CONFIDENCE, RUNNER_UP, CITED = "prediction", "confidence", "runner_up", "citations"
 Abstain = Annotated[
     float | None,
     Parameter(
-        help="withhold answers that are likely wrong, so that about this share of the others is, such as 0.05; riyaz "
-        "limits must have measured the artifact"
+        help="withhold answers that are likely wrong, so that about this share of the others is, such as 0.05; if "
+        "answers are no labels of a closed set, riyaz limits must have measured the artifact"
     ),
 ]
 
@@ -53,36 +53,37 @@ def run(
     """Answer every row of a file; after a stop, the same command continues."""
     from riyaz import artifact, scoring
     from riyaz.cli.partial_answers import CHUNK, PartialAnswers
-    from riyaz.data import formats, many_files, written
+    from riyaz.data import formats, written
     from riyaz.report.comparison.terminal import listener
 
-    if not prediction_column.strip():
-        hint = "pass a name, such as --prediction-column answered"
-        raise RiyazError("the name is blank", "--prediction-column", hint)
+    withheld, labels = abstaining(target, abstain), artifact.has_confidence(target)
+    own, cited = _own_columns(prediction_column, labels or withheld is not None, labels)
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
-    withheld = abstaining(target, abstain)
-    answerer = _answerer(target, precision) + (" abstaining" if withheld else "")
+    answerer = _answerer(target, precision) + (" abstaining" if isinstance(withheld, ByLimits) else "")
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
         screen.talk.print(note, soft_wrap=True)
-    examples, before = dataset.examples, "" if prediction_column == COLUMN else f"{prediction_column}_"
-    cited, sure = before + CITED, before + CONFIDENCE
-    _refuse_own((prediction_column, cited, *([sure] if withheld else [])), dataset.columns, file)
-    tables = many_files.read_tables(file, dataset.reading.encoding if dataset.reading else encoding)
-    root = many_files.common_folder(tables)
-    fields = {table.place(line, root): row for table in tables for line, row in table.rows}
+    examples, notes = dataset.examples, list[str]()
+    _refuse_own([*own, cited], dataset.columns, file)
+    fields = _fields(file, dataset.reading.encoding if dataset.reading else encoding)
 
     def row(example: "Example", prediction: "Prediction") -> "Row":
-        answer: Row = {prediction_column: prediction.text}
-        if withheld:
-            answer = {prediction_column: withheld.text(prediction), sure: round(withheld.probability(prediction), 4)}
+        answer = dict(zip(own, (prediction.text, prediction.confidence, prediction.runner_up)))
         return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
 
+    def rows(predictions: "Iterable[Prediction]") -> Iterator["Row"]:
+        if withheld:
+            predictions = withheld.withheld(list(predictions))
+            notes.append(withheld.note(predictions))
+        return map(row, examples, predictions)
+
     def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
-        predictor = held_alike(opened(screen, target, precision=precision), withheld)
+        predictor = opened(screen, target, precision=precision)
+        if withheld:
+            withheld.expect_alike(predictor)
         begun = len(examples) - len(left)
         with listener(screen.talk) as listen:
             listen(Phase("answer", f"{len(left):,} rows"))
@@ -93,11 +94,11 @@ def run(
 
                 part = left[first : first + CHUNK]
                 predictions = scoring.predict(predictor, part, progress)
-                yield withheld.sure(predictor, predictions, part) if withheld else predictions
+                yield withheld.with_confidence(predictor, predictions, part) if withheld else predictions
 
-    columns = [*dataset.columns, prediction_column, *([sure] if withheld else [])]
+    columns = [*dataset.columns, *own]
     if is_stream(out):
-        _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
+        _stream(out, form, columns, rows(chain.from_iterable(answers(examples))))
     else:
         with PartialAnswers(real, answerer, examples) as ready:
             if ready.answers:
@@ -111,17 +112,36 @@ def run(
                 stored = f"{len(ready.answers):,} of {len(examples):,} answers are kept in {ready.path}"
                 text = f"{stored}; the same command continues" if ready.answers else "no answer is kept yet"
                 raise KeyboardInterrupt(f"stopped; {text}") from None
-            rows = [row(example, ready.answers[index]) for index, example in enumerate(examples)]
-            columns += [cited] * any(cited in each for each in rows)
-            written.write_rows(real, rows, columns, form)
+            answered = list(rows(ready.answers[index] for index in range(len(examples))))
+            columns += [cited] * any(cited in each for each in answered)
+            written.write_rows(real, answered, columns, form)
             ready.remove()
-        if form.kind in (".csv", ".tsv") and (formulas := written.formulas(rows)):
+        if form.kind in (".csv", ".tsv") and (formulas := written.formulas(answered)):
             screen.talk.print(_formulas_note(formulas), soft_wrap=True)
     place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
     screen.talk.print(f"{len(examples):,} rows answered in {place}", soft_wrap=True)
-    if withheld:
-        screen.talk.print(withheld.note, soft_wrap=True)
+    for note in notes:
+        screen.talk.print(note, soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+
+
+def _own_columns(prediction: str, confidence: bool, runner_up: bool) -> tuple[list[str], str]:
+    """(the columns of every answer, the column of citations), by the column of the prediction. Raises RiyazError for a
+    blank name."""
+    if not prediction.strip():
+        hint = "pass a name, such as --prediction-column answered"
+        raise RiyazError("the name is blank", "--prediction-column", hint)
+    before = "" if prediction == COLUMN else f"{prediction}_"
+    return [prediction, *[before + CONFIDENCE] * confidence, *[before + RUNNER_UP] * runner_up], before + CITED
+
+
+def _fields(file: Path, encoding: str | None) -> "dict[str, Row]":
+    """The rows of a file as they are written there, by their places."""
+    from riyaz.data import many_files
+
+    tables = many_files.read_tables(file, encoding)
+    root = many_files.common_folder(tables)
+    return {table.place(line, root): row for table in tables for line, row in table.rows}
 
 
 def _refuse_own(written: Sequence[str], columns: Sequence[str], file: Path) -> None:

@@ -126,6 +126,21 @@ def test_a_chosen_label_has_the_log_probabilities_of_its_tokens(served: Running,
     assert np.abs(wanted[:-1] - [token.logprob for token in content]).max() < 1e-4
 
 
+def test_a_label_has_the_confidence_and_the_runner_up_of_the_library(served: Running, quick: Finished) -> None:
+    messages = [{"role": "user", "content": QUESTIONS[0]}]
+    for method in ("zero_shot", "nearest"):
+        (wanted,) = open_artifact(quick.artifact(method), precision="fp32").answers([messages])
+        assert wanted.confidence is not None and wanted.runner_up is not None
+        body = {"model": f"out/{method}", "messages": messages}
+        whole = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]
+        chunks = list(served.openai.chat.completions.create(**body, stream=True))  # type: ignore[call-overload]
+        response = served.post("/v1/responses", {"model": f"out/{method}", "input": messages}).json()["output"][0]
+        for members in (whole, chunks[-1].choices[0].delta.model_extra, response):
+            assert (members["confidence"], members["runner_up"]) == (wanted.confidence, wanted.runner_up)
+    plain = served.post("/v1/chat/completions", {"model": "tiny", "messages": messages, "max_tokens": 2}).json()
+    assert "confidence" not in plain["choices"][0]["message"]
+
+
 def test_what_changes_nothing_is_named(served: Running) -> None:
     body = {"model": "out/lora", "messages": [{"role": "user", "content": "a"}], "temperature": 1, "max_tokens": 1}
     answer = served.post("/v1/chat/completions", body)

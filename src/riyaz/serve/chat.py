@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.engine.request import Scored
-from riyaz.predictor import Prepared
+from riyaz.predictor import Prediction, Prepared
 from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
 from riyaz.serve.calls import Calls, writes_calls
@@ -101,19 +101,19 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
     predictor = served.predictor
     with state.place(chat.count, served):
         if not predictor.has_model:
-            text = await state.prepare(lambda: predictor.answer(chat.turns.messages))
+            (prediction,) = await state.prepare(lambda: predictor.answers([chat.turns.messages]))
             for index in range(chat.count):
-                yield Piece(index, text, finish="stop")
+                yield _chosen_piece(index, prediction)
             return
         limit = asking.limit_of(chat.body, state.config.max_tokens)
         made = await state.prepare(lambda: asking.prepared(predictor, chat.turns, limit, state.config.max_tokens))
         usage.prompt = made.request.length
         state.metrics.prompt_tokens += usage.prompt
-        citations = made.citations
         if chooser := predictor.chooser(made):
             prediction = await chosen(state, chooser, made, usage)
-            for piece in await _chosen_pieces(chat, made, prediction.text, citations):
-                yield piece
+            scored = await _chosen_tokens(chat, made, prediction.text)
+            for index in range(chat.count):
+                yield _chosen_piece(index, prediction, scored)
             return
         sampling = asking.sampling_of(chat.body, predictor)
         generations = [
@@ -123,20 +123,27 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
             for index in range(chat.count)
         ]
         async for piece in generated(state, generations, usage):
-            yield replace(piece, citations=citations) if piece.finish else piece
+            yield replace(piece, citations=made.citations) if piece.finish else piece
 
 
-async def _chosen_pieces(chat: Chat, made: Prepared, text: str, citations: tuple[dict, ...]) -> list[Piece]:
-    """The pieces of a chosen answer; with log-probabilities it is read once more."""
-    scored: tuple[Scored, ...] = ()
+def _chosen_piece(index: int, prediction: Prediction, scored: tuple[Scored, ...] = ()) -> Piece:
+    """The one piece of a chosen or copied answer."""
+    return Piece(
+        index, prediction.text, scored, finish="stop", citations=prediction.citations,
+        confidence=prediction.confidence, runner_up=prediction.runner_up,
+    )  # fmt: skip
+
+
+async def _chosen_tokens(chat: Chat, made: Prepared, text: str) -> tuple[Scored, ...]:
+    """The tokens of a chosen answer; where log-probabilities are asked for, it is read once more."""
     tokenizer, lm = chat.served.open.tokenizer, chat.served.open.lm
     (ids,) = tokenizer.answer_ids([text])
     chat.usage.completion = chat.count * (len(ids) - 1)
     chat.state.metrics.generation_tokens += chat.usage.completion
-    if chat.top is not None:
-        top = chat.top
-        scored = (await chat.state.engine.call(lambda: tuple(lm.scored(made.request, ids, top))))[:-1]
-    return [Piece(index, text, scored, finish="stop", citations=citations) for index in range(chat.count)]
+    if chat.top is None:
+        return ()
+    top = chat.top
+    return (await chat.state.engine.call(lambda: tuple(lm.scored(made.request, ids, top))))[:-1]
 
 
 async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
@@ -156,7 +163,7 @@ async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
 
 def _choice(chat: Chat, end: Piece, text: str, tokens: Sequence[Scored]) -> dict[str, Any]:
     """A whole answer."""
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, **_cited(end)}
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, **own_members(end)}
     finish = end.finish
     if calls := chat.calls():
         text, made = calls.push(text, last=True)
@@ -187,7 +194,7 @@ async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
         if made:
             yield _chunk(chat, with_usage, piece.index, {"tool_calls": made})
         if finish:
-            yield _chunk(chat, with_usage, piece.index, _cited(piece), finish=finish)
+            yield _chunk(chat, with_usage, piece.index, own_members(piece), finish=finish)
     if with_usage:
         end = {"choices": [], "usage": usage_of(chat.usage), "timings": chat.usage.timings()}
         yield dumped({"object": "chat.completion.chunk", **chat.head, **end})
@@ -201,9 +208,10 @@ def _chunk(
     return dumped({**document, "usage": None} if usage else document)
 
 
-def _cited(piece: Piece) -> dict[str, Any]:
-    """The passages in the prompt: riyaz's own member `citations`."""
-    return {"citations": list(piece.citations)} if piece.citations else {}
+def own_members(end: Piece) -> dict[str, Any]:
+    """Riyaz's own members of a message (MESSAGE_MEMBERS), where they are known."""
+    known = {"citations": list(end.citations) or None, "confidence": end.confidence, "runner_up": end.runner_up}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:

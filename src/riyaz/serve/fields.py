@@ -183,6 +183,15 @@ TABLES = {
     "/v1/adapters": ADAPTERS, "/v1/load_lora_adapter": LOAD,
     "/v1/unload_lora_adapter": UNLOAD, "/v1/chat/completions/input_tokens": CHAT,
 }  # fmt: skip
+# Riyaz's own members of an answer's message, each where it is known
+MESSAGE_MEMBERS: dict[str, Schema] = {
+    "citations": {"type": "array", "items": {"type": "object"}, "description": "The passages in the prompt"},
+    "confidence": {
+        "type": "number", "minimum": 0, "maximum": 1,
+        "description": "Of a label of a closed set: the calibrated probability that it is right",
+    },
+    "runner_up": {"type": "string", "description": "Of a label of a closed set: the label that comes next"},
+}  # fmt: skip
 
 Table = dict[str, Field]
 

@@ -40,6 +40,8 @@ class Piece:
     prompt: tuple[Scored, ...] = ()
     finish: str | None = None
     citations: tuple[dict, ...] = ()
+    confidence: float | None = None  # of a chosen answer: `Prediction.confidence`, and the label that comes next
+    runner_up: str | None = None
 
 
 @dataclass(eq=False)

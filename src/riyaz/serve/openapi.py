@@ -6,13 +6,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz import __version__
-from riyaz.serve.fields import TABLES, Table
+from riyaz.serve.fields import MESSAGE_MEMBERS, TABLES, Table
 from riyaz.serve.problems import KINDS
 from riyaz.serve.schema import allows
 from riyaz.serve.state import state_of
 
 ERROR = {"$ref": "#/components/schemas/Error"}
 JSON = "application/json"
+MESSAGE = {"$ref": "#/components/schemas/Message"}
+ANSWERS: dict[str, dict[str, Any]] = {  # where a whole answer holds its messages
+    "/v1/chat/completions": {
+        "properties": {"choices": {"type": "array", "items": {"properties": {"message": MESSAGE}}}}
+    },
+    "/v1/responses": {"properties": {"output": {"type": "array", "items": MESSAGE}}},
+}
 SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation", "/v1/completions": "Continue texts or tokens",
     "/v1/embeddings": "Turn texts into vectors", "/v1/responses": "Answer an input, without keeping it",
@@ -43,6 +50,8 @@ def document(names: list[str], embedder: str) -> dict[str, Any]:
         served = [embedder] if path == "/v1/embeddings" else names
         body = {"required": True, "content": {JSON: {"schema": body_schema(table, served)}}}
         paths.setdefault(path, {})["post"] = {**_operation(SUMMARIES[path], path), "requestBody": body}
+    for path, schema in ANSWERS.items():
+        paths[path]["post"]["responses"]["200"]["content"] = {JSON: {"schema": schema}}
     paths["/v1/adapters/{name}"] = {"delete": _operation("Serve it no longer", "/v1/adapters/{name}")}
     members = {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]}}
     error = {"type": "object", "required": [*members, "code"], "properties": {**members, "code": {"type": "string"}}}
@@ -50,7 +59,7 @@ def document(names: list[str], embedder: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0", "info": {"title": "riyaz serve", "version": __version__}, "paths": paths,
         "components": {
-            "schemas": {"Error": schema},
+            "schemas": {"Error": schema, "Message": {"type": "object", "properties": MESSAGE_MEMBERS}},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.serve.asking import Body, expect_shallow
-from riyaz.serve.chat import Chat, checked, idle, pieces
+from riyaz.serve.chat import Chat, checked, idle, own_members, pieces
 from riyaz.serve.fields import RESPONSES, ignored_header
-from riyaz.serve.generation import Usage
+from riyaz.serve.generation import Piece, Usage
 from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import state_of
@@ -22,6 +22,7 @@ NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens", "res
 CHAT_FIELD = re.compile(rf"({'|'.join(NAMES)})\b(?:\.(\d+)(\.content)?)?")
 ITEM = ("type", "role", "content", "id", "status")  # of an item of the input; the last two are of answers sent back
 STATUS = {"stop": "completed", "length": "incomplete", None: "in_progress"}
+NO_END = Piece(0, finish="stop")  # of an answer without a piece
 PASSED = ("model", "temperature", "top_p", "stream")
 
 
@@ -111,12 +112,12 @@ def response_format(body: Body) -> Body | None:
 
 async def _whole(chat: Chat, body: Body, name: str, headers: dict[str, str]) -> Response:
     texts: list[str] = []
-    finish: str | None = "stop"
-    citations: tuple[dict, ...] = ()
+    end = NO_END
     async for piece in pieces(chat):
         texts.append(piece.text)
-        finish, citations = piece.finish or finish, piece.citations or citations
-    item = _message(name, "".join(texts), STATUS[finish], citations)
+        end = piece if piece.finish else end
+    finish = end.finish
+    item = _message(name, "".join(texts), STATUS[finish], own_members(end))
     return JSONResponse(_response(chat, body, name, [item], finish), headers=headers)
 
 
@@ -131,23 +132,22 @@ async def _events(chat: Chat, body: Body, name: str) -> AsyncGenerator[str, None
 
     place: dict[str, Any] = {"item_id": f"msg_{name}", "output_index": 0, "content_index": 0}
     texts, begun = [], False
-    finish: str | None = "stop"
-    citations: tuple[dict, ...] = ()
+    end = NO_END
     async for piece in pieces(chat):
         if not begun:
             begun = True
             empty = _response(chat, body, name, [], None)
             yield event("response.created", response=empty)
             yield event("response.in_progress", response=empty)
-            started = {**_message(name, "", "in_progress", ()), "content": []}
+            started = {**_message(name, "", "in_progress", {}), "content": []}
             yield event("response.output_item.added", output_index=0, item=started)
             yield event("response.content_part.added", **place, part=_part(""))
         if piece.text:
             texts.append(piece.text)
             yield event("response.output_text.delta", **place, delta=piece.text, logprobs=[])
-        finish, citations = piece.finish or finish, piece.citations or citations
-    text = "".join(texts)
-    item = _message(name, text, STATUS[finish], citations)
+        end = piece if piece.finish else end
+    text, finish = "".join(texts), end.finish
+    item = _message(name, text, STATUS[finish], own_members(end))
     yield event("response.output_text.done", **place, text=text, logprobs=[])
     yield event("response.content_part.done", **place, part=_part(text))
     yield event("response.output_item.done", output_index=0, item=item)
@@ -155,15 +155,14 @@ async def _events(chat: Chat, body: Body, name: str) -> AsyncGenerator[str, None
     yield event("response.completed" if finish == "stop" else "response.incomplete", response=whole)
 
 
-def _message(name: str, text: str, status: str, citations: Any) -> dict[str, Any]:
-    cited = {"citations": list(citations)} if citations else {}
+def _message(name: str, text: str, status: str, members: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "message",
         "id": f"msg_{name}",
         "status": status,
         "role": "assistant",
         "content": [_part(text)],
-        **cited,
+        **members,
     }
 
 

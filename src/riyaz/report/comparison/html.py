@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from riyaz.report.comparison import (
+    confidence,
+    confidence_pictures,
     details,
     examples,
     extra_findings,
@@ -68,6 +70,7 @@ def _sections(
         ("arms", "The methods", "All methods, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
         ("worth", "Worth", worth.TITLE, _worth(comparison)),
+        ("sure", "How sure", confidence.TITLE, _sure(comparison, arms)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
         ("slices", "Slices", "Scores per slice", _slices(comparison, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
@@ -195,6 +198,22 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
         "Up is better, left is faster. A hollow mark: another method is at least as good and as fast. A filled mark: "
         "no other is; the dashed line joins these.",
         numbers(["method", metric, "95 % interval", "ms per answer"], rows),
+    )  # fmt: skip
+
+
+def _sure(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
+    """How true the confidences are, and what withholding the least sure answers would do."""
+    titles, rows = confidence.table(arms)
+    if not rows:
+        return None
+    widths, pick = ((pictures.HALF, "w"), (pictures.NARROW, "n")), comparison.pick
+    risk = [confidence_pictures.risk(arms, pick, width, f"c{name}") for width, name in widths]
+    reliability = [confidence_pictures.reliability(arms, pick, width, f"b{name}") for width, name in widths]
+    figures = [figure(risk, confidence.RISK_NOTE, None)] if risk[0] else []
+    figures += [figure(reliability, confidence.RELIABILITY_NOTE, None)] if reliability[0] else []
+    return join(
+        element("p", confidence.NOTE), grid(titles, rows, "How true the confidences are"),
+        element("div", *figures, class_="pair"),
     )  # fmt: skip
 
 

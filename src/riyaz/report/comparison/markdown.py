@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.json_files import to_document
-from riyaz.report.comparison import extra_findings
+from riyaz.report.comparison import confidence, extra_findings
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
@@ -48,6 +48,7 @@ def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[s
         _table(comparison, arms),
         _troubles(comparison.arms),
         _seeds(arms),
+        _sure(arms),
         _slices(arms, metric),
         escape(extra_findings.worst_slice_line(comparison)),
         _worth(comparison),
@@ -89,6 +90,11 @@ def _seeds(arms: list[ArmResult]) -> str:
 def _worth(comparison: Comparison) -> str:
     lines = worth_lines(comparison)
     return "\n\n".join([f"## {WORTH_TITLE}", *map(escape, lines)]) if lines else ""
+
+
+def _sure(arms: list[ArmResult]) -> str:
+    titles, rows = confidence.table(arms)
+    return f"## {confidence.TITLE}\n\n{grid(titles, rows)}\n\n{escape(confidence.NOTE)}" if rows else ""
 
 
 def _slices(arms: list[ArmResult], metric: str) -> str:

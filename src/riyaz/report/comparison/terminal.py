@@ -23,7 +23,7 @@ from rich.text import Text
 
 from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress, quiet
 from riyaz.json_files import from_json
-from riyaz.report.comparison import extra_findings
+from riyaz.report.comparison import confidence, extra_findings
 from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.media.markup import printable
 from riyaz.report.media.stacked import Cells, table
@@ -313,6 +313,7 @@ def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: 
     lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
     lines += [("latency", f"{arm.method}: {times}") for arm in arms if (times := measured_again(arm))]
     lines += [("merged", f"{arm.method}: {times}") for arm in arms if (times := merged(arm))]
+    lines += [("ECE", line) for line in [confidence.line(arms)] if line]
     lines += [("load", line) for line in [busy(arms)] if line]
     lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]
     for title, line in lines + further:

@@ -1,6 +1,7 @@
 """Confidence intervals of a mean score: Wilson's for 0/1 rows, BCa bootstrap otherwise, reproducible by seed.
 
-Call `interval`: equal rows, for which a bootstrap interval has no width, get Wilson's too.
+Call `interval`: equal rows, for which a bootstrap interval has no width, get Wilson's too, and rows in groups one
+over the groups.
 """
 
 from collections.abc import Iterator
@@ -8,14 +9,19 @@ from math import sqrt
 
 import numpy as np
 
+from riyaz.metrics.groups import clustered_error, quantile
+
 CONFIDENCE = 0.95  # of every interval, test and bound
 RESAMPLES = 9_999
-_CHUNK = 500_000  # counts in memory at once: 4 MB, which stay in the cache
+CHUNK = 500_000  # counts in memory at once: 4 MB, which stay in the cache
 
 
-def interval(scores: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """Two-sided 95 % interval of the mean of `scores` (n,) in 0..1; (0, 1) without rows."""
+def interval(scores: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> tuple[float, float]:
+    """Two-sided 95 % interval of the mean of `scores` (n,) in 0..1; (0, 1) without rows. `groups` (n,) are the numbers
+    of the rows' groups, where some share one."""
     scores = np.asarray(scores, float)
+    if groups is not None:
+        return _over_groups(scores, groups)
     n, spread = len(scores), np.ptp(scores) if len(scores) else 0.0
     if is_binary(scores) or spread == 0:
         # Equal rows have no variance to resample; Wilson assumes p(1-p), the largest possible for a mean p.
@@ -23,18 +29,30 @@ def interval(scores: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     return bca_bootstrap(scores, seed=seed)
 
 
+def _over_groups(scores: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Wilson's interval for as many independent 0/1 rows as have the standard error over groups (Korn and Graubard
+    1998), with Student's t in place of the normal distribution: unlike mean ± t·error it keeps its coverage near 0 and
+    1."""
+    count, mean, error = int(groups.max()) + 1, float(scores.mean()), clustered_error(scores, groups)
+    if count < 2:
+        return 0.0, 1.0
+    rows = mean * (1 - mean) / error**2 if error else float(count)  # equal scores: a group tells as much as one row
+    return wilson(mean * rows, rows, quantile(groups, (1 + CONFIDENCE) / 2))
+
+
 def is_binary(scores: np.ndarray) -> bool:
     """Whether every score is exactly 0 or 1."""
     return bool(np.isin(scores, (0.0, 1.0)).all())
 
 
-def wilson(k: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for `k` successes in `n` rows (Wilson 1927, no continuity correction)."""
+def wilson(k: float, n: float, z: float | None = None) -> tuple[float, float]:
+    """Wilson's 95 % score interval for `k` successes in `n` rows (Wilson 1927, no continuity correction); `z` is a
+    quantile in place of the normal distribution's."""
     if n == 0:
         return 0.0, 1.0
     from scipy.special import ndtri  # late: many processes need no interval
 
-    z, p = float(ndtri((1 + CONFIDENCE) / 2)), k / n
+    z, p = float(ndtri((1 + CONFIDENCE) / 2)) if z is None else z, k / n
     centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     scale = 1 + z * z / n
     low = 0.0 if k == 0 else (centre - half) / scale
@@ -72,7 +90,7 @@ def standard_error(values: np.ndarray, weights: np.ndarray) -> float | None:
 
 def resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Bootstrap draws as chunks (b, n): how often each of `n` rows is drawn, `resamples` draws in all."""
-    generator, step = np.random.default_rng(seed), max(1, _CHUNK // n)
+    generator, step = np.random.default_rng(seed), max(1, CHUNK // n)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         drawn = generator.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]

@@ -4,6 +4,8 @@ The bounds say how far each arm can be below the best arm, which is unknown. For
 critical value covers its leads over all other arms at once. The best arm is one of the k, so an arm's largest bound
 over all k covers its shortfall (Hsu 1984, multiple comparisons with the best, with a bootstrap-t in place of
 Student's t).
+
+Where rows have groups, groups are resampled, and signs change for whole groups.
 """
 
 from dataclasses import dataclass, replace
@@ -12,13 +14,15 @@ from math import ceil, floor, inf, log10, sqrt
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit
 
-from riyaz.metrics.intervals import CONFIDENCE, RESAMPLES, bca_bootstrap, is_binary, resample_counts
+from riyaz.metrics.groups import clustered_error, quantile
+from riyaz.metrics.intervals import CHUNK, CONFIDENCE, RESAMPLES, bca_bootstrap, is_binary, resample_counts
 
 # The variance of every pair counts two won and two lost rows more than were seen, because arms that agree on all rows
 # may differ on the next one. For few differing rows this is close to the exact Poisson bounds.
 UNSEEN = 4
 ROWS_CAP = 1_000_000  # largest answer of `Shortfall.rows_needed`
 POWER = 0.8  # probability with which `rows_needed` rows suffice
+TIE = 1e-9  # sums of scores that differ by less differ by rounding
 ESTIMATES = 99  # resamples of the rows from which the range of `rows_needed` comes
 
 
@@ -33,9 +37,12 @@ class Paired:
     test: str
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Paired:
-    """Compare the row scores (n,), (n,) of two arms: exact McNemar if all are 0/1, else paired bootstrap."""
+def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Paired:
+    """Compare the row scores (n,), (n,) of two arms: exact McNemar if all are 0/1, else paired bootstrap; for rows in
+    `groups` (n,) a permutation test and Student's t over these."""
     a, b = np.asarray(a, float), np.asarray(b, float)
+    if groups is not None:
+        return _over_groups(a - b, groups, seed)
     if not (is_binary(a) and is_binary(b)):
         return paired_bootstrap(a, b, seed=seed)
     # Interval of Bonett and Price (2012): one row won and one lost added, then Wald.
@@ -44,6 +51,33 @@ def paired_test(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Paired:
     half = ndtri((1 + CONFIDENCE) / 2) * sqrt(((won + lost) / n - centre**2) / n)
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Paired(float((a - b).mean()), float(low), float(high), mcnemar_exact(a, b), "mcnemar")
+
+
+def _over_groups(gain: np.ndarray, groups: np.ndarray, seed: int) -> Paired:
+    """Paired test of the differences (n,) of rows in groups. As in `_unseen` the variance counts two won and two lost
+    groups more than were seen, so that its interval has a width where no row differs."""
+    count, difference = int(groups.max()) + 1, float(gain.mean())
+    totals = np.bincount(groups, gain) * count / len(groups)  # (G,), with the mean of the rows
+    error = sqrt(clustered_error(gain, groups) ** 2 + float(_unseen(totals[:, None])[0]) / count**2)
+    half = quantile(groups, (1 + CONFIDENCE) / 2) * error
+    low, high = max(-1.0, difference - half), min(1.0, difference + half)
+    return Paired(difference, low, high, sign_flips(gain, groups, seed=seed), "sign flips over groups")
+
+
+def sign_flips(gain: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: int = RESAMPLES) -> float:
+    """Two-sided p-value of the mean of `gain` (n,) by permutation: how often it is as far from 0 if the sign of every
+    group is random. All signs are tried where these are no more than `draws`; then the test is exact."""
+    sums = np.bincount(groups, gain)
+    sums = sums[np.abs(sums) > TIE]  # the sign of 0 changes nothing
+    least = abs(float(sums.sum())) - TIE
+    if 2 ** len(sums) <= draws:
+        signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
+        return float((np.abs(signs @ sums) >= least).mean())
+    generator, step, extreme = np.random.default_rng(seed), max(1, CHUNK // len(sums)), 0
+    for start in range(0, draws, step):
+        signs = 1 - 2 * generator.integers(0, 2, (min(step, draws - start), len(sums)))
+        extreme += int((np.abs(signs @ sums) >= least).sum())
+    return (extreme + 1) / (draws + 1)
 
 
 def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riyaz.data import Dataset, Example, task
-from riyaz.data.sampling import allocate, digest, fold_keys, hold_out, ordered, sample
+from riyaz.data.sampling import allocate, deal, digest, hold_out, ordered, sample
 from riyaz.data.split import FOLDS, Split, split
 from riyaz.errors import RiyazError
 
@@ -267,9 +267,9 @@ def test_slices_keep_their_share(by_label):
         assert chosen == sample(rows[::-1], 60, by_label=by_label, seed=seed, purpose="p")
         out, rest = hold_out(rows, 0.25, by_label=by_label, seed=seed, purpose="p")
         assert proportional(out, 60) and proportional(rest, 180)
-        for keys in fold_keys(rows, 5, by_label=by_label, seed=seed, purpose="p"):
+        for fold in deal(rows, 5, by_label=by_label, seed=seed, purpose="p"):
             # of each label's slices one row more or less
-            assert proportional([row for row in rows if row.key in keys], 48, error=2 if by_label else 1)
+            assert proportional(fold, 48, error=2 if by_label else 1)
     assert chosen != sample(rows, 60, by_label=by_label, seed=0, purpose="p")
 
 

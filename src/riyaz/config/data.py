@@ -26,6 +26,11 @@ class DataConfig:
         "give labels that differ only by case, white space, Unicode form or invisible characters their most frequent "
         "spelling",
     )
+    group_column: str | None = option(
+        None,
+        "column that names what rows have in common, such as a customer: no group is on both sides of a split, and "
+        "intervals are over groups; without it rows with the same doc_id are a group",
+    )
     instruction: str | None = option(None, "instruction to the model, the same for every row")
     task: TaskKind | None = option(None, "kind of the answers: a closed set of labels, short answers or free text")
     metric: Metric | None = option(None, "score to compare the methods by")
@@ -36,5 +41,5 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """The options by which a file of rows is read, as arguments of `formats.load`."""
-        names = ("prompt_column", "answer_column", "encoding", "skip_incomplete", "merge_labels")
+        names = ("prompt_column", "answer_column", "encoding", "skip_incomplete", "merge_labels", "group_column")
         return {name: getattr(self, name) for name in names}

@@ -24,6 +24,7 @@ class Example:
     where: str = ""  # "train.jsonl:17"
     doc_ids: tuple[str, ...] = ()  # documents that contain the answer
     own_doc_ids: tuple[str, ...] = ()  # documents that are this row itself, where rows are documents too
+    group: str | None = None  # rows of one group, such as of one customer, are not independent; None: a row alone
 
     @property
     def prompt(self) -> str:
@@ -49,6 +50,7 @@ class Example:
             "where": self.where or None,
             "doc_ids": list(self.doc_ids) or None,
             "own_doc_ids": list(self.own_doc_ids) or None,
+            "group": self.group,
         }
         return record | {name: value for name, value in optional.items() if value is not None}
 
@@ -62,6 +64,7 @@ class Example:
             where=record.get("where", ""),
             doc_ids=tuple(record.get("doc_ids", ())),
             own_doc_ids=tuple(record.get("own_doc_ids", ())),
+            group=record.get("group"),
         )
 
 
@@ -80,6 +83,7 @@ class Reading:
     encoding: str | None = None  # of text that is not UTF-8
     skip_incomplete: bool = False  # whether rows without a prompt or an answer are left out
     spellings: tuple[str, ...] = ()  # of the labels, if others were merged into them
+    group: str = ""  # the column that names the group of a row
 
     @property
     def format(self) -> str:
@@ -111,6 +115,7 @@ class Dataset:
     def unused_columns(self) -> tuple[str, ...]:
         """Columns of the file that no example uses."""
         used = {*self.format.split(","), "slice", "doc_id", "doc_ids", "system"}
+        used |= {self.reading.group} if self.reading else set()
         if not self.answer_column:
             used |= {"tools", "functions"}
         return tuple(column for column in self.columns if column not in used)

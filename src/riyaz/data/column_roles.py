@@ -40,10 +40,11 @@ def find_reading(
     answer: str | None = None,
     answers_required: bool = True,
     like: Reading | None = None,
+    group: str = "",
 ) -> tuple[Reading, str]:
     """The columns to read, and one line about them if they were guessed, or lack some of `like`. They are given, or
-    those of `like` if the table has them, or recognised by name, or guessed. Raises RiyazError for no or more than one
-    possible reading."""
+    those of `like` if the table has them, or recognised by name, or guessed, but not the column `group`. Raises
+    RiyazError for no or more than one possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
@@ -61,7 +62,7 @@ def find_reading(
         options = " or ".join(reading.format for reading in readings)
         hint = "pass " + ", or ".join(_flags(each.prompt, each.answer) for each in readings)
         raise RiyazError(f"the columns can be read as {options}", where, hint)
-    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required)
+    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required, group)
 
 
 def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:
@@ -77,9 +78,12 @@ def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading,
     return replace(like, before=before, after=after, answer=answer, references=references), note
 
 
-def _guessed(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> tuple[Reading, str]:
+def _guessed(
+    table: Table, prompt: str | None, answer: str | None, answers_required: bool, group: str
+) -> tuple[Reading, str]:
     """The plain guess and a line that says so. Raises RiyazError if there is none."""
     beside = {name for owner, sides in BESIDE.items() if owner in table.columns for side in sides for name in side}
+    beside |= {group}
     best = guess(table, prompt or "", answer or "", PROMPTS, ANSWERS, beside, answers_required)
     if not best.plain:
         raise _no_reading(table, prompt, answer, answers_required, best)

@@ -22,6 +22,7 @@ class DataReport:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # closed tasks: rows of each label in each part
     unseen_labels: list[str] = field(default_factory=list)  # labels of test rows that no training row has
     slices: dict[str, int] = field(default_factory=dict)  # test rows of each slice
+    groups: dict[str, int] | None = None  # groups of the rows of each part; None where rows have none
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
@@ -55,6 +56,12 @@ def rows_with_unseen_labels(tested: Sequence[Example], labels: Sequence[str]) ->
     """Test rows with no answer among the labels, which no method of a closed task can get right."""
     trained = set(labels)
     return [example for example in tested if not trained & set(example.answers)]
+
+
+def groups_note(groups: Mapping[str, int]) -> str:
+    """A sentence with the groups of each part."""
+    parts = f"{groups['train']} to train on, {groups['valid']} to validate on, {groups['test']} to test on"
+    return f"no group of rows is in two parts, and intervals are over groups: {parts}"
 
 
 def notes(report: DataReport, unseen_rows: int) -> list[str]:

@@ -13,6 +13,7 @@ from riyaz import config
 from riyaz.data import Dataset, Example, Reading
 from riyaz.data.column_roles import find_reading
 from riyaz.data.encodings import NotUTF8
+from riyaz.data.groups import by_document, group_column_of
 from riyaz.data.many_files import (
     combine,
     common_folder,
@@ -47,6 +48,7 @@ def load(
     encoding: str | None = None,
     skip_incomplete: bool = False,
     merge_labels: bool = False,
+    group_column: str | None = None,
     answers_required: bool = True,
     like: Reading | None = None,
 ) -> Dataset:
@@ -60,12 +62,13 @@ def load(
     path = path.path if isinstance(path, Table) else Path(path)
     combined = combine(path, tables)
     try:
-        reading, note = find_reading(combined, prompt_column, answer_column, answers_required, like)
+        group, no_group = group_column_of(combined, group_column, like)
+        reading, note = find_reading(combined, prompt_column, answer_column, answers_required, like, group)
     except RiyazError as error:
         raise mixed_columns(error, path, tables) from None
     skip = answers_required and (skip_incomplete or (like is not None and like.skip_incomplete))
     spellings = like.spellings if like is not None else ()
-    reading = replace(reading, encoding=encoding, skip_incomplete=skip, spellings=spellings)
+    reading = replace(reading, encoding=encoding, skip_incomplete=skip, spellings=spellings, group=group)
     folder = common_folder(tables)
     examples: list[Example] = []
     skipped = incomplete = 0
@@ -77,12 +80,15 @@ def load(
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
         raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
-    notes = [note] if note else []
+    notes = [note, no_group if answers_required else ""]
     if merge_labels and not reading.spellings:
         reading = replace(reading, spellings=most_frequent_spellings(examples))
     if reading.spellings:
         examples, merged = spell_alike(examples, reading.spellings)
-        notes += [merged] if merged else []
+        notes.append(merged)
+    if answers_required and not group and not no_group:
+        examples, grouped = by_document(examples)
+        notes.append(grouped)
     return Dataset(
         examples=tuple(examples),
         format=reading.format,
@@ -94,7 +100,7 @@ def load(
         folder=None if combined.in_memory else folder,
         incomplete=incomplete,
         reading=reading,
-        notes=tuple(f"{path.name}: {note}" for note in notes),
+        notes=tuple(f"{path.name}: {note}" for note in notes if note),
     )
 
 

@@ -23,7 +23,8 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
             answers = _answers(row, reading)
         if not answers and answers_required:
             raise Incomplete(f"the row has no {reading.answer!r}")
-    return Example(messages, answers, _optional(row, "slice"), where, _documents(row))
+    group = _optional(row, reading.group) if reading.group else None
+    return Example(messages, answers, _optional(row, "slice"), where, _documents(row), group=group)
 
 
 def _turns(row: dict[str, object], reading: Reading) -> object | None:

@@ -2,7 +2,7 @@
 
 Examples are sorted by SHA-256 of (seed, purpose, key), so the same rows give the same choice on every machine and in
 any file order, and two purposes choose independently. Examples with the same key are adjacent. Every choice keeps the
-proportions of the labels of a closed set, and of the slices where rows have them.
+proportions of the labels of a closed set, and of the slices where rows have them. Rows of one group stay together.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from riyaz.data import Example
+from riyaz.data.groups import unit
 
-Group = list[Example]  # examples with the same key
+Group = list[Example]  # examples of the same unit: of one group, or with the same key
 
 
 def digest(seed: int, purpose: str, key: str) -> str:
@@ -46,7 +47,8 @@ def hold_out(
 ) -> tuple[list[Example], list[Example]]:
     """(held out, rest): a fraction of the prompts, at most `max_rows` rows; the rest keeps a prompt of each label.
 
-    Counts prompts rather than rows, because duplicates stay together.
+    Counts prompts rather than rows, because duplicates stay together; where rows have groups it counts groups, and
+    leaves the copies of held-out rows in other groups out of the rest.
     """
     strata = _groups_by_label(examples, by_label, seed, purpose)
     prompts = {label: len(groups) for label, groups in strata.items()}
@@ -60,19 +62,30 @@ def hold_out(
     held = _chosen(strata, shares)
     while max_rows and len(held) > 1 and sum(map(len, held)) > max_rows:
         held.remove(max(held, key=len))
-    keys = {group[0].key for group in held}
-    out = ordered((e for e in examples if e.key in keys), seed, purpose)
-    return out, ordered((e for e in examples if e.key not in keys), seed, purpose)
+    out = ordered((example for group in held for example in group), seed, purpose)
+    return out, ordered(without(examples, out), seed, purpose)
 
 
-def fold_keys(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
-    """The keys of each of `folds` folds: every prompt is in one fold; labels and their slices are spread evenly."""
-    parts: list[set[str]] = [set() for _ in range(folds)]
+def without(examples: Sequence[Example], held: Sequence[Example]) -> list[Example]:
+    """The examples of other units than the held-out ones, without copies of their prompts."""
+    units, keys = {unit(example) for example in held}, {example.key for example in held}
+    return [example for example in examples if unit(example) not in units and example.key not in keys]
+
+
+def deal(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[list[Example]]:
+    """The examples of each of `folds` folds: every unit is in one fold; labels and their slices are spread evenly."""
+    parts: list[list[Example]] = [[] for _ in range(folds)]
     strata = _groups_by_label(examples, by_label, seed, purpose)
     dealt = [group for label in sorted(strata) for group in sorted(strata[label], key=_slice)]
     for turn, group in enumerate(dealt):
-        parts[turn % folds].add(group[0].key)
+        parts[turn % folds] += group
     return parts
+
+
+def fold_keys(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
+    """The keys of the examples of each fold that `deal` makes."""
+    dealt = deal(examples, folds, by_label=by_label, seed=seed, purpose=purpose)
+    return [{example.key for example in fold} for fold in dealt]
 
 
 def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[str, int]:
@@ -100,12 +113,12 @@ def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[
 
 
 def _groups_by_label(examples: Sequence[Example], by_label: bool, seed: int, purpose: str) -> dict[str, list[Group]]:
-    """Groups of duplicates in seeded order, by the answer of their first example (by "" without `by_label`)."""
+    """Units in seeded order, by the answer of their first example (by "" without `by_label`)."""
     groups: dict[str, Group] = defaultdict(list)
     for example in ordered(examples, seed, purpose):
-        groups[example.key].append(example)
+        groups[unit(example)].append(example)
     strata: dict[str, list[Group]] = defaultdict(list)
-    for group in groups.values():
+    for _, group in sorted(groups.items(), key=lambda pair: digest(seed, purpose, pair[0])):
         strata[group[0].answer if by_label else ""].append(group)
     return dict(strata)
 

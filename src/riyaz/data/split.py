@@ -2,7 +2,8 @@
 
 The rows of a test file are the test, and their copies are removed from the training rows. Without a test file 100 rows
 are held out, but at most half of all rows and at least a quarter; below 200 rows there are five folds, or half is held
-out if there is no time for folds. The result depends only on the contents and the seed.
+out if there is no time for folds. Rows of one group stay on one side, and groups are held out instead of prompts. The
+result depends only on the contents and the seed.
 """
 
 import re
@@ -17,10 +18,12 @@ from riyaz.data.data_report import (
     answer_words,
     count_labels,
     count_repeats,
+    groups_note,
     notes,
     rows_with_unseen_labels,
 )
-from riyaz.data.sampling import fold_keys, hold_out, ordered, sample
+from riyaz.data.groups import check_groups, count_groups, crossing
+from riyaz.data.sampling import deal, hold_out, ordered, sample, without
 from riyaz.data.spellings import twins_note
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
@@ -28,6 +31,7 @@ from riyaz.errors import RiyazError
 FOLDS = 5
 FOLD_BELOW = 200  # rows; half of fewer is too small a test
 TEST_ROWS = 100  # rows to hold out without a test file,
+TEST_GROUPS = 40  # and groups, where rows have them,
 LEAST_FRACTION, MOST_FRACTION = 0.25, 0.5  # within these shares of all rows
 VALID_FRACTION = 0.2
 MAX_VALID = 256  # rows
@@ -56,9 +60,15 @@ class Split:
 @dataclass(frozen=True)
 class _Rule:
     by_label: bool
+    grouped: bool  # whether rows have groups, which are then held out in place of prompts
     limit_train: int | None
     limit_test: int | None
     seed: int
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether units are held out by their label; a group has several."""
+        return self.by_label and not self.grouped
 
 
 def split(
@@ -74,31 +84,38 @@ def split(
 ) -> tuple[Split, DataReport]:
     """Split the rows and report on them. `limit_train` counts training and validation rows together; without
     `deal_folds` one test part is held out of few rows. Raises RiyazError."""
-    rule = _Rule(task.kind == "closed", limit_train, limit_test, seed)
     rows: Sequence[Example] = train.examples
+    grouped = any(example.group is not None for example in rows)
+    rule = _Rule(task.kind == "closed", grouped, limit_train, limit_test, seed)
     _check_enough(rows, train)
+    check_groups(train, test)
     leakage: dict[str, float] = {"test_rows": 0, "share": 0.0, "dropped": 0}
     tested: Sequence[Example] = ()
     folds: tuple[Split, ...] = ()
+    crossed = ""
     if test is not None:
-        rows, leakage = _drop_leaked(train, test, allow_leakage)
+        rows, crossed = _drop_crossing(train, test, allow_leakage)
+        rows, leakage = _drop_leaked(rows, train, test, allow_leakage)
         tested = _test_rows(test.examples, rule)
     elif len(rows) >= FOLD_BELOW:
-        held, rows = hold_out(rows, _test_fraction(len(rows)), by_label=rule.by_label, seed=seed, purpose="test")
+        held, rows = hold_out(rows, _test_fraction(rows, grouped), by_label=rule.by_unit, seed=seed, purpose="test")
+        leakage["dropped"] = len(train.examples) - len(held) - len(rows)  # copies in other groups than the test's
         tested = _test_rows(held, rule)
     elif deal_folds:
         folds = _folds(rows, rule, train)
     learned, valid = _train_valid(rows, rule, train)
     if test is None and len(rows) < FOLD_BELOW and not deal_folds:
-        held, rest = hold_out(learned, MOST_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
+        held, rest = hold_out(learned, MOST_FRACTION, by_label=rule.by_unit, seed=seed, purpose="test")
         learned, tested = tuple(ordered(rest, seed, "train")), _test_rows(held, rule)
     result = Split(learned, valid, tuple(tested), folds)
-    return result, _report(train, test, task, result, leakage)
+    return result, _report(train, test, task, result, leakage, crossed)
 
 
-def _test_fraction(rows: int) -> float:
-    """The share of so many rows that is held out as test: half of 200 rows, a quarter of 400 and more."""
-    return max(LEAST_FRACTION, min(MOST_FRACTION, TEST_ROWS / rows))
+def _test_fraction(rows: Sequence[Example], grouped: bool) -> float:
+    """The share of the rows that is held out as test: half of 200 rows, a quarter of 400 and more; of groups half of
+    80, a quarter of 160 and more, if that is a larger share."""
+    share = max(TEST_ROWS / len(rows), TEST_GROUPS / count_groups(rows) if grouped else 0.0)
+    return max(LEAST_FRACTION, min(MOST_FRACTION, share))
 
 
 def _check_enough(rows: Sequence[Example], dataset: Dataset) -> None:
@@ -109,9 +126,34 @@ def _check_enough(rows: Sequence[Example], dataset: Dataset) -> None:
         raise RiyazError(what, str(dataset.path), f"give at least {MIN_ROWS} rows with different prompts")
 
 
-def _drop_leaked(train: Dataset, test: Dataset, allow: bool) -> tuple[list[Example], dict[str, float]]:
-    """Training rows whose prompt is not in the test, and the counts of `DataReport.leakage`. Raises RiyazError."""
-    places = {example.key: example.where for example in reversed(train.examples)}
+def _drop_crossing(train: Dataset, test: Dataset, allow: bool) -> tuple[Sequence[Example], str]:
+    """The training rows without those of groups in the test, and a note about them. Rows about the same documents stay:
+    the note says what is then not measured. Raises RiyazError for more such test rows than MAX_LEAKAGE."""
+    groups, first = crossing(train, test)
+    crossed = sum(example.group in groups for example in test.examples)
+    if not groups:
+        return train.examples, ""
+    these = f"{crossed} of {len(test.examples)} test rows"
+    if not (train.reading and train.reading.group):
+        note = f"{these} are about documents that training rows are about too, such as {first}"
+        return train.examples, f"{note}: new documents are not measured"
+    if crossed > MAX_LEAKAGE * len(test.examples) and not allow:
+        hint = "remove them, or pass --allow-leakage to continue without the training rows of these groups"
+        raise RiyazError(f"{these} are of groups that training rows have too, such as {first}", str(test.path), hint)
+    left = [example for example in train.examples if example.group not in groups]
+    dropped = len(train.examples) - len(left)
+    if len({example.key for example in left}) < MIN_ROWS or count_groups(left) < 2:
+        what = f"{len(left)} rows are left after removing {dropped} whose groups are in the test, such as {first}"
+        raise RiyazError(what, str(train.path), "give training rows of other groups")
+    return left, f"training rows dropped because their groups are in the test, such as {first}: {dropped}"
+
+
+def _drop_leaked(
+    rows: Sequence[Example], train: Dataset, test: Dataset, allow: bool
+) -> tuple[list[Example], dict[str, float]]:
+    """Those of the training `rows` whose prompt is not in the test, and the counts of `DataReport.leakage`. Raises
+    RiyazError."""
+    places = {example.key: example.where for example in reversed(rows)}
     leaked = [example for example in test.examples if example.key in places]
     share = len(leaked) / len(test.examples)
     if share > MAX_LEAKAGE and not allow:
@@ -120,8 +162,8 @@ def _drop_leaked(train: Dataset, test: Dataset, allow: bool) -> tuple[list[Examp
         hint = "remove them, or pass --allow-leakage to continue without their training copies"
         raise RiyazError(f"{what}, such as {pair}", str(test.path), hint)
     keys = {example.key for example in leaked}
-    left = [example for example in train.examples if example.key not in keys]
-    dropped = len(train.examples) - len(left)
+    left = [example for example in rows if example.key not in keys]
+    dropped = len(rows) - len(left)
     if len({example.key for example in left}) < MIN_ROWS:
         what = f"{len(left)} rows are left after removing {dropped} whose prompts are in the test"
         raise RiyazError(what, str(train.path), "give training rows that are not in the test")
@@ -141,12 +183,15 @@ def _train_valid(
     """(training rows, validation rows) in seeded order, at most `limit_train` together. Raises RiyazError."""
     limit = len(rows) if rule.limit_train is None else rule.limit_train
     rows = sample(rows, limit, by_label=rule.by_label, seed=rule.seed, purpose="limit-train")
+    where = str(dataset.path)
     if len({example.key for example in rows}) < 2:
-        raise RiyazError(
-            f"the {len(rows)} selected rows all have the same prompt", str(dataset.path), "raise --limit-train"
-        )
-    choice = {"by_label": rule.by_label, "seed": rule.seed, "purpose": "valid"}
+        raise RiyazError(f"the {len(rows)} selected rows all have the same prompt", where, "raise --limit-train")
+    if count_groups(rows) < 2:
+        raise RiyazError(f"the {len(rows)} selected rows are all of one group", where, "raise --limit-train")
+    choice = {"by_label": rule.by_unit, "seed": rule.seed, "purpose": "valid"}
     valid, train = hold_out(rows, VALID_FRACTION, max_rows=MAX_VALID, **choice)  # type: ignore[arg-type]
+    if not train:
+        raise RiyazError("every row has the prompt of a row in another group", where, "leave out --group-column")
     return tuple(ordered(train, rule.seed, "train")), tuple(valid)
 
 
@@ -154,14 +199,16 @@ def _folds(rows: Sequence[Example], rule: _Rule, dataset: Dataset) -> tuple[Spli
     """Five splits of the same rows, each with another fold as test rows, at most `limit_test` in all."""
     tested = _test_rows(rows, rule)
     folds = []
-    for keys in fold_keys(rows, FOLDS, by_label=rule.by_label, seed=rule.seed, purpose="fold"):
-        rest = [example for example in rows if example.key not in keys]
-        test = tuple(example for example in tested if example.key in keys)
-        folds.append(Split(*_train_valid(rest, rule, dataset), test))
+    for held in deal(rows, FOLDS, by_label=rule.by_unit, seed=rule.seed, purpose="fold"):
+        places = {id(example) for example in held}
+        test = tuple(example for example in tested if id(example) in places)
+        folds.append(Split(*_train_valid(without(rows, held), rule, dataset), test))
     return tuple(folds)
 
 
-def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, leakage: dict[str, float]) -> DataReport:
+def _report(
+    train: Dataset, test: Dataset | None, task: Task, result: Split, leakage: dict[str, float], crossed: str
+) -> DataReport:
     tested = result.tested
     rows = {
         "file": len(train.examples),
@@ -175,6 +222,13 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
     }
     report = DataReport(rows, *count_repeats(train.examples), leakage, answer_words(train.examples))
     report.notes = list(dict.fromkeys(train.notes + (test.notes if test else ())))
+    if any(example.group is not None for example in tested):
+        report.groups = {
+            "train": count_groups(result.train),
+            "valid": count_groups(result.valid),
+            "test": count_groups(tested),
+        }
+        report.notes += [groups_note(report.groups), *([crossed] if crossed else [])]
     report.slices = dict(sorted(Counter(e.slice for e in tested if e.slice is not None).items()))
     unseen: list[Example] = []
     if task.kind == "closed":

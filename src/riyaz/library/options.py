@@ -46,6 +46,7 @@ class ReadingOptions(TypedDict, total=False):
     encoding: str | None
     skip_incomplete: bool | None
     merge_labels: bool | None
+    group_column: str | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None

@@ -8,6 +8,7 @@ from riyaz.artifact import TextPart, count_trained, read_examples, reading_of, r
 from riyaz.config import LimitsConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
+from riyaz.data.groups import unit
 from riyaz.data.sampling import digest
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
@@ -46,7 +47,7 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         raise RiyazError(what, data.place(data.examples[0]), "use rows of the same task")
     halves: tuple[list[Example], list[Example]] = [], []
     for row in data.examples:
-        halves[int(digest(0, "limits", row.key)[:4], 16) % 2].append(row)
+        halves[int(digest(0, "limits", unit(row))[:4], 16) % 2].append(row)
     if not all(halves):
         halves = list(data.examples[::2]), list(data.examples[1::2])
     rows = Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows))

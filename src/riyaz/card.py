@@ -135,7 +135,9 @@ def _scores(row: ArmResult | None, compared: Comparison | None) -> str:
 
 
 def _of_slice(metric: str | None, part: SliceScore) -> str:
-    """The interval of a slice: Wilson's of a 0/1 score, of which the number of right answers is known."""
+    """The interval of a slice: over its groups, or Wilson's of a 0/1 score, whose number of right answers is known."""
+    if part.ci_low is not None and part.ci_high is not None:
+        return " to ".join(number(end, 3) for end in (part.ci_low, part.ci_high))
     if metric not in BINARY or part.n is None or part.score is None:
         return NOT_MEASURED
     return " to ".join(number(end, 3) for end in wilson(part.score * part.n, part.n))

@@ -49,7 +49,6 @@ from riyaz.results import (
     Flips,
     Remeasured,
     Retrieval,
-    SliceScore,
     TargetScores,
 )
 from riyaz.retrieval.measures import recall, reciprocal_rank
@@ -215,7 +214,7 @@ def _answered(
             where=example.where, prompt=example.prompt, answers=list(example.answers),
             prediction=prediction.text, score=float(points), slice=example.slice,
             log_probability=prediction.log_probability, answer_log_probability=loss,
-            citations=list(prediction.citations) or None, **fields,
+            citations=list(prediction.citations) or None, group=example.group, **fields,
         )
         for example, prediction, points, loss, fields in zip(
             test, predictions, scores, losses, confidence_fields(task, predictions, test)
@@ -353,7 +352,7 @@ def evaluate_target(
 
     predictions = predict(predictor, rows, progress)
     scores, answered = score(task, predictions, rows), _answered(predictor, task, predictions, rows)
-    low, high = interval(scores.rows)
+    low, high = interval(scores.rows, scores.groups)
     nats = [row.answer_log_probability for row in answered if row.answer_log_probability is not None]
     second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
     sample = rows[:LATENCY_ROWS]
@@ -361,10 +360,11 @@ def evaluate_target(
         target=target, test=FileFacts(str(test), data.sha256, data.format), task=task.kind, metric=task.metric,
         instruction=predictor.text.instruction, score=scores.mean, ci_low=low, ci_high=high, n_test=len(rows),
         extras={**scores.extras, **second},
-        slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
+        slices=scores.slices,
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
         served=predictor.served, calibration=calibration_of(answered),
+        n_groups=None if scores.groups is None else int(scores.groups.max()) + 1,
     )  # fmt: skip
 
 

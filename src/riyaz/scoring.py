@@ -21,10 +21,11 @@ from riyaz.metrics.calibration import (
     reliability,
     right_probability,
 )
-from riyaz.metrics.intervals import bca_bootstrap
+from riyaz.metrics.groups import group_numbers, within
+from riyaz.metrics.intervals import bca_bootstrap, interval
 from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.predictor import ClosedPredictor, Prediction, Predictor, PromptedModel
-from riyaz.results import Answer, Calibration
+from riyaz.results import Answer, Calibration, SliceScore
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
 Progress = Callable[[int, int], None]  # (done, total)
@@ -37,7 +38,8 @@ class Scores:
     rows: np.ndarray
     mean: float
     extras: dict[str, float] = field(default_factory=dict)
-    slices: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> {"score", "n"}
+    slices: dict[str, SliceScore] = field(default_factory=dict)
+    groups: np.ndarray | None = None  # (n,) the number of each row's group; None where no two rows share one
 
 
 def predict(
@@ -75,15 +77,13 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     """Scores of the predictions, one for each example."""
     texts, answers = [p.text for p in predictions], [e.answers for e in examples]
     rows = metrics.score_rows(task.metric, texts, answers)
-    members: dict[str, list[int]] = {}
-    for i, example in enumerate(examples):
-        if example.slice is not None:
-            members.setdefault(example.slice, []).append(i)
+    groups = group_numbers([example.group for example in examples])
     return Scores(
         rows=rows,
         mean=float(rows.mean()) if len(rows) else 0.0,
         extras=metrics.extras(task.metric, texts, answers),
-        slices={name: {"score": float(rows[index].mean()), "n": len(index)} for name, index in sorted(members.items())},
+        slices=slice_scores(rows, [example.slice for example in examples], groups),
+        groups=groups,
     )
 
 
@@ -124,6 +124,22 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
         calibration, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
         log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,
     )  # fmt: skip
+
+
+def slice_scores(rows: np.ndarray, names: Sequence[str | None], groups: np.ndarray | None) -> dict[str, SliceScore]:
+    """The mean of the scores `rows` (n,) of each slice; its interval where rows are in `groups` (n,)."""
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        if name is not None:
+            members.setdefault(name, []).append(i)
+    scores = {}
+    for name, index in sorted(members.items()):
+        scores[name] = SliceScore(float(rows[index].mean()), len(index))
+        numbers = within(groups, np.array(index))
+        if numbers is not None:
+            low, high = interval(rows[index], numbers)
+            scores[name] = replace(scores[name], n_groups=int(numbers.max()) + 1, ci_low=low, ci_high=high)
+    return scores
 
 
 def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example]) -> float:

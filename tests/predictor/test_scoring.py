@@ -16,6 +16,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.models import load
 from riyaz.predictor import ClosedPredictor, CopyPredictor, Prediction
+from riyaz.results import SliceScore
 from riyaz.sources import open_source
 
 CLOSED = Task("closed", ("billing", "refund"), "accuracy", "Classify the text.", "")
@@ -46,7 +47,7 @@ def test_scores_per_row_slice_and_second_metric() -> None:
     scores = scoring.score(CLOSED, predictions, EXAMPLES)
     assert scores.rows.tolist() == [1, 0, 1] and scores.mean == pytest.approx(2 / 3)
     assert scores.extras == {"macro_f1": pytest.approx(0.4)}
-    assert scores.slices == {"often": {"score": 1.0, "n": 1}, "rare": {"score": 1.0, "n": 1}}
+    assert scores.slices == {"often": SliceScore(1.0, 1), "rare": SliceScore(1.0, 1)}
 
 
 @pytest.mark.parametrize(("task", "extra"), [(SHORT, "token_f1"), (FREE, "chrf")])

@@ -1,6 +1,5 @@
 """The row of an arm in `compare.json`, made from the files of its finished parts."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from riyaz.comparison.folder import FINAL, ComparisonFolder, megabytes
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
+from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
 from riyaz.results import (
@@ -24,10 +24,9 @@ from riyaz.results import (
     Fit,
     Flips,
     Retrieval,
-    SliceScore,
     Status,
 )
-from riyaz.scoring import calibration_of
+from riyaz.scoring import calibration_of, slice_scores
 
 FINISHED = ("ok", "cut")  # statuses of the arms that have a score
 
@@ -141,22 +140,28 @@ def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval 
 
 def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
     """Mean, 95 % interval and extras over the test rows of all parts, and the mean of every slice."""
-    scores = row_points(rows)
-    low, high = interval(scores)
-    slices: dict[str, list[float]] = defaultdict(list)
-    for row, score in zip(rows, scores.tolist()):
-        if row.slice is not None:
-            slices[row.slice].append(score)
+    scores, groups = row_points(rows), group_numbers([row.group for row in rows])
+    low, high = interval(scores, groups)
     nats = [row.answer_log_probability for row in rows if row.answer_log_probability is not None]
     second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
     return {
         "score": float(scores.mean()),
         "ci_low": low,
         "ci_high": high,
-        "slices": {name: SliceScore(float(np.mean(part)), len(part)) for name, part in sorted(slices.items())},
+        "slices": slice_scores(scores, [row.slice for row in rows], groups),
         "n_test": len(rows),
+        "n_groups": None if groups is None else int(groups.max()) + 1,
         "extras": extras(metric, [row.prediction for row in rows], [row.answers for row in rows]) | second,
     }
+
+
+def row_groups(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Sequence[str]) -> np.ndarray | None:
+    """The number (n,) of the group of each row, in the order of `row_scores`; None where no two rows share one."""
+    method = next((arm.method for arm in arms if arm.status in FINISHED), None)
+    if method is None:
+        return None
+    rows = [row for part in parts for row in Answer.read(folder.part(method, part) / PREDICTIONS)]
+    return group_numbers([row.group for row in sorted(rows, key=lambda row: (row.where, row.score or 0.0))])
 
 
 def row_points(rows: Sequence[Answer]) -> np.ndarray:

@@ -18,6 +18,7 @@ from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.json_files import from_json, read_json, to_document, write_json
 from riyaz.methods import CURVE
 from riyaz.methods.fitting.base import ArmPlan
+from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.results import FIT, PREDICTIONS, RESULT, Answer, ArmResult, CurveScore, Evaluation, Fit, SeedScore
 
@@ -92,8 +93,9 @@ def data_curve(
     rows = len(folder.rows(FINAL, "train"))
     curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, CURVE, "rows-")]
     curve.append((rows, row_points(Answer.read(folder.part(CURVE, FINAL) / PREDICTIONS))))
+    groups = group_numbers([row.group for row in folder.rows(FINAL, "test")])
     return [
-        CurveScore(count, float(points.mean()), *interval(points))
+        CurveScore(count, float(points.mean()), *interval(points, groups))
         for count, points in sorted(curve, key=lambda point: point[0])
     ]
 

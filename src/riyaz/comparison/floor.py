@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import score_rows
 from riyaz.results import Floor
@@ -21,4 +22,4 @@ def majority_floor(train: Sequence[Example], tested: Sequence[Example], metric: 
         return None
     rows = sorted(tested, key=lambda example: example.where)
     scores = score_rows(metric, [answer] * len(rows), [row.answers for row in rows])
-    return Floor(answer, float(scores.mean()), *interval(scores)), scores
+    return Floor(answer, float(scores.mean()), *interval(scores, group_numbers([row.group for row in rows]))), scores

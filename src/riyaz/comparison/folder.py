@@ -18,7 +18,7 @@ from typing import Any
 from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
 from riyaz.config import CONFIGS, Precision
-from riyaz.data import Example
+from riyaz.data import Example, Reading
 from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
@@ -170,6 +170,9 @@ def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
         if isinstance(stored, dict) and isinstance(stored.get(part), dict):
             for key in now[part].keys() - stored[part].keys():
                 stored[part][key] = defaults.get(key, now[part][key])
+            columns = stored[part].get("columns")
+            if isinstance(columns, dict):
+                columns.setdefault("group", Reading.group)
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

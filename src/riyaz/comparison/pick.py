@@ -42,8 +42,9 @@ def choose(
     seed: int = 0,
     floor: tuple[Floor, np.ndarray] | None = None,
     more: str = "--more 30m",
+    groups: np.ndarray | None = None,
 ) -> Pick:
-    """Pick one of the arms by their scores {method: (n,)} on the same test rows.
+    """Pick one of the arms by their scores {method: (n,)} on the same test rows, which may be in `groups` (n,).
 
     `limits` may hold max_ms (per answer), max_rss_mb (while serving) and max_forgetting (nats per token). `floor` is
     the most frequent answer with its scores on the same rows, `more` the command that continues arms which were cut.
@@ -56,30 +57,37 @@ def choose(
     dropped = reason.dropped(unscored, over)
     if not within:
         return Pick(None, None, "undecided", reason.none_left(arms, bool(measured), dropped), None)
-    table = table_of(within, scores, seed)
+    table = table_of(within, scores, seed, groups)
     if not table.rows.any():
         return Pick(None, None, "nothing", reason.nothing_works(table, dropped, more), None)
     order, sure = table.ranked(margin)
     rows = None
-    if not table.sure(margin) and table.rows.shape[1] >= FEWEST_ROWS:
+    if not table.sure(margin) and table.rows.shape[1] >= FEWEST_ROWS and not table.few_groups:
         rows = rows_needed_range(table.distinct, table.bounds, margin, seed=seed)
     sentences = ["; ".join([reason.verdict(table, margin), *dropped])]
     sentences += reason.warnings(table, margin, floor, more, seed)
-    changes = _without_limits(measured, over, scores, margin, seed) + reason.changes(table, margin, rows, seed)
+    changes = _without_limits(measured, over, scores, margin, seed, groups) + reason.changes(table, margin, rows, seed)
     sentences += ["; ".join(changes)] if changes else []
     decision: Decision = "undecided" if not sure else "certified" if sure == 1 else "tie"
     runner_up = table.name(order[1]) if len(order) > 1 else None
     return Pick(table.name(order[0]), runner_up, decision, reason.text(sentences), rows)
 
 
-def contenders(arms: Sequence[ArmResult], scores: Scores, margin: float, limits: Limits | None, seed: int) -> list[str]:
+def contenders(
+    arms: Sequence[ArmResult],
+    scores: Scores,
+    margin: float,
+    limits: Limits | None,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> list[str]:
     """The methods between which `choose` is not clear: the sure arms of a tie, or of an undecided pick the leader and
     those whose score is within the margin of its; [] if there are no two, or if nothing works."""
     finished = [arm for arm in arms if arm.status in FINISHED and not _unscored(scores.get(arm.method))]
     within = [arm for arm in finished if not _over(arm, limits or {})]
     if not within:
         return []
-    table = table_of(within, scores, seed)
+    table = table_of(within, scores, seed, groups)
     if not table.rows.any():
         return []
     order, sure = table.ranked(margin)
@@ -117,14 +125,19 @@ def _over(arm: ArmResult, limits: Limits) -> dict[str, str]:
 
 
 def _without_limits(
-    measured: list[ArmResult], over: dict[str, dict[str, str]], scores: Scores, margin: float, seed: int
+    measured: list[ArmResult],
+    over: dict[str, dict[str, str]],
+    scores: Scores,
+    margin: float,
+    seed: int,
+    groups: np.ndarray | None,
 ) -> list[str]:
     """A clause that names the arm which would be picked without the limits it exceeds; [] if limits change nothing."""
     if not any(over.values()):
         return []
-    table = table_of(measured, scores, seed)
+    table = table_of(measured, scores, seed, groups)
     flags = over[table.name(table.ranked(margin)[0][0])]
-    table = table_of([arm for arm in measured if set(over[arm.method]) <= set(flags)], scores, seed)
+    table = table_of([arm for arm in measured if set(over[arm.method]) <= set(flags)], scores, seed, groups)
     order, sure = table.ranked(margin)
     method = table.name(order[0])
     would = "would be picked" if sure else "would lead"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from riyaz.comparison.arm_row import FINISHED
-from riyaz.comparison.ranking import FORGETS, Table, cost, forgets
+from riyaz.comparison.ranking import FEWEST_GROUPS, FORGETS, Table, cost, forgets
 from riyaz.errors import joined
 from riyaz.metrics.paired import ROWS_CAP, paired_test
 from riyaz.results import ArmResult, Floor
@@ -40,9 +40,9 @@ def none_left(arms: Sequence[ArmResult], measured: bool, dropped: list[str]) -> 
 
 def nothing_works(table: Table, dropped: list[str], more: str) -> str:
     """The reason when every arm scores 0 on every row."""
-    count, rows = table.rows.shape
+    count = len(table.rows)
     arms = f"all {count} methods score" if count > 1 else f"the only method, {table.name(0)}, scores"
-    first = "; ".join([f"Nothing works here: {arms} 0 on {rows} test rows", *dropped])
+    first = "; ".join([f"Nothing works here: {arms} 0 on {table.count}", *dropped])
     then = "check the instruction and the wording of the answers, give more rows, or take a larger model"
     half = [i for i, arm in enumerate(table.arms) if arm.half_trained]
     return text([first, *([_half_trained(table, half, more)] if half else []), then])
@@ -53,7 +53,7 @@ def verdict(table: Table, margin: float) -> str:
     order, sure = table.ranked(margin)
     first = order[0]
     metric = (table.arms[first].metric or "score").replace("_", " ")
-    head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.rows.shape[1]} test rows)"
+    head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.count})"
     if len(order) == 1:
         return f"{head} is picked, as the only method that can be"
     tail = f"runner-up {table.name(order[1])} ({table.means[order[1]]:.3f})"
@@ -61,6 +61,8 @@ def verdict(table: Table, margin: float) -> str:
     if not sure:
         certain = table.sure(margin)
         small = f"the test is too small to separate the leaders: no method is {near}"
+        if table.few_groups:
+            small = f"rows of fewer than {FEWEST_GROUPS} groups certify no method"
         but = "another method has had too little training to be judged" if certain else small
         return f"{head} leads, but {but}; {tail}"
     if sure > 1:
@@ -81,7 +83,7 @@ def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None
     first = table.ranked(margin)[0][0]
     sentences = []
     if floor and len(floor[1]) == table.rows.shape[1]:
-        test = paired_test(table.rows[first], floor[1], seed=seed)
+        test = paired_test(table.rows[first], floor[1], table.groups, seed=seed)
         if test.difference <= 0 or test.p_value >= CHANCE:
             beside = f"always answering {_clipped(floor[0].answer)!r} scores {floor[0].score:.3f}"
             score = f"the score of {table.name(first)}"
@@ -127,7 +129,7 @@ def _cheaper(table: Table, leader: int, seed: int) -> list[str]:
             break
         if forgets(table.arms[i]) and not forgets(best):
             continue
-        p_value = paired_test(table.rows[i], table.rows[leader], seed=seed).p_value
+        p_value = paired_test(table.rows[i], table.rows[leader], table.groups, seed=seed).p_value
         if p_value >= CHANCE:
             times = f"{_ms(ms)} instead of {_ms(best.ms_per_answer)} ms per answer"
             return [f"the cheaper {table.name(i)} ({table.means[i]:.3f}, {times}) is not worse beyond chance "

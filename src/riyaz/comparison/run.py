@@ -18,7 +18,7 @@ import numpy as np
 from riyaz import hardware
 from riyaz.comparison import documents, extra_runs, limit_runs, processes
 from riyaz.comparison import plan as planning
-from riyaz.comparison.arm_row import FINISHED, row_scores
+from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.by_hand import by_hand, by_hand_notes
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, require_torch
@@ -438,12 +438,14 @@ def _picked(
     """The fields of a Comparison that name the pick and the floor, and compare every pair of arms."""
     scores = row_scores(folder, arms, parts)
     more = f"riyaz compare … --out {shlex.quote(str(config.out))} --more 30m"
-    pick = choose(arms, scores, config.margin, limits(config), config.seed, floor, more)
+    groups = row_groups(folder, arms, parts)
+    pick = choose(arms, scores, config.margin, limits(config), config.seed, floor, more, groups)
     whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
-        Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
+        Pair((a, b), **asdict(paired_test(scores[a], scores[b], groups, seed=config.seed)))
+        for a, b in combinations(whole, 2)
     ]
-    worst = worst_slice(folder, pick.pick, scores, parts, config.seed)
+    worst = worst_slice(folder, pick.pick, scores, parts, config.seed, groups)
     by_label = folder.settings().task.kind == "closed"
     return {
         **asdict(pick), "pairs": pairs, "floor": floor and floor[0], "worst_slice": worst,

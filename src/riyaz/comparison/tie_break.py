@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from riyaz.comparison import processes
-from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
+from riyaz.comparison.arm_row import FINISHED, arm_row, row_groups, row_scores
 from riyaz.comparison.folder import DAMAGED, ComparisonFolder
 from riyaz.comparison.pick import contenders
 from riyaz.comparison.plan import ComparisonPlan
@@ -44,7 +44,8 @@ def decide_alone(
     steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
     methods = _methods_before(folder, steps)
     if methods is None:
-        close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed)
+        close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed,
+                           row_groups(folder, arms, names))  # fmt: skip
         methods = _in_time(plan, [arm for arm in finished if arm.method in close], left(), listen)
         if methods:
             write_json(folder.path / ALONE, Alone(steps, methods))

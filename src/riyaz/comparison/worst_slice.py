@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from riyaz.comparison.folder import ComparisonFolder
+from riyaz.metrics.groups import within
 from riyaz.metrics.intervals import CONFIDENCE, interval
 from riyaz.metrics.paired import paired_test
 from riyaz.results import PREDICTIONS, Answer, WorstSlice
@@ -14,12 +15,17 @@ FEWEST = 5  # rows of a slice
 
 
 def worst_slice(
-    folder: ComparisonFolder, pick: str | None, scores: Mapping[str, np.ndarray], parts: Sequence[str], seed: int
+    folder: ComparisonFolder,
+    pick: str | None,
+    scores: Mapping[str, np.ndarray],
+    parts: Sequence[str],
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> WorstSlice | None:
     """The pick's worst slice of FEWEST rows or more; None without a pick, slices or their scores.
 
-    `scores` are those of `arm_row.row_scores`. Another arm is named where its lead on these rows is beyond chance:
-    p-values of the paired test, times the number of other arms (Bonferroni), below 5 %.
+    `scores` and `groups` are those of `arm_row.row_scores` and `row_groups`. Another arm is named where its lead on
+    these rows is beyond chance: p-values of the paired test, times the number of other arms (Bonferroni), below 5 %.
     """
     if pick is None or pick not in scores:
         return None
@@ -33,10 +39,10 @@ def worst_slice(
     name = min(large, key=means.__getitem__)
     if means[name] == max(means.values()):  # it scores alike on all
         return None
-    here = scores[pick][names == name]
-    worst = WorstSlice(name, len(here), float(here.mean()), *interval(here))
+    here, groups = scores[pick][names == name], within(groups, names == name)
+    worst = WorstSlice(name, len(here), float(here.mean()), *interval(here, groups))
     others = {arm: rows[names == name] for arm, rows in scores.items() if arm != pick and np.isfinite(rows).all()}
-    tests = {arm: paired_test(rows, here, seed=seed) for arm, rows in others.items()}
+    tests = {arm: paired_test(rows, here, groups, seed=seed) for arm, rows in others.items()}
     sure = {arm: test for arm, test in tests.items()
             if test.difference > 0 and test.p_value * len(tests) < 1 - CONFIDENCE}  # fmt: skip
     if not sure:

@@ -7,6 +7,7 @@ import numpy as np
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.ranking import serving_mb
 from riyaz.comparison.worst_slice import FEWEST
+from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import CONFIDENCE
 from riyaz.metrics.paired import Paired, paired_test
 from riyaz.results import PREDICTIONS, Answer, ArmResult, SliceLead, Worth
@@ -31,16 +32,17 @@ def worth(
         return None
     model, plain = best[0], best[1]
     ours, theirs = scores[model.method], scores[plain.method]
-    overall = paired_test(ours, theirs, seed=seed)
     rows = [row for part in parts for row in Answer.read(folder.part(model.method, part) / PREDICTIONS)]
     rows.sort(key=lambda row: (row.where, row.score or 0.0))  # as `row_scores` sorts them
+    groups = group_numbers([row.group for row in rows])
+    overall = paired_test(ours, theirs, groups, seed=seed)
     kinds = [[row.slice or "" for row in rows], [row.answers[0] for row in rows] if by_label else []]
     tests: dict[str, tuple[int, Paired]] = {}
     for names in map(np.array, kinds):
         for name in sorted(set(names.tolist()) - {""}):
             at = names == name
             if FEWEST <= at.sum() < len(at):
-                tests[name] = int(at.sum()), paired_test(ours[at], theirs[at], seed=seed)
+                tests[name] = int(at.sum()), paired_test(ours[at], theirs[at], within(groups, at), seed=seed)
     return Worth(
         model=model.method, plain=plain.method, difference=overall.difference, low=overall.low, high=overall.high,
         p_value=overall.p_value, more_ms=_more(model.ms_per_answer, plain.ms_per_answer),

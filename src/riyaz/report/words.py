@@ -114,7 +114,17 @@ def outcome(arm: ArmResult) -> str:
 def made(arm: ArmResult, folder: str) -> str:
     """Where `riyaz adapt` left an arm's artifact, and its score."""
     score = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
-    return f"the artifact of {arm.method} is in {folder}: {score} on {count(arm.n_test, 'test row')}"
+    return f"the artifact of {arm.method} is in {folder}: {score} on {tested_rows(arm)}"
+
+
+def tested_rows(arm: ArmResult) -> str:
+    """`300 test rows`, or `300 test rows in 60 groups`."""
+    return count(arm.n_test, "test row") + in_groups(arm)
+
+
+def in_groups(scored: ArmResult | TargetScores) -> str:
+    """` in 60 groups` behind a number of rows; "" where no two rows share a group."""
+    return "" if scored.n_groups is None else f" in {count(scored.n_groups, 'group')}"
 
 
 def slices(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
@@ -133,7 +143,7 @@ def extras(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
 def totals(arm: ArmResult) -> dict[str, str]:
     """The figures of an arm that the comparison table leaves out: name to text."""
     return {
-        "test rows": number(arm.n_test),
+        "test rows": number(arm.n_test) + in_groups(arm),
         **dict(extras(arm)),
         "search": duration(arm.search_seconds or None),
         "training": duration(arm.train_seconds or None),
@@ -268,6 +278,11 @@ def caveats(comparison: Comparison) -> list[str]:
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")
+    groups = min((arm.n_groups for arm in arms if arm.n_groups is not None), default=None)
+    if groups is not None:
+        notes.append(
+            f"Test rows of one group are not independent: intervals and tests are over {count(groups, 'group')}."
+        )
     load, alone = busy(comparison.ranked), decided_alone(comparison.ranked)
     if load:
         notes.append(f"{_sentence(load)} Times measured then are longer than on a free machine.")

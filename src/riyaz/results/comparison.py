@@ -35,6 +35,9 @@ class SliceScore:
 
     score: float | None
     n: int | None = None
+    n_groups: int | None = field(default=None, metadata=OPTIONAL)
+    ci_low: float | None = field(default=None, metadata=OPTIONAL)  # 95 % interval, given where rows have groups
+    ci_high: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ class ArmResult:
     waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
     about: About | None = field(default=None, metadata=OPTIONAL)  # None: written by 0.1
     calibration: Calibration | None = field(default=None, metadata=OPTIONAL)  # None: answers have no confidence
+    n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the test rows; None where none share one
 
     def __post_init__(self) -> None:
         if not is_bare(self.method):  # it names a folder
@@ -286,6 +290,7 @@ class Data:
     notes: list[str] = field(default_factory=list)
     rendered: list[list[tuple[str, bool]]] = field(default_factory=list)  # (text, whether the loss counts it)
     documents: Documents | None = field(default=None, metadata=OPTIONAL)
+    groups: dict[str, int] | None = field(default=None, metadata=OPTIONAL)  # of rows, in each part
 
 
 @dataclass(frozen=True)
@@ -424,6 +429,7 @@ class Answer:
     runner_up: str | None = field(default=None, metadata=OPTIONAL)  # the label that comes next
     right_probability: float | None = field(default=None, metadata=OPTIONAL)  # of the accepted label
     brier: float | None = field(default=None, metadata=OPTIONAL)  # the row's Brier score over all labels, 0 to 2
+    group: str | None = field(default=None, metadata=OPTIONAL)  # rows of one group are not independent
 
     @classmethod
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
@@ -458,3 +464,4 @@ class TargetScores:
     trained_rows: int | None = None  # rows that the artifact was trained on; None for a model
     served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"
     calibration: Calibration | None = field(default=None, metadata=OPTIONAL)
+    n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the rows; None where no two share one

@@ -36,6 +36,7 @@ from riyaz.report.words import (
     extras,
     floor_line,
     headline,
+    in_groups,
     interval,
     measured_again,
     merged,
@@ -327,7 +328,7 @@ def _print_troubles(arms: list[ArmResult], out: Console) -> None:
 
 def print_scores(scored: TargetScores, out: Console) -> None:
     """Prints one target's scores: the main metric with its interval, the others, latency, slices."""
-    name, rows = metric_name(scored.metric), f" on {number(scored.n_test)} rows"
+    name, rows = metric_name(scored.metric), f" on {number(scored.n_test)} rows{in_groups(scored)}"
     out.print(f"{name:<16}{number(scored.score, 3)}  ({interval(scored)}, 95 %){rows}")
     for metric, value in extras(scored):
         out.print(f"{metric:<16}{value}")

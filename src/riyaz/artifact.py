@@ -5,6 +5,7 @@
     classifier.*         weights part `linear` or `encoder`: features, weights and temperature
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
+    labels.safetensors   the head that scores the labels of a closed set in one pass
     adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, in PEFT's format
     model.safetensors, config.json, tokenizer files   weights part `full`, in Hugging Face's format
 
@@ -29,6 +30,7 @@ NAME = "riyaz.json"
 QUANTISED, BASE_FILE = "model.gguf", "base.gguf"  # that riyaz quantize writes: a whole model, or the base beside it
 COLLECTION = "collection.sqlite"
 TRAINED = "training_rows.txt"
+LABELS = "labels.safetensors"
 KEY_DIGITS = 16  # of the hexadecimal `Example.key` that are kept of each row
 FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
@@ -65,9 +67,14 @@ class TextPart:
 @dataclass(frozen=True)
 class WeightsPart:
     """The kind of weights: "none", "lora", "soft_prompt" or "full"; without a language model "copy" (the nearest
-    example's answer), "linear" (a logistic regression) or "encoder" (a fine-tuned sentence encoder)."""
+    example's answer), "linear" (a logistic regression) or "encoder" (a fine-tuned sentence encoder).
+
+    With `label_head` the file LABELS has one row of numbers for each label of the closed set: their products with the
+    hidden state after the prompt are the labels' logits.
+    """
 
     kind: str = "none"
+    label_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,6 +294,10 @@ def _check_values(artifact: Artifact, where: str) -> None:
         "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS], "encoder": [CLASSIFIER],
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
+    if artifact.weights.label_head:
+        if kind not in (*ADAPTER_KINDS, "full") or artifact.task is None or artifact.task.kind != "closed":
+            raise RiyazError("weights.label_head is true without trained weights and a closed set", where, TAMPERED)
+        needed = [*needed, LABELS]
     if text.examples != "none":
         needed = [*needed, text.examples_file or EXAMPLES]
     if text.passages:

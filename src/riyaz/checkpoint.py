@@ -2,8 +2,8 @@
 name, hashed and renamed, and a run resumes from the newest whose hashes are right.
 
 A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json (hashes);
-`best.safetensors` beside it holds the weights of the lowest validation loss, with their step, loss and hash. All of
-them name their run, and checkpoints of another run are ignored.
+`best.safetensors` beside it holds the weights that were best on validation rows, with their step, loss, accuracy and
+hash. All of them name their run, and checkpoints of another run are ignored.
 """
 
 import hashlib
@@ -67,15 +67,18 @@ class Checkpoints:
             return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         return kind()
 
-    def save_best(self, weights: Mapping[str, Tensor], step: int, loss: float) -> None:
-        """Write these weights as the best so far, with their step and validation loss."""
+    def save_best(self, weights: Mapping[str, Tensor], step: int, loss: float, accuracy: float) -> None:
+        """Write these weights as the best so far, with their step and their loss and accuracy on validation rows."""
         arrays = to_arrays(weights)
-        metadata = {"format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "sha256": _digest(arrays)}
+        metadata = {
+            "format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "accuracy": repr(accuracy),
+            "sha256": _digest(arrays),
+        }  # fmt: skip
         safetensors.write(self.best, arrays, metadata)
 
-    def load_best(self, weights: Mapping[str, Tensor]) -> tuple[int, float] | None:
-        """Load the best weights into `weights` and return their step and validation loss; None, with these unchanged,
-        when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
+    def load_best(self, weights: Mapping[str, Tensor]) -> tuple[int, float, float] | None:
+        """Load the best weights into `weights` and return their step, validation loss and accuracy; None, with these
+        unchanged, when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
         try:
             file = safetensors.read(self.best)
         except RiyazError:
@@ -84,7 +87,7 @@ class Checkpoints:
         if metadata.get("run") != self.run or metadata.get("sha256") != _digest(arrays):
             return None
         read_tensors(file, weights)  # opening it again would take its memory twice
-        return int(metadata["step"]), float(metadata["loss"])
+        return int(metadata["step"]), float(metadata["loss"]), float(metadata.get("accuracy", 0))
 
     def _folders(self) -> list[Path]:
         folders = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")

@@ -65,7 +65,8 @@ def against_base(
     kind: str, predictor: Predictor, base: BaseFacts, rows: Sequence[Example], general: str | None
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Forgetting in nats per token of general text with its standard error, and KL(base ‖ adapted) on the task's
-    answers, for an artifact with weights of this kind; and log p of every token of the answers of the first rows."""
+    answers, for an artifact with weights of this kind; and log p of every token of the answers of the first rows, none
+    where a head of labels answers."""
     if not predictor.has_model:
         return {"forgetting_nats": 0.0, "kl_task": None}, []
     adapted = distributions(predictor, rows)
@@ -74,6 +75,8 @@ def against_base(
     if kind != "none":
         blocks = general_losses(predictor, general)
         drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
+    if predictor.head is not None:  # its answers are no texts
+        return {**drift, "kl_task": float(np.concatenate(parts).mean())}, []
     answers = predictor.tokenizer.answer_ids([row.answer for row in rows[: len(adapted)]])
     whole = [part[np.arange(len(ids)), ids] for part, ids in zip(adapted, answers) if len(part) == len(ids)]
     return {**drift, "kl_task": float(np.concatenate(parts).mean())}, whole

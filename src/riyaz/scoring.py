@@ -11,6 +11,7 @@ import numpy as np
 
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.engine.parts import finished
 from riyaz.metrics import scores as metrics
 from riyaz.metrics.calibration import (
     brier_scores,
@@ -144,17 +145,24 @@ def slice_scores(rows: np.ndarray, names: Sequence[str | None], groups: np.ndarr
 
 def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example]) -> float:
     """Mean negative log-probability of the answers' tokens in nats, end token included, under the predictor's prompt
-    and over the whole vocabulary."""
+    and over the whole vocabulary; by a head of labels that of the labels, over all of them."""
     parts = answer_log_probabilities(predictor, examples)
     return -float(np.concatenate(parts).mean(dtype=np.float64))
 
 
 def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Example]) -> list[np.ndarray]:
-    """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example."""
+    """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example; by a
+    head of labels that of the label (1,), −∞ for an answer that is none."""
     answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
-    return predictor.lm.logprobs([each.request for each in prepared], answers)
+    requests = [each.request for each in prepared]
+    if predictor.head is None or not requests:
+        return predictor.lm.logprobs(requests, answers)
+    assert predictor.task is not None
+    place = {label: i for i, label in enumerate(predictor.task.labels)}
+    scores = predictor.head.log_probabilities(finished(predictor.lm.hidden_states(requests)))
+    return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(scores, examples)]
 
 
 def answers_alone(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from riyaz.layers.fast.recompute import recomputing, widest
 from riyaz.layers.fast.threads import tune_waiting
 from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps.frozen import FrozenLinear, trainer
+from riyaz.layers.swaps.label_head import LabelledModel
 
 FORMAT = 2  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
@@ -57,10 +59,10 @@ class TrainPlan:
     dropout: float = 0.0  # probability, in the model's nn.Dropout layers
     clip: float = 1.0  # largest global gradient norm
     validate_every: int = 20  # steps
-    patience: int = 5  # validations in a row without a better loss after which training stops
+    patience: int = 5  # validations in a row without a better result after which training stops
     checkpoint_every: int = 50  # steps
     micro_tokens: int = 1024  # at most in a forward pass, which bounds the memory of activations
-    keep_best: bool = True  # end with the weights of the lowest validation loss, not the last ones
+    keep_best: bool = True  # end with the weights that are best on validation rows, not the last ones
     compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
     # (steps done, steps in all): from there on the run has that length, and the rest of the schedule as many steps
@@ -101,9 +103,12 @@ class TrainState:
     """Progress of a run, saved in every checkpoint beside its tensors."""
 
     step: int = 0
-    best_loss: float = math.inf  # lowest validation loss, nats per answer token
+    # of the best validation: the lowest loss, in nats per answer token; where answers are labels the highest accuracy,
+    # and of equally accurate ones the lowest loss
+    best_loss: float = math.inf
+    best_accuracy: float = 0.0  # 0 where answers are text
     best_step: int = 0
-    worse: int = 0  # validations since the lowest loss
+    worse: int = 0  # validations since the best one
     seconds: float = 0.0
     tokens: int = 0
     history: list[dict] = field(default_factory=list)
@@ -117,8 +122,8 @@ def train(
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
     objective: Callable[[Any, PackedRows, GradientSums], Tensor] | None = None,
 ) -> TrainState:  # fmt: skip
-    """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
-    lowest validation loss. Losses are nats per answer token.
+    """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights that
+    are best on the rows `valid`, as TrainState says. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
@@ -135,7 +140,7 @@ def train(
         opening = Checkpoints(begun, run_name(weights, rows, valid, plan.opening()))
         state = opening.resume(weights, masters.moments(), TrainState)
         if plan.keep_best and state.step:
-            checkpoints.save_best(weights, state.step, state.best_loss)
+            checkpoints.save_best(weights, state.step, state.best_loss, state.best_accuracy)
     for damaged in checkpoints.damaged:
         listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
     if state.trainer not in ("", trainer(model)):
@@ -179,13 +184,14 @@ def train(
         last = state.step == plan.length
         if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
-            entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
+            entry |= validate(model, valid, plan.micro_tokens)
+            loss, accuracy = entry["valid_loss"], entry.get("valid_accuracy", 0.0)
             if after_validation:
                 after_validation(state.step)
-            if entry["valid_loss"] < state.best_loss:
-                state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
+            if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
+                state.best_loss, state.best_accuracy, state.best_step, state.worse = loss, accuracy, state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(weights, state.step, state.best_loss)
+                    checkpoints.save_best(weights, state.step, loss, accuracy)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -202,7 +208,9 @@ def train(
         best = checkpoints.load_best(weights)
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
-        state.best_step, state.best_loss = best or (state.step, state.history[-1]["valid_loss"])
+        entry = state.history[-1]
+        latest = state.step, entry["valid_loss"], entry.get("valid_accuracy", 0.0)
+        state.best_step, state.best_loss, state.best_accuracy = best or latest
     masters.detach()
     write_state(folder / "state.json", state)
     return state
@@ -263,16 +271,33 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
 
 
 def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) -> Tensor:
-    """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. With `sums` the
-    gradient of the head's weight is added there, else it is autograd's."""
+    """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. Those behind the
+    vocabulary are labels, which the model's `label_head` scores. With `sums` the gradient of a head's weight is added
+    there, else it is autograd's."""
+    hidden, tokens, V = _answering_states(model, rows), torch.from_numpy(rows.labels), model.config.vocab_size
+    of_label = tokens >= V
+    if not of_label.any():
+        return _text_nats(model, hidden, tokens, sums)
+    if of_label.all():
+        return head_loss(hidden, model.label_head.weight, tokens - V, None, sums)
+    nats = head_loss(hidden[of_label], model.label_head.weight, tokens[of_label] - V, None, sums)
+    return nats + _text_nats(model, hidden[~of_label], tokens[~of_label], sums)
+
+
+def _answering_states(model: Any, rows: PackedRows) -> Tensor:
+    """The hidden states (N, C) of the tokens that predict the answers' tokens."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
     if len(rows.labels) < len(hidden):
         hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
+    return hidden
+
+
+def _text_nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | None) -> Tensor:
+    """Sum of −log p of tokens of the vocabulary (N,), from the hidden states (N, C) that predict them."""
     cap = getattr(model.config, "logit_cap", None)  # some families only
     head = model.lm_head
-    weight = head if isinstance(head, FrozenLinear) else head.weight
-    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap, sums)
+    return head_loss(hidden, head if isinstance(head, FrozenLinear) else head.weight, tokens, cap, sums)
 
 
 @torch.no_grad()
@@ -286,3 +311,33 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048)
     """Mean −log p in nats per answer token, the end token included."""
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
     return nats / sum(len(row.answer) for row in rows)
+
+
+@torch.no_grad()
+def label_log_p(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> np.ndarray:
+    """log p of every label after each row's prompt, (n, L) float32, for rows whose answers are labels."""
+    weight = model.label_head.weight.float()
+    states = (_answering_states(model, micro).float() for micro in micro_batches(rows, micro_tokens))
+    log_p: np.ndarray = torch.cat([(hidden @ weight.T).log_softmax(1) for hidden in states]).numpy()
+    return log_p
+
+
+def label_places(model: Any, rows: Sequence[Row]) -> np.ndarray:
+    """The number of each row's label among all labels, (n,)."""
+    return np.array([row.answer[0] for row in rows]) - model.config.vocab_size
+
+
+def scores_labels(model: Any) -> bool:
+    """Whether the model has a head of labels, so that the answers of validation rows are labels."""
+    return isinstance(model, LabelledModel)
+
+
+def validate(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
+    """`valid_loss` in nats per answer token; with a head of labels also `valid_accuracy`, the share of rows whose
+    likeliest label is right."""
+    if not scores_labels(model):
+        return {"valid_loss": answer_loss(model, rows, micro_tokens)}
+    log_p, places = label_log_p(model, rows, micro_tokens), label_places(model, rows)
+    loss = -float(log_p[np.arange(len(rows)), places].mean(dtype=np.float64))
+    accuracy = float((log_p.argmax(1) == places).mean()) if math.isfinite(loss) else 0.0
+    return {"valid_loss": loss, "valid_accuracy": accuracy}

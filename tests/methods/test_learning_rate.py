@@ -19,6 +19,7 @@ from riyaz.events import Event, Progress
 from riyaz.methods import lora
 from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.label_rows import with_label_head
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search, chosen, search
 from riyaz.train import Diverged, TrainState
 
@@ -185,7 +186,8 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
     context = replace(context, arm=THREE)
     whole = replace(context, folder=context.folder / "whole")
     rows, valid, _ = weights._training_rows(context, 1024)
-    wanted = search(whole, lora.build, rows, valid)
+    build = with_label_head(context, lora.build)
+    wanted = search(whole, build, rows, valid)
     for stop in (1, 5, 8, 10):  # in each of the three openings
         stopped, seen = replace(context, folder=context.folder / str(stop)), list[Event]()
 
@@ -196,9 +198,9 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
                     raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            search(replace(stopped, listen=listen), lora.build, rows, valid)
+            search(replace(stopped, listen=listen), build, rows, valid)
         again = list[Event]()
-        found = search(replace(stopped, listen=again.append), lora.build, rows, valid)
+        found = search(replace(stopped, listen=again.append), build, rows, valid)
         assert replace(found, seconds=0.0) == replace(wanted, seconds=0.0), stop
         assert sum(isinstance(event, Progress) for event in again) == 12 - (stop - 1) // 4 * 4, "whole ones are kept"
         assert openings(stopped) == {f"{found.rate:g}"}

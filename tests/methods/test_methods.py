@@ -335,7 +335,7 @@ def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: py
 
     context = replace(context, folder=context.folder / "again")
     context.folder.mkdir()
-    monkeypatch.setattr(train, "answer_loss", lambda *rest: math.nan)
+    monkeypatch.setattr(train, "validate", lambda *rest: {"valid_loss": math.nan})
     monkeypatch.setattr(weights, "_check_step0", lambda *rest: {"ok": True})
     with assert_refused("the loss on validation rows is not finite; give a lower --learning-rate"):
         lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))

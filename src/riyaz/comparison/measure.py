@@ -32,9 +32,10 @@ from riyaz.methods.fitting.choices import (
     candidate_points,
     rows_scored,
 )
+from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, valid_examples, with_label_head
 from riyaz.methods.fitting.recipe import ByHand, Recipe
 from riyaz.predictor import ModelPredictor
-from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
+from riyaz.scoring import answer_log_loss, predict
 from riyaz.sources import Source
 
 # (text part, answer limit in tokens) -> (tokens of a prompt, `_answer_seconds` and the seconds that measuring took)
@@ -45,7 +46,6 @@ STEPS = 4  # training steps; the first is not counted
 BATCH_ROWS = 8  # answered in one batch
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
-TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
 # The training of a second adapter is not measured if its prompts are at most ALIKE times as long as the first one's and
@@ -172,6 +172,8 @@ def _answer_speed(
         answering = seconds["row"] * rows  # once, to fit the temperature
     scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
     scored += method.candidates * seconds["null"]
+    if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
+        scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
     return AnswerSpeed(
         row_seconds=seconds["row"] * cost,
         answer_seconds=seconds["alone"] * cost,
@@ -208,21 +210,22 @@ def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, ben
 
 
 def _after_training(seconds: dict[str, float], limit: int, context: Context) -> dict[str, float]:
-    """The entries of `seconds` that training changes: in a closed set few labels stay likely, so the search is short;
-    other answers end near the length of the accepted ones instead of at the limit."""
-    if context.task.kind == "closed":
-        return {name: min(seconds[name], TRAINED_PASSES * seconds["loss"]) for name in ("loss", "row", "candidate")}
+    """The entries of `seconds` that training changes: one pass over the prompt scores the labels of a closed set; other
+    answers end near the length of the accepted ones instead of at the limit."""
+    if has_label_head(context):
+        return {"row": seconds["loss"], "candidate": seconds["loss"], "alone": seconds["pass"]}
     mean = sum(map(len, context.tokenizer.answer_ids([row.answer for row in context.valid]))) / len(context.valid)
     share = min(1.0, LONGEST_TRAINED * mean / limit)  # of the tokens that the base generates
     return {name: seconds["loss"] + share * max(0.0, seconds[name] - seconds["loss"]) for name in ("row", "alone")}
 
 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
-    """Seconds per row: "loss" of its accepted answer, answering it in a batch ("row") and "alone", and scoring one
-    "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a candidate."""
+    """Seconds per row: "loss" of its accepted answer, that of one row alone ("pass"), answering it in a batch ("row")
+    and "alone", and scoring one "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a
+    candidate."""
     rows = _spread(context.valid, BATCH_ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
-    loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
+    loss, once = (_seconds(partial(answer_log_loss, predictor, some)) / len(some) for some in (rows, rows[:1]))
     if predictor.has_labels:  # labels are as long as they are, whatever the limit
         predictor = replace(predictor, temperature=1.0)  # an answer of an artifact has a confidence
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
@@ -231,7 +234,7 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
     else:
         row, alone = (_generation_seconds(predictor, limit, some) / len(some) for some in (rows, rows[:1]))
         candidate, null = loss, 0.0
-    return {"loss": loss, "row": row, "alone": alone, "candidate": candidate, "null": null}
+    return {"loss": loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null}
 
 
 def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Example]) -> float:
@@ -251,7 +254,7 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     recipe, context = method.recipe, method.with_prompt(bench.context)
     assert recipe is not None
     began = time.perf_counter()
-    rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:REOPEN_ROWS])
+    rows, valid = rows_for(context, context.train), rows_for(context, valid_examples(context))
     tokens = recipe.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
     if bench.training and (bench.late(bench.slowest) or _is_ample(method, tokens, bench)):
         bench.derived[method.name] = None
@@ -306,7 +309,7 @@ def _timed_training(
     recipe, build = method.recipe, method.build
     assert recipe is not None and build is not None
     began = time.perf_counter()
-    model = build(context)
+    model = with_label_head(context, build)(context)
     build_seconds = time.perf_counter() - began
     times = [time.perf_counter()]
 

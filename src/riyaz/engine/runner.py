@@ -81,6 +81,7 @@ class Runner(Protocol):
 
     context: int  # most tokens of a sequence, a soft prompt's vectors included
     vocab_size: int
+    width: int  # numbers of a hidden state
     cache_limit: int  # most bytes of keys and values of all open sequences
     page: (
         int  # a sequence after a multiple of so many tokens of another computes as one that has read them; 0: none does

@@ -4,12 +4,13 @@ Each format has a module. The result is written under a temporary name and opene
 its logits equal its source's up to rounding. All comparisons run in float32.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from riyaz import artifact as artifacts
 from riyaz.adapters.gguf import FILE as ADAPTER_FILE
-from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, Artifact, WeightsPart
+from riyaz.artifact import COLLECTION, EXAMPLES, LABELS, TRAINED, Artifact
 from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
@@ -22,6 +23,7 @@ from riyaz.families import describe
 
 ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write}  # formats that hold an adapter only
 WHOLE = {"hf": hf.write, "gguf": gguf.write}  # formats that hold a whole model, with the adapter merged
+SCORING = ("peft", "hf")  # formats whose tool gives the hidden states that a head of labels scores
 DTYPES = {"hf": ("float32", "float16", "bfloat16"), "gguf": tuple(gguf.DTYPES)}
 FORMATS = (*ADAPTERS, *WHOLE)
 
@@ -42,9 +44,10 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
         if document.text.passages:
             collection = document.text.collection_file or COLLECTION
             files[collection] = artifact / collection
-        if TRAINED in document.checksums:
-            files[TRAINED] = artifact / TRAINED
-        artifacts.write(out, replace(document, weights=WeightsPart("full")), files)
+        for name in (TRAINED, LABELS):
+            if name in document.checksums:
+                files[name] = artifact / name
+        artifacts.write(out, replace(document, weights=replace(document.weights, kind="full")), files)
     return replace(written, path=str(out))
 
 
@@ -76,6 +79,10 @@ def export(
             publish(work, out)
         return replace(written, path=str(out))
     source = open_target(target, base)
+    head = source.label_head
+    if head is not None and format not in SCORING:
+        what = f"{target} scores its labels by a head, which the tools of {format} do not run"
+        raise RiyazError(what, "--format", "take --format peft or hf, or answer with riyaz run or riyaz serve")
     expect_memory(source.source, "fp32", copies=2, engine="torch")  # the written model is opened beside it
     named: NamedBase | None = None
     with workspace(out) as work:
@@ -87,6 +94,8 @@ def export(
                 named = replace(named, note=f"{named.note} ({put_base(source, work, format)})")
         else:
             written = WHOLE[format](source, work, dtype)
+        if head is not None:
+            shutil.copyfile(head, work / LABELS)
         lacks = _describe(source, work, out, format, named, card)
         publish(work, out)
     notes = [source.note, named.note if named else "", *written.notes, *lacks]

@@ -54,7 +54,7 @@ def not_held(document: Artifact | None) -> list[str]:
     if document is None:
         return []
     text, task, lines = document.text, document.task, []
-    if task is not None and task.kind == "closed":
+    if task is not None and task.kind == "closed" and not document.weights.label_head:
         how = ", corrected by its probability without a text" if document.calibrated else ""
         lines.append(
             f"closed set: riyaz answers with the likeliest of the {len(task.labels)} labels{how}; other tools write "

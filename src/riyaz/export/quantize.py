@@ -187,7 +187,10 @@ def _artifact(document: Artifact, folder: Path, written: Path) -> tuple[Artifact
         )  # fmt: skip
         return replace(document, base=base), files | {BASE_FILE: written}
     text = document.text
-    copied = {artifacts.EXAMPLES, artifacts.COLLECTION, artifacts.TRAINED, text.examples_file, text.collection_file}
+    copied = {
+        artifacts.EXAMPLES, artifacts.COLLECTION, artifacts.TRAINED, artifacts.LABELS, text.examples_file,
+        text.collection_file,
+    }  # fmt: skip
     return document, {name: path for name, path in files.items() if name in copied} | {QUANTISED: written}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from riyaz import __version__
 from riyaz.adapters import CONFIG
 from riyaz.adapters.folder import kind_of
-from riyaz.artifact import Artifact
+from riyaz.artifact import LABELS, Artifact
 from riyaz.export.base import NamedBase
 from riyaz.export.modelfile import MODELFILE
 from riyaz.export.prompt import Prompt
@@ -16,6 +16,9 @@ from riyaz.json_files import write_json
 from riyaz.sources import called
 
 NAME, PROMPT = "README.md", "prompt.json"
+HEAD = f"""The weights were trained to score labels, not to write them. `{LABELS}` holds one row of numbers for each
+label of `{PROMPT}`, in the same order: the products of these rows with the hidden state of the prompt's last token,
+behind the final norm, are the labels' logits. What the model itself would write after the prompt is not its answer."""
 KINDS = {
     "hf": "A whole model for transformers",
     "gguf": "A whole model for llama.cpp and Ollama",
@@ -38,7 +41,12 @@ def write(
     parts = [card.rstrip(), "## This folder"] if card else [f"# {out.resolve().name}"]
     parts.append(_what(target, format, base))
     soft = target.adapter is not None and kind_of(target.adapter / CONFIG) == "prompt"
-    parts += ["## Use", _use(out, format, base, document is not None, soft)]
+    use = _use(out, format, base, document is not None, soft)
+    if target.label_head is not None:
+        parts += ["## Labels", HEAD]
+        assert document is not None
+        use = _scoring(out, base, document.temperature or 1.0)
+    parts += ["## Use", use]
     if document is not None:
         parts += ["## The prompt", *_prompt(document, prompt)]
     if lacks:
@@ -82,8 +90,43 @@ def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool, soft:
     return "\n\n".join(parts)
 
 
+def _scoring(out: Path, base: NamedBase | None, temperature: float) -> str:
+    """Code for transformers, with PEFT for an adapter, that scores the labels of a question as riyaz does."""
+    folder = out.as_posix()
+    imports, loading = _loading(folder, base)
+    lines = [
+        "import json", "", "import torch", *imports[:-1], "from safetensors.torch import load_file", imports[-1], "",
+        *_messages(folder, has_prompt=True), *loading,
+        f"head = load_file({_text(f'{folder}/{LABELS}')})",
+        "inputs = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+        ")",
+        "with torch.inference_mode():",
+        "    states = model(**inputs, output_hidden_states=True).hidden_states[-1]",
+        'scores = head["weight"] @ states[0, -1].float()',
+        f"probabilities = torch.softmax(scores / {temperature!r}, 0)  # at the temperature fitted on validation rows",
+        'answer = prompt["labels"][int(probabilities.argmax())]',
+        "print(answer, float(probabilities.max()))",
+    ]  # fmt: skip
+    return _block("python", lines)
+
+
 def _transformers(folder: str, base: NamedBase | None, limit: str) -> tuple[list[str], list[str]]:
     """Imports and lines of Python for transformers, with PEFT for an adapter."""
+    imports, loading = _loading(folder, base)
+    return imports, [
+        *loading,
+        "inputs = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+        ")",
+        f"tokens = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens={limit})",
+        'answer = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()',
+        "print(answer)",
+    ]
+
+
+def _loading(folder: str, base: NamedBase | None) -> tuple[list[str], list[str]]:
+    """Imports and lines of Python that load model and tokenizer with transformers, with PEFT for an adapter."""
     imports, model = ["from transformers import AutoModelForCausalLM, AutoTokenizer"], "AutoModelForCausalLM"
     if base is not None:
         imports, model = ["from transformers import AutoTokenizer"], "AutoPeftModelForCausalLM"
@@ -91,12 +134,6 @@ def _transformers(folder: str, base: NamedBase | None, limit: str) -> tuple[list
     return imports, [
         f"model = {model}.from_pretrained({_text(folder)})",
         f"tokenizer = AutoTokenizer.from_pretrained({_text(folder)})",
-        "inputs = tokenizer.apply_chat_template(",
-        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
-        ")",
-        f"tokens = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens={limit})",
-        'answer = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()',
-        "print(answer)",
     ]
 
 

@@ -28,6 +28,12 @@ class Target:
     note: str = ""  # one line on what could not be checked
     document: Artifact | None = None
 
+    @property
+    def label_head(self) -> Path | None:
+        """The file of the artifact's head of labels, None without one."""
+        has_head = self.document is not None and self.document.weights.label_head
+        return Path(self.path) / artifacts.LABELS if has_head else None
+
     def model(self) -> Any:
         """The model in float32 with its adapter attached."""
         import torch

@@ -16,7 +16,7 @@ TEMPLATE = 512  # tokens that a chat template writes around a question, at most:
 
 def plain(model: PromptedModel) -> FreePredictor:
     """The same weights without the artifact's instruction, examples and documents."""
-    bare = replace(PromptedModel(**model.parts()), text=TextPart(), task=None, examples=(), retriever=None)
+    bare = replace(PromptedModel(**model.parts()), text=TextPart(), task=None, examples=(), retriever=None, head=None)
     return FreePredictor(**bare.parts(), max_new_tokens=min(256, max(1, model.lm.context // 2)))
 
 

@@ -25,13 +25,14 @@ from riyaz.predictor.from_files import (
     source_for,
 )
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
+from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.prediction import Prediction, Stream
 from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
     "ADAPTER", "CHAT_TOKENS", "Base", "Chooser", "ClassifierPredictor", "ClosedPredictor", "CopyPredictor",
-    "FreePredictor", "ModelPredictor", "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel",
-    "SpanPredictor", "Stream", "TooLong", "open_adapter", "open_artifact", "open_base", "open_model", "open_on",
-    "open_target", "predictor_for", "source_for",
+    "FreePredictor", "LabelHead", "ModelPredictor", "Prediction", "Predictor", "Prepared", "PromptText",
+    "PromptedModel", "SpanPredictor", "Stream", "TooLong", "open_adapter", "open_artifact", "open_base", "open_model",
+    "open_on", "open_target", "predictor_for", "source_for",
 ]  # fmt: skip

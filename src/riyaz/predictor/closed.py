@@ -1,4 +1,5 @@
-"""Answering from a closed set: the label with the highest probability, optionally calibrated by a null prompt.
+"""Answering from a closed set: the label with the highest probability, by a head of labels, or by the label's text,
+optionally calibrated by a null prompt.
 
 With a temperature, each answer has calibrated probabilities of all labels: a softmax of (log-probability of the label's
 text + offset) / temperature. The log-probability is exact of the two best labels and of those up to WITHIN nats below
@@ -34,8 +35,9 @@ NULL_CONTEXTS = 2  # sets of nearest examples that the null prompt is averaged o
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClosedPredictor(PromptedModel):
-    """Answers with a label of the task. `calibrated` subtracts each label's log-probability after the null prompt;
-    `temperature` gives answers a confidence, which they lack without one.
+    """Answers with a label of the task. With the `head` of a model one pass over the prompt scores all labels, without
+    it their texts are searched. `calibrated` subtracts each label's log-probability after the null prompt;
+    `temperature` gives answers a confidence, which those of a search lack without one.
 
     A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
@@ -54,9 +56,8 @@ class ClosedPredictor(PromptedModel):
         passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY, tools: Sequence[dict] = (),
     ) -> list[Prepared]:  # fmt: skip
         """Prompts that leave room for the longest label; `room` is ignored."""
-        longest = int(self.constraint.depth.max())
         prepared = super().prepare(
-            conversations, where, room=longest, passages=passages, sampling=sampling, tools=tools
+            conversations, where, room=self._longest, passages=passages, sampling=sampling, tools=tools
         )
         return [replace(each, request=self._constrained(each.request)) for each in prepared]
 
@@ -128,6 +129,11 @@ class ClosedPredictor(PromptedModel):
         return Trie(ids)
 
     @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest label's text."""
+        return max(map(len, self.tokenizer.answer_ids(list(self.task.labels))))
+
+    @cached_property
     def offsets(self) -> np.ndarray:
         """Added to each label's log-probability (L,): `null_offsets` if calibrated, else 0."""
         return self.null_offsets if self.calibrated else np.zeros(len(self.task.labels))
@@ -146,7 +152,7 @@ class ClosedPredictor(PromptedModel):
                 messages_for(self.text, self.task, [turn], examples, passages) for examples in self._null_contexts()
             ]
         prompts = self.tokenizer.render(conversations)
-        requests = self._requests(prompts, ["the null prompt"] * len(prompts), int(self.constraint.depth.max()))
+        requests = self._requests(prompts, ["the null prompt"] * len(prompts), self._longest)
         scores = yield from self.lm.choosing([self._constrained(request) for request in requests])
         offsets: np.ndarray = np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
         return offsets
@@ -162,24 +168,27 @@ class ClosedPredictor(PromptedModel):
     def _choosing(
         self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None
     ) -> Steps[list[Prediction]]:
-        """The best label of each conversation, and with a temperature how sure it is."""
-        if self.temperature is None:
+        """The best label of each conversation, and with a head or a temperature how sure it is."""
+        if self.temperature is None and self.head is None:
             (chosen,) = yield from self.lm.finding([each.request for each in prepared], self.offsets[None], tell)
             return [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(chosen, prepared)]
         scores = yield from self._scoring(prepared, tell)
         predictions = []
-        for row, p, each in zip(scores, probabilities(scores, self.temperature), prepared):
+        for row, p, each in zip(scores, probabilities(scores, self.temperature or 1.0), prepared):
             own = float((row - self.offsets)[row.argmax()])
             prediction = label_prediction(self.task.labels, row, p)
             predictions.append(replace(prediction, log_probability=own, citations=each.citations))
         return predictions
 
     def _scoring(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> Steps[np.ndarray]:
-        """The labels' scores (R, L): log-probability of the text + offset."""
-        if not prepared:
+        """The labels' scores (R, L): log-probability by the head, or of the text, + offset."""
+        requests = [each.request for each in prepared]
+        if not requests:
             return np.zeros((0, len(self.task.labels)))
-        log_p = yield from self.lm.estimating([each.request for each in prepared], self.offsets, WITHIN, tell)
+        if self.head is not None:
+            return self.head.log_probabilities((yield from self.lm.hidden_states(requests, tell)))
+        log_p = yield from self.lm.estimating(requests, self.offsets, WITHIN, tell)
         return log_p + self.offsets
 
     def _constrained(self, request: Request) -> Request:
-        return replace(request, constraint=self.constraint)
+        return request if self.head is not None else replace(request, constraint=self.constraint)

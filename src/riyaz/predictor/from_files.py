@@ -21,6 +21,7 @@ from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
+from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.prompt import PromptedModel
 from riyaz.sources import Source, open_source
 from riyaz.text.tokenizer import Tokenizer
@@ -175,11 +176,19 @@ def _assembled(
     model = PromptedModel(
         text=artifact.text, task=artifact.task, retriever=_retriever(folder, artifact.text), tokenizer=tokenizer,
         examples=() if artifact.text.examples == "none" else _examples(artifact, folder),
-        lm=lm, adapter=adapter, bare=bare,
+        lm=lm, adapter=adapter, bare=bare, head=_label_head(artifact, folder, lm),
     )  # fmt: skip
     return predictor_for(
         model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature
     )
+
+
+def _label_head(artifact: Artifact, folder: Path, lm: Engine) -> LabelHead | None:
+    """The head of labels of an artifact's weights part, if it has one."""
+    if not artifact.weights.label_head:
+        return None
+    assert artifact.task is not None
+    return LabelHead.read(folder / artifacts.LABELS, len(artifact.task.labels), lm.runner.width)
 
 
 def _engine(

@@ -19,6 +19,7 @@ from riyaz.engine.parts import Steps
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.errors import RiyazError
 from riyaz.predictor.example_index import ExampleIndex
+from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.own_sampling import own_sampling
 from riyaz.predictor.prediction import Prediction, citations
 from riyaz.prompting import messages_for
@@ -115,7 +116,8 @@ class PromptedModel(PromptText):
     """A prompt with a model; `dataclasses.replace` gives a variant with another text part.
 
     `adapter` is the name under which `lm` has loaded the weights part, None for the base alone. `bare` opens the base
-    where the weights part is a whole model. `note` is one line about what could not be checked of an adapter's base.
+    where the weights part is a whole model. `head` is the weights part's head of labels, if it has one. `note` is one
+    line about what could not be checked of an adapter's base.
     """
 
     has_model: ClassVar[Literal[True]] = True
@@ -124,6 +126,7 @@ class PromptedModel(PromptText):
     lm: Engine
     adapter: str | None = None
     bare: Callable[[], Engine] | None = None
+    head: LabelHead | None = None
     note: str = ""
 
     def parts(self) -> dict[str, Any]:
@@ -148,8 +151,8 @@ class PromptedModel(PromptText):
     def base(self) -> Self:
         """The same prompt on the base model: without the adapter, or instead of the fully trained model."""
         if self.bare is not None:
-            return replace(self, lm=self.bare(), adapter=None, bare=None)
-        return replace(self, adapter=None)
+            return replace(self, lm=self.bare(), adapter=None, bare=None, head=None)
+        return replace(self, adapter=None, head=None)
 
     def usual_sampling(self) -> Sampling:
         """How tokens are drawn unless a call says otherwise: for a task the likeliest ones, as it was measured, else by

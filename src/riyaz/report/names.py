@@ -3,7 +3,7 @@
 NAMES = {
     # settings that a method chose
     "k": "examples in the prompt", "calibrated": "answers calibrated", "candidates": "prompts tried",
-    "list_labels": "labels listed in the prompt", "best_step": "step with the lowest validation loss",
+    "list_labels": "labels listed in the prompt", "best_step": "step that was best on validation rows",
     "search": "learning rates tried", "tokens_s": "training tokens per second", "rate": "learning rate",
     "max_new_tokens": "longest answer in tokens", "rooms": "scores by longest answer in tokens",
     "passages": "passages in the prompt", "free_validation": "validation score of free answers",

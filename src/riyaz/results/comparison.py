@@ -87,11 +87,13 @@ class Worth:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Losses in nats per answer token after a training step."""
+    """Losses in nats per answer token after a training step, and where labels are trained on the share of validation
+    rows that it answers right."""
 
     step: int
     loss: float | None = None
     valid_loss: float | None = field(default=None, metadata=OPTIONAL)
+    valid_accuracy: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

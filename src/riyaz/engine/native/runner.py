@@ -28,6 +28,7 @@ class NativeRunner:
         self.model, self.nbytes, self.ternary = model, nbytes, ternary
         self.context: int = family.config.context
         self.vocab_size: int = family.config.vocab_size
+        self.width: int = family.config.hidden_size
         self.cache_limit: int = model.cache_limit
         self.page = PAGE
         self._family, self._precision = family, precision
@@ -121,7 +122,7 @@ class NativeRunner:
         self, runs: Sequence[TokenRun], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
     ) -> list[Any]:
         results: list[Any] = [None] * len(runs)
-        sizes = {BEST: 0, FULL: self.vocab_size, HIDDEN: self._family.config.hidden_size}  # numbers of a row's result
+        sizes = {BEST: 0, FULL: self.vocab_size, HIDDEN: self.width}  # numbers of a row's result
         row = at = 0
         for place, run in enumerate(runs):
             first = row

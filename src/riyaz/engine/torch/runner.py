@@ -85,6 +85,7 @@ class TorchRunner:
         self.model = model
         self.context: int = model.config.context
         self.vocab_size: int = model.config.vocab_size
+        self.width: int = model.config.hidden_size
         self.cache_limit = cache_limit()
         self.page = 0
         self._layers: int = model.config.n_layers

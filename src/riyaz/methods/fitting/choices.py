@@ -143,12 +143,17 @@ def candidate_points(
     context: Context, predictor: ModelPredictor, rows: Sequence[Example]
 ) -> list[tuple[ModelPredictor, bool, np.ndarray, np.ndarray]]:
     """(predictor, calibrated, points, log p of each row's answer) of a candidate, whose score is the mean of its
-    points: the rows' scores for a closed set, without and with calibration, in one pass; else log p of the answers'
-    tokens."""
+    points: the rows' scores for a closed set, of a search without and with calibration, in one pass; else log p of the
+    answers' tokens."""
     if not predictor.has_labels:
         parts = answer_log_probabilities(predictor, rows)
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])
         return [(predictor, False, np.concatenate(parts), log_p)]
+    if predictor.head is not None:
+        scores = predictor.label_scores([row.messages for row in rows], [row.where for row in rows])  # (n, L)
+        likeliest = [Prediction(predictor.task.labels[i]) for i in scores.argmax(1)]
+        own = [predictor.task.labels.index(row.answer) for row in rows]
+        return [(predictor, False, score(context.task, likeliest, rows).rows, scores[np.arange(len(rows)), own])]
     *both, log_p = score_raw_and_calibrated(predictor, rows)
     return [(replace(predictor, calibrated=on), on, points, log_p) for on, points in zip((False, True), both)]
 

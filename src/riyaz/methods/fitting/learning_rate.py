@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ class Search:
     """search.json: the chosen learning rate, and the losses of all rates at the end of their openings."""
 
     rate: float
-    # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}; empty for a single rate
+    # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest of those that are compared, and
+    # of labels "accuracy"}; empty for a single rate
     record: list[dict[str, Any]]
     seconds: float = 0.0  # of the openings that are not continued
     scores: list[float] | None = None  # of the chosen rate's opening on validation rows; None: not measured
@@ -55,8 +56,7 @@ def search(
     context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row],
     rated: Callable[[Any], list[float]] | None = None,
 ) -> Search:  # fmt: skip
-    """Train the opening at the rates of the arm's plan and choose one: of those whose validation loss is within one
-    standard error of the lowest the smallest rate, since a higher one forgets more.
+    """Train the opening at the rates of the arm's plan and choose one, as `chosen` says.
 
     `rated` scores a trained model on validation rows. The result is kept in search.json, so that a resumed run does not
     search again. Raises RiyazError if no rate's loss is finite.
@@ -70,7 +70,8 @@ def search(
     record: list[dict[str, Any]] = []
     if trials:
         tokens = np.array([len(row.answer) for row in valid])
-        rate, record = chosen({rate: trial.nats for rate, trial in trials.items()}, tokens)
+        wrong = {rate: trial.wrong for rate, trial in trials.items() if trial.wrong is not None}
+        rate, record = chosen({rate: trial.nats for rate, trial in trials.items()}, tokens, wrong)
     for other in trials.keys() - {rate}:
         shutil.rmtree(opening_folder(context, other), ignore_errors=True)
     spent = sum(trial.seconds for other, trial in trials.items() if other != rate)
@@ -85,6 +86,7 @@ class _Trial:
     """What the opening at one learning rate has shown."""
 
     nats: np.ndarray  # (n,) −log p of the validation answers; infinity if training diverged
+    wrong: np.ndarray | None  # (n,) whether another label is likelier; None where answers are no labels
     scores: list[float] | None
     seconds: float
 
@@ -94,7 +96,7 @@ def _trial(
     rated: Callable[[Any], list[float]] | None,
 ) -> _Trial:  # fmt: skip
     """Train the opening at one learning rate."""
-    from riyaz.train import Diverged, row_nats, train
+    from riyaz.train import Diverged, label_log_p, label_places, row_nats, scores_labels, train
 
     phase = "search" if len(context.arm.learning_rates) > 1 else "train"
 
@@ -107,35 +109,58 @@ def _trial(
     try:
         train(model, rows, valid, plan, folder, as_phase)
     except Diverged:
-        return _Trial(np.full(len(valid), math.inf), None, time.perf_counter() - began)
-    nats = np.array(row_nats(model, valid))
-    return _Trial(nats, rated(model) if rated else None, time.perf_counter() - began)
+        return _Trial(np.full(len(valid), math.inf), None, None, time.perf_counter() - began)
+    wrong = None
+    if scores_labels(model):
+        log_p, places = label_log_p(model, valid), label_places(model, valid)
+        nats, wrong = -log_p[np.arange(len(valid)), places].astype(np.float64), log_p.argmax(1) != places
+    else:
+        nats = np.array(row_nats(model, valid))
+    return _Trial(nats, wrong, rated(model) if rated else None, time.perf_counter() - began)
 
 
-def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, list[dict[str, Any]]]:
-    """The chosen rate and the record, from −log p (n,) of the validation answers by rate and their lengths (n,).
+def chosen(
+    losses: dict[float, np.ndarray], tokens: np.ndarray, wrong: Mapping[float, np.ndarray] | None = None
+) -> tuple[float, list[dict[str, Any]]]:
+    """The chosen rate and the record, from −log p (n,) of the validation answers by rate and their lengths (n,), and
+    of labels whether each is `wrong` (n,).
 
-    The standard error is that of the difference to the lowest loss on the same rows. Raises RiyazError if no loss is
-    finite.
+    Of labels those rates are compared whose accuracy is within one standard error of the highest. Of the rates whose
+    loss is then within one standard error of the lowest it is the smallest, since a higher one forgets more. The
+    standard error is that of the difference on the same rows. Raises RiyazError if no loss is finite.
     """
     total = tokens.sum()
     means = {rate: float(nats.sum() / total) if np.isfinite(nats).all() else math.inf for rate, nats in losses.items()}
-    best = min(means, key=lambda rate: means[rate])
-    if not math.isfinite(means[best]):
+    if not math.isfinite(min(means.values())):
         tried = ", ".join(f"{rate:g}" for rate in sorted(losses))
         raise RiyazError(f"the loss was not finite at learning rate {tried}", hint="give a lower --learning-rate")
-    record, within = [], []
+    compared = finite = [rate for rate in sorted(losses) if math.isfinite(means[rate])]
+    if wrong:
+        compared = _within_error({rate: wrong[rate].astype(float) for rate in finite}, np.ones(len(tokens)))
+    best = min(compared, key=lambda rate: means[rate])
+    record: list[dict[str, Any]] = []
     for rate in sorted(losses):
-        if not math.isfinite(means[rate]):
-            record.append({"rate": rate, "loss": None})
-            continue
-        more = losses[rate] - losses[best]  # (n,)
-        spread = more - more.sum() / total * tokens
-        error = math.sqrt(len(tokens) / max(1, len(tokens) - 1) * float((spread**2).sum())) / total
-        record.append({"rate": rate, "loss": means[rate], "error": float(error)})
-        if means[rate] - means[best] <= error:
-            within.append(rate)
-    return within[0], record
+        record.append({"rate": rate, "loss": means[rate] if rate in finite else None})
+        if rate in finite:
+            record[-1]["error"] = _paired_error(losses[rate] - losses[best], tokens)
+        if rate in finite and wrong:
+            record[-1]["accuracy"] = 1 - float(wrong[rate].mean())
+    return _within_error({rate: losses[rate] for rate in compared}, tokens)[0], record
+
+
+def _within_error(losses: Mapping[float, np.ndarray], tokens: np.ndarray) -> list[float]:
+    """The rates, ascending, whose losses (n,) have a mean per token within one standard error of the lowest."""
+    means = {rate: float(rows.sum() / tokens.sum()) for rate, rows in losses.items()}
+    best = min(means, key=lambda rate: means[rate])
+    errors = {rate: _paired_error(rows - losses[best], tokens) for rate, rows in losses.items()}
+    return [rate for rate in sorted(losses) if means[rate] - means[best] <= errors[rate]]
+
+
+def _paired_error(more: np.ndarray, tokens: np.ndarray) -> float:
+    """The standard error of the mean per token of differences (n,) on rows with so many tokens (n,)."""
+    n, total = len(tokens), float(tokens.sum())
+    spread = more - more.sum() / total * tokens
+    return math.sqrt(n / max(1, n - 1) * float((spread**2).sum())) / total
 
 
 def train_plan(context: Context, rate: float) -> "TrainPlan":

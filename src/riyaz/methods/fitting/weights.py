@@ -4,10 +4,12 @@ and checks."""
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
-from riyaz.artifact import WeightsPart
+from riyaz.artifact import LABELS, WeightsPart
 from riyaz.data import Example
 from riyaz.data.general_text import replay_text
 from riyaz.data.rows import Row, encode_rows
@@ -18,8 +20,15 @@ from riyaz.errors import RiyazError
 from riyaz.files import remove
 from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
 from riyaz.methods.fitting.choices import answer_limit, choose, fitted_temperature
+from riyaz.methods.fitting.label_rows import (
+    answers_as_labels,
+    judged,
+    put_label_head,
+    valid_examples,
+    with_label_head,
+)
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
-from riyaz.predictor import ADAPTER, ModelPredictor, predictor_for
+from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, predict, score
 from riyaz.sources import open_source
 
@@ -28,11 +37,10 @@ if TYPE_CHECKING:
 
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
-VALID_ROWS = REOPEN_ROWS  # validation rows during training; all of them would take half of the training time
 STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
-CURVE = ("step", "loss", "valid_loss")
+CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 STEP0_TOLERANCE = 0.05  # nats per token between the training code and the engine, which round differently in bf16
 CODED_TOLERANCE = 0.02  # of the loss, beside that, for a base in codes: what differs in a last bit may get another code
 
@@ -40,14 +48,16 @@ CODED_TOLERANCE = 0.02  # of the loss, beside that, for a base in codes: what di
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
     """Search a learning rate, train, check, and choose on validation whether to calibrate.
 
-    Before training, the loss must equal the base's after `begins_as`.
+    Before training, the loss of the answers' texts must equal the base's after `begins_as`.
     """
-    from riyaz.train import train
+    from riyaz.train import train, validate
 
     model = build(context)
     rows, valid, checks = _training_rows(context, model.config.context)
-    checks["step0_loss"] = _check_step0(model, valid[:STEP0_ROWS], begins_as)
-    searched = searches(context)
+    texts, _ = _rows(context, context.valid[:STEP0_ROWS], model.config.context)
+    checks["step0_loss"] = _check_step0(model, texts, begins_as)
+    model = put_label_head(context, model)
+    build, searched = with_label_head(context, build), searches(context)
     if searched:
         del model  # so that there are never two whole models in memory
     best = search(context, build, rows, valid)
@@ -66,18 +76,22 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     moved = sum(a != b for a, b in zip(before, after))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
-    weights, files = save(_finished(context, model))
-    choice = choose(context, [_answering(context, model, saved=weights.kind == "full")])
+    first_loss = validate(model, valid[:REOPEN_ROWS], plan.micro_tokens)["valid_loss"]
+    model, head = _finished(context, model)
+    weights, files = save(model)
+    choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
+    if head is not None:
+        weights, files = replace(weights, label_head=True), files | {LABELS: _written(context, head)}
     shutil.rmtree(context.folder / "checkpoints")
     if not context.arm.cut:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
-        temperature=fitted_temperature(context, choice.predictor),
+        temperature=fitted_temperature(judged(context), choice.predictor),
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
         checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,
-        valid_loss=state.best_loss, valid_score=choice.score,
+        valid_loss=first_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
 
@@ -87,25 +101,38 @@ def begin_weights(context: Context, build: Build) -> Search:
     from riyaz.families import describe
 
     rows, valid, _ = _training_rows(context, describe(context.source).config.context)
-    shown = context.valid[: context.valid_rows]
+    shown = context.valid[: judged(context).valid_rows]
 
     def rated(model: Any) -> list[float]:
-        predictor = _answering(context, _finished(context, model))
+        predictor = _answering(context, *_finished(context, model))
         return [float(each) for each in score(context.task, predict(predictor, shown), shown).rows]
 
-    return search(context, build, rows, valid, rated)
+    return search(context, with_label_head(context, build), rows, valid, rated)
 
 
-def _finished(context: Context, model: Any) -> Any:
-    """The trained model without gradients; one that was trained whole in the compute type of its training, in which it
-    answers."""
+def _finished(context: Context, model: Any) -> tuple[Any, LabelHead | None]:
+    """The trained model without gradients, and its head of labels. A model that was trained whole is in the compute
+    type of its training, in which it answers."""
     import torch
 
+    from riyaz.layers.swaps.label_head import LabelledModel
+
+    head = None
+    if isinstance(model, LabelledModel):
+        model, head = model.base, LabelHead(model.rows())
     whole = all(parameter.requires_grad for parameter in model.parameters())
-    return (model.to(getattr(torch, context.compute)) if whole else model).requires_grad_(False)
+    return (model.to(getattr(torch, context.compute)) if whole else model).requires_grad_(False), head
 
 
-def _answering(context: Context, model: Any, saved: bool = False) -> ModelPredictor:
+def _written(context: Context, head: LabelHead) -> Path:
+    """The file of a head of labels, beside the weights that the method has written."""
+    path = context.folder / WRITTEN / LABELS
+    path.parent.mkdir(exist_ok=True)
+    head.write(path)
+    return path
+
+
+def _answering(context: Context, model: Any, head: LabelHead | None, saved: bool = False) -> ModelPredictor:
     """A predictor with a finished model in the engine and precision that will serve it. The model is empty afterwards:
     two would not always fit the memory. `saved`: a whole model is in the folder WRITTEN already; else it is written
     there, and removed."""
@@ -129,14 +156,14 @@ def _answering(context: Context, model: Any, saved: bool = False) -> ModelPredic
         if not saved:
             remove(folder)
     prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
-    return predictor_for(prompted, max_new_tokens=answer_limit(context))
+    return predictor_for(replace(prompted, head=head), max_new_tokens=answer_limit(context))
 
 
 def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row], Checks]:
     """(training rows with those of the replayed text, validation rows of the training, checks on the rows)."""
     rows, checks = _rows(context, context.train, longest)
-    valid, _ = _rows(context, context.valid[:VALID_ROWS], longest)
-    return rows + replay_rows(context, rows), valid, checks
+    valid, _ = _rows(context, valid_examples(context), longest)
+    return answers_as_labels(context, rows) + replay_rows(context, rows), answers_as_labels(context, valid), checks
 
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
@@ -158,10 +185,10 @@ def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
 
 
 def rows_for(context: Context, examples: Sequence[Example]) -> list[Row]:
-    """The token rows of examples, with the prompts of the context."""
+    """The token rows of examples as they are trained on, with the prompts of the context."""
     from riyaz.families import describe
 
-    return _rows(context, examples, describe(context.source).config.context)[0]
+    return answers_as_labels(context, _rows(context, examples, describe(context.source).config.context)[0])
 
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:

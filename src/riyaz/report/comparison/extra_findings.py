@@ -130,13 +130,14 @@ def curve_note(comparison: Comparison) -> str:
 
 
 def overfitting_lines(arms: list[ArmResult]) -> list[str]:
-    """A sentence for every method whose validation loss rose after its lowest point while the training loss fell."""
+    """A sentence for every method whose validation loss rose after its lowest point while the training loss fell; none
+    for one that is judged by accuracy, which may go on rising."""
     return [line for arm in arms if (line := _overfitting(arm))]
 
 
 def _overfitting(arm: ArmResult) -> str:
     judged = [(point.step, point.valid_loss) for point in arm.curve if point.valid_loss is not None]
-    if len(judged) < 2:
+    if len(judged) < 2 or any(point.valid_accuracy is not None for point in arm.curve):
         return ""
     (best, lowest), (last, end) = min(judged, key=lambda point: point[1]), judged[-1]
     losses = [(point.step, point.loss) for point in arm.curve if point.loss is not None]

@@ -224,14 +224,17 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
     figures = []
     if curves[0]:
+        judged = [(arm, point) for arm in arms for point in arm.curve if point.valid_loss is not None]
         points = [
             [arm.method, number(point.step), number(point.loss, 4), number(point.valid_loss, 4)]
-            for arm in arms
-            for point in arm.curve
-            if point.valid_loss is not None
+            for arm, point in judged
         ]
-        table = numbers(["method", "step", "training loss", "validation loss"], points)
-        figures.append(figure(curves, "The step with the lowest validation loss is kept. Faint: training loss.", table))
+        heads, kept = ["method", "step", "training loss", "validation loss"], "with the lowest validation loss"
+        if any(point.valid_accuracy is not None for _, point in judged):
+            heads, kept = [*heads, "validation accuracy"], "that answered most validation rows right"
+            points = [[*row, number(point.valid_accuracy, 3)] for row, (_, point) in zip(points, judged)]
+        table = numbers(heads, points)
+        figures.append(figure(curves, f"The step {kept} is kept. Faint: training loss.", table))
     if lost[0]:
         rows = [[arm.method, number(arm.score, 3), forgetting(arm), number(arm.kl_task, 3)] for arm in arms]
         table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)

@@ -104,7 +104,7 @@ def drawn_lines(train: Path, rows: int | None, seed: int) -> list[str]:
 def figures(arm: ArmResult) -> dict[str, Any]:
     """What is shown of one arm."""
     return {
-        "score": arm.score, "ece": getattr(arm, "ece", None), "ms_per_answer": arm.ms_per_answer,
+        "score": arm.score, "ece": arm.calibration.ece if arm.calibration else None, "ms_per_answer": arm.ms_per_answer,
         "forgetting_nats": arm.forgetting_nats, "status": arm.status,
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Finished
 from tiny_comparison import closed_rows, command, write_rows
@@ -15,7 +16,7 @@ from riyaz.errors import RiyazError
 from riyaz.json_files import write_json
 from riyaz.limits.limits_file import artifact_hash
 from riyaz.predictor import Prediction, open_target
-from riyaz.results import LIMITS, Abstention, Limits, Suite
+from riyaz.results import LIMITS, Abstention, Answer, Comparison, Evaluation, Limits, Suite
 
 
 def measured(folder: Path, thresholds: list[tuple[float, float]], temperature: float = 2.0) -> None:
@@ -61,6 +62,23 @@ def test_every_answer_of_a_closed_set_has_a_confidence_and_a_runner_up(sure: Pat
     write_rows(tmp_path / "own.jsonl", [row | {"confidence": 1} for row in closed_rows(6, "now")])
     told = command("run", sure, tmp_path / "own.jsonl", "--out", tmp_path / "new.jsonl")
     assert told.status == 2 and "the rows have a column 'confidence' of their own" in told.line
+
+
+def test_a_confidence_is_the_same_number_everywhere(quick: Finished, tmp_path: Path) -> None:
+    for method in ("nearest", "linear", "zero_shot", "few_shot", "prompt_tuning"):
+        kept = quick.out / "arms" / method / "kept"
+        if not kept.exists():
+            continue
+        rows = Answer.read(kept / "predictions.jsonl")
+        calibration = Evaluation.read(kept / "result.json").calibration
+        arm = Comparison.read(quick.out / "compare.json").arm(method)
+        assert arm is not None and arm.calibration == calibration is not None and calibration.rows == len(rows)
+        assert calibration.log_loss == pytest.approx(-np.mean(np.log([row.right_probability or 1e-6 for row in rows])))
+        asked = write_rows(tmp_path / f"{method}.jsonl", [{"text": row.prompt} for row in rows])
+        written, _ = answered(quick.artifact(method), asked, tmp_path / f"{method}.out.jsonl")
+        for row, line in zip(rows, written, strict=True):
+            assert line["confidence"] == pytest.approx(row.confidence, abs=2e-3)  # another batch rounds otherwise
+            assert row.confidence is not None and 0 < row.confidence <= 1 and row.brier is not None
 
 
 def test_answers_are_withheld_by_their_confidence(sure: Path, tmp_path: Path) -> None:

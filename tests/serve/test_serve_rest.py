@@ -210,6 +210,10 @@ def test_the_document_names_every_route_and_field(served: Running) -> None:
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"].keys() == CHAT.keys() and set(body["required"]) == {"model", "messages"}
     assert {path for path, _ in told} >= TABLES.keys()
+    answer = document["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]["application/json"]
+    message = answer["schema"]["properties"]["choices"]["items"]["properties"]["message"]
+    assert message == {"$ref": "#/components/schemas/Message"}
+    assert document["components"]["schemas"]["Message"]["properties"].keys() == {"citations", "confidence", "runner_up"}
 
 
 def test_the_document_says_which_fields_may_be_null(served: Running) -> None:

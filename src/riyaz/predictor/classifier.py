@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from riyaz.artifact import TextPart
 from riyaz.classifiers import Classifier
 from riyaz.data import Message
 from riyaz.data.task import Task
 from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
-from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.predictor.prediction import Prediction, Stream, label_prediction
 
 BATCH = 256  # texts classified together
 
@@ -47,7 +45,7 @@ class ClassifierPredictor:
         texts = [messages[-1]["content"] for messages in conversations]
         for first in range(0, len(texts), BATCH):
             probabilities = self.classifier.probabilities(texts[first : first + BATCH])
-            predictions += [self._prediction(row) for row in probabilities]
+            predictions += [label_prediction(self.task.labels, row, row) for row in probabilities]
             tell(len(probabilities))
         return predictions
 
@@ -56,11 +54,3 @@ class ClassifierPredictor:
     ) -> Stream:
         """The answer as a stream of one piece."""
         return Stream(iter([self.answer(messages)]))
-
-    def _prediction(self, probabilities: np.ndarray) -> Prediction:
-        """The answer from the probabilities (L,) of the labels."""
-        labels, order = self.task.labels, np.argsort(-probabilities, kind="stable")
-        return Prediction(
-            labels[order[0]], confidence=float(probabilities[order[0]]),
-            runner_up=labels[order[1]] if len(labels) > 1 else None, probabilities=probabilities,
-        )  # fmt: skip

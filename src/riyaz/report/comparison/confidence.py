@@ -41,12 +41,16 @@ def table(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
 
 def line(arms: list[ArmResult]) -> str:
     """`linear 0.031, lora 0.140 (0.040 to 0.080 by chance)`: every ECE, and the band of one that is above it."""
-    parts = []
-    for arm, each in calibrated(arms):
-        above = each.ece > each.chance_high
-        band = f" ({number(each.chance_low, 3)} to {number(each.chance_high, 3)} by chance)" if above else ""
-        parts.append(f"{arm.method} {number(each.ece, 3)}{band}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{arm.method} {error(each) if each.ece > each.chance_high else number(each.ece, 3)}"
+        for arm, each in calibrated(arms)
+    )
+
+
+def error(calibration: Calibration) -> str:
+    """An ECE with the band by chance, `0.140 (0.040 to 0.080 by chance)`."""
+    low, high = number(calibration.chance_low, 3), number(calibration.chance_high, 3)
+    return f"{number(calibration.ece, 3)} ({low} to {high} by chance)"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -78,6 +78,9 @@ def test_a_written_answer_is_as_sure_as_its_tokens(model: ModelPredictor) -> Non
     closed = told(model, CLOSED_TASK)
     texts, nats = answers_with_nats(closed, [row.messages for row in rows])
     assert nats.tolist() == [each.log_probability for each in closed.answers([row.messages for row in rows])]
+    sure = replace(closed, temperature=2.0)  # type: ignore[type-var]
+    texts, nats = answers_with_nats(sure, [row.messages for row in rows])
+    assert np.exp(nats) == pytest.approx([each.confidence for each in sure.answers([row.messages for row in rows])])
 
 
 def test_abstention_is_calibrated_on_other_rows(model: ModelPredictor) -> None:

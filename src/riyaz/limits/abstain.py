@@ -1,4 +1,4 @@
-"""Knowing when not to answer: the log-probability of an answer as a confidence, on the user's rows.
+"""Knowing when not to answer, on the user's rows: a label's calibrated confidence, or an answer's log-probability.
 
 A temperature and thresholds are set on the calibration rows (of a comparison its validation rows), and judged on the
 others.
@@ -59,9 +59,9 @@ def measure(answering: ModelPredictor, data: Rows, share: float) -> tuple[Part, 
     figures.insert(0, share_of("right, when all are answered", right))
     what = (
         f"{len(parts[1]):,} of {len(data.test):,} of your rows, with a temperature of {temperature:.3g} and "
-        f"thresholds from {len(parts[0]):,} others. Confidence: the log-probability of a label or a span, and the mean "
-        "per token of a written answer. AURC: the mean share of wrong answers over all coverages; guessing when to be "
-        "sure gives the share of wrong answers."
+        f"thresholds from {len(parts[0]):,} others. Confidence: the calibrated one of a label, the log-probability of "
+        "a span, and the mean per token of a written answer. AURC: the mean share of wrong answers over all coverages; "
+        "guessing when to be sure gives the share of wrong answers."
     )
     notes = short_of(len(parts[1]), len(data.test), "rows")
     if data.task.metric not in ("accuracy", "exact_match"):

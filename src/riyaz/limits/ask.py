@@ -8,6 +8,7 @@ import numpy as np
 from riyaz.artifact import TextPart
 from riyaz.data import Message
 from riyaz.engine.request import Request
+from riyaz.metrics.calibration import LEAST
 from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel
 
 SHARED = 16  # tokens of a prompt from which on its answers share it as a prefix
@@ -95,9 +96,11 @@ def nats_of(
     predictor: ModelPredictor, predictions: Sequence[Prediction], conversations: Sequence[Sequence[Message]],
     where: Sequence[str] = (),
 ) -> np.ndarray:  # fmt: skip
-    """How sure the model is of its answers, (n,): the log-probability of a label or a span, and of a generated answer
-    the mean over its tokens, end token included."""
+    """How sure the model is of its answers, (n,): the logarithm of a label's confidence, the log-probability of a span
+    or of a label without one, and of a generated answer the mean over its tokens, end token included."""
     nats = np.array([np.nan if each.log_probability is None else each.log_probability for each in predictions])
+    sure = np.array([np.nan if each.confidence is None else each.confidence for each in predictions], float)
+    nats = np.where(np.isnan(sure), nats, np.log(np.maximum(sure, LEAST)))
     free = [i for i, each in enumerate(predictions) if each.log_probability is None]
     if free:
         limit = predictor.max_new_tokens

@@ -26,7 +26,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "classifiers", "predictor", "scoring"), ("checkpoint", "train")),
-    (("methods", "drift", "evaluate", "limits", "export"), ()),
+    (("methods", "quality", "drift", "evaluate", "limits", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )

@@ -46,7 +46,7 @@ def served(place: Path) -> Iterator[Running]:
 def test_data_is_read_as_the_command_reads_it(served: Running) -> None:
     params = {"path": "rows.jsonl", "model": "tiny", "offset": "10"}
     found = served.http.get("/page/data", params=params).json()
-    assert found["command"] == "riyaz data ./rows.jsonl --rows 50 --offset 10 --model ./tiny"
+    assert found["command"] == "riyaz data ./rows.jsonl --rows 50 --skip-problems --offset 10 --model ./tiny"
     data = found["data"]
     assert data["rows"] == 61 and data["task"]["kind"] == "closed" and data["report"]["duplicates"] >= 1
     assert len(data["examples"]) == len(data["rendered"]) == 50

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, resolve_options
 from riyaz.cli.output import Screen
+from riyaz.cli.row_problems import next_command, refuse_labelled, show_label_next, show_problems
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
 
@@ -17,6 +18,7 @@ SHOWN = 3  # rows that are shown as the model sees them
 BINS = 20  # of the histogram of lengths
 LABELS = 12  # labels that are listed with their row counts
 LEARNED = "bold green"  # the text that the loss is on
+LABEL_NEXT = 20  # unlabelled rows that are named
 FromNone = validators.Number(gte=0)
 OPEN, CLOSE = "⟦", "⟧"  # around this text when there are no colours
 
@@ -29,15 +31,23 @@ def data(
     test: Annotated[Path | None, configured("test")] = None,
     rows: Annotated[int, Parameter(help="rows to show as the model sees them", validator=AtLeastOne)] = SHOWN,
     offset: Annotated[int, Parameter(help="rows to leave out before them", validator=FromNone)] = 0,
+    skip_problems: Annotated[bool, Parameter(help="do not look for rows that may be wrong")] = False,
+    unlabelled: Annotated[Path | None, Parameter(help="rows without labels; name those worth labelling next")] = None,
+    label_next: Annotated[int, Parameter(help="how many of them to name", validator=AtLeastOne)] = LABEL_NEXT,
+    out: Annotated[
+        Path | None, Parameter(help="folder for problems.csv, every row that may be wrong, and label_next.csv")
+    ] = None,
     reading: Reading = READING_DEFAULTS,
     json: Json = False,
 ) -> None:
-    """Show how a data file is read: format, task, rendered rows, duplicates, leakage."""
+    """Show how a data file is read, and what may be wrong with its rows: labels, duplicates, leakage."""
     data_config, config = resolve_options(data, reading, others={"model": model, "test": test})
 
     from riyaz.data import formats, split, task
 
     screen = Screen(json)
+    if unlabelled is not None and out is not None:
+        refuse_labelled(out)
     folder = formats.open_data(data, test=config.test, **data_config.reading())
     detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
     document: dict[str, Any] = {
@@ -66,7 +76,24 @@ def data(
     )
     document["report"] = report.to_dict()
     _show_split(screen, document["report"])
+    if not skip_problems:
+        document["problems"] = show_problems(screen, folder, detected, out)
+    if unlabelled is not None:
+        document["label_next"] = show_label_next(screen, folder, detected, unlabelled, label_next, out)
+    flags = {**reading.explicit, "model": model, "test": test, **_mending(folder, detected, report)}
+    screen.fact("next", next_command(data, flags))
     screen.finish(document)
+
+
+def _mending(folder: Any, task: Any, report: Any) -> dict[str, bool]:
+    """The flags by which a comparison takes these rows in spite of what is wrong with them."""
+    from riyaz.data.spellings import label_twins
+    from riyaz.data.split import MAX_LEAKAGE
+
+    both = (*folder.train.examples, *(folder.test.examples if folder.test else ()))
+    twins = task.kind == "closed" and label_twins({answer for row in both for answer in row.answers})
+    mending = {"merge_labels": bool(twins), "allow_leakage": report.leakage["share"] > MAX_LEAKAGE}
+    return {name: True for name, needed in mending.items() if needed}
 
 
 def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None:

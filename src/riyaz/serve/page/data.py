@@ -24,7 +24,7 @@ COLUMNS = ("prompt_column", "answer_column")
 async def preview(request: Request) -> Response:
     """GET /page/data?path=P&model=M&offset=N: `riyaz data` on a file or folder, with PAGE_ROWS rows from a place on."""
     page, query = page_of(request), request.query_params
-    words = ["data", f"./{page.name(page.inside(query.get('path', '')))}", "--rows", str(PAGE_ROWS)]
+    words = ["data", f"./{page.name(page.inside(query.get('path', '')))}", "--rows", str(PAGE_ROWS), "--skip-problems"]
     if query.get("offset", "").isdecimal():
         words += ["--offset", query["offset"][:12]]
     if query.get("model"):

@@ -1,0 +1,44 @@
+"""Rows that repeat a prompt, exactly or nearly, by the terms of the prompts and by their meaning."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from riyaz.data import Example
+
+NEAR_PIECES = 0.85  # least cosine of two prompts' pieces of words,
+NEAR_MEANING = 0.9  # or of their sentence vectors, from which they are near-duplicates
+CHUNK = 500  # rows compared with all others at once
+
+
+def repeats(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """(row, an earlier row with the same prompt) for every row after the first: the earlier one has another answer if
+    any has, else the same one."""
+    seen: dict[str, list[int]] = defaultdict(list)
+    pairs = []
+    for row, example in enumerate(examples):
+        others = [other for other in seen[example.key] if examples[other].answer != example.answer]
+        if seen[example.key]:
+            pairs.append((row, (others or seen[example.key])[0]))
+        seen[example.key].append(row)
+    return pairs
+
+
+def near_duplicates(
+    pieces: sparse.csr_array, meanings: np.ndarray | None, labels: np.ndarray, keys: Sequence[str]
+) -> list[tuple[int, int, float]]:
+    """(row, later row, larger cosine) of rows with nearly the same prompt and another label, the nearest first. Equal
+    prompts, which have equal keys, are left to `repeats`."""
+    near = []
+    for first in range(0, len(labels), CHUNK):
+        rows = slice(first, first + CHUNK)
+        by_pieces = (pieces[rows] @ pieces.T).toarray()
+        by_meaning = np.zeros_like(by_pieces) if meanings is None else meanings[rows] @ meanings.T
+        alike = (by_pieces >= NEAR_PIECES) | (by_meaning >= NEAR_MEANING)
+        for one, other in np.argwhere(alike & (labels[rows, None] != labels[None, :])):
+            row = first + int(one)
+            if row < other and keys[row] != keys[other]:
+                near.append((row, int(other), float(max(by_pieces[one, other], by_meaning[one, other]))))
+    return sorted(near, key=lambda pair: -pair[2])

@@ -1,0 +1,55 @@
+"""Prompts as vectors whose inner products say how alike they are: by words, pieces of words and, if pulled, meaning."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from riyaz.classifiers.terms import TERMS, counted_terms, term_rows, vocabulary
+from riyaz.sources import store
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.embedder import Embedder
+
+EMBEDDER = "minilm"
+TERM_WEIGHT = 0.5  # of the inner product of each kind of terms beside that of the sentence vectors
+MOST_TERMS = 100_000  # of a kind
+LANDMARKS = 1_000  # rows whose similarities to all others span the vectors
+RANK = 300  # most dimensions of a vector
+SMALLEST = 1e-6  # share of the largest eigenvalue below which a dimension is noise
+
+
+def pulled_embedder() -> "Embedder | None":
+    """The embedder for sentence vectors; None if it is not on this machine."""
+    if store.find(EMBEDDER) is None:
+        return None
+    from riyaz.engine.opening import open_embedder
+
+    return open_embedder(EMBEDDER)
+
+
+def term_blocks(texts: Sequence[str]) -> dict[str, sparse.csr_array]:
+    """Rows (n, terms) of length one for each kind of terms."""
+    blocks = {}
+    for kind in TERMS:
+        counts = [counted_terms(kind, text) for text in texts]
+        places, idf = vocabulary(counts, MOST_TERMS)
+        blocks[kind] = term_rows(counts, places, idf)
+    return blocks
+
+
+def prompt_vectors(blocks: dict[str, sparse.csr_array], meanings: np.ndarray | None) -> np.ndarray:
+    """(n, at most RANK) float64: the Nyström approximation of the prompts' inner products, exact up to LANDMARKS rows
+    but for the smallest dimensions. `meanings` are sentence vectors (n, d) or None."""
+    n = next(iter(blocks.values())).shape[0]
+    landmarks = np.unique(np.linspace(0, n - 1, min(n, LANDMARKS)).astype(int))
+    products = np.zeros((n, len(landmarks)))
+    for block in blocks.values():
+        products += TERM_WEIGHT * (block @ block[landmarks].T).toarray()
+    if meanings is not None:
+        products += meanings @ meanings[landmarks].T
+    values, bases = np.linalg.eigh(products[landmarks])
+    kept = np.flatnonzero(values > SMALLEST * values[-1])[-RANK:]
+    vectors: np.ndarray = products @ (bases[:, kept] / np.sqrt(values[kept]))
+    return vectors

@@ -1,0 +1,102 @@
+"""What label the other rows suggest for a row: a logistic regression that was fitted without the row.
+
+The rows are dealt into folds, equal prompts into the same one. A temperature makes the probabilities those of the
+labels, under the assumption that a share of the labels is drawn at random: else the wrong labels themselves would make
+every prediction look unsure.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+SMALL = 50_000  # rows times labels up to which there are more folds, and two deals whose predictions are averaged
+FOLDS = {True: 10, False: 5}  # of a small set, and of a larger one
+DEALS = {True: 2, False: 1}
+STRENGTH = 10.0  # C of the regression: weight of the log-likelihood beside half the squared norm of the weights
+STEPS = 60  # of L-BFGS
+TEMPERATURES = np.exp(np.linspace(np.log(0.3), np.log(5.0), 25))  # factors of the logits
+NOISE_STEPS = 60  # of expectation-maximisation
+FIRST_NOISE = 0.05  # share of random labels at which it begins
+
+
+def out_of_fold(vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], seed: int = 0) -> np.ndarray:
+    """(n, L) probabilities from regressions that have not seen the row; 0 for labels that no other fold has.
+
+    `vectors` (n, d), `labels` (n,) in 0..L-1; rows with equal `keys` are in one fold.
+    """
+    count = int(labels.max()) + 1
+    small = len(labels) * count <= SMALL
+    deals = [_deal(labels, keys, FOLDS[small], seed + number) for number in range(DEALS[small])]
+    logits = np.mean([_held_out_logits(vectors, labels, folds, count) for folds in deals], axis=0)
+    return _calibrated(logits, labels)
+
+
+def fitted(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Weights (d + 1, L) of a multinomial logistic regression, the last row its bias."""
+    inputs = _with_bias(vectors)
+    wanted = np.zeros((len(labels), count))
+    wanted[np.arange(len(labels)), labels] = 1
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(inputs.shape[1], count)
+        logs = log_softmax(inputs @ weights, axis=1)
+        gradient = STRENGTH * (inputs.T @ (np.exp(logs) - wanted))
+        gradient[:-1] += weights[:-1]
+        value = -STRENGTH * logs[np.arange(len(labels)), labels].sum() + 0.5 * (weights[:-1] ** 2).sum()
+        return float(value), gradient.ravel()
+
+    start = np.zeros(inputs.shape[1] * count)
+    result = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 8})
+    weights: np.ndarray = result.x.reshape(inputs.shape[1], count)
+    return weights
+
+
+def probabilities(weights: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(n, L) of other vectors (n, d)."""
+    chances: np.ndarray = softmax(_with_bias(vectors) @ weights, axis=1)
+    return chances
+
+
+def _with_bias(vectors: np.ndarray) -> np.ndarray:
+    return np.hstack([vectors, np.ones((len(vectors), 1))])
+
+
+def _held_out_logits(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
+    """(n, L) log-probabilities, -inf for labels that the regression has not seen."""
+    logits = np.full((len(labels), count), -np.inf)
+    for fold in np.unique(folds):
+        held = folds == fold
+        known, places = np.unique(labels[~held], return_inverse=True)
+        weights = fitted(vectors[~held], places, len(known))
+        logits[np.ix_(held, known)] = log_softmax(_with_bias(vectors[held]) @ weights, axis=1)
+    return logits
+
+
+def _deal(labels: np.ndarray, keys: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """(n,) fold of each row: the rows of each label are dealt evenly, rows with equal keys to the fold of the first."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    fold_of: dict[str, int] = {}
+    for row in order:
+        fold_of.setdefault(keys[row], len(fold_of) % folds)
+    return np.array([fold_of[key] for key in keys])
+
+
+def _calibrated(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n, L) probabilities at the temperature, and with the share of random labels, that make the labels likeliest."""
+    rows, others = np.arange(len(labels)), max(1, logits.shape[1] - 1)
+    judged = np.isfinite(logits[rows, labels])
+    best, chances = -np.inf, softmax(logits, axis=1)
+    for factor in TEMPERATURES if judged.any() else ():
+        each = softmax(logits * factor, axis=1)
+        own = np.maximum(each[rows, labels][judged], 1e-300)
+        share = FIRST_NOISE
+        for _ in range(NOISE_STEPS):
+            random, true = share / others * (1 - own), (1 - share) * own
+            share = float((random / (random + true)).mean())
+        likelihood = float(np.log(share / others * (1 - own) + (1 - share) * own).mean())
+        if likelihood > best:
+            best, chances = likelihood, each
+    return chances

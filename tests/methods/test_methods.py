@@ -328,6 +328,29 @@ def test_checks_that_do_not_hold_are_seen(
     assert {name for name, found in fitted.checks.items() if not found["ok"]} == {check}
 
 
+@pytest.mark.parametrize(
+    ("training", "base", "ok", "note"),
+    [
+        (8.069, 8.002, True, ""),  # a healthy LoRA on German tickets
+        (8.4, 8.002, True, "the first loss is 8.400 nats per token in training and 8.002 in the engine, which is within "
+         "the 10% that rounding explains"),
+        (9.2, 8.002, False, "the first loss is 9.200 nats per token in training and 8.002 in the engine, which is more "
+         "than the 10% that rounding explains"),
+        (0.06, 0.05, True, ""),  # a share of one nat where the loss is lower
+        (0.2, 0.05, False, "the first loss is 0.200 nats per token in training and 0.050 in the engine, which is more "
+         "than the 10% that rounding explains"),
+        (math.nan, 2.0, False, "the first loss is nan nats per token in training and 2.000 in the engine, which is more "
+         "than the 10% that rounding explains"),
+        (12.0, 12.0, False, "the first loss is 12.000 nats per token, above 11.000 of a guess among all tokens"),
+    ],
+)  # fmt: skip
+def test_the_first_loss_is_compared_as_a_share_and_says_both_numbers(
+    training: float, base: float, ok: bool, note: str
+) -> None:
+    check = weights.step0_check(training, base, vocabulary=round(math.exp(10.0)))
+    assert check["ok"] == ok and check.get("note", "") == note
+
+
 def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     with assert_refused("the loss is", "at step"):
         lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e30,), opening=0)))

@@ -42,9 +42,11 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     runs = [folder.part(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
     final_fit, final = fits[parts.index(FINAL)], results[parts.index(FINAL)]
-    failed = [f"{part}: {name}" if len(parts) > 1 else name
+    checks = [(f"{part}: {name}" if len(parts) > 1 else name, check)
               for part, fit, result in zip(parts, fits, results)
-              for name, check in (fit.checks | result.checks).items() if not check["ok"]]  # fmt: skip
+              for name, check in (fit.checks | result.checks).items()]  # fmt: skip
+    failed = [_with_note(name, check) for name, check in checks if not check["ok"]]
+    noted = [_with_note(name, check) for name, check in checks if check["ok"] and "note" in check]
     rows = [row for run in runs for row in Answer.read(run / PREDICTIONS)]
     if not rows:
         raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
@@ -71,7 +73,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         checks=final_fit.checks | final.checks,
         curve=final_fit.curve,
         retrieval=_retrieval([result.retrieval for result in results if result.retrieval], final_fit.chosen),
-        reason=_reason(plan, failed),
+        reason=_reason(plan, failed, noted),
         steps=plan.steps or None,
         recipe_steps=plan.recipe_steps or None,
         waited=plan.waits or None,
@@ -84,13 +86,18 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     )
 
 
-def _reason(plan: ArmPlan, failed: list[str]) -> str:
+def _reason(plan: ArmPlan, failed: list[str], noted: list[str]) -> str:
+    """What a reader must know of an arm beside its figures; "" if nothing."""
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
-    if not plan.cut:
-        return ""
     waited = "; it scored low after the openings and waited for the others" if plan.waits else ""
-    return f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"
+    cut = [f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"] if plan.cut else []
+    return "; ".join([*cut, *(f"warning: {check}" for check in noted)])
+
+
+def _with_note(name: str, check: dict[str, Any]) -> str:
+    """The name of a check, with the words that it holds."""
+    return f"{name} ({check['note']})" if "note" in check else name
 
 
 def _cpu_waited(fits: Sequence[Fit], results: Sequence[Evaluation]) -> float | None:

@@ -95,7 +95,7 @@ class TrainPlan:
         """The plan of the steady steps alone. They are the same for every number of steps, so a run of them can be
         continued to any length."""
         return replace(self, steps=self.steady, validate_every=self.steady, checkpoint_every=self.steady,
-                       keep_best=False)  # fmt: skip
+                       keep_best=False, changes=())  # fmt: skip
 
 
 @dataclass

@@ -57,6 +57,17 @@ def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:
     assert logged == "['-m', 'riyaz.comparison.worker', 'fit', 'somewhere', 'lora', 'kept']\n"
 
 
+def test_it_is_stopped_at_its_limit_and_not_before(script, tmp_path: Path) -> None:
+    def limited(limit: float) -> str:
+        return processes.run_worker(["fit", "somewhere"], tmp_path / "log.txt", lambda event: None, limit=limit)
+
+    script("time.sleep(60)")
+    began = time.monotonic()
+    assert limited(0.3) == processes.STOPPED and time.monotonic() - began < 20
+    script("")
+    assert limited(60.0) == "" and not [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -17,6 +17,7 @@ from riyaz.events import Event, Note
 from riyaz.json_files import write_json
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS
+from riyaz.methods.fitting.pacing import Paced
 from riyaz.methods.fitting.recipe import Recipe
 from riyaz.results import ArmResult
 
@@ -44,24 +45,38 @@ class Machine:
         """The scores of 20 rows: the mean is the method's score."""
         return [float(row < round(20 * self.scores[method])) for row in range(20)]
 
-    def run(self, arguments: list[str], log: Path, listen: object, threads: int | None = None) -> str:
+    def run(
+        self, arguments: list[str], log: Path, listen: object, threads: int | None = None, limit: float | None = None
+    ) -> str:
         work, _, method, part = arguments
         self.done.append((work, method))
         arm, run = ComparisonPlan.read(self.folder.path / "plan.json").arm(method), self.folder.part(method, part)
         run.mkdir(parents=True, exist_ok=True)
-        seconds = dict(arm.seconds)
-        evaluate = seconds.pop("evaluate")
+        seconds = {key: value / arm.pace * self.slow for key, value in arm.seconds.items()}
+        train, evaluate = seconds.pop("train", 0.0), seconds.pop("evaluate")
+        steps = self.paced(arm, train) if arm.steps else 0
+        took = {"open": arm.opening * self.slow, "evaluate": evaluate}.get(work, sum(seconds.values()))
+        took += train * steps / arm.steps if work == "fit" and arm.steps else 0.0
+        if limit is not None and took > limit:
+            self.now += limit
+            return processes.STOPPED
+        self.now += took
         if work == "open":
             (run / OPENINGS).mkdir()
             write_json(run / "search.json", {"rate": 1e-3, "record": [], "scores": self.rows(method)})
-            self.now += arm.opening * self.slow
         elif work == "fit":
-            write_json(run / "fit.json", {"steps": arm.steps})
-            self.now += sum(seconds.values()) / arm.pace * self.slow
+            write_json(run / "fit.json", {"steps": steps})
+            if steps < arm.steps:
+                write_json(run / "pace.json", Paced(((steps - 1, steps),), took))
         else:
             write_json(run / "result.json", {})
-            self.now += evaluate / arm.pace * self.slow
         return ""
+
+    def paced(self, arm: ArmPlan, train: float) -> int:
+        """The steps of a run whose every step takes `train` seconds / the planned steps, as `Pace` shortens it."""
+        each = train / arm.steps
+        allowed = arm.train_limit - arm.after_seconds * max(0.0, each / arm.step_seconds - 1)
+        return min(arm.steps, max(arm.opening + 1, int(allowed / each)))
 
 
 @pytest.fixture
@@ -73,11 +88,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-def begun(machine: Machine, budget: float, names: tuple[str, ...] = NAMES) -> Arms:
+def begun(
+    machine: Machine, budget: float, names: tuple[str, ...] = NAMES, answers: dict[str, AnswerSpeed] | None = None
+) -> Arms:
     recipes = {name: RECIPE if name in machine.scores else None for name in names}
     speeds = Speeds(2, "float32", rss_mb=400, start_seconds=1.0, base_seconds=1.0,
-                    predict=dict.fromkeys(names, ANSWER), arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
-    given = PlanInputs(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"})
+                    predict=dict.fromkeys(names, ANSWER) | (answers or {}),
+                    arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
+    given = PlanInputs(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"}, may_wait=names)
     plan = planning.make_plan(given, budget=budget, spent=0.0)
     machine.folder.write("plan.json", plan)
     return Arms(machine.folder, given, plan, [FINAL], budget, lambda: machine.now, machine.listen)
@@ -165,10 +183,10 @@ def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch
     arms = begun(machine, 400.0)
     work = machine.run
 
-    def stopped(arguments: list[str], *rest: object) -> str:
+    def stopped(arguments: list[str], *rest: object, **options: object) -> str:
         if arguments[0] == "fit" and arguments[2] == "rag_lora":
             raise KeyboardInterrupt
-        return work(arguments, *rest)  # type: ignore[arg-type]
+        return work(arguments, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(processes, "run_worker", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -192,7 +210,9 @@ def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monke
     monkeypatch.setattr(
         processes,
         "run_worker",
-        lambda arguments, *rest: "out of memory" if arguments[2] == "full" else work(arguments, *rest),
+        lambda arguments, *rest, **options: (
+            "out of memory" if arguments[2] == "full" else work(arguments, *rest, **options)
+        ),
     )
     arms.run()
     assert arms.failed == {"full": "out of memory"}
@@ -249,3 +269,76 @@ def test_more_of_a_comparison_that_was_stopped_at_once(machine: Machine) -> None
     assert arms.revive()
     arms.run()
     assert set(steps(arms).values()) == {120}
+
+
+SLOW_ANSWERS = replace(ANSWER, row_seconds=4.0, choose_seconds=60.0)  # 160 s of test rows
+
+
+def test_arms_that_cost_little_come_first_and_slow_answers_without_training_last(machine: Machine) -> None:
+    quick = replace(ANSWER, row_seconds=0.01, answer_seconds=0.01, choose_seconds=0.1)
+    arms = begun(machine, 480.0, answers={"zero_shot": SLOW_ANSWERS, "nearest": quick})
+    arms.run()
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted[0] == "nearest" and [work for work, _ in machine.done].index("open") == 2, (
+        "the openings come after the quick arms"
+    )
+    assert (
+        "zero_shot" not in fitted and "takes longer than the time that was left" in arms.plan.arm("zero_shot").skipped
+    )
+    assert not arms.plan.arm("zero_shot").ruled_out and machine.now <= 480
+    named = planning.make_plan(replace(arms.inputs, may_wait=()), budget=480.0, spent=0.0)
+    assert named.arm("zero_shot").seconds and named.arm("lora").steps < steps(arms)["lora"], "which had its time"
+
+
+def test_slow_answers_are_waited_for_only_where_they_cost_a_training_its_steps(machine: Machine) -> None:
+    arms = begun(machine, 3000.0, answers={"zero_shot": SLOW_ANSWERS})
+    assert not arms.plan.arm("zero_shot").waits
+    arms.run()
+    assert not [arm.method for arm in arms.plan.arms if arm.skipped or arm.cut]
+    short = begun(machine, 700.0, answers={"zero_shot": SLOW_ANSWERS})
+    assert short.plan.arm("zero_shot").waits and short.plan.estimate["seconds"] <= 700 * planning.RESERVE
+    named = planning.make_plan(replace(short.inputs, may_wait=()), budget=700.0, spent=0.0)
+    assert not named.arm("zero_shot").waits, "who names a method gets it"
+
+
+@pytest.mark.parametrize("slow", [2.0, 4.0, 10.0])
+@pytest.mark.parametrize("budget", [300.0, 600.0, 1500.0])
+def test_the_budget_holds_within_a_quarter_however_slow_the_machine_becomes(
+    machine: Machine, slow: float, budget: float
+) -> None:
+    """Load comes after the speeds were measured."""
+    machine.slow = slow
+    arms = begun(machine, budget)
+    arms.run()
+    assert machine.now <= 1.25 * budget
+    finished = [arm for arm in arms.plan.arms if arm.state == "begun" and not arm.skipped]
+    assert finished and all(arm.took or arm.method in arms.failed for arm in finished)
+
+
+def test_a_run_with_slow_steps_is_shortened_and_the_plan_says_so(machine: Machine) -> None:
+    arms = begun(machine, 700.0, ("nearest", "lora"))
+    assert steps(arms)["lora"] == 120
+    machine.slow = 5.0
+    arms.run()
+    lora = arms.plan.arm("lora")
+    assert 8 < lora.steps < 120 and lora.cut and machine.now <= 700 * 1.1
+    expected = lora.took / sum(lora.seconds.values()) * lora.pace
+    assert expected == pytest.approx(5.0, rel=0.2), (
+        "its seconds are those of the steps it trained, so its pace is right"
+    )
+
+
+def test_an_arm_that_is_stopped_goes_on_with_more_time(machine: Machine) -> None:
+    arms = begun(machine, 300.0, ("nearest", "zero_shot", "lora"))
+    machine.slow = 40.0
+    arms.run()
+    stopped = [arm for arm in arms.plan.arms if arm.skipped and arm.state == "begun"]
+    assert stopped and all(arm.skipped.startswith("it was stopped after") for arm in stopped)
+    assert machine.now <= 1.25 * 300
+    machine.slow = 1.0
+    later = Arms(
+        machine.folder, arms.inputs, arms.plan, [FINAL], machine.now + 900, lambda: machine.now, machine.listen
+    )
+    assert later.revive(stopped=True)
+    later.run()
+    assert not [arm.method for arm in later.plan.arms if arm.skipped]

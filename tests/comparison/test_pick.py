@@ -167,7 +167,8 @@ def test_no_arm_within_the_limits() -> None:
 
 
 def test_only_finished_arms_are_eligible() -> None:
-    arms = [arm("full", status="failed"), arm("few_shot", status="skipped"), arm("lora", status="cut")]
+    skipped = arm("few_shot", status="skipped", ruled_out="it cannot run")
+    arms = [arm("full", status="failed"), skipped, arm("lora", status="cut")]
     scores = {"full": right(299), "few_shot": right(298), "lora": right(100)}
     check(choose(arms, scores), "lora", "certified", "only method")
     check(choose(arms[:2], scores), None, "undecided", "full failed; few_shot skipped")
@@ -295,6 +296,35 @@ def test_the_reason_says_when_the_leader_is_not_above_the_floor() -> None:
     )
     assert said[1:] in result.reason
     assert "floor" not in choose([arm("lora", 40)], {"lora": right(90, 100)}, floor=made).reason
+
+
+def test_an_arm_that_did_not_run_leaves_the_pick_undecided() -> None:
+    scores = {"linear": right(240), "lora": right(150)}
+    arms = [arm("linear", 1), arm("lora", 40), arm("full", None, status="skipped", reason="no time was left for it")]
+    result = choose(arms, scores, more="riyaz compare … --more 30m")
+    said = "linear (accuracy 0.800 on 300 test rows) leads, but full did not run and may be better; runner-up lora"
+    check(result, "linear", "undecided", said, "Without a result: full; riyaz compare … --more 30m runs it")
+    two = [*arms, arm("few_shot", None, status="skipped")]
+    check(choose(two, scores), "linear", "undecided", "full and few_shot did not run", "runs them")
+    check(choose([arms[0], arms[2]], scores), "linear", "undecided", "leads, as the only method that ran")
+    # one that something speaks against, or that could not be used if it won, changes nothing
+    ruled_out = replace(arms[2], ruled_out="it is tried only where every recipe fits the budget")
+    check(choose([*arms[:2], ruled_out], scores), "linear", "certified")
+    check(choose([*arms[:2], replace(arms[2], status="failed")], scores), "linear", "certified")
+
+
+def test_a_cut_arm_that_was_still_improving_is_not_certified_against() -> None:
+    scores = {"linear": right(240), "lora": right(190)}  # its interval ends at .68
+    improving = {"steps": 80, "recipe_steps": 120, "chosen": {"best_step": 80, "steps": 80}, "ci_high": 0.71}
+    arms = [arm("linear", 1), arm("lora", 40, status="cut", **improving)]
+    result = choose(arms, scores, more="--more 30m")
+    check(result, "linear", "undecided", "too little training to be judged",
+          "Cut while validation still improved: lora (80 of 120); --more 30m continues it")  # fmt: skip
+    both = [*arms, arm("full", None, status="skipped")]
+    check(choose(both, scores), "linear", "undecided", "lora (80 of 120); without a result: full; --more 30m continues "
+          "them")  # fmt: skip
+    for changed in ({"ci_high": 0.65}, {"chosen": {"best_step": 60, "steps": 80}}, {"status": "ok"}):
+        check(choose([arms[0], replace(arms[1], **changed)], scores), "linear", "certified")
 
 
 def test_half_trained_arms_leave_the_pick_undecided() -> None:

@@ -205,7 +205,9 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Let arms run in this process; the list that is returned fills with what was run."""
     done: list[tuple[str, ...]] = []
 
-    def run_inside(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> str:
+    def run_inside(
+        arguments: list[str], log: Path, listen: Listen, threads: int | None = None, limit: float | None = None
+    ) -> str:
         work, _, *which = arguments
         done.append((work, *(which if work != "measure" else ())))
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.families import FRESH, gpt2, llama
 from riyaz.json_files import from_json, to_json
+from riyaz.pace import Pace
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import PretrainingPlan, Text, make_plan
 from riyaz.pretraining.shapes import (
     SIZES,

@@ -22,7 +22,7 @@ from riyaz.layers.swaps.distil import head_divergence
 from riyaz.layers.swaps.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
-from riyaz.pretraining.pace import Pace
+from riyaz.pace import Pace
 from riyaz.pretraining.running import Running
 from riyaz.sources import open_source
 from riyaz.ternarizing import run as ternarizing

@@ -38,7 +38,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     """
     if plan.skipped or reason:
         status: Status = "skipped" if plan.skipped else "failed"
-        return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about)
+        return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about,
+                         ruled_out=plan.ruled_out or None)  # fmt: skip
     runs = [folder.part(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
     final_fit, final = fits[parts.index(FINAL)], results[parts.index(FINAL)]
@@ -76,7 +77,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         reason=_reason(plan, failed, noted),
         steps=plan.steps or None,
         recipe_steps=plan.recipe_steps or None,
-        waited=plan.waits or None,
+        waited=plan.behind or None,
         batch_flips=_batch_flips(results),
         alone=all(result.alone for result in results),
         remeasured=final.remeasured,

@@ -1,9 +1,11 @@
 """Runs the arms of a comparison, each in its own processes, and plans the remaining ones again before each.
 
-Where not every trained arm has time for its recipe, they race: each trains its opening, and those that score worse on
-the validation rows than the best beyond chance, the worst in any case, wait until the others are done. plan.json says
-what each arm was given; an arm that has begun is finished as it was planned, also by a command that continues a stopped
-one.
+Arms without a language model and those that take a small share of the budget come first, the cheapest before the
+others. Where not every other trained arm has time for its recipe, they race: each trains its opening, and those that
+score worse on the validation rows than the best beyond chance, the worst in any case, wait until the others are done.
+Arms without training that take long come last. plan.json says what each arm was given; an arm that has begun is
+finished as it was planned, also by a command that continues a stopped one. Only slow steps shorten it
+(`methods.fitting.pacing`), and what still runs when the budget is well over is stopped.
 """
 
 import math
@@ -19,6 +21,7 @@ from riyaz.comparison import processes
 from riyaz.comparison.arm_row import arm_row
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, PlanInputs
+from riyaz.config import Seconds
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove
@@ -26,12 +29,17 @@ from riyaz.json_files import to_document
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
+from riyaz.methods.fitting.pacing import PACE, Paced
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult
 
-PRODUCTS = (FIT, RESULT, PREDICTIONS, "artifact")
+PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, "artifact")
+BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done
 ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps
+OVERRUN = 1.1  # of the budget, when the process of an arm is stopped
+# An arm without training is stopped after so many times its planned seconds, but not before this share of the budget.
+UNTRAINED_TIMES, UNTRAINED_SHARE = 2.0, 0.25
 
 
 @dataclass
@@ -53,10 +61,11 @@ class Arms:
         if self.parts == [FINAL] and self.revive():
             self._run_all()
 
-    def revive(self) -> bool:
-        """Plan again the arms that were cut short or had no time; False if nothing is worth running."""
+    def revive(self, stopped: bool = False) -> bool:
+        """Plan again the arms that were cut short or had no time, and with `stopped` those that were stopped; False if
+        nothing is worth running."""
         earlier, unable = self.plan, self.inputs.speeds.unable
-        arms = tuple(self._revived(arm) if arm.method not in unable else arm for arm in earlier.arms)
+        arms = tuple(self._revived(arm, stopped) if arm.method not in unable else arm for arm in earlier.arms)
         revived = replace(earlier, arms=arms)
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=revived)
         unchanged = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
@@ -68,30 +77,48 @@ class Arms:
         return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.method, "")) for arm in self.plan.arms]
 
     def _run_all(self) -> None:
-        untrained = [arm.method for arm in self.plan.arms if not arm.recipe_steps]
-        for method in untrained:
+        quick = [arm.method for arm in sorted(self.plan.arms, key=_seconds) if self._is_quick(arm)]
+        for method in quick:
             self._run_planned(method)
-        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped])
-        trained = [arm for arm in self.plan.arms if arm.recipe_steps]
-        for arm in sorted(trained, key=lambda arm: arm.waits):
+        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.method not in quick])
+        rest = [arm for arm in self.plan.arms if arm.method not in quick]
+        for arm in sorted(rest, key=lambda arm: (not arm.recipe_steps, arm.waits, self._takes(arm), _seconds(arm))):
             self._run_planned(arm.method)
+
+    def _is_quick(self, arm: ArmPlan) -> bool:
+        """Whether an arm runs before the openings of the others."""
+        if arm.skipped or arm.waits or arm.cut or self._takes(arm):
+            return False
+        return not METHODS[arm.method].about.language_model or _seconds(arm) <= planning.QUICK * self.budget
+
+    def _takes(self, arm: ArmPlan) -> bool:
+        """Whether an arm takes the learning rate that another finds, and so comes after it."""
+        return self.inputs.rate_of.get(arm.method) in self.inputs.methods
 
     def _run_planned(self, method: str) -> None:
         """Plan an arm anew, unless it has begun, and run it."""
         arm = self.plan.arm(method)
         if arm.state != "begun" and not arm.skipped:
             self._replan()
-            arm = replace(self.plan.arm(method), state="begun")
+            arm = self._with_time(self.plan.arm(method))
             if arm.had and not arm.skipped and not _worth(arm):
                 arm = replace(arm, steps=arm.had, had=0)
             elif arm.had and not arm.skipped:
-                self._discard(method)
-                arm = replace(arm, had=0)
+                self._set_aside(method)
+        self._save_arm(arm)
         if not arm.skipped:
-            self._save_arm(arm)
             self._run(arm)
+            if arm.had:
+                self._keep_the_longer(arm)
         row = arm_row(self.folder, self.plan.arm(method), self.parts, self.failed.get(method, ""))
         self.listen(ArmDone(to_document(row)))
+
+    def _with_time(self, arm: ArmPlan) -> ArmPlan:
+        """The arm as begun; one without training that has waited for the others is skipped if it takes too long."""
+        left = self.budget * planning.RESERVE - self.since()
+        if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
+            return replace(arm, skipped="it takes longer than the time that was left; --more continues")
+        return arm if arm.skipped else replace(arm, state="begun")
 
     def _replan(self) -> None:
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=self.plan)
@@ -109,19 +136,42 @@ class Arms:
         for part in self.parts:
             run = self.folder.part(arm.method, part)
             for work, product in (("fit", FIT), ("evaluate", RESULT)):
-                if arm.method in self.failed or (run / product).exists():
+                if arm.method in self.failed or self.plan.arm(arm.method).skipped or (run / product).exists():
                     whole = False  # the time of this command is not that of the whole arm
                     continue
                 self.listen(Phase(work, part if part != FINAL else "", arm.method))
-                self._process(work, arm.method, part, run)
-        if whole and arm.method not in self.failed:
-            self._save_arm(replace(arm, took=time.monotonic() - began))
+                self._process(work, arm, part, time.monotonic() - began)
+        if arm.method in self.failed or self.plan.arm(arm.method).skipped:
+            return
+        arm = self._as_trained(arm)
+        self._save_arm(replace(arm, took=time.monotonic() - began) if whole else arm)
 
-    def _process(self, work: str, method: str, part: str, run: Path) -> None:
-        arguments = [work, str(self.folder.path), method, part]
-        reason = processes.run_worker(arguments, run / "log.txt", about(method, self.listen))
-        if reason:
+    def _as_trained(self, arm: ArmPlan) -> ArmPlan:
+        """The arm with the steps that its run had in the end, and the seconds that these were planned to take."""
+        changes = [Paced.read(self.folder.part(arm.method, part)).changes for part in self.parts]
+        steps = min(each[-1][1] if each else arm.steps for each in changes)
+        if steps == arm.steps:
+            return arm
+        less = (arm.steps - steps) * arm.step_seconds * len(self.parts)
+        return replace(arm, steps=steps, seconds=arm.seconds | {"train": max(0.0, arm.seconds["train"] - less)})
+
+    def _process(self, work: str, arm: ArmPlan, part: str, spent: float = 0.0) -> None:
+        """Run one process of an arm that has run for `spent` seconds; it is stopped when it takes much too long."""
+        method, run = arm.method, self.folder.part(arm.method, part)
+        arguments, limit = [work, str(self.folder.path), method, part], self._limit(arm, spent)
+        reason = processes.run_worker(arguments, run / "log.txt", about(method, self.listen), limit=max(1.0, limit))
+        if reason == processes.STOPPED:
+            after = f"it was stopped after {Seconds(round(spent + limit))}, when the budget was spent"
+            self._save_arm(replace(arm, skipped=f"{after}; --more continues"))
+        elif reason:
             self.failed[method] = reason
+
+    def _limit(self, arm: ArmPlan, spent: float) -> float:
+        """Seconds after which a process is stopped that begins now, of an arm that has run for `spent` seconds."""
+        left = OVERRUN * self.budget - self.since()
+        if arm.recipe_steps or not any(other.took for other in self.plan.arms):
+            return left
+        return min(left, max(UNTRAINED_TIMES * _seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
 
     def _race(self, arms: Sequence[ArmPlan]) -> None:
         """Train the openings of the arms, if not all of them have time for their recipes; those that score worse on
@@ -137,15 +187,16 @@ class Arms:
                 continue
             self._save_arm(arm)
             self.listen(Phase("search", "opening", method))
-            self._process("open", method, FINAL, self.folder.part(method, FINAL))
-            if method not in self.failed:
+            self._process("open", arm, FINAL)
+            if method not in self.failed and not self.plan.arm(method).skipped:
                 self._save_arm(replace(arm, state="opened"))
         scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
-        waiting = _behind(scores)
+        behind, worst = _behind(scores)
+        waiting = [method for method in scores if method in behind or method == worst]
         for method in waiting:
-            self._save_arm(replace(self.plan.arm(method), waits=True))
+            self._save_arm(replace(self.plan.arm(method), waits=True, behind=method in behind))
         shown = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
         wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
         self.listen(Note(f"after their openings the arms score on validation rows: {shown}; {wait}"))
@@ -156,7 +207,9 @@ class Arms:
         scores = Search.read(path).scores if arm.state == "opened" and path.exists() else None
         return np.array(scores) if scores else None
 
-    def _revived(self, arm: ArmPlan) -> ArmPlan:
+    def _revived(self, arm: ArmPlan, stopped: bool) -> ArmPlan:
+        if arm.skipped and arm.state == "begun":  # stopped: it goes on where it was
+            return replace(arm, skipped="") if stopped else arm
         if arm.skipped:
             return ArmPlan(arm.method)
         if arm.state != "begun" or not arm.cut:
@@ -167,18 +220,31 @@ class Arms:
     def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:
         """Whether an arm as planned anew is worth running."""
         if after.skipped or after.state == "begun":
-            return False
+            return before.skipped != after.skipped == ""
         return before.skipped != "" or before.state != "begun" or _worth(after)
 
-    def _discard(self, method: str) -> None:
-        """Remove what an arm has made, before it goes on."""
+    def _set_aside(self, method: str) -> None:
+        """Move what an arm has made into the folder BEFORE, before it goes on."""
         remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
         for run in (self.folder.path / "arms" / method).glob("*"):
             if run.name in self.parts:
-                for product in PRODUCTS:
-                    remove(run / product)
+                _move(run, run / BEFORE)
             else:  # an extra run, of the arm as it was
                 remove(run)
+
+    def _keep_the_longer(self, arm: ArmPlan) -> None:
+        """Remove the result of the arm's earlier run; if the new run failed, was stopped or has no more steps, bring it
+        back."""
+        now, folders = self.plan.arm(arm.method), [self.folder.part(arm.method, part) for part in self.parts]
+        worse = bool(now.skipped) or arm.method in self.failed or now.steps <= arm.had
+        for run in folders:
+            if worse and (run / BEFORE).exists():
+                for product in PRODUCTS:
+                    remove(run / product)
+                _move(run / BEFORE, run)
+            remove(run / BEFORE)
+        self.failed.pop(arm.method, None)
+        self._save_arm(replace(now, skipped="", steps=arm.had, had=0) if worse else replace(now, had=0))
 
     def _save_arm(self, arm: ArmPlan) -> None:
         arms = tuple(arm if arm.method == other.method else other for other in self.plan.arms)
@@ -190,15 +256,25 @@ class Arms:
             self.folder.write("plan.json", plan)
 
 
-def _behind(scores: dict[str, np.ndarray]) -> list[str]:
-    """The methods whose row scores (n,) are below the best one's beyond chance, and the lowest in any case."""
+def _move(source: Path, target: Path) -> None:
+    """Move what an arm has made from one folder to another."""
+    target.mkdir(exist_ok=True)
+    for product in PRODUCTS:
+        if (source / product).exists():
+            (source / product).replace(target / product)
+
+
+def _seconds(arm: ArmPlan) -> float:
+    """Seconds that an arm is planned to take."""
+    return sum(arm.seconds.values())
+
+
+def _behind(scores: dict[str, np.ndarray]) -> tuple[list[str], str]:
+    """The methods whose row scores (n,) are below the best one's beyond chance, and the method with the lowest."""
     means = {method: (float(rows.mean()), METHODS[method].left_out) for method, rows in scores.items()}
     best, last = max(means, key=lambda method: means[method]), min(means, key=lambda method: means[method])
-    return [
-        method
-        for method, rows in scores.items()
-        if method == last or (method != best and paired_test(rows, scores[best]).p_value < ALPHA)
-    ]
+    others = {method: rows for method, rows in scores.items() if method != best}
+    return [name for name, rows in others.items() if paired_test(rows, scores[best]).p_value < ALPHA], last
 
 
 def _worth(arm: ArmPlan) -> bool:

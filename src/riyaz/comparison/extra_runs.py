@@ -40,8 +40,8 @@ class ExtraRun:
     learning_rate: float
 
     def plan(self, arm: ArmPlan) -> ArmPlan:
-        """The arm's plan without its learning-rate search."""
-        return replace(arm, learning_rates=(self.learning_rate,))
+        """The arm's plan without its learning-rate search, and with all its steps whatever they take."""
+        return replace(arm, learning_rates=(self.learning_rate,), train_limit=0.0)
 
 
 def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:

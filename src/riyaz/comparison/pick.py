@@ -1,12 +1,12 @@
 """Picks the cheapest arm to serve whose score is within the margin of the best, with 95 % confidence.
 
 One such arm is certified, several are a tie; of these, arms that forgot much come last. If there is none, or if another
-arm had less than half of its training, the decision is "undecided" and the best by score leads. If every arm scores 0
-on every row, nothing is picked. `reason` says why, and what would change the pick.
+arm may be better that did not run or was cut too early to be judged, the decision is "undecided" and the best by score
+leads. If every arm scores 0 on every row, nothing is picked. `reason` says why, and what would change the pick.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,8 @@ def choose(
     dropped = reason.dropped(unscored, over)
     if not within:
         return Pick(None, None, "undecided", reason.none_left(arms, bool(measured), dropped), None)
-    table = table_of(within, scores, seed, groups)
+    missing = tuple(arm.method for arm in arms if arm.status == "skipped" and arm.may_beat(1.0))
+    table = replace(table_of(within, scores, seed, groups), missing=missing)
     if not table.rows.any():
         return Pick(None, None, "nothing", reason.nothing_works(table, dropped, more), None)
     order, sure = table.ranked(margin)
@@ -66,7 +67,8 @@ def choose(
         rows = rows_needed_range(table.distinct, table.bounds, margin, seed=seed)
     sentences = ["; ".join([reason.verdict(table, margin), *dropped])]
     sentences += reason.warnings(table, margin, floor, more, seed)
-    changes = _without_limits(measured, over, scores, margin, seed, groups) + reason.changes(table, margin, rows, seed)
+    changes = _without_limits(measured, over, scores, margin, seed, groups, missing)
+    changes += reason.changes(table, margin, rows, seed)
     sentences += ["; ".join(changes)] if changes else []
     decision: Decision = "undecided" if not sure else "certified" if sure == 1 else "tie"
     runner_up = table.name(order[1]) if len(order) > 1 else None
@@ -131,13 +133,15 @@ def _without_limits(
     margin: float,
     seed: int,
     groups: np.ndarray | None,
+    missing: tuple[str, ...],
 ) -> list[str]:
     """A clause that names the arm which would be picked without the limits it exceeds; [] if limits change nothing."""
     if not any(over.values()):
         return []
-    table = table_of(measured, scores, seed, groups)
+    table = replace(table_of(measured, scores, seed, groups), missing=missing)
     flags = over[table.name(table.ranked(margin)[0][0])]
-    table = table_of([arm for arm in measured if set(over[arm.method]) <= set(flags)], scores, seed, groups)
+    allowed = [arm for arm in measured if set(over[arm.method]) <= set(flags)]
+    table = replace(table_of(allowed, scores, seed, groups), missing=missing)
     order, sure = table.ranked(margin)
     method = table.name(order[0])
     would = "would be picked" if sure else "would lead"

@@ -32,6 +32,9 @@ LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more 
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
 LEAST_ARMS = 2  # fewer compare nothing
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
+# Share of the budget. An arm that takes less runs before those that take more; one that trains nothing and takes more
+# runs after the trained ones, in the time that they leave: answers of 500 ms are seldom worth a training's steps.
+QUICK = 0.15
 
 
 class TooShort(RiyazError):
@@ -93,8 +96,9 @@ class PlanInputs:
     seed: int
     aside: float = 0.0  # share of the training time that is kept for extra runs
     rate_of: Mapping[str, str] = field(default_factory=dict)  # whose learning rate a method takes
-    # methods that the user did not name and that are left out where not every recipe fits
+    # methods that the user did not name: those that are left out where not every recipe fits, and those that wait there
     optional: tuple[str, ...] = ()
+    may_wait: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,10 @@ def make_plan(
 
     `spent` is the time since the command began. Arms that have begun in the plan `earlier` stay as they are; the others
     are planned anew, slower or faster by the pace of those that have ended. An arm that needs less than its share
-    leaves the rest to the others; one that could not be measured is skipped. Where not every arm can be evaluated and
-    trained for LEAST_STEPS, arms are left out in their order, if `leave_out`. Raises TooShort when the arms do
-    not fit, or fewer than LEAST_ARMS.
+    leaves the rest to the others; one that could not be measured is skipped. Where not every recipe fits, arms that
+    train nothing and take long wait for what the others leave. Where not every other arm can be evaluated and trained
+    for LEAST_STEPS, arms are left out in their order, if `leave_out`. Raises TooShort when the arms do not fit, or
+    fewer than LEAST_ARMS.
     """
     before = {arm.method: arm for arm in earlier.arms} if earlier else {}
     fixed = {method: arm for method, arm in before.items() if arm.state == "begun" or arm.skipped}
@@ -123,6 +128,8 @@ def make_plan(
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
     if not earlier and inputs.optional and not _all_whole(inputs, able, left):
         able = [method for method in able if method not in inputs.optional]
+    waiting = _waiting(inputs, able, before, left, QUICK * budget / pace)
+    able = [method for method in able if method not in waiting]
     running = _fitting(inputs, able, before, left) if leave_out else able
     steps = _steps(inputs, running, before, left)
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
@@ -131,15 +138,59 @@ def make_plan(
     for method in inputs.methods:
         if method in fixed:
             arms.append(fixed[method])
+        elif method in waiting:
+            arms.append(ArmPlan(method, _times(seconds[method], pace), waits=True, pace=pace))
         elif method not in running:
-            arms.append(
-                ArmPlan(method, recipe_steps=_full(inputs, method), skipped=_why_out(inputs, method, able, earlier))
-            )
+            arms.append(_skipped(inputs, method, able, earlier))
         elif inputs.methods[method] is None:
             arms.append(ArmPlan(method, _times(seconds[method], pace), pace=pace))
         else:
             arms.append(_trained_arm(inputs, method, (steps or {})[method], seconds[method], pace, before.get(method)))
-    return _plan(inputs, tuple(arms), spent, earlier)
+    planned = [arm for arm in arms if arm.method in running]
+    spare = left * pace / max(1e-9, sum(_total(arm.seconds) for arm in planned))
+    limited = {arm.method: _with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
+    arms = [limited.get(arm.method, arm) for arm in arms]
+    return _plan(inputs, tuple(arms), spent, budget, earlier)
+
+
+def _waiting(
+    inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float, quick: float
+) -> list[str]:
+    """The methods that train nothing, take more than `quick` seconds and keep others from their whole recipes; none if
+    fewer than LEAST_ARMS would not wait."""
+    seconds = {method: _total(each) for method, each in _fixed(inputs).items()}
+    slow = [method for method in able if method in inputs.may_wait and seconds[method] > quick]
+    slow = [method for method in slow if inputs.methods[method] is None]
+    if not slow or (len(able) - len(slow) < LEAST_ARMS and not before) or _all_whole(inputs, able, left, before):
+        return []
+    return slow
+
+
+def _with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
+    """The arm with the seconds that its steps after the opening may take: as planned, and its share of the time that no
+    arm is planned to take, which is `spare` times that."""
+    after = arm.seconds["fit"] + arm.seconds["evaluate"]
+    first = arm.opening * arm.step_seconds * parts if _opens(arm) else 0.0  # of the chosen rate, trained before the run
+    limit = arm.seconds["train"] - first + (spare - 1) * _total(arm.seconds)
+    return replace(arm, train_limit=limit / parts, after_seconds=after / parts)
+
+
+def _opens(arm: ArmPlan) -> bool:
+    """Whether the time of the arm's training holds that of an opening."""
+    trains = trains_opening(arm.learning_rates, arm.steps, arm.recipe_steps)
+    return bool(arm.opening) and arm.state != "opened" and trains
+
+
+def _skipped(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> ArmPlan:
+    """An arm that does not run, and why. It counts as no better than the others if it cannot run, or if the user has
+    not asked for it: no measured comparison has been won by an optional method."""
+    why = _why_out(inputs, method, able, earlier)
+    ruled_out = ""
+    if method in inputs.speeds.unable:
+        ruled_out = "it cannot run"
+    elif method in inputs.optional:
+        ruled_out = "it is optional"
+    return ArmPlan(method, recipe_steps=_full(inputs, method), skipped=why, ruled_out=ruled_out)
 
 
 def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
@@ -179,9 +230,11 @@ def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "Com
     return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
 
 
-def _all_whole(inputs: PlanInputs, able: Sequence[str], left: float) -> bool:
+def _all_whole(
+    inputs: PlanInputs, able: Sequence[str], left: float, before: Mapping[str, ArmPlan] | None = None
+) -> bool:
     """Whether every arm's full recipe fits into `left` seconds."""
-    steps = _steps(inputs, able, {}, left)
+    steps = _steps(inputs, able, before or {}, left)
     return steps is not None and all(steps[method].steps == _full(inputs, method) for method in steps)
 
 
@@ -197,7 +250,7 @@ def _least(inputs: PlanInputs, method: str) -> int:
 
 
 def _plan(
-    inputs: PlanInputs, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None"
+    inputs: PlanInputs, arms: tuple[ArmPlan, ...], spent: float, budget: float, earlier: "ComparisonPlan | None"
 ) -> ComparisonPlan:
     if earlier:
         return replace(earlier, arms=arms)
@@ -213,11 +266,19 @@ def _plan(
         latency_rows=latency_rows,
         looked=looked,
         estimate={
-            "seconds": spent + sum(_total(arm.seconds) for arm in arms),
+            "seconds": _estimate(arms, spent, budget),
             "peak_rss_mb": max([speeds.rss_mb, *(need.rss_mb for need in needs)]),
             "disk_mb": sum(need.disk_mb for need in needs) + 5.0,
         },
     )
+
+
+def _estimate(arms: Iterable[ArmPlan], spent: float, budget: float) -> float:
+    """Seconds of the whole command, with those of the waiting arms that fit the budget."""
+    seconds = spent + sum(_total(arm.seconds) for arm in arms if not arm.waits)
+    for more in sorted(_total(arm.seconds) for arm in arms if arm.waits):
+        seconds += more if seconds + more <= budget * RESERVE else 0.0
+    return seconds
 
 
 def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: float) -> "TooShort":
@@ -305,6 +366,8 @@ def _trained_arm(
         checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed.step_seconds)),
         state="opened" if opened else "planned",
         waits=opened.waits if opened else False,
+        behind=opened.behind if opened else False,
+        step_seconds=speed.step_seconds * pace,
         had=before.had if before else 0,
         pace=pace,
     )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from riyaz import folders, hardware
@@ -15,12 +16,16 @@ from riyaz.events import Failed, Listen, from_json
 
 PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which may end before the child starts
 PATIENCE = 5  # seconds between terminating a child and killing it
+STOPPED = "stopped: it took longer than its limit"
 
 
-def run_worker(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> str:
+def run_worker(
+    arguments: list[str], log: Path, listen: Listen, threads: int | None = None, limit: float | None = None
+) -> str:
     """Run `python -m riyaz.comparison.worker ARGUMENTS…`; returns "" on success, else the reason in one line.
 
-    `threads` is the number of threads the child computes with; None: as this process would.
+    `threads` is the number of threads the child computes with; None: as this process would. After `limit` seconds the
+    child is killed, and the reason is STOPPED; what it writes, it writes whole or not at all.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
@@ -34,6 +39,15 @@ def run_worker(arguments: list[str], log: Path, listen: Listen, threads: int | N
             env=environment | {"TMPDIR": str(scratch.absolute())},
         ) as child,
     ):  # fmt: skip
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(limit or 0.0, stop)
+        if limit is not None:
+            timer.start()
         try:
             assert child.stdout is not None
             for line in child.stdout:
@@ -50,6 +64,10 @@ def run_worker(arguments: list[str], log: Path, listen: Listen, threads: int | N
             except subprocess.TimeoutExpired:
                 child.kill()
             raise
+        finally:
+            timer.cancel()
+    if late.is_set() and child.returncode:
+        return STOPPED
     if child.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     return "" if child.returncode == 0 else reason or _why(child.returncode, log)

@@ -45,6 +45,7 @@ class Table:
     def few_groups(self) -> bool:
         """Whether there are too few groups for any bound."""
         return self.groups is not None and self.groups.max() + 1 < FEWEST_GROUPS
+    missing: tuple[str, ...] = ()  # methods that did not run and may be better
 
     def name(self, i: int) -> str:
         """The method of arm i."""
@@ -56,13 +57,14 @@ class Table:
         return sorted(sure, key=lambda i: (forgets(self.arms[i]), cost(self.arms[i]), -self.means[i]))
 
     def unready(self, margin: float) -> list[int]:
-        """Indices of the arms, but for the first sure one, that had less than half of their training: they may win."""
-        return [i for i, arm in enumerate(self.arms) if arm.half_trained and i not in self.sure(margin)[:1]]
+        """Indices of the arms, but for the first sure one, that were cut too early to be judged: they may win."""
+        best = max(self.means)
+        return [i for i, arm in enumerate(self.arms) if arm.may_beat(best) and i not in self.sure(margin)[:1]]
 
     def ranked(self, margin: float) -> tuple[list[int], int]:
         """Indices of the arms, sure ones first, then the others from the best; and the count of sure ones, which is 0
-        while an arm is unready."""
-        sure = [] if self.unready(margin) else self.sure(margin)
+        while an arm is unready or missing."""
+        sure = [] if self.missing or self.unready(margin) else self.sure(margin)
         rest = [i for i in range(len(self.arms)) if i not in sure]
         rest.sort(key=lambda i: (-round(self.means[i], 12), forgets(self.arms[i]), cost(self.arms[i])))
         return sure + rest, len(sure)

@@ -45,7 +45,7 @@ def nothing_works(table: Table, dropped: list[str], more: str) -> str:
     first = "; ".join([f"Nothing works here: {arms} 0 on {table.count}", *dropped])
     then = "check the instruction and the wording of the answers, give more rows, or take a larger model"
     half = [i for i, arm in enumerate(table.arms) if arm.half_trained]
-    return text([first, *([_half_trained(table, half, more)] if half else []), then])
+    return text([first, *_unfinished(table, half, more), then])
 
 
 def verdict(table: Table, margin: float) -> str:
@@ -55,15 +55,19 @@ def verdict(table: Table, margin: float) -> str:
     metric = (table.arms[first].metric or "score").replace("_", " ")
     head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.count})"
     if len(order) == 1:
-        return f"{head} is picked, as the only method that can be"
+        only = "leads, as the only method that ran" if table.missing else "is picked, as the only method that can be"
+        return f"{head} {only}"
     tail = f"runner-up {table.name(order[1])} ({table.means[order[1]]:.3f})"
     near = f"with 95 % confidence within {margin:g} of the best"
     if not sure:
         certain = table.sure(margin)
-        small = f"the test is too small to separate the leaders: no method is {near}"
+        but = f"the test is too small to separate the leaders: no method is {near}"
         if table.few_groups:
-            small = f"rows of fewer than {FEWEST_GROUPS} groups certify no method"
-        but = "another method has had too little training to be judged" if certain else small
+            but = f"rows of fewer than {FEWEST_GROUPS} groups certify no method"
+        elif certain and table.missing:
+            but = f"{joined(table.missing)} did not run and may be better"
+        elif certain:
+            but = "another method has had too little training to be judged"
         return f"{head} leads, but {but}; {tail}"
     if sure > 1:
         equal = (table.rows[order[:sure]] == table.rows[first]).all()
@@ -79,7 +83,8 @@ def verdict(table: Table, margin: float) -> str:
 
 
 def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None, more: str, seed: int) -> list[str]:
-    """Sentences about a first arm that is no better than the floor or forgot much, and about half-trained arms."""
+    """Sentences about a first arm that is no better than the floor or forgot much, and about arms that did not run or
+    were cut."""
     first = table.ranked(margin)[0][0]
     sentences = []
     if floor and len(floor[1]) == table.rows.shape[1]:
@@ -91,14 +96,22 @@ def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None
     if forgets(table.arms[first]):
         lost = f"{table.name(first)} forgot {table.arms[first].forgetting_nats:.1f} nats per token of general text"
         sentences.append(f"warning: {lost}")
-    unready = table.unready(margin)
-    return sentences + ([_half_trained(table, unready, more)] if unready else [])
+    return sentences + _unfinished(table, table.unready(margin), more)
 
 
-def _half_trained(table: Table, which: list[int], more: str) -> str:
-    arms = [f"{table.name(i)} ({table.arms[i].steps} of {table.arms[i].recipe_steps})" for i in which]
-    steps = f"trained for less than half of the recipe's steps: {joined(arms)}"
-    return f"{steps}; {more} continues {'them' if len(which) > 1 else 'it'}"
+def _unfinished(table: Table, which: list[int], more: str) -> list[str]:
+    """A sentence about the arms that were cut too early, and those that did not run, with the command that goes on;
+    [] if there are none."""
+    if not which and not table.missing:
+        return []
+    steps = {i: f"{table.name(i)} ({table.arms[i].steps} of {table.arms[i].recipe_steps})" for i in which}
+    half = [name for i, name in steps.items() if table.arms[i].half_trained]
+    improving = [name for i, name in steps.items() if not table.arms[i].half_trained]
+    clauses = [f"trained for less than half of the recipe's steps: {joined(half)}"] if half else []
+    clauses += [f"cut while validation still improved: {joined(improving)}"] if improving else []
+    clauses += [f"without a result: {joined(table.missing)}"] if table.missing else []
+    goes_on = "runs" if not which else "continues"
+    return [f"{'; '.join(clauses)}; {more} {goes_on} {'them' if len(which) + len(table.missing) > 1 else 'it'}"]
 
 
 def changes(table: Table, margin: float, rows_needed: tuple[int, int] | None, seed: int) -> list[str]:

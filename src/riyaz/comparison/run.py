@@ -120,7 +120,7 @@ def _run(
         inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
         arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
         if config.more is not None:
-            arms.revive()
+            arms.revive(stopped=True)
         arms.run()
         rows, curve = _extra(arms, config)
     finally:
@@ -380,6 +380,7 @@ def _plan(
             recipes, speeds, sizes, config.seed, aside=extra_runs.SHARE if config.data_curve else 0.0,
             rate_of={name: METHODS[name].rate_of for name in job.methods},
             optional=() if config.methods else tuple(name for name in job.methods if METHODS[name].optional),
+            may_wait=() if config.methods else tuple(n for n in job.methods if METHODS[n].about.language_model),
         )  # fmt: skip
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:

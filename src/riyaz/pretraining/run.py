@@ -21,9 +21,9 @@ from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, about, quiet
 from riyaz.json_files import from_json, read_json, to_document
+from riyaz.pace import Pace
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
-from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.samples import check as check_prompt

@@ -272,9 +272,13 @@ def caveats(comparison: Comparison) -> list[str]:
     notes = ["Times and memory were measured on the machine named above; elsewhere only their ratios are similar."]
     if comparison.pick:
         notes.insert(0, "The best method is chosen on these test rows, so its own score is a little optimistic.")
-    few = comparison.rows_needed or not any(arm.half_trained for arm in arms)
+    best = max((arm.score or 0.0 for arm in arms), default=0.0)
+    unknown = [arm.method for arm in comparison.arms if arm.status == "skipped" and arm.may_beat(best)]
+    few = comparison.rows_needed or not (unknown or any(arm.may_beat(best) for arm in arms))
     if comparison.decision == "undecided" and comparison.pick and few:
         notes.append("The test is too small to separate the leaders.")
+    if unknown and comparison.pick:
+        notes.append(f"Did not run, and may be better: {', '.join(unknown)}.")
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")

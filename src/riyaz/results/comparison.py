@@ -21,6 +21,7 @@ from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
+GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm which had half of it and was still improving
 FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"
 
@@ -200,6 +201,8 @@ class ArmResult:
     about: About | None = field(default=None, metadata=OPTIONAL)  # None: written by 0.1
     calibration: Calibration | None = field(default=None, metadata=OPTIONAL)  # None: answers have no confidence
     n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the test rows; None where none share one
+    # why an arm that did not run counts as no better than those that did; None: it may be better
+    ruled_out: str | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         if not is_bare(self.method):  # it names a folder
@@ -209,6 +212,19 @@ class ArmResult:
     def half_trained(self) -> bool:
         """Whether the arm was cut before half of its recipe's steps, and not because others did better by then."""
         return self.status == "cut" and not self.waited and 2 * (self.steps or 0) < (self.recipe_steps or 0)
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether the arm was cut while its last validation was its best."""
+        best, last = (self.chosen.get(key) for key in ("best_step", "steps"))
+        return self.status == "cut" and not self.waited and best is not None and best == last
+
+    def may_beat(self, score: float) -> bool:
+        """Whether an arm that was skipped or cut could have more than `score`, had it been run to its end."""
+        if self.status == "skipped":
+            return not self.ruled_out
+        reach = 0.0 if self.ci_high is None else self.ci_high + GAIN
+        return self.half_trained or (self.still_improving and reach >= score)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from riyaz.data.rows import Row
 from riyaz.events import Listen
-from riyaz.pretraining.pace import Pace
+from riyaz.pace import Pace
 from riyaz.pretraining.speed import step_seconds
 from riyaz.sources import Source
 from riyaz.ternarizing.material import Material

@@ -18,8 +18,8 @@ from riyaz.errors import RiyazError
 from riyaz.events import Event, Listen, Progress, quiet
 from riyaz.families import Family, describe
 from riyaz.json_files import from_json
+from riyaz.pace import Pace
 from riyaz.pretraining.folder import PLAN, RunFolder
-from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.shapes import memory_with
 from riyaz.results import ELSEWHERE, TERNARIZE, TernarizeRun

@@ -36,9 +36,14 @@ class ArmPlan:
     validate_every: int = 0
     checkpoint_every: int = 0
     skipped: str = ""  # why the arm does not run; "" if it does
+    ruled_out: str = ""  # why it counts as no better than the others all the same; "" if it may be better
     # "opened": its opening is trained; "begun": it runs, or has run, as planned here
     state: Literal["planned", "opened", "begun"] = "planned"
     waits: bool = False  # the worst after the openings: it trains in the time that the others leave
+    behind: bool = False  # its opening was worse than the best one beyond chance
+    step_seconds: float = 0.0  # of one step
+    train_limit: float = 0.0  # seconds of one part that the steps after the opening may take; 0: no limit
+    after_seconds: float = 0.0  # of one part from its last step to the end of its evaluation
     pace: float = 1.0  # factor between `seconds` and the same by the speeds that were measured at first
     had: int = 0  # steps of an earlier run, whose products stay until this one begins
     took: float = 0.0  # wall seconds of its processes, once it has run

@@ -58,14 +58,19 @@ def search(
 ) -> Search:  # fmt: skip
     """Train the opening at the rates of the arm's plan and choose one, as `chosen` says.
 
-    `rated` scores a trained model on validation rows. The result is kept in search.json, so that a resumed run does not
-    search again. Raises RiyazError if no rate's loss is finite.
+    `rated` scores a trained model on validation rows. No further rate is tried where an opening has taken longer than
+    the run after it may. The result is kept in search.json, so that a resumed run does not search again. Raises
+    RiyazError if no rate's loss is finite.
     """
     result, arm = context.folder / SEARCH, context.arm
     if result.exists():
         return Search.read(result)
     rates = arm.learning_rates if searches(context) or (rated and arm.opening) else ()
-    trials = {rate: _trial(context, rate, build, rows, valid, rated) for rate in rates}
+    trials: dict[float, _Trial] = {}
+    for each in rates:
+        if arm.train_limit and any(trial.seconds > arm.train_limit for trial in trials.values()):
+            break
+        trials[each] = _trial(context, each, build, rows, valid, rated)
     rate: float = arm.learning_rates[0]
     record: list[dict[str, Any]] = []
     if trials:

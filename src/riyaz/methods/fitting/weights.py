@@ -28,6 +28,7 @@ from riyaz.methods.fitting.label_rows import (
     with_label_head,
 )
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
+from riyaz.methods.fitting.pacing import Paced, paced
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, predict, score
 from riyaz.sources import open_source
@@ -67,7 +68,11 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     plan, opening = train_plan(context, best.rate), opening_folder(context, best.rate)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
+    plan, adjust = paced(context, plan)
+    state = train(
+        model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening, adjust=adjust
+    )
+    shortened = Paced.read(context.folder).changes
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
@@ -84,13 +89,14 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     if head is not None:
         weights, files = replace(weights, label_head=True), files | {LABELS: _written(context, head)}
     shutil.rmtree(context.folder / "checkpoints")
-    if not context.arm.cut:  # a run that was cut short can be continued from its opening
+    if not context.arm.cut and not shortened:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
         temperature=fitted_temperature(judged(context), choice.predictor),
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
-                "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
+                "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds,
+                **({"shortened": shortened} if shortened else {})},
         checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,
         valid_loss=first_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
@@ -230,7 +236,9 @@ def step0_check(training: float, base: float, vocabulary: int) -> dict[str, Any]
         allowed = "which is within" if near else "which is more than"
         check["note"] = f"{losses}, {allowed} the {STEP0_FAILED:.0%} that rounding explains"
     elif training >= guess:
-        check["note"] = f"the first loss is {training:.3f} nats per token, above {guess:.3f} of a guess among all tokens"
+        check["note"] = (
+            f"the first loss is {training:.3f} nats per token, above {guess:.3f} of a guess among all tokens"
+        )
     return check
 
 

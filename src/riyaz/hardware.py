@@ -14,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +307,14 @@ def peak_rss(root: Path = ROOT) -> int:
             return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def process_seconds(root: Path = ROOT) -> float:
+    """Wall seconds since this process began, its imports included; 0 where the system does not say."""
+    fields = _text(root / "proc/self/stat").rpartition(")")[2].split()  # the name before it may hold anything
+    if len(fields) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
 
 
 def cpu_time(root: Path = ROOT) -> CpuTime | None:

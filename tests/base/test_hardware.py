@@ -232,6 +232,15 @@ def test_threads_are_those_asked_for_or_all_cores(monkeypatch: pytest.MonkeyPatc
     assert hardware.threads() == hardware.cores()
 
 
+def test_a_process_is_as_old_as_since_it_was_started(tmp_path: Path) -> None:
+    child = "import time; time.sleep(0.2); from riyaz.hardware import process_seconds; print(process_seconds())"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    if Path("/proc/self/stat").exists():
+        assert 0.2 <= float(done.stdout) <= time.monotonic() - began + 0.02, "the clock ticks 100 times a second"
+    assert hardware.process_seconds(tmp_path) == 0.0, "a system that does not say"
+
+
 def test_cpu_time_is_the_sum_over_threads(tmp_path: Path) -> None:
     root = system(tmp_path, {
         "proc/self/task/7/schedstat": "3000000000 1000000000 12\n",

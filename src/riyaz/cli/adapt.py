@@ -14,6 +14,7 @@ from riyaz.cli.options import (
     Json,
     Quiet,
     Reading,
+    command_began,
     command_line,
     resolve_options,
 )
@@ -47,7 +48,7 @@ def adapt(
     data_config, config = resolve_options(data, reading, adapting)
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
-        arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
+        arm = run.adapt(method, data, data_config, config, command=command_line(), began=command_began(), listen=listen)
     terminal.print_arm(arm, screen.data)
     out = config.out
     assert out is not None  # AdaptFlags requires it

@@ -13,6 +13,7 @@ from riyaz.cli.options import (
     Json,
     Quiet,
     Reading,
+    command_began,
     command_line,
     resolve_options,
 )
@@ -30,6 +31,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
+    began = command_began()
     from riyaz.comparison import run
     from riyaz.library.options import results_folder
     from riyaz.report.comparison import terminal
@@ -42,9 +44,9 @@ def compare(
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         if dry_run:
-            planned = run.dry_run(data, data_config, config, listen=listen)
+            planned = run.dry_run(data, data_config, config, began=began, listen=listen)
         else:
-            comparison = run.compare(data, data_config, config, command=command_line(), listen=listen)
+            comparison = run.compare(data, data_config, config, command=command_line(), began=began, listen=listen)
     if dry_run:
         terminal.print_plan(planned.plan.arms, planned.estimate, screen.data)
         screen.finish(planned)

@@ -6,6 +6,7 @@ the folder's riyaz.toml even when it repeats the default.
 
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
+from riyaz import hardware
 from riyaz.config import CONFIGS, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
@@ -114,6 +116,12 @@ def resolve_options(
 
     written = {name: value for flag in flags for name, value in flag.explicit.items()}
     return options.resolve_options(data, {**(others or {}), **written})
+
+
+def command_began() -> float:
+    """`time.monotonic()` when the command began: with its process, or now if the process is a caller's own."""
+    own = Path(sys.argv[0]).stem in ("riyaz", "main")
+    return time.monotonic() - (hardware.process_seconds() if own else 0.0)
 
 
 def command_line() -> str:

@@ -76,14 +76,15 @@ def compare(
     *,
     test: Table | None = None,
     command: str = "",
+    began: float | None = None,
     listen: Listen = quiet,
 ) -> Comparison:
     """Run every method on the user's rows; returns the comparison, which is also `compare.json` in `config.out`.
 
     `test` holds test rows in memory; a file of them is `config.test`. `command` is the command line that the comparison
-    records. Raises RiyazError.
+    records. The budget counts from `began` (`time.monotonic()`), by default from now. Raises RiyazError.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     job = _job(data, data_config, config, test, listen)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
@@ -157,11 +158,12 @@ def dry_run(
     config: CompareConfig,
     *,
     test: Table | None = None,
+    began: float | None = None,
     listen: Listen = quiet,
 ) -> DryRun:
     """Plan a comparison without running it. The measured speeds are kept in `config.out`, where the comparison finds
-    them. Raises RiyazError."""
-    began = time.monotonic()
+    them. The budget counts from `began`, as that of `compare`. Raises RiyazError."""
+    began = time.monotonic() if began is None else began
     job = _job(data, data_config, config, test, listen)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
@@ -229,6 +231,7 @@ def adapt(
     *,
     test: Table | None = None,
     command: str = "",
+    began: float | None = None,
     listen: Listen = quiet,
 ) -> ArmResult:
     """Run one method and move its artifact to `config.out`; returns the arm's row of `compare.json`.
@@ -241,7 +244,7 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(method,), out=work)
-    comparison = compare(data, data_config, config, test=test, command=command, listen=listen)
+    comparison = compare(data, data_config, config, test=test, command=command, began=began, listen=listen)
     (arm,) = comparison.arms
     if arm.status not in FINISHED:
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))

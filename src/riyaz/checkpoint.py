@@ -122,10 +122,12 @@ def write_state(path: Path, state: Any) -> None:
 
 @torch.no_grad()
 def read_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) -> None:
-    """Copy the file's tensors into the tensors `into`; names and shapes must be the same."""
+    """Copy the file's tensors into the tensors `into`; names and shapes must be the same. The file's memory is freed
+    meanwhile, since moments and their file together would be the most that a run ever needs."""
     assert set(file.tensors) == set(into), set(file.tensors) ^ set(into)
     for name, tensor in into.items():
         tensor.copy_(to_torch(file.tensors[name].dtype, file.array(name)).view(tensor.shape))
+        file.forget()
 
 
 def _sha256(path: Path) -> str:

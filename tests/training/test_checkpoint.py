@@ -336,3 +336,24 @@ def test_a_finished_run_repeats_its_end(tmp_path: Path) -> None:
     wanted = outcome(tmp_path, adapted, SHORT)
     assert outcome(tmp_path, adapted, SHORT) == wanted
     assert TrainState(**json.loads((tmp_path / "state.json").read_text())).step == 6
+
+
+def test_reading_a_checkpoint_needs_no_memory_for_the_file_beside_the_tensors(tmp_path: Path) -> None:
+    script = f"""
+import torch
+from pathlib import Path
+from riyaz.checkpoint import read_tensors, write_tensors
+from riyaz.hardware import MB, peak_rss
+from riyaz.sources import safetensors
+into = {{str(i): torch.zeros(4 << 20) for i in range(8)}}
+for tensor in into.values():
+    tensor.fill_(1.0)
+path = Path({str(tmp_path / "moments.safetensors")!r})
+write_tensors(path, into)
+before = peak_rss()
+read_tensors(safetensors.read(path), into)
+assert all((tensor == 1).all() for tensor in into.values())
+print((peak_rss() - before) // MB)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 48, "of 128 MB: one tensor of the file and its copy"

@@ -8,7 +8,9 @@ import platform
 import shlex
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,21 @@ from riyaz.comparison import documents, extra_runs, limit_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arms import Arms
-from riyaz.comparison.by_hand import by_hand, by_hand_notes
+from riyaz.comparison.by_hand import by_hand_notes
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, require_torch
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
+from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
+from riyaz.comparison.rough import rough_speeds
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import CompareConfig, DataConfig
+from riyaz.config import CompareConfig, DataConfig, Seconds
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import rendered
@@ -117,6 +121,7 @@ def _run(
 
     listen = _keeping_time(folder, began, listen)
     try:
+        _note_rough_estimate(folder, job, config, budget, since(), listen)
         _prepare(folder, job, config, budget, listen)
         inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
         arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
@@ -171,6 +176,7 @@ def dry_run(
         folder.claim(job.settings)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
+        _note_rough_estimate(folder, job, config, budget, time.monotonic() - began, listen)
         _prepare(folder, job, config, budget, listen)
         _, plan, _, report = _plan(folder, job, config, budget, time.monotonic() - began, listen)
         if not had_plan:  # it is made anew by the comparison, whose budget may be another
@@ -374,17 +380,10 @@ def _plan(
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    recipes = {name: METHODS[name].by_hand(by_hand(name, config, job.methods)).recipe for name in job.methods}
+    recipes = full_recipes(job.methods, config)
     trained = [name for name, recipe in recipes.items() if recipe is not None]
     speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
-
-    def inputs_of(sizes: Sizes) -> PlanInputs:
-        return PlanInputs(
-            recipes, speeds, sizes, config.seed, aside=extra_runs.SHARE if config.data_curve else 0.0,
-            rate_of={name: METHODS[name].rate_of for name in job.methods},
-            optional=() if config.methods else tuple(name for name in job.methods if METHODS[name].optional),
-            may_wait=() if config.methods else tuple(n for n in job.methods if METHODS[n].about.language_model),
-        )  # fmt: skip
+    inputs_of = partial(plan_inputs, job.methods, config, speeds)
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
         return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
@@ -403,6 +402,23 @@ def _plan(
     if new:
         folder.write("plan.json", plan)
     return inputs_of(sizes_of(parts)), plan, parts, report
+
+
+def _note_rough_estimate(
+    folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, spent: float, listen: Listen
+) -> None:
+    """Before anything is measured, a note with the time and the memory by arithmetic."""
+    if folder.read("measured.json") is not None:
+        return
+    speeds = rough_speeds(
+        job.source, job.task, job.parts.train, len(job.parts.valid), full_recipes(job.methods, config)
+    )
+    measuring = spent + MEASURING_SHARE / 2 * budget
+    with suppress(planning.TooShort):  # which only the measured speeds show
+        inputs = plan_inputs(job.methods, config, speeds, sizes_of(job.parts))
+        estimate = planning.make_plan(inputs, budget=budget, spent=measuring).estimate
+        seconds, mb = Seconds(max(10, round(estimate["seconds"], -1))), round(estimate["peak_rss_mb"], -2)
+        listen(Note(f"rough estimate: {seconds}, {mb:,.0f} MB of memory; measuring this machine refines it"))
 
 
 def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:

@@ -60,6 +60,11 @@ class SafetensorsFile:
         values = np.frombuffer(self.data, DTYPES[info.dtype], math.prod(info.shape), info.offset)
         return values.reshape(info.shape)
 
+    def forget(self) -> None:
+        """Free the memory of what was read so far; reading it again takes it from the file."""
+        if isinstance(self.data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.data.madvise(mmap.MADV_DONTNEED)
+
 
 def read(path: Path) -> SafetensorsFile:
     """Reads and checks the file's tensor directory. Raises RiyazError for any inconsistency."""

@@ -375,6 +375,8 @@ def test_checks_that_do_not_hold_are_seen(
                 for name, weight in model.named_parameters():
                     if weight.requires_grad and "lora_B" in name:
                         weight.fill_(1.0)
+                    elif name.endswith("norm.weight"):  # far from equal probabilities, which an adapter hardly changes
+                        weight.mul_(4.0)
             return model
 
         monkeypatch.setattr(lora, "build", biased)
@@ -387,15 +389,15 @@ def test_checks_that_do_not_hold_are_seen(
     [
         (8.069, 8.002, True, ()),  # a healthy LoRA on German tickets
         (
-            8.4,
+            8.2,
             8.002,
             True,
-            ("8.400 nats per token in training and 8.002 in the engine", "within the 10% that rounding"),
+            ("8.200 nats per token in training and 8.002 in the engine", "within the 5% that rounding"),
         ),
-        (9.2, 8.002, False, ("9.200 nats per token in training and 8.002 in the engine", "more than the 10%")),
+        (9.2, 8.002, False, ("9.200 nats per token in training and 8.002 in the engine", "more than the 5%")),
         (0.06, 0.05, True, ()),  # a share of one nat where the loss is lower
-        (0.2, 0.05, False, ("0.200 nats per token in training and 0.050 in the engine", "more than the 10%")),
-        (math.nan, 2.0, False, ("nan nats per token in training and 2.000 in the engine", "more than the 10%")),
+        (0.2, 0.05, False, ("0.200 nats per token in training and 0.050 in the engine", "more than the 5%")),
+        (math.nan, 2.0, False, ("nan nats per token in training and 2.000 in the engine", "more than the 5%")),
         (12.0, 12.0, False, ("the first loss is 12.000 nats per token, above 11.000 of a guess among all tokens",)),
     ],
 )
@@ -403,8 +405,8 @@ def test_the_first_loss_is_compared_as_a_share_and_says_both_numbers(
     training: float, base: float, ok: bool, words: tuple[str, ...]
 ) -> None:
     check = weights.step0_check(training, base, vocabulary=round(math.exp(10.0)))
-    assert check["ok"] == ok and ("note" in check) == bool(words)
-    assert all(each in check["note"] for each in words)
+    assert check["ok"] == ok and ("warning" in check) == bool(words)
+    assert all(each in check["warning"] for each in words)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     checks = [(f"{part}: {name}" if len(parts) > 1 else name, check)
               for part, fit, result in zip(parts, fits, results)
               for name, check in (fit.checks | result.checks).items()]  # fmt: skip
-    failed = [_with_note(name, check) for name, check in checks if not check["ok"]]
-    noted = [_with_note(name, check) for name, check in checks if check["ok"] and "note" in check]
+    failed = [_with_warning(name, check) for name, check in checks if not check["ok"]]
+    noted = [_with_warning(name, check) for name, check in checks if check["ok"] and "warning" in check]
     rows = [row for run in runs for row in Answer.read(run / PREDICTIONS)]
     if not rows:
         raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
@@ -96,9 +96,9 @@ def _reason(plan: ArmPlan, failed: list[str], noted: list[str]) -> str:
     return "; ".join([*cut, *(f"warning: {check}" for check in noted)])
 
 
-def _with_note(name: str, check: dict[str, Any]) -> str:
+def _with_warning(name: str, check: dict[str, Any]) -> str:
     """The name of a check, with the words that it holds."""
-    return f"{name} ({check['note']})" if "note" in check else name
+    return f"{name} ({check['warning']})" if "warning" in check else name
 
 
 def _cpu_waited(fits: Sequence[Fit], results: Sequence[Evaluation]) -> float | None:

@@ -44,7 +44,7 @@ WRITTEN = "out"  # folder in that of the run where a method writes its weights; 
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 # The training code and the engine round differently, and a base in codes more so. Shares of the first loss, or of one
 # nat per token where it is lower: from the first on their difference is reported, from the second on the arm fails.
-STEP0_NOTED, STEP0_FAILED = 0.02, 0.1
+STEP0_NOTED, STEP0_FAILED = 0.02, 0.05
 
 
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
@@ -226,7 +226,7 @@ def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -
 def step0_check(training: float, base: float, vocabulary: int) -> dict[str, Any]:
     """The check on two first losses in nats per token: near each other, and below that of a guess among all tokens.
 
-    `note` says in words what is wrong, and what is only worth knowing.
+    `warning` says in words what is wrong, and what is only worth knowing.
     """
     apart = abs(training - base) / max(1.0, base)
     near, guess = apart <= STEP0_FAILED, math.log(vocabulary) + 1
@@ -234,9 +234,9 @@ def step0_check(training: float, base: float, vocabulary: int) -> dict[str, Any]
     if not apart <= STEP0_NOTED:  # also where it is not a number
         losses = f"the first loss is {training:.3f} nats per token in training and {base:.3f} in the engine"
         allowed = "which is within" if near else "which is more than"
-        check["note"] = f"{losses}, {allowed} the {STEP0_FAILED:.0%} that rounding explains"
+        check["warning"] = f"{losses}, {allowed} the {STEP0_FAILED:.0%} that rounding explains"
     elif training >= guess:
-        check["note"] = (
+        check["warning"] = (
             f"the first loss is {training:.3f} nats per token, above {guess:.3f} of a guess among all tokens"
         )
     return check

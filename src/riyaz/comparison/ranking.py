@@ -45,6 +45,7 @@ class Table:
     def few_groups(self) -> bool:
         """Whether there are too few groups for any bound."""
         return self.groups is not None and self.groups.max() + 1 < FEWEST_GROUPS
+
     missing: tuple[str, ...] = ()  # methods that did not run and may be better
 
     def name(self, i: int) -> str:

@@ -13,10 +13,15 @@ from typing import Literal
 import numpy as np
 
 from riyaz import hardware
+from riyaz.comparison.plan import TooShort, make_plan
+from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
+from riyaz.comparison.shorter_test import sizes_of
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
+from riyaz.config import CompareConfig, Seconds
 from riyaz.data import Example
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
 from riyaz.data.rows import rendered
+from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.families import describe
 from riyaz.methods import METHODS
@@ -26,6 +31,7 @@ from riyaz.methods.fitting.recipe import Recipe
 from riyaz.scoring import REOPEN_ROWS
 from riyaz.sources import Source
 
+MEASURING = 0.05  # of the budget, that measuring takes where it is not cut short
 PROBE_SIZE, PROBE_SECONDS = 512, 0.1  # rows of the matrices whose product is timed, and for how long
 READING, TRAINING = 1.0, 0.5  # operations per second of reading and of training / those of numpy's products
 FORWARD, FROZEN, WHOLE = 2, 4, 6  # operations per weight and token: reading, training an adapter, training all weights
@@ -35,6 +41,20 @@ EXAMPLES = 4  # rows that a prompt holds beside its own where a method compares 
 ROWS = 16  # of which the mean length is taken
 PROCESS_MB, ADAPTER_BYTES, WHOLE_BYTES = 400.0, 4, 18  # memory of a process, and bytes of each weight while it trains
 START_SECONDS, TORCH_SECONDS, OTHER_SECONDS = 1.0, 3.0, 5.0  # of a process, of torch, of a fit without a language model
+
+
+def rough_estimate(
+    source: Source, task: Task, parts: Split, methods: Sequence[str], config: CompareConfig, budget: float
+) -> str:
+    """The first estimate of a comparison, in one sentence: the seconds of its plan at the speeds of `rough_speeds`."""
+    speeds = rough_speeds(source, task, parts.train, len(parts.valid), full_recipes(methods, config))
+    inputs = plan_inputs(methods, config, speeds, sizes_of(parts))
+    try:
+        estimate = make_plan(inputs, budget=budget, spent=MEASURING * budget).estimate
+    except TooShort:  # which only the measured speeds show
+        estimate = {"seconds": budget, "peak_rss_mb": speeds.rss_mb}
+    seconds, mb = Seconds(max(10, round(estimate["seconds"], -1))), round(estimate["peak_rss_mb"], -2)
+    return f"rough estimate: {seconds}, {mb:,.0f} MB of memory; measuring this machine refines it"
 
 
 def rough_speeds(

@@ -8,7 +8,6 @@ import platform
 import shlex
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -30,13 +29,13 @@ from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
-from riyaz.comparison.rough import rough_speeds
+from riyaz.comparison.rough import rough_estimate
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import CompareConfig, DataConfig, Seconds
+from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import rendered
@@ -121,7 +120,6 @@ def _run(
 
     listen = _keeping_time(folder, began, listen)
     try:
-        _note_rough_estimate(folder, job, config, budget, since(), listen)
         _prepare(folder, job, config, budget, listen)
         inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
         arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
@@ -176,7 +174,6 @@ def dry_run(
         folder.claim(job.settings)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
-        _note_rough_estimate(folder, job, config, budget, time.monotonic() - began, listen)
         _prepare(folder, job, config, budget, listen)
         _, plan, _, report = _plan(folder, job, config, budget, time.monotonic() - began, listen)
         if not had_plan:  # it is made anew by the comparison, whose budget may be another
@@ -361,6 +358,7 @@ def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
     if folder.read("measured.json") is None or _other_threads(folder, config):
+        listen(Note(rough_estimate(job.source, job.task, job.parts, job.methods, config, budget)))
         listen(Phase("measure", "speeds of this machine", method="measure"))
         arguments = ["measure", str(folder.path), f"{MEASURING_SHARE * budget:.3f}"]
         processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
@@ -402,23 +400,6 @@ def _plan(
     if new:
         folder.write("plan.json", plan)
     return inputs_of(sizes_of(parts)), plan, parts, report
-
-
-def _note_rough_estimate(
-    folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, spent: float, listen: Listen
-) -> None:
-    """Before anything is measured, a note with the time and the memory by arithmetic."""
-    if folder.read("measured.json") is not None:
-        return
-    speeds = rough_speeds(
-        job.source, job.task, job.parts.train, len(job.parts.valid), full_recipes(job.methods, config)
-    )
-    measuring = spent + MEASURING_SHARE / 2 * budget
-    with suppress(planning.TooShort):  # which only the measured speeds show
-        inputs = plan_inputs(job.methods, config, speeds, sizes_of(job.parts))
-        estimate = planning.make_plan(inputs, budget=budget, spent=measuring).estimate
-        seconds, mb = Seconds(max(10, round(estimate["seconds"], -1))), round(estimate["peak_rss_mb"], -2)
-        listen(Note(f"rough estimate: {seconds}, {mb:,.0f} MB of memory; measuring this machine refines it"))
 
 
 def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:

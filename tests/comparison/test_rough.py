@@ -1,0 +1,55 @@
+"""The first estimate, by arithmetic: it comes before anything is measured and grows with the model and the rows."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fit_context import TASK, examples
+
+from riyaz.comparison import rough
+from riyaz.config import CompareConfig, Seconds
+from riyaz.data.split import Split
+from riyaz.families import describe
+from riyaz.methods import METHODS
+from riyaz.sources import Source, open_source
+
+NAMES = ("nearest", "zero_shot", "few_shot", "lora", "full")
+RECIPES = {name: METHODS[name].recipe for name in NAMES}
+
+
+@pytest.fixture
+def source(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    monkeypatch.setattr(rough, "_products_per_second", lambda: 1e9)
+    return open_source(model_folder)
+
+
+def test_seconds_and_memory_grow_with_the_model(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES)
+    family = describe(source)
+    monkeypatch.setattr(rough, "describe", lambda source: replace(family, parameters=10 * family.parameters))
+    large = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES)
+    for name in ("zero_shot", "few_shot", "lora"):
+        assert large.predict[name].row_seconds == pytest.approx(10 * small.predict[name].row_seconds)
+    assert small.predict["few_shot"].row_seconds > small.predict["zero_shot"].row_seconds > 0
+    assert large.arms["full"].step_seconds == pytest.approx(10 * small.arms["full"].step_seconds)
+    assert small.arms["full"].step_seconds == pytest.approx(1.5 * small.arms["lora"].step_seconds)
+    assert large.arms["full"].rss_mb > small.arms["full"].rss_mb > small.rss_mb
+    assert set(small.predict) == set(NAMES) and set(small.arms) == {"lora", "full"}
+
+
+def test_the_estimate_is_one_sentence_and_never_above_the_budget(source: Source) -> None:
+    parts = Split(examples(24, "please"), examples(9, "today"), examples(18, "now"))
+
+    def estimate(budget: float) -> str:
+        return rough.rough_estimate(source, TASK, parts, NAMES, CompareConfig(methods=NAMES), budget)
+
+    assert estimate(3600).endswith(" MB of memory; measuring this machine refines it")
+    said = {budget: estimate(budget).removeprefix("rough estimate: ").split(",")[0] for budget in (5.0, 60.0, 36000.0)}
+    assert said[60.0] != said[36000.0] and float(Seconds(said[60.0])) <= 60, said
+    assert said[5.0] == "10s", "too short for two arms, which the measured speeds will say"
+
+
+def test_the_probe_of_the_machine_takes_a_moment() -> None:
+    began = time.perf_counter()
+    assert rough._products_per_second() > 1e8 and time.perf_counter() - began < 2.0

@@ -54,7 +54,7 @@ def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Fin
     }  # fmt: skip
     expected = {
         "settings.json", "measured.json", "plan.json", "base.json", "base_kl.safetensors", "measure.log",
-        "events.jsonl", "compare.json", "report.html", "report.md", "seconds.json", ".lock",
+        "problems.json", "events.jsonl", "compare.json", "report.html", "report.md", "seconds.json", ".lock",
         *(f"split/kept/{rows}.jsonl" for rows in ("train", "valid", "test")),
     }  # fmt: skip
     for method in METHODS:

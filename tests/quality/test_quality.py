@@ -13,7 +13,7 @@ from tiny_comparison import command
 from riyaz.data import Example, formats
 from riyaz.data.task import detect
 from riyaz.quality import duplicates, examine, features, held_out, label_next, mislabelled
-from riyaz.results.problems import RowProblems
+from riyaz.results.problems import PROBLEMS, RowProblems
 
 TOPICS = {
     "delivery": ["parcel", "courier", "shipment", "doorstep", "tracking"],
@@ -198,3 +198,8 @@ def test_rows_that_are_all_labelled_already_are_refused(tmp_path: Path) -> None:
 def test_an_example_without_other_rows_is_no_repeat() -> None:
     turns = [({"role": "user", "content": text},) for text in ("a", "b", "A")]
     assert duplicates.repeats([Example(turn, ("x",)) for turn in turns]) == [(2, 0)]
+
+
+def test_a_comparison_stores_what_may_be_wrong_with_its_rows(quick) -> None:
+    stored = RowProblems.read(quick.out / PROBLEMS)
+    assert any("riyaz pull minilm" in reason for reason in stored.unchecked)

@@ -5,6 +5,7 @@ split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with f
 collection.sqlite   the index of the user's documents, if there are any
 measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base
 events.jsonl    what its commands told: phases, progress, arms, and how each command ended
+problems.json   rows that may be wrong; the report writes them to problems.csv too
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
 arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
@@ -25,11 +26,12 @@ from riyaz.errors import RiyazError
 from riyaz.files import remove
 from riyaz.json_files import from_json, read_json, write_json, write_lines
 from riyaz.results import COMPARE, Documents
+from riyaz.results.problems import PROBLEMS
 
 DAMAGED = "remove it, or choose another --out"
 # what is in the folder before there is a plan: it is made anew for other settings
 BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
-               "base_kl.safetensors")  # fmt: skip
+               "base_kl.safetensors", PROBLEMS)  # fmt: skip
 FINAL = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 

@@ -51,6 +51,7 @@ from riyaz.json_files import to_document
 from riyaz.methods import CURVE, METHODS
 from riyaz.methods.fitting.base import instruction_only
 from riyaz.metrics.paired import paired_test
+from riyaz.quality.examine import examine
 from riyaz.results import (
     COMPARE,
     ArmResult,
@@ -64,6 +65,7 @@ from riyaz.results import (
     Model,
     Pair,
 )
+from riyaz.results.problems import PROBLEMS
 from riyaz.sources import Source, open_source
 
 RENDERED = 5  # rows shown in the report
@@ -357,6 +359,9 @@ def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget:
     if "documents" in job.settings and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
+    if folder.read(PROBLEMS) is None:
+        listen(Phase("rows", "rows that may be wrong", method="rows"))
+        folder.write(PROBLEMS, examine(job.files.train, job.files.test, job.task))
     if folder.read("measured.json") is None or _other_threads(folder, config):
         listen(Note(rough_estimate(job.source, job.task, job.parts, job.methods, config, budget)))
         listen(Phase("measure", "speeds of this machine", method="measure"))

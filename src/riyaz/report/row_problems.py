@@ -20,12 +20,28 @@ TITLES: dict[ProblemKind, tuple[str, str]] = {  # the name of a kind, and what i
 COLUMNS = (
     "problem", "where", "prompt", "label", "suggested", "probability", "label_probability", "other", "similarity",
 )  # fmt: skip
+SHOWN_ROWS = 5  # of a kind, in a report
 SHOWN_PROMPT = 70  # characters
 
 
 def title(kind: ProblemKind, count: int) -> str:
     """How many rows have a kind of problem, in words: `1 row repeats …` stays in the plural, as a heading does."""
     return f"{count:,} {TITLES[kind][1]}"
+
+
+def short_lists(problems: RowProblems) -> list[tuple[str, list[str]]]:
+    """A heading and some lines for each kind of problem, for labels that are mixed up and for what was not checked."""
+    lists = []
+    for kind in TITLES:
+        rows = problems.of(kind)
+        if rows:
+            more = [f"and {len(rows) - SHOWN_ROWS:,} more"] if len(rows) > SHOWN_ROWS else []
+            lists.append((title(kind, len(rows)), [*map(row_line, rows[:SHOWN_ROWS]), *more]))
+    if problems.mixed_labels:
+        lists.append(("labels that are mixed up", [mixed_line(pair) for pair in problems.mixed_labels[:SHOWN_ROWS]]))
+    if problems.unchecked and lists:
+        lists.append(("not checked", problems.unchecked))
+    return lists
 
 
 def row_line(row: RowProblem) -> str:

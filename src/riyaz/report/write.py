@@ -5,18 +5,21 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
 from riyaz.results import COMPARE, LIMITS, PREDICTIONS, Answer, Comparison, Limits
+from riyaz.results.problems import PROBLEMS, PROBLEMS_TABLE, RowProblems
 
 EXTRA = "part.json"  # marks a part trained with another seed or on fewer rows than the arm itself
 FINAL = "kept"  # the part of an arm whose artifact is kept
 
 
 def write(folder: Path) -> tuple[Path, Path]:
-    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths.
+    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths. If rows
+    may be wrong, problems.csv lists them.
 
     Raises RiyazError when there is no comparison or a file of it cannot be read.
     """
     from riyaz.report.comparison import html, markdown
     from riyaz.report.comparison.next_commands import after_comparison
+    from riyaz.report.row_problems import write_problems
 
     if not (folder / COMPARE).is_file():
         what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
@@ -24,9 +27,12 @@ def write(folder: Path) -> tuple[Path, Path]:
     comparison = Comparison.read(folder / COMPARE)
     paths = folder / "report.md", folder / "report.html"
     measured = limits(folder, comparison)
-    write_text(paths[0], markdown.render(comparison, folder, measured))
-    page = html.render(comparison, answers(folder, comparison), after_comparison(comparison, folder), measured)
-    write_text(paths[1], page)
+    problems = RowProblems.read(folder / PROBLEMS) if (folder / PROBLEMS).is_file() else RowProblems()
+    if problems.rows:
+        write_problems(folder / PROBLEMS_TABLE, problems)
+    write_text(paths[0], markdown.render(comparison, folder, measured, problems))
+    commands = after_comparison(comparison, folder)
+    write_text(paths[1], html.render(comparison, answers(folder, comparison), commands, measured, problems))
     return paths
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from riyaz.json_files import to_document
+from riyaz.report import row_problems
 from riyaz.report.media.markup import Markup, element, join
 from riyaz.report.media.tables import grid
 from riyaz.report.names import check_name, key_name
@@ -19,6 +20,7 @@ from riyaz.report.words import (
     value,
 )  # fmt: skip
 from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
+from riyaz.results.problems import PROBLEMS_TABLE, RowProblems
 
 ROW_KINDS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
@@ -45,6 +47,18 @@ def data(facts: Data) -> Markup | None:
         _labels(facts.labels),
         _rendered(facts.rendered),
     ) or None  # fmt: skip
+
+
+def rows_to_check(problems: RowProblems) -> Markup | None:
+    """Rows that may be wrong, some of each kind, labels that are mixed up, and what was not checked."""
+    if not problems.rows and not problems.mixed_labels:
+        return None
+    items = []
+    for heading, rows in row_problems.short_lists(problems):
+        items += [element("h3", heading), element("ul", *(element("li", line) for line in rows))]
+    table = element("a", PROBLEMS_TABLE, href=PROBLEMS_TABLE)
+    linked = element("p", f"All {len(problems.rows):,} of them are in ", table, ".") if problems.rows else None
+    return join(linked, *items)
 
 
 def leakage(leaks: Leakage | None) -> dict[str, str]:

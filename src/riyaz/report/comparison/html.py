@@ -38,21 +38,22 @@ from riyaz.report.words import (
     troubles,
 )
 from riyaz.results import Answer, ArmResult, Comparison, Limits
+from riyaz.results.problems import RowProblems
 
 STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
 
 
 def render(
     comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]] = (),
-    limits: Mapping[str, Limits] | None = None,
+    limits: Mapping[str, Limits] | None = None, problems: RowProblems | None = None,
 ) -> str:  # fmt: skip
     """The whole page; `answers` holds the answered rows of each method, `commands` what to do next and how, `limits`
-    what the methods that were measured for it cannot do."""
+    what the methods that were measured for it cannot do, `problems` the rows that may be wrong."""
     rows = examples.browser_data(comparison, answers)
     return page(
         f"Riyaz: {headline(comparison)}",
         first_fold.head(comparison),
-        _sections(comparison, answers, rows, commands, limits or {}),
+        _sections(comparison, answers, rows, commands, limits or {}, problems or RowProblems()),
         "Made by riyaz from compare.json; this file fetches nothing.",
         style=asset("media/page.css"),
         script=asset("comparison/page.js"),
@@ -62,7 +63,7 @@ def render(
 
 def _sections(
     comparison: Comparison, answers: dict[str, list[Answer]], rows: dict[str, Any],
-    commands: Sequence[tuple[str, str]], limits: Mapping[str, Limits],
+    commands: Sequence[tuple[str, str]], limits: Mapping[str, Limits], problems: RowProblems,
 ) -> list[Section]:  # fmt: skip
     arms = comparison.ranked
     return [
@@ -79,6 +80,7 @@ def _sections(
         ("examples", "Examples", "Where the methods disagree", examples.section(comparison, rows)),
         ("limits", "Limits", limits_section.TITLE, limits_section.section(limits)),
         ("data", "Data", "The data", details.data(comparison.data)),
+        ("rows", "Rows", "Rows that may be wrong", details.rows_to_check(problems)),
         ("pairs", "Pairs", "Methods in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The methods in detail", details.arms(arms)),
         ("made", "How it was measured", "How it was measured", _made(comparison)),

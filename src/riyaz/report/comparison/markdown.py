@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.json_files import to_document
+from riyaz.report import row_problems
 from riyaz.report.comparison import confidence, extra_findings
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
@@ -36,9 +37,13 @@ from riyaz.report.words import (
     verdict,
 )
 from riyaz.results import ArmResult, Comparison, Data, Limits
+from riyaz.results.problems import PROBLEMS_TABLE, RowProblems
 
 
-def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[str, Limits] | None = None) -> str:
+def render(
+    comparison: Comparison, folder: Path | None = None, limits: Mapping[str, Limits] | None = None,
+    problems: RowProblems | None = None,
+) -> str:  # fmt: skip
     """The whole report as Markdown text; with the folder of the comparison, also the commands to go on with."""
     arms = comparison.ranked
     metric = metric_name(comparison.metric)
@@ -57,6 +62,7 @@ def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[s
         _data_curve(comparison),
         _overfitting(arms),
         limits_markdown.section(limits or {}),
+        _rows_to_check(problems or RowProblems()),
         _next(comparison, folder),
         "## How it was measured",
         _measured(comparison),
@@ -128,6 +134,15 @@ def _data_curve(comparison: Comparison) -> str:
 def _overfitting(arms: list[ArmResult]) -> str:
     lines = extra_findings.overfitting_lines(arms)
     return "\n".join(["## Overfitting\n", *(f"* {escape(line)}" for line in lines)]) if lines else ""
+
+
+def _rows_to_check(problems: RowProblems) -> str:
+    parts = ["## Rows that may be wrong"]
+    for heading, lines in row_problems.short_lists(problems):
+        parts.append(f"{escape(heading)}:\n\n" + "\n".join(f"* {escape(line)}" for line in lines))
+    if problems.rows:
+        parts.append(f"All {len(problems.rows):,} of them are in [{PROBLEMS_TABLE}]({PROBLEMS_TABLE}).")
+    return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
 def _next(comparison: Comparison, folder: Path | None) -> str:

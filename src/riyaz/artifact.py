@@ -2,6 +2,7 @@
 
     riyaz.json           its parts, base model, data and settings, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
+    examples_index.*     of the weights part `copy`: how examples are compared, and their sentence vectors
     classifier.*         weights part `linear` or `encoder`: features, weights and temperature
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
@@ -39,6 +40,7 @@ ADAPTER_KINDS = ("lora", "soft_prompt")  # stored as an adapter in PEFT's format
 CLASSIFIERS = ("linear", "encoder")  # which have a temperature of their own
 MODEL_FREE = ("copy", *CLASSIFIERS)  # which answer without a language model, so they name no base
 WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", *MODEL_FREE)
+EXAMPLES_INDEX, EXAMPLES_VECTORS = "examples_index.json", "examples_index.safetensors"
 CLASSIFIER, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
 

@@ -1,27 +1,166 @@
-"""The baseline without a model: copy the answer of the training example with the nearest prompt by BM25."""
+"""The baseline without training: copy the answer of the nearest example, by words, by sentence vectors, or by both.
+
+How prompts are compared, and of how many examples a label's score is the mean, is what scores highest on rows that are
+answered by the other rows (leave one out; no row by one of its group or with its prompt).
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
-from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.data import Example
+from riyaz.data.groups import unit
+from riyaz.data.sampling import ordered
+from riyaz.engine.embedder import ModelEmbedder
+from riyaz.engine.opening import open_embedder
+from riyaz.events import Note
+from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
+from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.metrics.calibration import fit_temperature
-from riyaz.predictor import CopyPredictor
+from riyaz.predictor import CopyPredictor, Prediction
+from riyaz.predictor.example_index import ExampleIndex, IndexDocument, IndexKind, index_files, label_means
 from riyaz.results import About
-from riyaz.scoring import accepted_labels, predict, score
+from riyaz.scoring import accepted_labels, score
+from riyaz.sources import store
+
+EMBEDDER = "minilm"
+KINDS: tuple[IndexKind, ...] = ("words", "vectors", "both")
+PER_LABEL = (1, 3, 5)  # examples of a label whose similarities make its score
+LEFT_OUT, LEFT_OUT_OPEN = 1_000, 300  # rows that are answered by the others: of a closed set, of open answers
+PAIRS = 20_000_000  # similarities of such rows that are computed for each kind, at most
+BATCH = 32  # rows whose similarities to all others are in memory at once
+SAMPLE, TIMED = 200, 8  # rows on which the time is measured, and answers that are made alone
+WITHOUT = (
+    f"nearest compares words alone, since {EMBEDDER} is not pulled; by sentence vectors it may score much higher: "
+    f"`riyaz pull {EMBEDDER}`"
+)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A way to answer, its score on the rows that were left out, and of a closed set the labels' scores (m, L)."""
+
+    kind: IndexKind
+    per_label: int
+    mean: float
+    scores: np.ndarray | None = None
+
+    @property
+    def record(self) -> dict[str, object]:
+        return {"index": self.kind, "per_label": self.per_label, "score": round(self.mean, 6)}
 
 
 def fit(context: Context) -> Fitted:
-    """Keep the training rows as the index; the validation score is only reported."""
-    rows = context.valid[: context.valid_rows]
-    predictor = CopyPredictor(task=context.task, examples=context.train)
-    points = score(context.task, predict(predictor, rows), rows).mean
+    """Keep all rows as examples, with the index that answers left-out rows best."""
+    began, examples = time.perf_counter(), (*context.train, *context.valid)
+    embedder = _embedder()
+    vectors = None if embedder is None else embedder.embed([example.prompt for example in examples])
+    embedded = time.perf_counter()
+    places = _left_out(context, examples)
+    tried = [each for kind in _kinds(embedder) for each in _try(context, examples, places, kind, vectors, embedder)]
+    best = max(tried, key=lambda each: each.mean)  # of equal ones the first, which is the simplest
     temperature = None
-    if context.task.kind == "closed":
-        scores = predictor.label_scores([row.messages for row in context.valid])
-        temperature = fit_temperature(scores, accepted_labels(context.task, context.valid))
+    if best.scores is not None:
+        accepted = accepted_labels(context.task, [examples[place] for place in places])
+        temperature = fit_temperature(best.scores, accepted)
+    document = IndexDocument(best.kind, best.per_label)
+    if best.kind != "words" and embedder is not None:
+        document = IndexDocument(best.kind, best.per_label, embedder.name, embedder.sha256)
+    (context.folder / WRITTEN).mkdir(parents=True, exist_ok=True)
+    files = index_files(document, None if best.kind == "words" else vectors, context.folder / WRITTEN)
     return Fitted(
-        TextPart(examples_file=EXAMPLES), WeightsPart("copy"), {EXAMPLES: examples_bytes(context.train)},
-        chosen={"index": "BM25 over the training prompts", "examples": len(context.train)}, valid_score=points,
-        temperature=temperature,
+        TextPart(examples_file=EXAMPLES), WeightsPart("copy"), files | {EXAMPLES: examples_bytes(examples)},
+        chosen={"index": best.kind, "per_label": best.per_label, "examples": len(examples),
+                "left_out": len(places), "candidates": [each.record for each in tried]},
+        valid_score=best.mean, temperature=temperature,
+        train_seconds=embedded - began, search_seconds=time.perf_counter() - embedded,
     )  # fmt: skip
+
+
+def measure_time(context: Context) -> Timing:
+    """The seconds of `fit`, from a sample of the rows."""
+    examples, began = (*context.train, *context.valid), time.perf_counter()
+    embedder = _embedder()
+    load = time.perf_counter() - began
+    if embedder is None:
+        context.listen(Note(WITHOUT))
+    sample = ordered(examples, context.seed, "time")[:SAMPLE]
+    began = time.perf_counter()
+    vectors = None if embedder is None else embedder.embed([example.prompt for example in sample])
+    reading = (time.perf_counter() - began) / len(sample)
+    began, places = time.perf_counter(), list(range(len(sample)))
+    for kind in _kinds(embedder):
+        _try(context, sample, places, kind, vectors, embedder)
+    # of each row that is left out, part of the time grows with the examples and part does not: the larger counts
+    search = (time.perf_counter() - began) / len(sample) * max(1.0, len(examples) / len(sample))
+    predictor = CopyPredictor(
+        task=context.task, examples=tuple(sample), temperature=1.0 if context.task.kind == "closed" else None,
+        index=ExampleIndex(sample, _kinds(embedder)[-1], vectors, embedder),
+    )  # fmt: skip
+    conversations, began = [example.messages for example in sample], time.perf_counter()
+    predictor.answers(conversations)
+    row, began = (time.perf_counter() - began) / len(sample), time.perf_counter()
+    for messages in conversations[:TIMED]:
+        predictor.answers([messages])
+    alone = (time.perf_counter() - began) / len(conversations[:TIMED])
+    fitting = load + reading * len(examples) + search * len(_left_out(context, examples))
+    return Timing(fit=fitting, load=load, row=row, alone=alone)
+
+
+def _try(
+    context: Context, examples: Sequence[Example], places: Sequence[int], kind: IndexKind,
+    vectors: np.ndarray | None, embedder: ModelEmbedder | None,
+) -> list[_Tried]:  # fmt: skip
+    """Every way to answer the rows at `places` by the other rows with one kind of index."""
+    near, rows = _others(examples, places, kind, vectors, embedder), [examples[place] for place in places]
+    if context.task.kind != "closed":
+        answered = [Prediction(examples[int(each.argmax())].answer) for each in near]
+        return [_Tried(kind, 1, score(context.task, answered, rows).mean)]
+    place_of = {label: number for number, label in enumerate(context.task.labels)}
+    labels = np.array([place_of[example.answer] for example in examples])
+    scores = np.array([[label_means(each, labels, len(place_of), k) for k in PER_LABEL] for each in near])  # (m, K, L)
+    right = accepted_labels(context.task, rows)
+    means = [right[np.arange(len(rows)), scores[:, i].argmax(axis=1)].mean() for i in range(len(PER_LABEL))]
+    return [_Tried(kind, k, float(means[i]), scores[:, i]) for i, k in enumerate(PER_LABEL)]
+
+
+def _others(
+    examples: Sequence[Example], places: Sequence[int], kind: IndexKind,
+    vectors: np.ndarray | None, embedder: ModelEmbedder | None,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """The similarities (n,) of all examples to each row at `places`; 0 for the row itself, for those of its group and
+    for those with its prompt."""
+    index = ExampleIndex(examples, kind, vectors, embedder)
+    units, keys = (np.unique(names, return_inverse=True)[1] for names in _names(examples))
+    for first in range(0, len(places), BATCH):
+        batch = list(places[first : first + BATCH])
+        own = None if vectors is None else vectors[batch]
+        for place, near in zip(batch, index.similarities([examples[each].prompt for each in batch], own)):
+            near[(units == units[place]) | (keys == keys[place])] = 0.0
+            yield near
+
+
+def _names(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    return [unit(example) for example in examples], [example.key for example in examples]
+
+
+def _left_out(context: Context, examples: Sequence[Example]) -> list[int]:
+    """The places of the rows that are answered by the others, chosen by seed."""
+    most = LEFT_OUT if context.task.kind == "closed" else LEFT_OUT_OPEN
+    count = min(len(examples), most, max(1, PAIRS // len(examples)))
+    return sorted(np.random.default_rng(context.seed).permutation(len(examples))[:count].tolist())
+
+
+def _kinds(embedder: ModelEmbedder | None) -> tuple[IndexKind, ...]:
+    return KINDS if embedder is not None else KINDS[:1]
+
+
+def _embedder() -> ModelEmbedder | None:
+    """The sentence embedder, where it is pulled."""
+    return None if store.find(EMBEDDER) is None else open_embedder(EMBEDDER)
 
 
 ABOUT = About(
@@ -29,4 +168,4 @@ ABOUT = About(
     suits="questions that repeat almost word for word; the baseline that every model has to beat",
     colour=0, mark="o", weights="copy", language_model=False,
 )  # fmt: skip
-METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, left_out=8)
+METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, time=measure_time, left_out=8)

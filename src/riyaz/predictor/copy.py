@@ -1,10 +1,10 @@
 """Answering by copying the answer of the example whose prompt is nearest to the question, without a model.
 
-In a closed set a label's score is the similarity of its nearest example, so that the answer is the label with the
-highest; with a temperature their softmax is the probability that each is right.
+In a closed set a label's score is the mean similarity of its nearest examples, one or a few, and the answer is the
+label with the highest; with a temperature their softmax is the probability that each is right.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -17,8 +17,10 @@ from riyaz.data.task import Task
 from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.metrics.calibration import probabilities
-from riyaz.predictor.example_index import ExampleIndex
+from riyaz.predictor.example_index import ExampleIndex, label_means
 from riyaz.predictor.prediction import Prediction, Stream, label_prediction
+
+BATCH = 32  # questions whose similarities to all examples are in memory at once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,10 +39,12 @@ class CopyPredictor:
     task: Task | None = None
     text: TextPart = field(default_factory=TextPart)  # the artifact's; unused, as a copied answer has no prompt
     temperature: float | None = None  # of the labels' scores; None: answers have no confidence
+    index: ExampleIndex | None = None  # of the examples; None: by words
+    per_label: int = 1  # examples of a label whose similarities make its score
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
         """The answer of the nearest example."""
-        return self._index.nearest(messages, 1)[0].answer
+        return self.answers([messages])[0].text
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
@@ -49,8 +53,8 @@ class CopyPredictor:
     ) -> list[Prediction]:  # fmt: skip
         """The nearest example's answer to each conversation, in order; `progress` is called with (done, total)."""
         tell, answers = counted(progress, len(conversations)), []
-        for messages in conversations:
-            answers.append(self._copied(messages))
+        for near in self._similarities(conversations):
+            answers.append(self._copied(near))
             tell(1)
         return answers
 
@@ -63,24 +67,35 @@ class CopyPredictor:
     def label_scores(self, conversations: Sequence[Sequence[Message]]) -> np.ndarray:
         """The scores (n, L) whose softmax at a temperature is the probability of each label; 0 for one without an
         example."""
-        assert self.task is not None
-        place = {label: i for i, label in enumerate(self.task.labels)}
-        labels = np.array([place[example.answer] for example in self.examples])
-        scores = np.zeros((len(conversations), len(place)))
-        for row, messages in zip(scores, conversations):
-            np.maximum.at(row, labels, self._index.similarities(messages))
-        return scores
+        return np.array([self._label_scores(near) for near in self._similarities(conversations)])
 
-    def _copied(self, messages: Sequence[Message]) -> Prediction:
-        answer = self.answer(messages)
+    def _similarities(self, conversations: Sequence[Sequence[Message]]) -> Iterator[np.ndarray]:
+        """The similarities (n,) of the examples to the last message of each conversation."""
+        texts = [messages[-1]["content"] for messages in conversations]
+        for first in range(0, len(texts), BATCH):
+            yield from self._index.similarities(texts[first : first + BATCH])
+
+    def _label_scores(self, near: np.ndarray) -> np.ndarray:
+        assert self.task is not None
+        return label_means(near, self._labels, len(self.task.labels), self.per_label)
+
+    def _copied(self, near: np.ndarray) -> Prediction:
+        nearest = self.examples[int(near.argmax())].answer
         if self.temperature is None or self.task is None:
-            return Prediction(answer)
-        scores = self.label_scores([messages])
-        prediction = label_prediction(self.task.labels, scores[0], probabilities(scores, self.temperature)[0])
-        if prediction.text != answer:  # both are equally near, and equally likely
-            prediction = replace(prediction, text=answer, runner_up=prediction.text)
+            return Prediction(nearest)
+        scores = self._label_scores(near)
+        prediction = label_prediction(self.task.labels, scores, probabilities(scores[None], self.temperature)[0])
+        if self.per_label == 1 and prediction.text != nearest:  # both are equally near, and equally likely
+            prediction = replace(prediction, text=nearest, runner_up=prediction.text)
         return prediction
 
     @cached_property
+    def _labels(self) -> np.ndarray:
+        """The number (n,) of each example's label."""
+        assert self.task is not None
+        place = {label: i for i, label in enumerate(self.task.labels)}
+        return np.array([place[example.answer] for example in self.examples])
+
+    @cached_property
     def _index(self) -> ExampleIndex:
-        return ExampleIndex(self.examples)
+        return self.index or ExampleIndex(self.examples)

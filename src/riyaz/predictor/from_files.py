@@ -19,6 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.copy import CopyPredictor
+from riyaz.predictor.example_index import read_index
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.label_head import LabelHead
@@ -153,9 +154,11 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
 def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | ClassifierPredictor:
     """The predictor of an artifact that needs no language model. Raises RiyazError for a classifier without labels."""
     if artifact.weights.kind == "copy":
+        examples = _examples(artifact, folder)
+        document, index = read_index(folder, examples)
         return CopyPredictor(
-            examples=_examples(artifact, folder), task=artifact.task, text=artifact.text,
-            temperature=artifact.temperature,
+            examples=examples, task=artifact.task, text=artifact.text, temperature=artifact.temperature,
+            index=index, per_label=document.per_label,
         )  # fmt: skip
     if artifact.task is None or len(artifact.task.labels) < 2:
         raise RiyazError("names fewer than two labels", str(folder / artifacts.NAME), artifacts.TAMPERED)

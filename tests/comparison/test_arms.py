@@ -19,7 +19,7 @@ from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS
 from riyaz.methods.fitting.pacing import Paced
 from riyaz.methods.fitting.recipe import Recipe
-from riyaz.results import ArmResult
+from riyaz.results import ArmResult, Fit
 
 RECIPE = Recipe(epochs=4, least_steps=1, batch_size=8, learning_rates=(1e-3, 2e-3), default_rate=1e-3)  # 120 steps
 SIZES = Sizes(train=240, valid=48, test=40)
@@ -33,7 +33,8 @@ class Machine:
 
     def __init__(self, folder: ComparisonFolder, scores: dict[str, float]) -> None:
         self.folder, self.scores = folder, scores
-        self.now, self.slow = 0.0, 1.0
+        self.now, self.slow, self.gains = 0.0, 1.0, 0.0
+        self.improving: set[str] = set()  # methods whose last validation is the best
         self.done: list[tuple[str, str]] = []
         self.notes: list[str] = []
 
@@ -65,12 +66,22 @@ class Machine:
             (run / OPENINGS).mkdir()
             write_json(run / "search.json", {"rate": 1e-3, "record": [], "scores": self.rows(method)})
         elif work == "fit":
-            write_json(run / "fit.json", {"steps": steps})
+            self.write_fit(run, arm, steps, took)
             if steps < arm.steps:
                 write_json(run / "pace.json", Paced(((steps - 1, steps),), took))
         else:
             write_json(run / "result.json", {})
         return ""
+
+    def write_fit(self, run: Path, arm: ArmPlan, steps: int, took: float) -> None:
+        """fit.json of a run that is as good as the method's score, and with `gains` better where it is longer than
+        the recipe."""
+        best = steps if arm.method in self.improving else max(0, steps - 1)
+        score = self.scores.get(arm.method, 0.0) + (self.gains if steps > arm.recipe_steps else 0.0)
+        chosen = {"learning_rate": 1e-3, "steps": steps, "best_step": best}
+        fit = Fit(chosen, {}, search_seconds=0.0, train_seconds=took, trainable_params=0, valid_loss=1.0,
+                  valid_score=score, curve=[], peak_rss_mb=1.0, seconds=took)  # fmt: skip
+        write_json(run / "fit.json", fit)
 
     def paced(self, arm: ArmPlan, train: float) -> int:
         """The steps of a run whose every step takes `train` seconds / the planned steps, as `Pace` shortens it."""
@@ -200,7 +211,8 @@ def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch
     first = [entry for entry in machine.done if entry[1] == "rag_lora"]
     assert first[0] == ("fit", "rag_lora") and ("open", "lora") not in machine.done
     assert (
-        json.loads((machine.folder.part("lora", FINAL) / "fit.json").read_text())["steps"] >= frozen.arm("lora").steps
+        json.loads((machine.folder.part("lora", FINAL) / "fit.json").read_text())["chosen"]["steps"]
+        >= frozen.arm("lora").steps
     )
 
 
@@ -342,3 +354,33 @@ def test_an_arm_that_is_stopped_goes_on_with_more_time(machine: Machine) -> None
     assert later.revive(stopped=True)
     later.run()
     assert not [arm.method for arm in later.plan.arms if arm.skipped]
+
+
+@pytest.mark.parametrize("gains", [0.1, 0.0])
+def test_what_remains_trains_the_leading_arm_on_while_validation_improves(machine: Machine, gains: float) -> None:
+    machine.improving, machine.gains = {"lora", "full"}, gains
+    arms = begun(machine, 1200.0)
+    arms.run()
+    ran = [method for work, method in machine.done if work == "fit"]
+    assert ran.count("lora") == 2 and ran.count("full") == 1, "lora has the highest score on validation rows"
+    assert machine.notes[-1].startswith("lora was still improving: it trains on for the time that is left")
+    fit = Fit.read(machine.folder.part("lora", FINAL) / "fit.json")
+    if gains:
+        assert 180 <= steps(arms)["lora"] == fit.chosen["steps"] <= 360 and not arms.plan.arm("lora").cut
+    else:
+        assert steps(arms)["lora"] == fit.chosen["steps"] == 120, "the longer run is no better, so it goes"
+    assert not list(machine.folder.path.rglob("before")) and machine.now <= 1200
+    assert arms.plan.estimate["seconds"] == pytest.approx(machine.now, rel=0.15)
+
+
+def test_nothing_trains_on_that_is_behind_or_has_stopped_improving_or_has_no_time(machine: Machine) -> None:
+    machine.scores["lora"] = 0.5
+    begun(machine, 1200.0).run()
+    assert [method for work, method in machine.done if work == "fit"].count("lora") == 1
+    machine.improving = {"lora"}
+    for path in machine.folder.path.rglob("*.json"):
+        path.unlink()
+    machine.done.clear()
+    machine.now = 0.0
+    begun(machine, 620.0).run()
+    assert [method for work, method in machine.done if work == "fit"].count("lora") == 1

@@ -31,12 +31,16 @@ from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
 from riyaz.metrics.paired import paired_test
-from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult
+from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
 
 PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, "artifact")
 BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done
 ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps
+# The trained arm that leads on validation rows is trained anew for more steps than its recipe, if time is left: so many
+# times its steps at least and at most, and only if no arm has scored so much more on validation rows. The rest of the
+# time is for close picks, whose arms answer again one row at a time.
+LONGER, LONGEST, NEAR, LONGER_SHARE = 1.5, 3.0, 0.1, 0.6
 OVERRUN = 1.1  # of the budget, when the process of an arm is stopped
 # An arm without training is stopped after so many times its planned seconds, but not before this share of the budget.
 UNTRAINED_TIMES, UNTRAINED_SHARE = 2.0, 0.25
@@ -60,6 +64,14 @@ class Arms:
         self._run_all()
         if self.parts == [FINAL] and self.revive():
             self._run_all()
+        if self.parts == [FINAL] and not self.inputs.aside and (arm := self._longer()):
+            self.listen(Note(f"{arm.method} was still improving: it trains on for the time that is left, {arm.steps} "
+                             f"steps instead of {arm.had}"))  # fmt: skip
+            self._set_aside(arm.method)
+            self._save_arm(arm)
+            seconds = self.since() + _seconds(arm)
+            self._save(replace(self.plan, estimate=self.plan.estimate | {"seconds": seconds}))
+            self._run_planned(arm.method)
 
     def revive(self, stopped: bool = False) -> bool:
         """Plan again the arms that were cut short or had no time, and with `stopped` those that were stopped; False if
@@ -119,6 +131,38 @@ class Arms:
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
             return replace(arm, skipped="it takes longer than the time that was left; --more continues")
         return arm if arm.skipped else replace(arm, state="begun")
+
+    def _longer(self) -> ArmPlan | None:
+        """The trained arm that leads on validation rows, planned for as many more steps as the time that is left
+        allows; None if its best validation was not its last, or the time is too short. No test row has a say."""
+        fits = {arm.method: self._fit(arm) for arm in self.plan.arms}
+        scores = {method: fit.valid_score for method, fit in fits.items() if fit and fit.valid_score is not None}
+        trained = [arm for arm in self.plan.arms if arm.steps and arm.took and not arm.cut and arm.method in scores]
+        if not trained:
+            return None
+        arm = max(trained, key=lambda arm: scores[arm.method])
+        fit = fits[arm.method]
+        assert fit is not None
+        improving = fit.chosen.get("best_step") == fit.chosen.get("steps") == arm.steps
+        if not improving or scores[arm.method] < max(scores.values()) - NEAR or fit.train_seconds <= 0:
+            return None
+        each = fit.train_seconds / arm.steps
+        rest = arm.took - fit.train_seconds - fit.search_seconds
+        left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest
+        steps = min(int(LONGEST * arm.steps), int(left / each))
+        if steps < LONGER * arm.steps:
+            return None
+        return replace(
+            arm, steps=steps, had=arm.steps, took=0.0, opening=0, learning_rates=(fit.chosen["learning_rate"],),
+            validate_every=max(1, arm.validate_every * steps // arm.steps), step_seconds=each, pace=1.0,
+            seconds={"start": rest, "fit": 0.0, "evaluate": 0.0, "search": 0.0, "train": steps * each},
+            train_limit=left, after_seconds=rest,
+        )  # fmt: skip
+
+    def _fit(self, arm: ArmPlan) -> Fit | None:
+        """How the arm's artifact was made; None where it has none."""
+        path = self.folder.part(arm.method, FINAL) / FIT
+        return Fit.read(path) if path.exists() and not arm.skipped and arm.method not in self.failed else None
 
     def _replan(self) -> None:
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=self.plan)
@@ -233,10 +277,13 @@ class Arms:
                 remove(run)
 
     def _keep_the_longer(self, arm: ArmPlan) -> None:
-        """Remove the result of the arm's earlier run; if the new run failed, was stopped or has no more steps, bring it
-        back."""
+        """Remove the result of the arm's earlier run; if the new run failed, was stopped, has no more steps, or is no
+        better on validation rows where it is longer than the recipe, bring it back."""
         now, folders = self.plan.arm(arm.method), [self.folder.part(arm.method, part) for part in self.parts]
         worse = bool(now.skipped) or arm.method in self.failed or now.steps <= arm.had
+        if not worse and arm.had >= arm.recipe_steps:
+            before, after = (Fit.read(folders[-1] / name) for name in (f"{BEFORE}/{FIT}", FIT))
+            worse = _goodness(after) <= _goodness(before)
         for run in folders:
             if worse and (run / BEFORE).exists():
                 for product in PRODUCTS:
@@ -254,6 +301,11 @@ class Arms:
         if plan != self.plan:
             self.plan = plan
             self.folder.write("plan.json", plan)
+
+
+def _goodness(fit: Fit) -> tuple[float, float]:
+    """The score on validation rows, and of equal ones the negative loss."""
+    return fit.valid_score or 0.0, -math.inf if fit.valid_loss is None else -fit.valid_loss
 
 
 def _move(source: Path, target: Path) -> None:

@@ -17,6 +17,8 @@ from riyaz.comparison import measure
 from riyaz.comparison import run as comparison_run
 from riyaz.comparison.measure import _Bench, _derived, _disk_factor
 from riyaz.comparison.speeds import Speeds, TrainSpeed
+from riyaz.data.packing import batch
+from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.families import describe
@@ -138,6 +140,14 @@ def test_answers_are_derived_from_the_longest_prompts_by_their_tokens(
     assert of("b", 60.0) == {"row": 10.0, "loss": 4.0}
     assert of("a", 0.0) == {"row": 3.0, "loss": 1.0} and not bench.derived, "measured before"
     assert of("c", 0.0) == {"row": 5.0, "loss": 2.0} and list(bench.derived) == ["few_shot"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_longest_row_is_in_the_first_step_and_no_row_is_lost(seed: int) -> None:
+    rows = [Row((1,) * (length % 17 + 1), (2,)) for length in range(40)]
+    first = measure.longest_first(rows, 8, seed)
+    assert max(len(first[i].prompt) for i in batch(40, 8, seed, 0)) == 17
+    assert sorted(len(row.prompt) for row in first) == sorted(len(row.prompt) for row in rows)
 
 
 def test_training_is_derived_by_the_tokens_of_a_step(bench: _Bench) -> None:

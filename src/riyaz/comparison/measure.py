@@ -12,6 +12,7 @@ from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
+from riyaz.data.packing import batch
 from riyaz.data.rows import Row
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts
@@ -43,6 +44,9 @@ Cache = dict[tuple[TextPart, int], tuple[float, dict[str, float]]]
 T = TypeVar("T")
 
 STEPS = 4  # training steps; the first is not counted
+# Peak memory of an arm / that of the few steps measured here: models of the search that come and go leave holes, and
+# prompts with more examples or passages are read at once.
+RSS_MARGIN = 1.25
 BATCH_ROWS = 8  # answered in one batch
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
@@ -86,7 +90,7 @@ def measure_speeds(
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
     apart = [method for method in methods if method.own_training]
     predicting = bench.each([method for method in methods if not method.own_training], "answers of", answers)
-    rss = hardware.peak_rss() / hardware.MB
+    rss = RSS_MARGIN * hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
     trained.sort(key=lambda method: -method.left_out)  # those first that run in the shortest budgets
@@ -321,19 +325,33 @@ def _timed_training(
     try:
         plan = TrainPlan(steps=STEPS, learning_rate=recipe.learning_rates[0], batch_size=recipe.batch_size,
                          validate_every=10**9, compute=context.compute, seed=context.seed)  # fmt: skip
-        state = train(model, rows, valid, plan, scratch, listen)
+        rows = longest_first(rows, plan.batch_size, plan.seed)
+        train(model, rows, valid, plan, scratch, listen)
         saved = (scratch / "best.safetensors").stat().st_size / hardware.MB
     finally:
         remove(scratch)
-    step = (times[STEPS - 1] - times[1]) / (STEPS - 2)
+    counted = [rows[i] for step in range(1, STEPS - 1) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
+    tokens, step = sum(map(_length, counted)), (times[STEPS - 1] - times[1]) / (STEPS - 2)
     return TrainSpeed(
-        step_seconds=step * mean_tokens * STEPS / state.tokens,
+        step_seconds=step * mean_tokens * (STEPS - 2) / tokens,
         validate_seconds=max(0.0, times[STEPS] - times[STEPS - 1] - step),
         build_seconds=build_seconds,
-        rss_mb=hardware.peak_rss() / hardware.MB,
+        rss_mb=RSS_MARGIN * hardware.peak_rss() / hardware.MB,
         disk_mb=_disk_factor(recipe) * saved,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
+
+
+def longest_first(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
+    """The rows with the longest among those of the first step, which is not timed: it needs the most memory."""
+    rows, place = list(rows), batch(len(rows), batch_size, seed, 0)[0]
+    longest = max(range(len(rows)), key=lambda i: _length(rows[i]))
+    rows[place], rows[longest] = rows[longest], rows[place]
+    return rows
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt) + len(row.answer)
 
 
 def _disk_factor(recipe: Recipe) -> int:

@@ -1,6 +1,6 @@
 """`RiyazError`, the one exception a user sees: what is wrong, where, and what to do next, in one line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 FEW, LONGEST = 3, 160  # findings that a message lists, and characters of each
 NAMES = 6  # names of columns, files or keys that a message lists
@@ -8,10 +8,15 @@ SHOWN = 60  # characters of a wrong value
 
 
 class RiyazError(Exception):
-    """A user's mistake or an invalid input; `str()` gives one line, `where: what; hint`."""
+    """A user's mistake or an invalid input; `str()` gives one line, `where: what; hint`.
 
-    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+    `options` are those with which the command would go on, such as {"encoding": "latin-1"}.
+    """
+
+    def __init__(
+        self, what: str, where: str = "", hint: str = "", options: Mapping[str, str | bool] | None = None
+    ) -> None:
+        self.what, self.where, self.hint, self.options = what, where, hint, dict(options or {})
         super().__init__(what)
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.every_problem import every_problem
 from riyaz.cli.options import (
     COMPARING_DEFAULTS,
     READING_DEFAULTS,
@@ -18,6 +19,7 @@ from riyaz.cli.options import (
     resolve_options,
 )
 from riyaz.cli.output import Screen
+from riyaz.errors import RiyazError
 
 
 def compare(
@@ -42,11 +44,17 @@ def compare(
     results = results_folder(config, data)
     config = replace(config, out=results)
     screen = Screen(json, quiet)
-    with terminal.listener(screen.talk) as listen:
-        if dry_run:
-            planned = run.dry_run(data, data_config, config, began=began, listen=listen)
-        else:
-            comparison = run.compare(data, data_config, config, command=command_line(), began=began, listen=listen)
+    try:
+        with terminal.listener(screen.talk) as listen:
+            if dry_run:
+                planned = run.dry_run(data, data_config, config, began=began, listen=listen)
+            else:
+                comparison = run.compare(data, data_config, config, command=command_line(), began=began, listen=listen)
+    except RiyazError as error:
+        if not error.options:
+            raise
+        flags = {**comparing.explicit, **reading.explicit, "dry_run": dry_run, "quiet": quiet, "json": json}
+        raise every_problem(error, "compare", data, config.test, data_config, flags) from None
     if dry_run:
         terminal.print_plan(planned.plan.arms, planned.estimate, screen.data)
         screen.finish(planned)

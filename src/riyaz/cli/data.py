@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 from rich.text import Text
 
+from riyaz.cli.every_problem import every_problem
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, resolve_options
 from riyaz.cli.output import Screen
-from riyaz.cli.row_problems import next_command, refuse_labelled, show_label_next, show_problems
+from riyaz.cli.row_problems import command_with, refuse_labelled, show_label_next, show_problems
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
 
@@ -48,7 +49,13 @@ def data(
     screen = Screen(json)
     if unlabelled is not None and out is not None:
         refuse_labelled(out)
-    folder = formats.open_data(data, test=config.test, **data_config.reading())
+    flags = {**reading.explicit, "model": model, "test": test}
+    try:
+        folder = formats.open_data(data, test=config.test, **data_config.reading())
+    except RiyazError as error:
+        if not error.options:
+            raise
+        raise every_problem(error, "data", data, config.test, data_config, flags) from None
     detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
@@ -80,8 +87,8 @@ def data(
         document["problems"] = show_problems(screen, folder, detected, out)
     if unlabelled is not None:
         document["label_next"] = show_label_next(screen, folder, detected, unlabelled, label_next, out)
-    flags = {**reading.explicit, "model": model, "test": test, **_mending(folder, detected, report)}
-    screen.fact("next", next_command(data, flags))
+    flags |= _mending(folder, detected, report)
+    screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)
 
 

@@ -1,6 +1,7 @@
 """The part of `riyaz data` that looks for rows that may be wrong, and for unlabelled rows that are worth a label."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,13 +97,13 @@ def show_label_next(
     return [to_document(row) for row in rows]
 
 
-def next_command(data: Path, flags: dict[str, Any]) -> str:
-    """The complete `riyaz compare` command for these rows, as a shell would read it."""
-    words = ["riyaz", "compare", str(data)]
+def command_with(verb: str, data: Path, flags: Mapping[str, Any]) -> str:
+    """The complete command `riyaz VERB DATA` with these flags, as a shell would read it."""
+    words = ["riyaz", verb, str(data)]
     for name, value in flags.items():
         flag = "--" + name.replace("_", "-")
         if value is True:
             words.append(flag)
         elif value not in (None, False):
-            words += [flag, str(value)]
+            words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
     return shlex.join(words)

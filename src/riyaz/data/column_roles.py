@@ -61,7 +61,8 @@ def find_reading(
     if len(readings) > 1:
         options = " or ".join(reading.format for reading in readings)
         hint = "pass " + ", or ".join(_flags(each.prompt, each.answer) for each in readings)
-        raise RiyazError(f"the columns can be read as {options}", where, hint)
+        first = _options(readings[0].prompt, readings[0].answer)
+        raise RiyazError(f"the columns can be read as {options}", where, hint, first)
     return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required, group)
 
 
@@ -92,6 +93,10 @@ def _guessed(
     if not best.answer:
         return reading, f"{said}; --prompt-column names another"
     return reading, f"{said}, {best.answer!r} the answer; --prompt-column and --answer-column name others"
+
+
+def _options(prompt: str, answer: str) -> dict[str, str | bool]:
+    return {"prompt_column": prompt} | ({"answer_column": answer} if answer else {})
 
 
 def _flags(prompt: str, answer: str) -> str:
@@ -154,9 +159,10 @@ def _no_reading(
         what = f"no {'prompt' if no_prompt else 'answer'} column is recognised among {columns}"
     else:
         what = f"no two of the columns {columns} are recognised as prompt and answer"
-    hint = ASK if answers_required else "pass --prompt-column"
+    hint, options = ASK if answers_required else "pass --prompt-column", {}
     if likeliest.prompt and (likeliest.answer or not answers_required):
-        hint = "pass " + _flags(likeliest.prompt, likeliest.answer if answers_required else "")
+        needed = likeliest.answer if answers_required else ""
+        hint, options = "pass " + _flags(likeliest.prompt, needed), _options(likeliest.prompt, needed)
     if headless(table):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
-    return RiyazError(what, str(table.path), hint)
+    return RiyazError(what, str(table.path), hint, options)

@@ -73,7 +73,7 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
     line, place = before.count(b"\n") + 1, start - before.rfind(b"\n")
     looks = "looks like" if wide else "may be"
     what = f"byte 0x{body[start]:02X} is not UTF-8 (byte {place} of the line; it {looks} {guess})"
-    raise NotUTF8(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}")
+    raise NotUTF8(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}", {"encoding": guess})
 
 
 def _wide(content: bytes) -> str:

@@ -134,7 +134,8 @@ def _examples(table: Table, reading: Reading, folder: Path, answers_required: bo
     hint = "correct or remove the row" + ("s" if len(problems.entries) > 1 else "")
     if incomplete and answers_required and not reading.skip_incomplete:
         hint += ", or pass --skip-incomplete to leave out those without a prompt or an answer"
-    problems.check(hint)
+    mended = bool(incomplete) and incomplete == len(problems.entries) and answers_required
+    problems.check(hint, {"skip_incomplete": True} if mended else None)
     return examples, skipped, incomplete
 
 

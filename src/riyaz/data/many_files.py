@@ -89,7 +89,8 @@ def mixed_columns(error: RiyazError, path: Path, tables: list[Table]) -> RiyazEr
         return error
     root = common_folder(tables)
     what = " but ".join(f"{t.path.relative_to(root).as_posix()} has {listed(t.columns)}" for t in (first, other))
-    return RiyazError(f"the files have different columns: {what}", str(path), f"read them one by one, or {error.hint}")
+    hint = f"read them one by one, or {error.hint}"
+    return RiyazError(f"the files have different columns: {what}", str(path), hint, error.options)
 
 
 def common_folder(tables: list[Table]) -> Path:

@@ -160,7 +160,7 @@ def _drop_leaked(
         what = f"{len(leaked)} of {len(test.examples)} test rows ({share:.1%}) are training rows too"
         pair = f"{leaked[0].where} ({places[leaked[0].key]})"
         hint = "remove them, or pass --allow-leakage to continue without their training copies"
-        raise RiyazError(f"{what}, such as {pair}", str(test.path), hint)
+        raise RiyazError(f"{what}, such as {pair}", str(test.path), hint, {"allow_leakage": True})
     keys = {example.key for example in leaked}
     left = [example for example in rows if example.key not in keys]
     dropped = len(rows) - len(left)

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -63,7 +63,7 @@ class Problems:
         """Record an error in the row that starts on `line`."""
         self.entries.append((line, what))
 
-    def check(self, hint: str) -> None:
+    def check(self, hint: str, options: Mapping[str, str | bool] | None = None) -> None:
         """Raises RiyazError with the first error and the lines of the others, if there are any."""
         if not self.entries:
             return
@@ -73,7 +73,7 @@ class Problems:
             named = ", ".join(others[:LINES_NAMED]) + (", …" if len(others) > LINES_NAMED else "")
             kind = "line" if self.mark == ":" else "row"
             what += f" (and {len(others)} more: {kind}{'s' if len(others) > 1 else ''} {named})"
-        raise RiyazError(what, f"{self.path}{self.mark}{line}", hint)
+        raise RiyazError(what, f"{self.path}{self.mark}{line}", hint, options)
 
 
 def kind_of(path: Path) -> str:

@@ -29,16 +29,20 @@ def repeats(examples: Sequence[Example]) -> list[tuple[int, int]]:
 def near_duplicates(
     pieces: sparse.csr_array, meanings: np.ndarray | None, labels: np.ndarray, keys: Sequence[str]
 ) -> list[tuple[int, int, float]]:
-    """(row, later row, larger cosine) of rows with nearly the same prompt and another label, the nearest first. Equal
-    prompts, which have equal keys, are left to `repeats`."""
-    near = []
+    """(row, its nearest row, their larger cosine) of rows with nearly the same prompt and another label, the nearest
+    first, each pair once. Equal prompts, which have equal keys, are left to `repeats`."""
+    near: dict[tuple[int, int], float] = {}
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    prompts = np.array([places[key] for key in keys])
     for first in range(0, len(labels), CHUNK):
         rows = slice(first, first + CHUNK)
         by_pieces = (pieces[rows] @ pieces.T).toarray()
         by_meaning = np.zeros_like(by_pieces) if meanings is None else meanings[rows] @ meanings.T
         alike = (by_pieces >= NEAR_PIECES) | (by_meaning >= NEAR_MEANING)
-        for one, other in np.argwhere(alike & (labels[rows, None] != labels[None, :])):
-            row = first + int(one)
-            if row < other and keys[row] != keys[other]:
-                near.append((row, int(other), float(max(by_pieces[one, other], by_meaning[one, other]))))
-    return sorted(near, key=lambda pair: -pair[2])
+        alike &= (labels[rows, None] != labels[None, :]) & (prompts[rows, None] != prompts[None, :])
+        cosines = np.where(alike, np.maximum(by_pieces, by_meaning), -1)
+        nearest = cosines.argmax(axis=1)
+        for one in np.flatnonzero(alike.any(axis=1)):
+            row, other = first + int(one), int(nearest[one])
+            near[min(row, other), max(row, other)] = float(cosines[one, other])
+    return sorted(((row, other, cosine) for (row, other), cosine in near.items()), key=lambda pair: -pair[2])

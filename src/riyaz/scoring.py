@@ -23,7 +23,7 @@ from riyaz.metrics.calibration import (
     right_probability,
 )
 from riyaz.metrics.groups import group_numbers, within
-from riyaz.metrics.intervals import bca_bootstrap, interval
+from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.predictor import ClosedPredictor, Prediction, Predictor, PromptedModel
 from riyaz.results import Answer, Calibration, SliceScore
@@ -111,7 +111,8 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
     if not rows or np.isnan(confidence).any():
         return None
     right = np.array([row.score == 1 for row in rows])
-    low, high = error_interval(confidence, right)
+    groups = group_numbers([row.group for row in rows])
+    low, high = error_interval(confidence, right, groups)
     chance = error_by_chance(confidence)
     error = expected_calibration_error(confidence, right)
     risk, bins = curve_points(risk_coverage(confidence, ~right)), reliability(confidence, right)
@@ -120,7 +121,9 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
     losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
     if len(briers) < len(rows) or len(losses) < len(rows):
         return calibration
-    (brier_low, brier_high), (loss_low, loss_high) = map(bca_bootstrap, (briers, losses))
+    (brier_low, brier_high), (loss_low, loss_high) = (
+        mean_interval(values, groups) for values in (np.array(briers), losses)
+    )
     return replace(
         calibration, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
         log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,

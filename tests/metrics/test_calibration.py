@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from riyaz.metrics import calibration, selective
+from riyaz.metrics.intervals import mean_interval
 
 SIMULATIONS = 200
 # 0.95 less 2.75 standard errors of 200 simulations.
@@ -96,6 +97,21 @@ def test_the_band_holds_what_a_calibrated_classifier_has_and_the_interval_the_tr
         low, high = calibration.error_interval(confidence, shifted)
         covered += low <= 0.195 <= high
     assert within / SIMULATIONS >= COVERAGE_AT_LEAST and covered / SIMULATIONS >= COVERAGE_AT_LEAST
+
+
+def test_rows_of_a_group_widen_the_intervals() -> None:
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 10)
+    confidence, shift = generator.beta(3, 1.5, 300), np.repeat(generator.normal(0, 0.3, 30), 10)
+    correct = generator.random(300) < np.clip(confidence + shift, 0, 1)
+    (low, high), (wider_low, wider_high) = (
+        calibration.error_interval(confidence, correct, numbers) for numbers in (None, groups)
+    )
+    assert wider_low <= low and wider_high > high + 0.02
+    (low, high), (wider_low, wider_high) = (mean_interval(correct * 2.5, numbers) for numbers in (None, groups))
+    assert wider_low < low - 0.02 and wider_high > high + 0.02
+    one = np.zeros(300, int)
+    assert calibration.error_interval(confidence, correct, one) == (0.0, 1.0)
 
 
 def test_as_many_answers_are_given_as_keep_the_expected_error() -> None:

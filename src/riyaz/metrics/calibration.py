@@ -8,6 +8,8 @@ from math import exp, log, sqrt
 
 import numpy as np
 
+from riyaz.metrics.groups import clustered_error, quantile
+from riyaz.metrics.intervals import CONFIDENCE
 from riyaz.metrics.selective import DRAWS, percentiles
 
 BINS = 15  # of equal mass
@@ -79,13 +81,20 @@ def error_by_chance(confidence: np.ndarray, seed: int = 0) -> tuple[float, float
     return percentiles(np.concatenate(errors))
 
 
-def error_interval(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
+def error_interval(
+    confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float]:
     """95 % interval of the expected calibration error. Chance makes a sample's error larger, by at most what a
-    calibrated classifier has by chance, or smaller, by at most the sampling error of the mean of correct − confidence.
-    A bootstrap would add the chance of each resample: where the error is .03, its interval never held that."""
+    calibrated classifier has by chance, or smaller, by at most the sampling error of the mean of correct − confidence;
+    where rows share `groups` (n,), both grow with the standard error over groups. A bootstrap would add the chance of
+    each resample: where the error is .03, its interval never held that."""
     error, (_, chance) = expected_calibration_error(confidence, correct), error_by_chance(confidence)
     gaps = np.asarray(correct, np.float64) - confidence
-    return max(0.0, error - chance), error + WIDE * float(gaps.std()) / sqrt(len(gaps))
+    alone = float(gaps.std()) / sqrt(len(gaps))
+    spread, wide = alone, WIDE
+    if groups is not None:
+        spread, wide = max(alone, clustered_error(gaps, groups)), quantile(groups, (1 + CONFIDENCE) / 2)
+    return max(0.0, error - chance * (spread / alone if alone else 1)), min(1.0, error + wide * spread)
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[tuple[float, float, int]]:

@@ -29,6 +29,15 @@ def interval(scores: np.ndarray, groups: np.ndarray | None = None, *, seed: int 
     return bca_bootstrap(scores, seed=seed)
 
 
+def mean_interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """95 % interval of the mean of `values` (n,) of any size: BCa bootstrap, or mean ± t · error over `groups` (n,)."""
+    values = np.asarray(values, float)
+    if groups is None:
+        return bca_bootstrap(values)
+    half = quantile(groups, (1 + CONFIDENCE) / 2) * clustered_error(values, groups)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def _over_groups(scores: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
     """Wilson's interval for as many independent 0/1 rows as have the standard error over groups (Korn and Graubard
     1998), with Student's t in place of the normal distribution: unlike mean ± t·error it keeps its coverage near 0 and

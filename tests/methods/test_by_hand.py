@@ -39,13 +39,22 @@ def test_a_learning_rate_by_hand_is_not_searched() -> None:
     assert search_rates(chosen, 80, 80) == search_rates(chosen, 8, 80) == (3e-3,)
 
 
+def test_labels_have_a_recipe_of_their_own_which_the_user_changes_as_well() -> None:
+    lora, together = table.METHODS["lora"], table.METHODS["rag_lora"]
+    assert lora.for_task("free").recipe == lora.recipe != lora.for_task("closed").recipe == lora.label_recipe
+    assert lora.for_task("closed", ByHand(steps=7)).recipe.steps(1000) == 7  # type: ignore[union-attr]
+    shared, alone = together.for_task("closed").recipe, lora.label_recipe
+    assert shared is not None and alone is not None and (shared.share, shared.epochs) == (alone.share + 1, alone.epochs)
+    assert table.METHODS["zero_shot"].for_task("closed").recipe is None
+
+
 # the plan
 
 
 def planned(hand: ByHand, *methods: str, budget: float = 10_000.0) -> Any:
     from test_plan import SIZES, measured
 
-    recipes = {name: table.METHODS[name].by_hand(hand).recipe for name in methods}
+    recipes = {name: table.METHODS[name].for_task("free", hand).recipe for name in methods}
     return planning.make_plan(planning.PlanInputs(recipes, measured(), SIZES, seed=7), budget=budget, spent=0.0)
 
 

@@ -78,7 +78,7 @@ def measure_speeds(
         precision=settings.settings.precision,
     )  # fmt: skip
     hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
-    methods = [METHODS[name].by_hand(hand) for name, hand in hands.items()]
+    methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()]
     pieces = 1 + sum(1 + (method.recipe is not None) for method in methods)
     bench = _Bench(context, began + seconds, pieces, seconds)
     bench.begin("the base on validation rows and general text")

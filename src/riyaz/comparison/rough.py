@@ -47,8 +47,8 @@ def rough_estimate(
     source: Source, task: Task, parts: Split, methods: Sequence[str], config: CompareConfig, budget: float
 ) -> str:
     """The first estimate of a comparison, in one sentence: the seconds of its plan at the speeds of `rough_speeds`."""
-    speeds = rough_speeds(source, task, parts.train, len(parts.valid), full_recipes(methods, config))
-    inputs = plan_inputs(methods, config, speeds, sizes_of(parts))
+    speeds = rough_speeds(source, task, parts.train, len(parts.valid), full_recipes(methods, config, task.kind))
+    inputs = plan_inputs(methods, config, task.kind, speeds, sizes_of(parts))
     try:
         estimate = make_plan(inputs, budget=budget, spent=MEASURING * budget).estimate
     except TooShort:  # which only the measured speeds show

@@ -383,10 +383,10 @@ def _plan(
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    recipes = full_recipes(job.methods, config)
+    recipes = full_recipes(job.methods, config, job.task.kind)
     trained = [name for name, recipe in recipes.items() if recipe is not None]
     speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
-    inputs_of = partial(plan_inputs, job.methods, config, speeds)
+    inputs_of = partial(plan_inputs, job.methods, config, job.task.kind, speeds)
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
         return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 RECIPE = Recipe(epochs=2, least_steps=60, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5)
+LABEL_RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5)
 
 
 def build(context: Context) -> "Model":
@@ -47,4 +48,6 @@ ABOUT = About(
     suits="one task with many rows that is worth a whole model",
     colour=6, mark="X", weights="full",
 )  # fmt: skip
-METHOD = Method(name="full", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, build=build, left_out=2)
+METHOD = Method(
+    name="full", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, label_recipe=LABEL_RECIPE, build=build, left_out=2
+)

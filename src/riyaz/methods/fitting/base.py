@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.artifact import WEIGHT_KINDS, TextPart, WeightsPart
-from riyaz.config import Precision
+from riyaz.config import Precision, TaskKind
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
@@ -142,6 +142,7 @@ class Method:
     fit: Callable[[Context], Fitted]
     candidates: int  # predictors that `fit` compares on the validation rows; 0: it uses no model
     recipe: Recipe | None = None  # the full training; None: it trains nothing
+    label_recipe: Recipe | None = None  # in place of `recipe` where the answers are labels
     build: Build | None = None  # makes a model with new trainable parameters; None without `recipe`
     with_prompt: Callable[[Context], Context] = unchanged  # adds this method's parts to the context's prompts
     # makes a predictor with prompts as long as this method's, from one with the instruction only, to measure its speed
@@ -183,9 +184,10 @@ class Method:
         """The fields of ByHand that change this method."""
         return self.takes if self.recipe is None else (*self.takes, "epochs", "steps", "learning_rate", "batch_size")
 
-    def by_hand(self, hand: ByHand) -> "Method":
-        """The method with its recipe changed by what the user chose."""
-        return self if self.recipe is None else replace(self, recipe=self.recipe.by_hand(hand))
+    def for_task(self, kind: TaskKind, hand: ByHand = NOTHING) -> "Method":
+        """The method with the recipe for this kind of task, changed by what the user chose."""
+        recipe = (self.label_recipe if kind == "closed" else None) or self.recipe
+        return self if recipe is None else replace(self, recipe=recipe.by_hand(hand))
 
 
 def combined(name: str, about: About, text: Method, weights: Method, *, left_out: int = 0) -> Method:
@@ -206,6 +208,12 @@ def combined(name: str, about: About, text: Method, weights: Method, *, left_out
 
     return replace(
         weights, name=name, about=about, fit=fit, probe=probe, with_prompt=with_prompt,
-        recipe=replace(weights.recipe, share=weights.recipe.share + 1), rate_of=weights.rate_of or weights.name,
+        recipe=_shared(weights.recipe), label_recipe=weights.label_recipe and _shared(weights.label_recipe),
+        rate_of=weights.rate_of or weights.name,
         needs_documents=text.needs_documents or weights.needs_documents, left_out=left_out,
     )  # fmt: skip
+
+
+def _shared(recipe: Recipe) -> Recipe:
+    """The recipe with one more share of the trained arms' time."""
+    return replace(recipe, share=recipe.share + 1)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED
-from riyaz.classifiers.terms import TERMS, counted_terms, term_rows
+from riyaz.classifiers.terms import TERMS, term_rows
 from riyaz.errors import RiyazError
-from riyaz.files import encoded
+from riyaz.files import encoded, make_folder
 from riyaz.json_files import from_json, read_json, to_json
 from riyaz.sources import safetensors
 
@@ -51,6 +51,11 @@ class LinearClassifier:
         self.document, self.tensors, self._embedder = document, tensors, embedder
         self._places = {kind: {term: i for i, term in enumerate(terms)} for kind, terms in document.terms.items()}
 
+    @property
+    def weights(self) -> int:
+        """Number of the weights that were fitted."""
+        return sum(tensor.size for name, tensor in self.tensors.items() if not name.endswith(".idf"))
+
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) float32, calibrated; each row sums to 1."""
         logits = self.logits(texts) / np.float32(self.document.temperature)
@@ -61,14 +66,15 @@ class LinearClassifier:
         """(n, L) float32, before calibration."""
         logits = np.tile(self.tensors["bias"], (len(texts), 1))
         for kind, places in self._places.items():
-            counts = [counted_terms(kind, text) for text in texts]
-            logits += term_rows(counts, places, self.tensors[f"{kind}.idf"]) @ self.tensors[f"{kind}.weights"]
+            rows = term_rows(kind, texts, places, self.tensors[f"{kind}.idf"])
+            logits += rows @ self.tensors[f"{kind}.weights"]
         if self._embedder is not None:
             logits += self._embedder.embed(texts) @ self.tensors[f"{VECTORS}.weights"]
         return logits
 
     def files(self, folder: Path) -> dict[str, Path | bytes]:
-        """The files of its artifact; the larger one is written into `folder`."""
+        """The files of its artifact; the larger one is written into `folder`, which is created."""
+        make_folder(folder)
         safetensors.write(folder / CLASSIFIER_WEIGHTS, dict(self.tensors))
         return {CLASSIFIER: encoded(to_json(self.document) + "\n"), CLASSIFIER_WEIGHTS: folder / CLASSIFIER_WEIGHTS}
 

@@ -4,8 +4,9 @@ Texts are read in any script: words are runs of letters and digits, each kana or
 reach over whole runs without a space, so languages that write none have terms too.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,33 +34,37 @@ def piece_terms(text: str) -> list[str]:
 TERMS = {"words": word_terms, "pieces": piece_terms}
 
 
+def known_terms(kind: TermKind, texts: Iterable[str]) -> set[str]:
+    """All terms of the texts."""
+    return {term for text in texts for term in counted_terms(kind, text)}
+
+
+def vocabulary(kind: TermKind, texts: Sequence[str], known: Container[str], most: int) -> tuple[list[str], np.ndarray]:
+    """At most `most` of the `known` terms, those in most texts first, and their inverse document frequencies (terms,)
+    float32, smoothed as if one more text held every term."""
+    holding = Counter(term for text in texts for term in counted_terms(kind, text) if term in known)
+    kept = sorted(holding, key=lambda term: (-holding[term], term))[:most]
+    frequencies = np.array([holding[term] for term in kept], np.float64)
+    return kept, (1 + np.log((1 + len(texts)) / (1 + frequencies))).astype(np.float32)
+
+
+def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> sparse.csr_array:
+    """Rows (n, terms) float32 of length one, (1 + log count)·idf before; 0 for a text without a known term. `places`
+    are those of the terms in a row."""
+    columns, counts, ends = array("i"), array("f"), [0]
+    for text in texts:
+        for term, count in counted_terms(kind, text).items():
+            if term in places:
+                columns.append(places[term])
+                counts.append(count)
+        ends.append(len(columns))
+    where = np.array(columns, np.int32)
+    values = (1 + np.log(np.array(counts, np.float32))) * idf[where]
+    rows = sparse.csr_array((values, where, np.array(ends)), shape=(len(texts), len(idf)))
+    lengths = np.sqrt(np.maximum(rows.multiply(rows).sum(axis=1), 1e-12)).astype(np.float32)
+    return sparse.csr_array(sparse.diags_array(1 / lengths) @ rows)
+
+
 def counted_terms(kind: TermKind, text: str) -> Counter[str]:
     """How often each term stands in the first READ characters of a text."""
     return Counter(TERMS[kind](text[:READ]))
-
-
-def vocabulary(counts: Iterable[Counter[str]], most: int) -> tuple[dict[str, int], np.ndarray]:
-    """The places of at most `most` terms, those in most texts first, and their inverse document frequencies (terms,)
-    float32, smoothed as if one more text held every term."""
-    texts, holding = 0, Counter[str]()
-    for each in counts:
-        texts += 1
-        holding.update(each.keys())
-    kept = sorted(holding, key=lambda term: (-holding[term], term))[:most]
-    frequencies = np.array([holding[term] for term in kept], np.float64)
-    return {term: i for i, term in enumerate(kept)}, (1 + np.log((1 + texts) / (1 + frequencies))).astype(np.float32)
-
-
-def term_rows(counts: Sequence[Counter[str]], places: dict[str, int], idf: np.ndarray) -> sparse.csr_array:
-    """Rows (n, terms) float32 of length one, (1 + log count)·idf before; 0 for a text without a known term."""
-    columns, values, ends = [], [], [0]
-    for each in counts:
-        known = [(places[term], count) for term, count in each.items() if term in places]
-        columns += [place for place, _ in known]
-        values += [count for _, count in known]
-        ends.append(len(columns))
-    where = np.array(columns, np.int32)
-    weights = (1 + np.log(np.array(values, np.float32))) * idf[where]
-    rows = sparse.csr_array((weights, where, np.array(ends)), shape=(len(counts), len(idf)))
-    lengths = np.sqrt(np.maximum(rows.multiply(rows).sum(axis=1), 1e-12)).astype(np.float32)
-    return sparse.csr_array(sparse.diags_array(1 / lengths) @ rows)

@@ -135,5 +135,5 @@ def test_terms_are_found_in_every_script() -> None:
 
 
 def test_the_commonest_terms_are_kept() -> None:
-    places, idf = vocabulary([{"a": 1, "b": 2}, {"b": 1, "c": 9}, {"c": 1, "b": 1}], 2)  # type: ignore[list-item]
-    assert places == {"b": 0, "c": 1} and idf.tolist() == pytest.approx([1.0, 1 + np.log(4 / 3)])
+    terms, idf = vocabulary("words", ["a b b d", "b c c", "c b d"], {"a", "b", "c"}, 2)
+    assert terms == ["b", "c"] and idf.tolist() == pytest.approx([1.0, 1 + np.log(4 / 3)])

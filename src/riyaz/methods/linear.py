@@ -1,0 +1,93 @@
+"""Logistic regression on words, pieces of words and sentence vectors: closed sets only, no language model."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from riyaz.artifact import TextPart, WeightsPart
+from riyaz.classifiers.fitting import fit_classifier, work_of
+from riyaz.data import Example
+from riyaz.engine.embedder import ModelEmbedder
+from riyaz.engine.opening import open_embedder
+from riyaz.events import Note, Progress
+from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
+from riyaz.methods.fitting.weights import WRITTEN
+from riyaz.predictor import Prediction
+from riyaz.results import About
+from riyaz.scoring import score
+from riyaz.sources import store
+
+EMBEDDER = "minilm"
+SAMPLE = 200  # rows on which a fit is timed
+TIMED = 8  # answers that are timed
+WITHOUT = (
+    f"linear reads words alone, since {EMBEDDER} is not pulled; its sentence vectors are worth most with few rows a "
+    f"label: `riyaz pull {EMBEDDER}`"
+)
+
+
+def fit(context: Context) -> Fitted:
+    """Fit all training and validation rows; the validation score is that of rows held out from a fit on the others."""
+    rows, embedder, began = (*context.train, *context.valid), _embedder(), time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        context.listen(Progress("fit", done, total))
+
+    fitted = fit_classifier(_texts(rows), _answers(rows), context.task.labels, embedder, context.seed, progress)
+    answered = [Prediction(context.task.labels[label]) for label in fitted.logits.argmax(axis=1)]
+    classifier = fitted.classifier
+    return Fitted(
+        TextPart(), WeightsPart("linear"), classifier.files(context.folder / WRITTEN), chosen=fitted.chosen,
+        valid_score=score(context.task, answered, [rows[place] for place in fitted.held]).mean,
+        train_seconds=time.perf_counter() - began, trainable_params=classifier.weights,
+    )  # fmt: skip
+
+
+def measure_time(context: Context) -> Timing:
+    """The seconds of a fit, from one on a sample of the rows."""
+    rows, began = (*context.train, *context.valid), time.perf_counter()
+    embedder = _embedder()
+    load = time.perf_counter() - began
+    if embedder is None:
+        context.listen(Note(WITHOUT))
+    sample = [rows[place] for place in np.random.default_rng(context.seed).permutation(len(rows))[:SAMPLE]]
+    texts, answers = _texts(sample), _answers(sample)
+    labels = sorted(set(answers))
+    began = time.perf_counter()
+    if embedder is not None:
+        embedder.embed(texts)
+    reading = (time.perf_counter() - began) / len(sample)
+    began = time.perf_counter()
+    classifier = fit_classifier(texts, answers, labels, embedder, context.seed).classifier
+    seconds = time.perf_counter() - began - reading * len(sample)
+    seconds *= work_of(len(rows), len(context.task.labels)) / work_of(len(sample), len(labels))
+    began = time.perf_counter()
+    classifier.probabilities(texts)
+    together = (time.perf_counter() - began) / len(texts)
+    began = time.perf_counter()
+    for text in texts[:TIMED]:
+        classifier.probabilities([text])
+    alone = (time.perf_counter() - began) / len(texts[:TIMED])
+    return Timing(fit=load + seconds + reading * len(rows), load=load, row=together, alone=alone)
+
+
+def _embedder() -> ModelEmbedder | None:
+    """The sentence embedder, where it is pulled."""
+    return None if store.find(EMBEDDER) is None else open_embedder(EMBEDDER)
+
+
+def _texts(rows: Sequence[Example]) -> list[str]:
+    return [row.prompt for row in rows]
+
+
+def _answers(rows: Sequence[Example]) -> list[str]:
+    return [row.answer for row in rows]
+
+
+ABOUT = About(
+    what="Logistic regression on the words of a text and its sentence vector; no language model runs.",
+    suits="a fixed set of labels, from a few rows each; it fits in seconds and answers in a millisecond or two",
+    colour=8, mark="p", weights="linear",
+)  # fmt: skip
+METHOD = Method(name="linear", about=ABOUT, fit=fit, candidates=0, time=measure_time, needs_labels=True, left_out=9)

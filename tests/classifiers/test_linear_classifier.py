@@ -32,7 +32,7 @@ def classifier(embedder: BagEmbedder | None = None) -> LinearClassifier:
     if embedder is not None:
         tensors["vectors.weights"] = np.zeros((embedder.dim, LABELS), np.float32)
         name = EmbedderName(embedder.name, embedder.sha256)
-    return LinearClassifier(Document(2.0, {"words": terms}, name), tensors, embedder)
+    return LinearClassifier(Document(list(TASK.labels), 2.0, {"words": terms}, name), tensors, embedder)
 
 
 def written(folder: Path, made: LinearClassifier) -> Path:
@@ -95,7 +95,7 @@ def test_damaged_tensors_are_one_line(tmp_path: Path, change: dict[str, np.ndarr
     (tmp_path / artifacts.CLASSIFIER).write_bytes(files[artifacts.CLASSIFIER])  # type: ignore[arg-type]
     safetensors.write(path, tensors)
     with assert_refused(line):
-        LinearClassifier.read(tmp_path, LABELS)
+        LinearClassifier.read(tmp_path, TASK.labels)
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,16 @@ def test_damaged_tensors_are_one_line(tmp_path: Path, change: dict[str, np.ndarr
     [
         ({"temperature": 0.0}, "the temperature is 0.0"),
         ({"terms": {"rhymes": []}}, "unknown terms 'rhymes'"),
+        ({"labels": ["delivery", "billing", "refund"]}, "its labels are not those of the task"),
         ({"terms": {"words": "card"}}, "terms"),
     ],
 )
 def test_a_damaged_description_is_one_line(tmp_path: Path, change: dict[str, object], line: str) -> None:
     classifier().files(tmp_path)
-    document = {"temperature": 1.0, "terms": {}, "embedder": None} | change
+    document = {"labels": list(TASK.labels), "temperature": 1.0, "terms": {}, "embedder": None} | change
     (tmp_path / artifacts.CLASSIFIER).write_text(json.dumps(document))
     with assert_refused(line):
-        LinearClassifier.read(tmp_path, LABELS)
+        LinearClassifier.read(tmp_path, TASK.labels)
 
 
 def test_an_artifact_needs_its_files_and_its_labels(tmp_path: Path) -> None:

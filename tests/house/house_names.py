@@ -15,7 +15,9 @@ OTHER_WORDS = {
     "adapters/": "kinds of adapter files",
     "cli/main.py": "the verb rag",
     "export/__init__.py": "kinds of weights",
+    "families/": "a kind of RoPE scaling",
     "metrics/paired.py": "a kind of quantiles",
+    "report/comparison/next_commands.py": "kinds of weights",
     "results/comparison.py": "the method of the data curve of version 0.1, which did not write it",
     "serve/page/documents.py": "the verb rag",
 }

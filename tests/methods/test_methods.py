@@ -456,4 +456,4 @@ def test_the_command_line_names_every_method() -> None:
     from riyaz.cli import adapt
 
     told = typing.get_type_hints(adapt.adapt, include_extras=True)["method"].__metadata__[0].help
-    assert told == "few_shot, full, lora, nearest, prompt_tuning, rag, rag_lora or zero_shot"
+    assert told == "encoder, few_shot, full, linear, lora, nearest, prompt_tuning, rag, rag_lora or zero_shot"

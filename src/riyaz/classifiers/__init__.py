@@ -18,13 +18,13 @@ class Classifier(Protocol):
         ...
 
 
-def open_classifier(kind: str, folder: Path, labels: int) -> Classifier:
-    """The classifier in an artifact's folder; `kind` is that of its weights part. Raises RiyazError for damaged files
-    and for an embedder that is missing or another one."""
+def open_classifier(kind: str, folder: Path, labels: Sequence[str]) -> Classifier:
+    """The classifier in an artifact's folder; `kind` is that of its weights part, `labels` are its task's. Raises
+    RiyazError for damaged files and for an embedder that is missing or another one."""
     if kind == "encoder":
         from riyaz.classifiers.encoder import EncoderClassifier
 
-        return EncoderClassifier.read(folder, labels)
+        return EncoderClassifier.read(folder, len(labels))
     assert kind == "linear", kind
     from riyaz.classifiers.linear import LinearClassifier
 

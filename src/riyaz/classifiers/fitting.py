@@ -6,6 +6,7 @@ Seeger 2001): with fewer rows this is the whole regression in fewer numbers, as 
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -59,6 +60,7 @@ class FittedClassifier:
 
     classifier: LinearClassifier
     chosen: dict[str, Any]
+    choosing_seconds: float
     held: np.ndarray  # (m,) places of these rows
     logits: np.ndarray  # (m, L) float32 of them, before the temperature
 
@@ -75,18 +77,19 @@ def fit_classifier(
     """The classifier of rows whose answers are among `labels`; all its choices are made on these rows."""
     place = {label: i for i, label in enumerate(labels)}
     rows = _Rows(texts, np.array([place[answer] for answer in answers]), labels, embedder, seed, progress)
+    began = time.perf_counter()
     scaled, setting, tried = _choose(rows)
+    choosing_seconds = time.perf_counter() - began
     held, logits = _held_out(scaled, setting, rows.to_calibrate())
     temperature = fit_temperature(logits, rows.accepted(held))
     weights, bias = _fit(scaled, setting, np.arange(rows.count))
     kinds = [kind for kind in setting.scales if kind in TERMS]
     tensors = {"bias": bias, **scaled.by_block(weights), **{f"{kind}.idf": rows.idf[kind] for kind in kinds}}
     used = embedder if VECTORS in setting.scales else None
-    document = Document(
-        temperature, {kind: rows.terms[kind] for kind in kinds}, used and EmbedderName(used.name, used.sha256)
-    )
+    name = EmbedderName(used.name, used.sha256) if used else None
+    document = Document(list(labels), temperature, {kind: rows.terms[kind] for kind in kinds}, name)
     chosen = {**asdict(setting), "temperature": temperature, "held_out_rows": len(held), "candidates": tried}
-    return FittedClassifier(LinearClassifier(document, tensors, used), chosen, held, logits)
+    return FittedClassifier(LinearClassifier(document, tensors, used), chosen, choosing_seconds, held, logits)
 
 
 class _Rows:

@@ -1,6 +1,6 @@
 """Multinomial logistic regression over terms and sentence vectors, answered with numpy.
 
-classifier.json          terms in the order of their weights, the embedder by name and hash, the temperature
+classifier.json          labels, terms in the order of their weights, the embedder by name and hash, the temperature
 classifier.safetensors   bias (L,), of each block its weights (features, L), of terms their idf (terms,)
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED
 from riyaz.classifiers.terms import TERMS, term_rows
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.files import encoded, make_folder
 from riyaz.json_files import from_json, read_json, to_json
 from riyaz.sources import safetensors
@@ -36,6 +36,7 @@ class EmbedderName:
 class Document:
     """classifier.json; `terms` has a key of TERMS for each block of terms. `temperature` divides the logits."""
 
+    labels: list[str]
     temperature: float
     terms: dict[str, list[str]] = field(default_factory=dict)
     embedder: EmbedderName | None = None
@@ -79,21 +80,24 @@ class LinearClassifier:
         return {CLASSIFIER: encoded(to_json(self.document) + "\n"), CLASSIFIER_WEIGHTS: folder / CLASSIFIER_WEIGHTS}
 
     @classmethod
-    def read(cls, folder: Path, labels: int) -> "LinearClassifier":
-        """The classifier of so many labels in an artifact's folder. Raises RiyazError for damaged files, and for an
+    def read(cls, folder: Path, labels: Sequence[str]) -> "LinearClassifier":
+        """The classifier of these labels in an artifact's folder. Raises RiyazError for damaged files, and for an
         embedder that is missing or another one."""
         path = folder / CLASSIFIER
         document = from_json(Document, read_json(path, TAMPERED), str(path), TAMPERED)
-        unknown = [kind for kind in document.terms if kind not in TERMS]
-        if unknown or not document.temperature > 0:
-            what = f"unknown terms {unknown[0]!r}" if unknown else f"the temperature is {document.temperature}"
-            raise RiyazError(what, str(path), TAMPERED)
+        unknown = [f"unknown terms {shown(kind)}" for kind in document.terms if kind not in TERMS]
+        if document.labels != list(labels):
+            unknown.append("its labels are not those of the task")
+        if not document.temperature > 0:
+            unknown.append(f"the temperature is {document.temperature}")
+        if unknown:
+            raise RiyazError(unknown[0], str(path), TAMPERED)
         embedder = None if document.embedder is None else _open_embedder(document.embedder, folder)
-        shapes: dict[str, tuple[int, ...]] = {"bias": (labels,)}
+        shapes: dict[str, tuple[int, ...]] = {"bias": (len(labels),)}
         for kind, terms in document.terms.items():
-            shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), labels)}
+            shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), len(labels))}
         if embedder is not None:
-            shapes[f"{VECTORS}.weights"] = (embedder.dim, labels)
+            shapes[f"{VECTORS}.weights"] = (embedder.dim, len(labels))
         return cls(document, read_tensors(folder / CLASSIFIER_WEIGHTS, shapes), embedder)
 
 

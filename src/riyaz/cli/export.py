@@ -14,8 +14,11 @@ def export(
     /,
     *,
     format: Annotated[
-        Literal["hf", "gguf", "peft", "gguf-lora", "mlx"],
-        Parameter(help="a whole model for transformers or llama.cpp, or an adapter for PEFT, llama.cpp or mlx-lm"),
+        Literal["hf", "gguf", "peft", "gguf-lora", "mlx", "numpy"],
+        Parameter(
+            help="a whole model for transformers or llama.cpp, an adapter for PEFT, llama.cpp or mlx-lm, or a script of"
+            " numpy for a logistic regression"
+        ),
     ],
     out: Annotated[Path, Parameter(help="folder to write")],
     dtype: Annotated[
@@ -34,7 +37,8 @@ def export(
         ),
     ] = None,
     use: Annotated[
-        str | None, Parameter(help="the intended use, in your words, for the model card of an artifact (hf, peft)")
+        str | None,
+        Parameter(help="the intended use, in your words, for the model card of an artifact (hf, peft, numpy)"),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -49,7 +53,7 @@ def export(
 
     screen = Screen(json, quiet)
     of_artifact = (artifact.resolve(target) / artifact.NAME).is_file()
-    text = card(target, use) if of_artifact and format in ("hf", "peft") else None
+    text = card(target, use) if of_artifact and format in ("hf", "peft", "numpy") else None
     with listener(screen.talk) as listen:
         written = library.export(target, format, out, dtype, model, with_base, listen, text)
     for note in written.notes:

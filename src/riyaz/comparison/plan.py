@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from riyaz.artifact import MODEL_FREE
 from riyaz.comparison.folder import DAMAGED
 from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
@@ -406,7 +405,7 @@ def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
             speeds.torch_seconds if METHODS[method].trains else 0.0
         )
         answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
-        base_runs = 0 if METHODS[method].about.weights in MODEL_FREE else 1 if recipe is None else 2
+        base_runs = 0 if not METHODS[method].about.language_model else 1 if recipe is None else 2
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
         evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
         fit = speed.choose_seconds * sizes.parts

@@ -14,7 +14,7 @@ from riyaz.artifact import COLLECTION, EXAMPLES, LABELS, TRAINED, Artifact
 from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
-from riyaz.export import encoder, gguf, gguf_lora, hf, mlx, modelfile, peft, readme
+from riyaz.export import classifier, encoder, gguf, gguf_lora, hf, mlx, modelfile, peft, readme
 from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
 from riyaz.export.check import ExportResult
 from riyaz.export.prompt import not_held, prompt_of
@@ -25,7 +25,7 @@ ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write} 
 WHOLE = {"hf": hf.write, "gguf": gguf.write}  # formats that hold a whole model, with the adapter merged
 SCORING = ("peft", "hf")  # formats whose tool gives the hidden states that a head of labels scores
 DTYPES = {"hf": ("float32", "float16", "bfloat16"), "gguf": tuple(gguf.DTYPES)}
-FORMATS = (*ADAPTERS, *WHOLE)
+FORMATS = (*ADAPTERS, *WHOLE, classifier.FORMAT)
 
 
 def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
@@ -66,7 +66,13 @@ def export(
     adapter, by default where the other tool cannot get it by name; README.md begins with `card`, by
     default with what the folder is. Raises RiyazError."""
     assert format in FORMATS, format
-    out = Path(out)
+    out, folder = Path(out), artifacts.resolve(target)
+    if (folder / artifacts.NAME).is_file():
+        document = Artifact.read(folder)
+        if format == classifier.FORMAT or document.weights.kind == "linear":
+            return classifier.export(folder, document, out, format, card)
+    elif format == classifier.FORMAT:
+        raise RiyazError("is no artifact", target, f"{classifier.FORMAT} is the format of an artifact's classifier")
     if dtype is not None and dtype not in DTYPES.get(format, ()):
         hint = f"{format} is written in {', '.join(DTYPES[format])}" if format in DTYPES else "leave --dtype out"
         raise RiyazError(f"{format} has no type {dtype}", "--dtype", hint)

@@ -6,7 +6,6 @@ They are in the order of the comparison's table: those without a language model 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from riyaz.artifact import MODEL_FREE
 from riyaz.methods.fitting.base import Method
 from riyaz.results import About
 
@@ -14,7 +13,7 @@ _FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__pa
 
 
 def _place(method: Method) -> tuple[bool, int, str]:
-    return method.about.weights not in MODEL_FREE, method.about.colour, method.name
+    return method.about.language_model, method.about.colour, method.name
 
 
 METHODS: dict[str, Method] = {method.name: method for method in sorted((file.METHOD for file in _FILES), key=_place)}

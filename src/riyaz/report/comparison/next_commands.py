@@ -8,6 +8,7 @@ from riyaz.results import ArmResult, Comparison
 
 MORE = "30m"  # of time, in the command that goes on
 QUESTIONS, ANSWERS = "QUESTIONS.jsonl", "answers.jsonl"
+HELD_BY = {"soft_prompt": "peft", "linear": "numpy", "encoder": "hf"}  # the format of weights that gguf does not hold
 OWN_OUTPUT = ("--json", "--quiet", "--dry-run")  # flags of a command that the next one need not repeat
 
 
@@ -32,8 +33,7 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         ("chat", ["chat", name]),
     ]
     if arm.trainable_params:
-        soft_prompt = about(arm).weights == "soft_prompt"  # which no other format holds
-        to = ["--format", "peft" if soft_prompt else "gguf", "--out", f"{arm.method}-exported"]
+        to = ["--format", HELD_BY.get(about(arm).weights, "gguf"), "--out", f"{arm.method}-exported"]
         commands.append(("export", ["export", name, *to]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
 

@@ -1,0 +1,71 @@
+"""The method `linear`: what it writes, what it says without an embedder, and its estimate."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fit_context import TASK, examples, fit_context
+from tiny_embedder import BagEmbedder
+
+from riyaz import artifact as artifacts
+from riyaz.artifact import Artifact
+from riyaz.engine import opening
+from riyaz.events import Event, Note
+from riyaz.methods import METHODS, linear
+from riyaz.predictor import open_artifact
+
+
+@pytest.fixture
+def pulled(monkeypatch: pytest.MonkeyPatch) -> BagEmbedder:
+    """An embedder in place of minilm."""
+    embedder = BagEmbedder("minilm")
+    monkeypatch.setattr(linear, "_embedder", lambda: embedder)
+    monkeypatch.setattr(opening, "open_embedder", lambda name: embedder)
+    return embedder
+
+
+def test_the_artifact_answers_as_the_classifier_that_was_fitted(
+    model_folder: Path, tmp_path: Path, pulled: BagEmbedder
+) -> None:
+    context = fit_context(model_folder, tmp_path)
+    fitted = METHODS["linear"].fit(context)
+    artifacts.write(tmp_path / "made", Artifact("linear", fitted.text, fitted.weights, task=TASK), fitted.files)
+    predictor = open_artifact(tmp_path / "made")
+    rows = examples(9, "tomorrow")
+    predictions = predictor.answers([row.messages for row in rows])
+    assert [each.text for each in predictions] == [row.answer for row in rows]
+    assert all(each.confidence and 1 / 3 < each.confidence < 1 for each in predictions)
+    assert fitted.valid_score is not None and fitted.valid_score > 0.8
+    assert fitted.chosen["held_out_rows"] == 24 + 9, "validation rows are rows like the others"
+    assert fitted.trainable_params == sum(
+        np.prod(shape) for shape in _shapes(tmp_path / "made") if (shape != () and len(shape) > 1) or shape == (3,)
+    )
+
+
+def _shapes(folder: Path) -> list[tuple[int, ...]]:
+    from riyaz.sources import safetensors
+
+    return [info.shape for info in safetensors.read(folder / artifacts.CLASSIFIER_WEIGHTS).tensors.values()]
+
+
+def test_without_the_embedder_a_note_says_what_that_costs_once(
+    model_folder: Path, tmp_path: Path, own_store: Path
+) -> None:
+    events: list[Event] = []
+    context = fit_context(model_folder, tmp_path, listen=events.append)
+    METHODS["linear"].time(context)  # type: ignore[misc]
+    fitted = METHODS["linear"].fit(context)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == [linear.WITHOUT] and "riyaz pull minilm" in notes[0]
+    assert "vectors" not in fitted.chosen["scales"] and fitted.valid_score
+
+
+def test_the_estimate_is_that_of_a_fit(model_folder: Path, tmp_path: Path, own_store: Path) -> None:
+    """Of more rows than are timed; the machine is busy, so within a factor."""
+    train = examples(linear.SAMPLE * 2, "please")
+    context = fit_context(model_folder, tmp_path, train=train)
+    estimated = linear.measure_time(context).fit
+    began = time.perf_counter()
+    METHODS["linear"].fit(context)
+    assert 1 / 3 < estimated / (time.perf_counter() - began) < 3

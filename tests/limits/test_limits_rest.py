@@ -21,6 +21,7 @@ from riyaz.predictor import (
     ClosedPredictor,
     CopyPredictor,
     FreePredictor,
+    LabelHead,
     ModelPredictor,
     Prediction,
     open_model,
@@ -202,6 +203,13 @@ def test_answers_with_renamed_labels_are_mapped_back(inputs: Inputs, monkeypatch
     part = fragile._labels(answering, given, given.test)
     assert {figure.value for figure in part.figures if figure.name == "the answer stays"} == {1.0}
     assert {figure.value for figure in part.figures if figure.name != "the answer stays"} == {0.0}
+
+
+def test_a_head_does_not_read_the_names_of_labels(inputs: Inputs) -> None:
+    assert isinstance(inputs.answering, ClosedPredictor)
+    head = LabelHead(np.random.default_rng(0).standard_normal((len(TASK.labels), 64)).astype(np.float32))
+    *_, last = fragile.measure(replace(inputs, answering=replace(inputs.answering, head=head))).parts
+    assert last.name == "your rows put otherwise"
 
 
 def test_labels_are_renamed_to_what_means_the_same() -> None:

@@ -43,8 +43,9 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
         return Suite("fragile", parts, [*left_out, f"your rows put otherwise: {NO_ROWS}"])
     rows = sampled(inputs.rows.test, share, LEAST)
     parts.append(_own(inputs.answering, inputs.rows, rows))
-    if inputs.answering.has_model and inputs.answering.has_labels:  # a classifier does not read them
-        parts.append(_labels(inputs.answering, inputs.rows, rows))
+    answering = inputs.answering
+    if answering.has_model and answering.has_labels and answering.head is None:  # else nothing reads their names
+        parts.append(_labels(answering, inputs.rows, rows))
     return Suite("fragile", parts, left_out)
 
 

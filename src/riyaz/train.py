@@ -279,8 +279,8 @@ def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) 
     if not of_label.any():
         return _text_nats(model, hidden, tokens, sums)
     if of_label.all():
-        return head_loss(hidden, model.label_head.weight, tokens - V, None, sums)
-    nats = head_loss(hidden[of_label], model.label_head.weight, tokens[of_label] - V, None, sums)
+        return head_loss(model.scaled(hidden), model.label_head.weight, tokens - V, None, sums)
+    nats = head_loss(model.scaled(hidden[of_label]), model.label_head.weight, tokens[of_label] - V, None, sums)
     return nats + _text_nats(model, hidden[~of_label], tokens[~of_label], sums)
 
 
@@ -317,7 +317,7 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048)
 def label_log_p(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> np.ndarray:
     """log p of every label after each row's prompt, (n, L) float32, for rows whose answers are labels."""
     weight = model.label_head.weight.float()
-    states = (_answering_states(model, micro).float() for micro in micro_batches(rows, micro_tokens))
+    states = (model.scaled(_answering_states(model, micro)).float() for micro in micro_batches(rows, micro_tokens))
     log_p: np.ndarray = torch.cat([(hidden @ weight.T).log_softmax(1) for hidden in states]).numpy()
     return log_p
 

@@ -15,7 +15,7 @@ from riyaz.artifact import LABELS, Artifact, BaseModel
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
 from riyaz.engine.opening import open_engine
-from riyaz.layers.swaps import frozen
+from riyaz.layers.swaps import frozen, label_head
 from riyaz.methods import full, lora, prompt_tuning
 from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import Context, Fitted, instruction_only
@@ -86,6 +86,20 @@ def test_labels_are_scored_by_their_head_and_text_beside_them_by_the_models(cont
     assert model.label_head.weight.grad.abs().sum() > 0 and model.lm_head.weight.grad.abs().sum() > 0
     judged = validate(model, rows, 64)
     assert judged == pytest.approx({"valid_loss": nats.mean(), "valid_accuracy": (log_p.argmax(1) == places).mean()})
+
+
+def test_a_head_learns_at_its_own_pace(context: Context) -> None:
+    texts = [tokens[:-1] for tokens in context.tokenizer.answer_ids(list(TASK.labels))]
+    for pace in (1.0, 0.25):
+        model = label_head.attach(load(context.source, torch.float32), texts, pace)
+        rows = weights.rows_for(context, context.train)
+        before, nats = model.rows(), answer_nats(model, pack(rows)).item()
+        if pace == 1:
+            wanted, first = before, nats
+        assert np.allclose(before, wanted, atol=1e-6) and nats == pytest.approx(first, abs=1e-3)
+        plan = TrainPlan(steps=1, learning_rate=1e-3, batch_size=24, compute="float32")
+        train(model, rows, rows[:2], plan, context.folder / str(pace), lambda _: None)
+        assert np.abs(model.rows() - before).max() == pytest.approx(pace * 1e-3, rel=0.01)
 
 
 def test_the_best_validation_has_the_highest_accuracy_then_the_lowest_loss(context: Context, monkeypatch) -> None:

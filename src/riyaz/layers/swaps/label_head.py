@@ -18,13 +18,17 @@ AT_ONCE = 64  # labels whose rows are computed together where the head is in cod
 
 
 class LabelledModel(nn.Module):
-    """A model with a trainable head of labels beside its own. It is called like the model."""
+    """A model with a trainable head of labels beside its own. It is called like the model.
 
-    def __init__(self, base: Any, rows: Tensor) -> None:
+    The head learns at `pace` times the rate of the run: AdamW moves each number by about the rate, so its weight is
+    stored divided by `pace`, and `scaled` multiplies the hidden states instead.
+    """
+
+    def __init__(self, base: Any, rows: Tensor, pace: float) -> None:
         super().__init__()
-        self.base, self.config = base, base.config
+        self.base, self.config, self.pace = base, base.config, pace
         self.label_head = nn.Linear(rows.shape[1], len(rows), bias=False, device="meta")
-        self.label_head.weight = nn.Parameter(rows)  # (L, C)
+        self.label_head.weight = nn.Parameter(rows / pace)  # (L, C)
 
     @property
     def lm_head(self) -> nn.Module:
@@ -35,16 +39,20 @@ class LabelledModel(nn.Module):
         """What the model gives."""
         return self.base(*inputs)
 
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, C) as the head's weight multiplies them."""
+        return hidden if self.pace == 1 else hidden * self.pace
+
     def rows(self) -> np.ndarray:
-        """A copy of the head's rows (L, C) in float32."""
-        rows: np.ndarray = self.label_head.weight.detach().float().numpy().copy()
+        """A copy of the head's rows (L, C) in float32, for hidden states as they are."""
+        rows: np.ndarray = (self.label_head.weight.detach().float() * self.pace).numpy()
         return rows
 
 
-def attach(model: Any, labels: Sequence[Sequence[int]]) -> LabelledModel:
+def attach(model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0) -> LabelledModel:
     """The model with an untrained head of labels, which are given as the tokens of their texts."""
     rows = [_rows(model, labels[i : i + AT_ONCE]) for i in range(0, len(labels), AT_ONCE)]
-    return LabelledModel(model, torch.cat(rows))
+    return LabelledModel(model, torch.cat(rows), pace)
 
 
 def _rows(model: Any, labels: Sequence[Sequence[int]]) -> Tensor:

@@ -15,6 +15,8 @@ from riyaz.scoring import REOPEN_ROWS
 # each, and the share of right ones says little of few rows.
 TEXT_VALID_ROWS, LABEL_VALID_ROWS = REOPEN_ROWS, 256
 
+SOFT_PACE = 1 / 20  # of a head beside a soft prompt, whose rates are twenty times those of a LoRA
+
 
 def has_label_head(context: Context) -> bool:
     """Whether the labels of a closed set get a head of their own."""
@@ -49,8 +51,10 @@ def with_label_head(context: Context, build: Build) -> Build:
 def put_label_head(context: Context, model: Any) -> Any:
     """The model with an untrained head of the task's labels, where it has one."""
     from riyaz.layers.swaps import label_head
+    from riyaz.layers.swaps.soft_prompt import SoftPrompt
 
     if not has_label_head(context):
         return model
     texts = context.tokenizer.answer_ids(list(context.task.labels))
-    return label_head.attach(model, [tokens[:-1] or tokens for tokens in texts])  # without the end token
+    pace = SOFT_PACE if isinstance(model, SoftPrompt) else 1.0
+    return label_head.attach(model, [tokens[:-1] or tokens for tokens in texts], pace)  # without the end token

@@ -14,6 +14,7 @@ from riyaz.limits.figures import share_of
 from riyaz.limits.inputs import Rows
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.metrics.calibration import error_interval, expected_calibration_error
+from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.selective import (
     aurc,
@@ -47,16 +48,17 @@ def measure(answering: ModelPredictor, data: Rows, share: float) -> tuple[Part, 
     temperature = fit_temperature(set_nats, set_right)
     limits = thresholds(probability(set_nats, temperature), ~set_right)
     p, wrong = probability(nats, temperature), ~right
+    clusters = group_numbers([row.group for row in parts[1]])
     figures = [
         _bootstrapped("area under risk–coverage (AURC)", lambda rows: aurc(p[rows], wrong[rows]), len(p), "score",
                       even=float(wrong.mean())),
         _calibration("calibration error before temperature", probability(nats, 1.0), right),
         _calibration("calibration error after temperature", p, right),
-        *_at_error(p, wrong, threshold_for(limits, ERROR)),
+        *_at_error(p, wrong, threshold_for(limits, ERROR), clusters),
     ]  # fmt: skip
     risk = risk_coverage(p, wrong)
     curve = Curve("risk by coverage", "share of answers given", "share of them wrong", curve_points(risk))
-    figures.insert(0, share_of("right, when all are answered", right))
+    figures.insert(0, share_of("right, when all are answered", right, clusters=clusters))
     what = (
         f"{len(parts[1]):,} of {len(data.test):,} of your rows, with a temperature of {temperature:.3g} and "
         f"thresholds from {len(parts[0]):,} others. Confidence: the calibrated one of a label, the log-probability of "
@@ -76,14 +78,18 @@ def _sure(answering: ModelPredictor, data: Rows, rows: Sequence[Example]) -> tup
     return nats, score(data.task, [Prediction(text) for text in texts], rows).rows >= RIGHT
 
 
-def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None) -> list[Figure]:
+def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None, clusters: np.ndarray | None) -> list[Figure]:
     name = f"answered, aiming at {ERROR:.0%} wrong"
     if threshold is None:
         return [Figure(name, 0.0, *wilson(0, len(p)), len(p))]
     above = p >= threshold
     return [
-        share_of(name, above),
-        *([share_of("wrong among those", wrong[above], even=ERROR)] if above.any() else []),
+        share_of(name, above, clusters=clusters),
+        *(
+            [share_of("wrong among those", wrong[above], even=ERROR, clusters=within(clusters, above))]
+            if above.any()
+            else []
+        ),
     ]
 
 

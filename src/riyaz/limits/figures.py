@@ -1,11 +1,14 @@
-"""Figures that several suites make: a share with Wilson's interval, a paired difference with its test."""
+"""Figures that several suites make: a share with its interval, a paired difference with its test.
+
+`clusters` are the numbers of the groups of the user's rows, where some share one: intervals are then over these.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from riyaz.metrics.intervals import wilson
+from riyaz.metrics.intervals import interval
 from riyaz.metrics.paired import paired_test
 from riyaz.results import Figure
 
@@ -17,14 +20,16 @@ def source_of(path: Path) -> str:
 
 def share_of(
     name: str, hits: Sequence[float] | np.ndarray, group: str = "all", even: float | None = None,
-    p_value: float | None = None,
+    p_value: float | None = None, clusters: np.ndarray | None = None,
 ) -> Figure:  # fmt: skip
     """The share of 0/1 rows (n,) that are 1."""
-    n, count = len(hits), float(np.sum(hits))
-    return Figure(name, count / n, *wilson(count, n), n, "share", group, even, p_value)
+    values = np.asarray(hits, float)
+    return Figure(name, float(values.mean()), *interval(values, clusters), len(values), "share", group, even, p_value)
 
 
-def difference_of(name: str, after: np.ndarray, before: np.ndarray, group: str = "all") -> Figure:
+def difference_of(
+    name: str, after: np.ndarray, before: np.ndarray, group: str = "all", clusters: np.ndarray | None = None
+) -> Figure:
     """The mean difference of two scores (n,) of the same rows."""
-    test = paired_test(after, before)
+    test = paired_test(after, before, clusters)
     return Figure(name, test.difference, test.low, test.high, len(after), "score", group, 0.0, test.p_value)

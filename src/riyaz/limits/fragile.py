@@ -13,6 +13,7 @@ from riyaz.limits.reworded import CHANGES
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.limits.swaps import with_prompt
 from riyaz.limits.templates import read_data
+from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.paired import mcnemar_exact
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Predictor
 from riyaz.results import Figure, Part, Suite
@@ -77,12 +78,17 @@ def _easy(predictor: ModelPredictor) -> Part:
 
 
 def _stays(
-    before: np.ndarray, after: np.ndarray, right_after: np.ndarray, right: np.ndarray, group: str
+    before: np.ndarray,
+    after: np.ndarray,
+    right_after: np.ndarray,
+    right: np.ndarray,
+    group: str,
+    clusters: np.ndarray | None = None,
 ) -> list[Figure]:
     """How often the answer stays, and the paired difference of the scores with its test."""
     return [
-        share_of("the answer stays", (before == after).astype(float), group),
-        difference_of("score, less as written", right_after, right, group),
+        share_of("the answer stays", (before == after).astype(float), group, clusters=clusters),
+        difference_of("score, less as written", right_after, right, group, clusters),
     ]
 
 
@@ -105,13 +111,13 @@ def _negation(predictor: ModelPredictor) -> Part:
 
 def _own(answering: Predictor, data: Rows, rows: Sequence[Example]) -> Part:
     texts, points = _answers(answering, data, rows)
-    figures = []
+    clusters, figures = group_numbers([row.group for row in rows]), []
     for name, change in CHANGES.items():
         changed = [with_prompt(row, change(row.prompt)) for row in rows]
         places = [i for i, (row, new) in enumerate(zip(rows, changed)) if new.prompt != row.prompt]
         if places:
             after, scored = _answers(answering, data, [changed[i] for i in places])
-            figures += _stays(texts[places], after, scored, points[places], name)
+            figures += _stays(texts[places], after, scored, points[places], name, within(clusters, np.array(places)))
     what = (
         f"{len(rows):,} of {len(data.test):,} of your rows, reworded by rules; each rule leaves out the "
         "rows that it does not change."
@@ -126,17 +132,18 @@ def _labels(answering: ClosedPredictor, data: Rows, rows: Sequence[Example]) -> 
     texts, points = _answers(answering, data, rows)
     new = [renamed(label) for label in answering.task.labels]
     back = dict(zip(new, answering.task.labels))
+    clusters = group_numbers([row.group for row in rows])
     figures, notes = [], []
     if len(back) == len(new):
         task = replace(answering.task, labels=tuple(new))
         after = [back[each.text] for each in predict(replace(answering, task=task), rows)]
         right = np.array([float(text in row.answers) for text, row in zip(after, rows)])
-        figures += _stays(texts, np.array(after), right, points, "labels renamed")
+        figures += _stays(texts, np.array(after), right, points, "labels renamed", clusters)
         notes.append(f"Renamed: {new[0]!r} for {answering.task.labels[0]!r}, and so on.")
     if answering.text.list_labels:
         task = replace(answering.task, labels=tuple(reversed(answering.task.labels)))
         turned, scored = _answers(replace(answering, task=task), data, rows)
-        figures += _stays(texts, turned, scored, points, "labels listed in reverse order")
+        figures += _stays(texts, turned, scored, points, "labels listed in reverse order", clusters)
     else:
         notes.append("The prompt lists no labels, so their order changes nothing.")
     what = f"{len(rows):,} of your rows with the same labels under other names or in another order."

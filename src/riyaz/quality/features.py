@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from riyaz.classifiers.terms import TERMS, counted_terms, term_rows, vocabulary
+from riyaz.classifiers.terms import TERMS, known_terms, term_rows, vocabulary
 from riyaz.sources import store
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ def term_blocks(texts: Sequence[str]) -> dict[str, sparse.csr_array]:
     """Rows (n, terms) of length one for each kind of terms."""
     blocks = {}
     for kind in TERMS:
-        counts = [counted_terms(kind, text) for text in texts]
-        places, idf = vocabulary(counts, MOST_TERMS)
-        blocks[kind] = term_rows(counts, places, idf)
+        terms, idf = vocabulary(kind, texts, known_terms(kind, texts), MOST_TERMS)
+        blocks[kind] = term_rows(kind, texts, {term: place for place, term in enumerate(terms)}, idf)
     return blocks
 
 

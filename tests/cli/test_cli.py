@@ -17,6 +17,7 @@ import pytest
 from fake_comparison import arm, comparison, typed, typed_arm
 
 from riyaz.cli import main as cli
+from riyaz.cli import options
 from riyaz.cli.output import json_line
 from riyaz.cli.reference import reference
 from riyaz.comparison.plan import ComparisonPlan
@@ -416,3 +417,15 @@ def test_json_is_strict_and_takes_what_documents_hold():
         "5": "नमस्ते\ud800",
     }
     assert line.isascii() and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "began"), [("/usr/bin/riyaz", 93.0), ("riyaz/cli/main.py", 93.0), ("pytest", 100.0)]
+)
+def test_a_command_begins_with_its_process_unless_that_is_a_callers(
+    monkeypatch: pytest.MonkeyPatch, program: str, began: float
+) -> None:
+    monkeypatch.setattr(options.hardware, "process_seconds", lambda: 7.0)
+    monkeypatch.setattr(options.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(options.sys, "argv", [program, "compare", "rows.jsonl"])
+    assert options.command_began() == began

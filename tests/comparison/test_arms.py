@@ -9,6 +9,7 @@ import pytest
 from riyaz.comparison import arms as running
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
+from riyaz.comparison.arm_row import _reason, _with_warning
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
@@ -384,3 +385,15 @@ def test_nothing_trains_on_that_is_behind_or_has_stopped_improving_or_has_no_tim
     machine.now = 0.0
     begun(machine, 620.0).run()
     assert [method for work, method in machine.done if work == "fit"].count("lora") == 1
+
+
+def test_a_check_with_a_warning_fails_nothing_and_is_said_with_its_words() -> None:
+    warned = _with_warning("step0_loss", {"ok": True, "warning": "the first loss is 8.2"})
+    plan = ArmPlan("lora", steps=120, recipe_steps=120)
+    assert _reason(plan, [], [warned]) == "warning: step0_loss (the first loss is 8.2)"
+    cut = "trained 60 of 120 steps"
+    assert _reason(replace(plan, steps=60), [], []) == cut
+    assert _reason(replace(plan, steps=60), [], [warned]) == f"{cut}; warning: step0_loss (the first loss is 8.2)"
+    assert _reason(plan, [warned], []) == "failed check: step0_loss (the first loss is 8.2)"
+    longer = "trained 240 steps instead of 120, since validation still improved"
+    assert _reason(replace(plan, steps=240), [], []) == longer

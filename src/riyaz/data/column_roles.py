@@ -96,7 +96,8 @@ def _guessed(
 
 
 def _options(prompt: str, answer: str) -> dict[str, str | bool]:
-    return {"prompt_column": prompt} | ({"answer_column": answer} if answer else {})
+    options: dict[str, str | bool] = {"prompt_column": prompt}
+    return options | ({"answer_column": answer} if answer else {})
 
 
 def _flags(prompt: str, answer: str) -> str:

@@ -198,8 +198,8 @@ def in_python() -> Iterator[None]:
     try:
         yield
     except RiyazError as error:
-        parts = (FLAG.sub(_argument, part) for part in (error.what, error.where, error.hint))
-        raise RiyazError(*parts) from error.__cause__
+        what, where, hint = (FLAG.sub(_argument, part) for part in (error.what, error.where, error.hint))
+        raise RiyazError(what, where, hint) from error.__cause__
 
 
 def _argument(flag: re.Match[str]) -> str:

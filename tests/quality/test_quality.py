@@ -113,6 +113,14 @@ def test_many_labels_are_not_judged_and_a_sentence_says_so(tmp_path: Path, monke
     assert any("3 labels are more than 2" in reason for reason in problems.unchecked)
 
 
+def test_of_long_prompts_the_beginnings_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ALL_CHARACTERS", 900)
+    monkeypatch.setattr(features, "LEAST_CHARACTERS", 8)
+    assert features.beginnings(["0123456789" * 2, "0"] * 45) == (["0123456789", "0"] * 45, 10)
+    problems = problems_of(write(tmp_path / "rows.jsonl", clean_rows()))
+    assert "what follows the first 10 characters of a prompt" in problems.unchecked
+
+
 def test_the_vectors_have_the_inner_products_of_the_terms() -> None:
     texts = [row["text"] for row in clean_rows()]
     blocks = features.term_blocks(texts)
@@ -142,6 +150,12 @@ def test_equal_prompts_are_held_out_together_and_a_label_with_one_row_is_unknown
     assert np.allclose(chances[20], chances[40]), "neither has seen the other"
     assert chances[3, 2] == 0
     assert 3 not in {suspect.row for suspect in mislabelled.wrong_labels(chances, labels)}
+
+
+def test_of_equal_prompts_nothing_is_known() -> None:
+    points, labels = random_points()
+    chances = held_out.out_of_fold(points, labels, ["same"] * 60)
+    assert chances.sum() == 0 and mislabelled.wrong_labels(chances, labels) == []
 
 
 def test_labels_are_mixed_up_where_rows_look_like_the_other_label() -> None:

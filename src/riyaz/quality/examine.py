@@ -11,7 +11,7 @@ from riyaz.data.sampling import sample
 from riyaz.data.spellings import label_twins, most_frequent_spellings
 from riyaz.data.task import Task
 from riyaz.quality.duplicates import near_duplicates, repeats
-from riyaz.quality.features import EMBEDDER, prompt_vectors, pulled_embedder, term_blocks
+from riyaz.quality.features import EMBEDDER, beginnings, prompt_vectors, pulled_embedder, term_blocks
 from riyaz.quality.held_out import out_of_fold
 from riyaz.quality.mislabelled import mixed_labels, wrong_labels
 from riyaz.results.problems import MixedLabels, ProblemKind, RowProblem, RowProblems
@@ -42,7 +42,9 @@ def _judged(
     names = task.labels
     places = {label: place for place, label in enumerate(names)}
     labels, keys = np.array([places[row.answer] for row in rows]), [row.key for row in rows]
-    texts, unchecked = [row.prompt for row in rows], []
+    texts, most = beginnings([row.prompt for row in rows])
+    cut = any(len(row.prompt) > most for row in rows)
+    unchecked = [f"what follows the first {most:,} characters of a prompt"] if cut else []
     embedder = pulled_embedder()
     if embedder is None:
         unchecked.append(f"what the prompts mean, only their words; `riyaz pull {EMBEDDER}` adds it")

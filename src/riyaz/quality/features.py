@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 EMBEDDER = "minilm"
 TERM_WEIGHT = 0.5  # of the inner product of each kind of terms beside that of the sentence vectors
 MOST_TERMS = 100_000  # of a kind
+# Characters that are read of all prompts together, which bounds time and memory, and of each prompt at least.
+ALL_CHARACTERS, LEAST_CHARACTERS = 1_000_000, 200
 LANDMARKS = 1_000  # rows whose similarities to all others span the vectors
 RANK = 300  # most dimensions of a vector
 SMALLEST = 1e-6  # share of the largest eigenvalue below which a dimension is noise
@@ -27,6 +29,12 @@ def pulled_embedder() -> "Embedder | None":
     from riyaz.engine.opening import open_embedder
 
     return open_embedder(EMBEDDER)
+
+
+def beginnings(texts: Sequence[str]) -> tuple[list[str], int]:
+    """The texts as far as they are read, and the number of characters to which the longer ones are cut."""
+    most = max(LEAST_CHARACTERS, ALL_CHARACTERS // max(1, len(texts)))
+    return [text[:most] for text in texts], most
 
 
 def term_blocks(texts: Sequence[str]) -> dict[str, sparse.csr_array]:

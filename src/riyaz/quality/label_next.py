@@ -9,7 +9,7 @@ from riyaz.data.sampling import sample
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.quality.examine import MOST_LABELS, MOST_ROWS
-from riyaz.quality.features import prompt_vectors, pulled_embedder, term_blocks
+from riyaz.quality.features import beginnings, prompt_vectors, pulled_embedder, term_blocks
 from riyaz.quality.held_out import fitted, probabilities
 from riyaz.results.problems import NextRow
 
@@ -66,5 +66,5 @@ def spread_choice(vectors: np.ndarray, unsure: np.ndarray, count: int) -> list[i
 
 
 def _vectors(rows: Sequence[Example]) -> np.ndarray:
-    texts, embedder = [row.prompt for row in rows], pulled_embedder()
+    (texts, _), embedder = beginnings([row.prompt for row in rows]), pulled_embedder()
     return prompt_vectors(term_blocks(texts), None if embedder is None else embedder.embed(texts))

@@ -60,9 +60,10 @@ def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], i
         ends.append(len(columns))
     where = np.array(columns, np.int32)
     values = (1 + np.log(np.array(counts, np.float32))) * idf[where]
-    rows = sparse.csr_array((values, where, np.array(ends)), shape=(len(texts), len(idf)))
-    lengths = np.sqrt(np.maximum(rows.multiply(rows).sum(axis=1), 1e-12)).astype(np.float32)
-    return sparse.csr_array(sparse.diags_array(1 / lengths) @ rows)
+    row = np.repeat(np.arange(len(texts)), np.diff(ends))
+    squares = np.bincount(row, np.square(values, dtype=np.float64), len(texts))
+    values /= np.sqrt(squares[row]).astype(np.float32)
+    return sparse.csr_array((values, where, np.array(ends)), shape=(len(texts), len(idf)))
 
 
 def counted_terms(kind: TermKind, text: str) -> Counter[str]:

@@ -3,7 +3,8 @@
     riyaz.json           its parts, base model, data and settings, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
     examples_index.*     of the weights part `copy`: how examples are compared, and their sentence vectors
-    classifier.*         weights part `linear` or `encoder`: features, weights and temperature
+    classifier.*         weights part `linear`, and beside `encoder`: features, weights and temperature
+    encoder.*            weights part `encoder`: factors, and the labels' vectors, beside the encoder's own files
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
     labels.safetensors   the head that scores the labels of a closed set in one pass
@@ -42,6 +43,7 @@ MODEL_FREE = ("copy", *CLASSIFIERS)  # which answer without a language model, so
 WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", *MODEL_FREE)
 EXAMPLES_INDEX, EXAMPLES_VECTORS = "examples_index.json", "examples_index.safetensors"
 CLASSIFIER, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
+ENCODER, ENCODER_WEIGHTS = "encoder.json", "encoder.safetensors"
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
 
 
@@ -293,7 +295,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
     quantised = QUANTISED in artifact.checksums
     needed = {
         "none": [], "copy": [text.examples_file or EXAMPLES],
-        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS], "encoder": [CLASSIFIER],
+        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS], 
+        "encoder": [ENCODER, ENCODER_WEIGHTS, "model.safetensors", "config.json"],
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if artifact.weights.label_head:

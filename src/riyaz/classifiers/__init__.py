@@ -24,7 +24,7 @@ def open_classifier(kind: str, folder: Path, labels: Sequence[str]) -> Classifie
     if kind == "encoder":
         from riyaz.classifiers.encoder import EncoderClassifier
 
-        return EncoderClassifier.read(folder, len(labels))
+        return EncoderClassifier.read(folder, labels)
     assert kind == "linear", kind
     from riyaz.classifiers.linear import LinearClassifier
 

@@ -2,7 +2,8 @@
 
 Every label has a vector, a prototype, that begins as the vector of the label's own text. Encoder and prototypes are
 trained together by the cross-entropy of the cosines (as prototypical networks: Snell et al. 2017, arXiv 1703.05175).
-Probabilities are calibrated on rows that the weights were not trained on: a fold's, by a model of the other folds.
+Probabilities are calibrated on rows that the weights were not trained on: a fold's, by a model of the other folds. On
+the same rows it is decided whether the logistic regression of `linear`, fitted to the same folds, takes part.
 """
 
 import shutil
@@ -15,7 +16,9 @@ import numpy as np
 
 from riyaz import hardware
 from riyaz.artifact import TextPart, WeightsPart
-from riyaz.classifiers.encoder import EncoderDocument, encoder_files
+from riyaz.classifiers.encoder import EncoderDocument, encoder_files, log_p
+from riyaz.classifiers.fitting import fit_classifier
+from riyaz.classifiers.linear import LinearClassifier
 from riyaz.data import Example
 from riyaz.data.sampling import fold_keys
 from riyaz.families import describe_embedder
@@ -30,11 +33,13 @@ from riyaz.methods.fitting.encoder_training import (
     training_steps,
 )
 from riyaz.methods.fitting.weights import CURVE, WRITTEN
-from riyaz.metrics.calibration import fit_temperature
+from riyaz.methods.linear import measure_time
+from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 from riyaz.results import About
 from riyaz.sources import Source, open_source, safetensors
 
 if TYPE_CHECKING:
+    from riyaz.engine.embedder import ModelEmbedder
     from riyaz.models.text_classifier import TextClassifier
 
 EMBEDDER = "minilm"
@@ -42,10 +47,13 @@ FOLDS = 2  # each trains once more on a part of the rows
 SCORES = "fold-{}.safetensors"
 ALIKE = 0.999  # smallest cosine of a text's vector in the engine that answers to the trained one
 CHECKED = 16  # texts
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the encoder in the sum of log-probabilities
+GAIN = 0.01  # nats a row
 STEPS = 4  # that are timed; the first is not counted
-# of training: memory beside the weights, and bytes of a parameter in memory (its float32, the optimiser's numbers) and
-# on disk (a checkpoint and the one that is being written)
-BASE_MB, PARAMETER_BYTES, CHECKPOINT_BYTES = 500.0, 26, 24
+LINEAR_FITS = 1.5  # in terms of one on all rows: a fold's takes less
+# memory beside the weights; bytes of a parameter in memory (its numbers in training) and on disk (a checkpoint and the
+# one that is being written, and the artifact's files twice)
+BASE_MB, PARAMETER_BYTES, DISK_BYTES = 440.0, 14, 14
 
 
 def fit(context: Context) -> Fitted:
@@ -53,29 +61,32 @@ def fit(context: Context) -> Fitted:
     transformers loads, and the prototypes."""
     from riyaz.engine.opening import open_embedder
 
-    began, source = time.perf_counter(), open_source(EMBEDDER)
+    began, source, plain = time.perf_counter(), open_source(EMBEDDER), open_embedder(EMBEDDER)
     examples = (*context.train, *context.valid)
-    texts = labelled_texts(open_embedder(EMBEDDER), context.task.labels, examples)
-    scores = _out_of_fold(context, source, texts, examples)
+    texts = labelled_texts(plain, context.task.labels, examples)
+    cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
     accepted = np.array([[label in example.answers for label in context.task.labels] for example in examples])
-    temperature = fit_temperature(scores, accepted)
+    document, tried = choose_factors(cosines, of_linear, accepted)
+    scores = document.cosine * cosines + document.linear * of_linear
     searched = time.perf_counter() - began
     steps = training_steps(len(examples), texts.tokens)
     model, state = trained(
         context, source, texts, texts.rows, context.folder / "checkpoints", steps, context.listen
     )  # fmt: skip
     first = text_vectors(model, texts.rows[:CHECKED])
-    files = _save(context, source, model, EncoderDocument(temperature))
+    files = _save(context, source, model, document)
+    if document.linear:
+        files |= _linear(context, plain, examples).files(context.folder / WRITTEN)
     shutil.rmtree(context.folder / "checkpoints")
     for number in range(FOLDS):
         remove(context.folder / SCORES.format(number))
     return Fitted(
         TextPart(), WeightsPart("encoder"), files, calibrated=True,
         checks={"vectors_equal": _vectors_equal(context, texts, first)},
-        chosen={"encoder": source.name, "steps": state.step, "rows": len(examples), "temperature": temperature,
+        chosen={"encoder": source.name, "steps": state.step, "rows": len(examples), "tried": tried,
                 "tokens_s": state.tokens / state.seconds},
         search_seconds=searched, train_seconds=state.seconds,
-        trainable_params=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        trainable_params=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         valid_score=float(accepted[np.arange(len(examples)), scores.argmax(1)].mean()),
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
@@ -104,10 +115,12 @@ def estimate(context: Context) -> Timing:
     steps = sum(training_steps(rows, texts.tokens) for rows in runs)
     steps += len(examples) / BATCH  # the folds' rows are scored in at most the time of an epoch
     build = max(0.0, times[1] - times[0] - step)
+    linear = measure_time(context)
     parameters = describe_embedder(source).parameters / hardware.MB
     return Timing(
-        fit=prepare + len(runs) * build + steps * step, load=load, row=row, alone=alone,
-        rss_mb=BASE_MB + PARAMETER_BYTES * parameters, disk_mb=CHECKPOINT_BYTES * parameters,
+        fit=prepare + len(runs) * build + steps * step + LINEAR_FITS * linear.fit, load=load + linear.load,
+        row=row + linear.row, alone=alone + linear.alone,
+        rss_mb=BASE_MB + PARAMETER_BYTES * parameters, disk_mb=DISK_BYTES * parameters,
     )  # fmt: skip
 
 
@@ -116,24 +129,64 @@ def _runs(rows: int) -> list[int]:
     return [*([rows * (FOLDS - 1) // FOLDS] * FOLDS), rows]
 
 
-def _out_of_fold(context: Context, source: Source, texts: LabelledTexts, examples: Sequence[Example]) -> np.ndarray:
-    """The labels' scores (n, L) for every row, by a model that was trained on the other folds. A fold that is done is
-    read from its file."""
-    scores = np.zeros((len(examples), len(context.task.labels)), np.float32)
+def choose_factors(
+    cosines: np.ndarray, of_linear: np.ndarray, accepted: np.ndarray
+) -> tuple[EncoderDocument, list[dict[str, float]]]:
+    """The factors of cosines and of the regression's log p, (n, L) each, with the lowest log-loss on n rows, and a
+    record of all SHARES; the encoder is alone where the regression gains less than GAIN."""
+    temperature = fit_temperature(cosines, accepted)
+    tried: list[dict[str, float]] = []
+    best, document = np.inf, EncoderDocument(1 / temperature)
+    for share in SHARES:
+        scores = share / temperature * cosines + (1 - share) * of_linear
+        whole = fit_temperature(scores, accepted)
+        p = probabilities(scores, whole)
+        loss = float(log_losses(right_probability(p, accepted)).mean())
+        tried.append(
+            {"share": share, "log_loss": loss, "score": float(accepted[np.arange(len(p)), p.argmax(1)].mean())}
+        )
+        if loss < best - GAIN:
+            best, document = loss, EncoderDocument(share / (temperature * whole), (1 - share) / whole)
+    return document, tried
+
+
+def _out_of_fold(
+    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every row the labels' cosines and the regression's log p, (n, L) each, by an encoder and a regression that
+    were fitted to the other folds. A fold that is done is read from its file."""
+    cosines, of_linear = np.zeros((2, len(examples), len(context.task.labels)), np.float32)
     folds = fold_keys(examples, FOLDS, by_label=True, seed=context.seed, purpose="encoder")
     for number, keys in enumerate(folds):
-        held = np.array([example.key in keys for example in examples])
-        path, folder = context.folder / SCORES.format(number), context.folder / f"fold-{number}"
+        out = np.array([example.key in keys for example in examples])
+        path = context.folder / SCORES.format(number)
         if not path.exists():
-            rest = [row for row, out in zip(texts.rows, held) if not out]
-            model, _ = trained(
-                context, source, texts, rest, folder, training_steps(len(rest), texts.tokens), context.listen
-            )  # fmt: skip
-            vectors = text_vectors(model, [row for row, out in zip(texts.rows, held) if out])
-            safetensors.write(path, {"scores": vectors @ model.lm_head.weight.detach().numpy().T})
-            shutil.rmtree(folder)
-        scores[held] = safetensors.read(path).array("scores")
-    return scores
+            safetensors.write(path, _fold(context, source, plain, texts, examples, out, number))
+        file = safetensors.read(path)
+        cosines[out], of_linear[out] = file.array("cosines"), file.array("linear")
+    return cosines, of_linear
+
+
+def _fold(
+    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example],
+    out: np.ndarray, number: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Cosines and log p of the rows where `out` (n,) is true, by models that were fitted to the others."""
+    folder = context.folder / f"fold-{number}"
+    rest = [row for row, left in zip(texts.rows, out) if not left]
+    steps = training_steps(len(rest), texts.tokens)
+    model, _ = trained(context, source, texts, rest, folder, steps, context.listen)
+    vectors = text_vectors(model, [row for row, left in zip(texts.rows, out) if left])
+    shutil.rmtree(folder)
+    linear = _linear(context, plain, [example for example, left in zip(examples, out) if not left])
+    p = linear.probabilities([example.prompt for example, left in zip(examples, out) if left])
+    return {"cosines": vectors @ model.lm_head.weight.detach().numpy().T, "linear": log_p(p)}
+
+
+def _linear(context: Context, plain: "ModelEmbedder", examples: Sequence[Example]) -> LinearClassifier:
+    """The regression on the words of the rows and their vectors by the plain encoder."""
+    texts, answers = [example.prompt for example in examples], [example.answer for example in examples]
+    return fit_classifier(texts, answers, context.task.labels, plain, context.seed).classifier
 
 
 def _save(

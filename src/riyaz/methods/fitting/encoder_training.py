@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from riyaz.classifiers.fitting import label_words
 from riyaz.data import Example
 from riyaz.data.rows import Row
 from riyaz.events import Listen
@@ -43,13 +44,13 @@ class LabelledTexts:
 
 
 def labelled_texts(embedder: "ModelEmbedder", labels: Sequence[str], examples: Sequence[Example]) -> LabelledTexts:
-    """The rows of the examples' last turns; underscores of a label stand for spaces."""
+    """The rows of the examples' last turns, and the vectors of the labels' names in words."""
     numbers = {label: number for number, label in enumerate(labels)}
     tokens = embedder.framed([example.prompt for example in examples])
     rows = tuple(
         Row(tuple(ids.tolist()), (numbers[example.answer],), example) for ids, example in zip(tokens, examples)
     )
-    return LabelledTexts(rows, embedder.embed([label.replace("_", " ") for label in labels]))
+    return LabelledTexts(rows, embedder.embed([label_words(label) for label in labels]))
 
 
 def training_steps(rows: int, tokens: float) -> int:
@@ -59,14 +60,16 @@ def training_steps(rows: int, tokens: float) -> int:
     return max(1, round(epochs * rows / BATCH))
 
 
-def build(source: Source, prototypes: np.ndarray) -> "TextClassifier":
-    """The encoder of a source with all weights trainable, and prototypes."""
+def build(source: Source, prototypes: np.ndarray, compute: str) -> "TextClassifier":
+    """The encoder of a source, and prototypes. All weights train but the vectors of the tokens, which are half of them
+    and of which few rows move few."""
     import torch
 
     from riyaz.models import load_embedder
     from riyaz.models.text_classifier import TextClassifier
 
     encoder = load_embedder(source, torch.float32).requires_grad_(True)
+    encoder.embeddings.word_embeddings.requires_grad_(False).to(getattr(torch, compute))
     return TextClassifier(encoder, torch.from_numpy(prototypes), TEMPERATURE)
 
 
@@ -92,9 +95,9 @@ def trained(
     """A model trained on these rows, with checkpoints in `folder`, and how its training went. Raises RiyazError."""
     from riyaz.train import train
 
-    model = build(source, texts.prototypes)
+    model = build(source, texts.prototypes, context.compute)
     state = train(model, rows, (), train_plan(context, steps), folder, listen)
-    return model.eval(), state
+    return model.eval().float(), state
 
 
 def text_vectors(model: "TextClassifier", rows: Sequence[Row]) -> np.ndarray:

@@ -9,6 +9,7 @@ the same rows it is decided whether the logistic regression of `linear`, fitted 
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
 from riyaz.methods.fitting.encoder_training import (
     BATCH,
     LabelledTexts,
+    examples_of,
     labelled_texts,
     text_vectors,
     trained,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 EMBEDDER = "minilm"
 FOLDS = 2  # each trains once more on a part of the rows
+HELD = 2000  # rows of a fold that are scored, at most
 SCORES = "fold-{}.safetensors"
 ALIKE = 0.999  # smallest cosine of a text's vector in the engine that answers to the trained one
 CHECKED = 16  # texts
@@ -64,8 +67,8 @@ def fit(context: Context) -> Fitted:
     began, source, plain = time.perf_counter(), open_source(EMBEDDER), open_embedder(EMBEDDER)
     examples = (*context.train, *context.valid)
     texts = labelled_texts(plain, context.task.labels, examples)
-    cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
-    accepted = np.array([[label in example.answers for label in context.task.labels] for example in examples])
+    held, cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
+    accepted = np.array([[label in example.answers for label in context.task.labels] for example in held])
     document, tried = choose_factors(cosines, of_linear, accepted)
     scores = document.cosine * cosines + document.linear * of_linear
     searched = time.perf_counter() - began
@@ -83,11 +86,11 @@ def fit(context: Context) -> Fitted:
     return Fitted(
         TextPart(), WeightsPart("encoder"), files, calibrated=True,
         checks={"vectors_equal": _vectors_equal(context, texts, first)},
-        chosen={"encoder": source.name, "steps": state.step, "rows": len(examples), "tried": tried,
-                "tokens_s": state.tokens / state.seconds},
+        chosen={"encoder": source.name, "steps": state.step, "rows": len(examples), "held_out_rows": len(held),
+                "tried": tried, "tokens_s": state.tokens / state.seconds},
         search_seconds=searched, train_seconds=state.seconds,
         trainable_params=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        valid_score=float(accepted[np.arange(len(examples)), scores.argmax(1)].mean()),
+        valid_score=float(accepted[np.arange(len(held)), scores.argmax(1)].mean()),
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
 
@@ -102,7 +105,7 @@ def estimate(context: Context) -> Timing:
     texts = labelled_texts(embedder, context.task.labels, examples)
     prepare = time.perf_counter() - began
     few = [example.prompt for example in examples[:CHECKED]]
-    row, alone = (_seconds(lambda some=some: embedder.embed(some)) / len(some) for some in (few, few[:1]))
+    row, alone = (_seconds(partial(embedder.embed, some)) / len(some) for some in (few, few[:1]))
     times, scratch = [time.perf_counter()], context.folder / "scratch"
     remove(scratch)  # left by a process that was killed
     try:
@@ -152,35 +155,36 @@ def choose_factors(
 
 def _out_of_fold(
     context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example]
-) -> tuple[np.ndarray, np.ndarray]:
-    """For every row the labels' cosines and the regression's log p, (n, L) each, by an encoder and a regression that
-    were fitted to the other folds. A fold that is done is read from its file."""
-    cosines, of_linear = np.zeros((2, len(examples), len(context.task.labels)), np.float32)
+) -> tuple[list[Example], np.ndarray, np.ndarray]:
+    """At most HELD rows of each fold, and their labels' cosines and the regression's log p, (n, L) each, by an encoder
+    and a regression that were fitted to the other folds. A fold that is done is read from its file."""
+    held: list[Example] = []
+    scores: list[safetensors.SafetensorsFile] = []
     folds = fold_keys(examples, FOLDS, by_label=True, seed=context.seed, purpose="encoder")
     for number, keys in enumerate(folds):
-        out = np.array([example.key in keys for example in examples])
+        out = [place for place, example in enumerate(examples) if example.key in keys][:HELD]
+        rest = [place for place, example in enumerate(examples) if example.key not in keys]
         path = context.folder / SCORES.format(number)
         if not path.exists():
-            safetensors.write(path, _fold(context, source, plain, texts, examples, out, number))
-        file = safetensors.read(path)
-        cosines[out], of_linear[out] = file.array("cosines"), file.array("linear")
-    return cosines, of_linear
+            safetensors.write(path, _fold(context, source, plain, texts, rest, out, context.folder / f"fold-{number}"))
+        scores.append(safetensors.read(path))
+        held += [examples[place] for place in out]
+    cosines, of_linear = (np.concatenate([file.array(name) for file in scores]) for name in ("cosines", "linear"))
+    return held, cosines, of_linear
 
 
 def _fold(
-    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example],
-    out: np.ndarray, number: int,
+    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, rest: Sequence[int],
+    out: Sequence[int], folder: Path,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Cosines and log p of the rows where `out` (n,) is true, by models that were fitted to the others."""
-    folder = context.folder / f"fold-{number}"
-    rest = [row for row, left in zip(texts.rows, out) if not left]
-    steps = training_steps(len(rest), texts.tokens)
-    model, _ = trained(context, source, texts, rest, folder, steps, context.listen)
-    vectors = text_vectors(model, [row for row, left in zip(texts.rows, out) if left])
+    """Cosines and log p of the rows at the places `out`, by models that were fitted to those at `rest`."""
+    kept, held = [texts.rows[place] for place in rest], [texts.rows[place] for place in out]
+    steps = training_steps(len(kept), texts.tokens)
+    model, _ = trained(context, source, texts, kept, folder, steps, context.listen)
+    cosines = text_vectors(model, held) @ model.lm_head.weight.detach().numpy().T
     shutil.rmtree(folder)
-    linear = _linear(context, plain, [example for example, left in zip(examples, out) if not left])
-    p = linear.probabilities([example.prompt for example, left in zip(examples, out) if left])
-    return {"cosines": vectors @ model.lm_head.weight.detach().numpy().T, "linear": log_p(p)}
+    p = _linear(context, plain, examples_of(kept)).probabilities([example.prompt for example in examples_of(held)])
+    return {"cosines": cosines, "linear": log_p(p)}
 
 
 def _linear(context: Context, plain: "ModelEmbedder", examples: Sequence[Example]) -> LinearClassifier:
@@ -208,7 +212,7 @@ def _vectors_equal(context: Context, texts: LabelledTexts, trained_vectors: np.n
     """The check that the engine that answers gives the first rows the vectors of the trained model."""
     from riyaz.engine.opening import open_embedder
 
-    first = [row.example.prompt for row in texts.rows[: len(trained_vectors)] if row.example]
+    first = [example.prompt for example in examples_of(texts.rows[: len(trained_vectors)])]
     vectors = open_embedder(str(context.folder / WRITTEN)).embed(first)
     cosine = float((vectors * trained_vectors).sum(1).min())
     return {"ok": cosine >= ALIKE, "cosine": cosine}

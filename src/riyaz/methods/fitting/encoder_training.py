@@ -23,7 +23,7 @@ BATCH = 32  # rows per step
 RATE = 1e-4
 DROPOUT = 0.1
 TEMPERATURE = 0.05  # by which cosines are divided
-EPOCHS, LEAST_EPOCHS = 15, 3
+EPOCHS, LEAST_EPOCHS = 15, 1
 MOST_TOKENS = 500_000  # of a run, unless LEAST_EPOCHS need more
 CHECKPOINT_STEPS = 250
 SCORED_TOKENS = 2048  # in a forward pass without gradients
@@ -51,6 +51,11 @@ def labelled_texts(embedder: "ModelEmbedder", labels: Sequence[str], examples: S
         Row(tuple(ids.tolist()), (numbers[example.answer],), example) for ids, example in zip(tokens, examples)
     )
     return LabelledTexts(rows, embedder.embed([label_words(label) for label in labels]))
+
+
+def examples_of(rows: Sequence[Row]) -> list[Example]:
+    """The examples that the rows were made from."""
+    return [row.example for row in rows if row.example is not None]
 
 
 def training_steps(rows: int, tokens: float) -> int:

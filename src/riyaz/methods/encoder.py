@@ -115,7 +115,7 @@ def estimate(context: Context) -> Timing:
         remove(scratch)
     step = (times[STEPS] - times[1]) / (STEPS - 1) * STEPS * BATCH * texts.tokens / state.tokens
     runs = _runs(len(examples))
-    steps = sum(training_steps(rows, texts.tokens) for rows in runs)
+    steps = float(sum(training_steps(rows, texts.tokens) for rows in runs))
     steps += len(examples) / BATCH  # the folds' rows are scored in at most the time of an epoch
     build = max(0.0, times[1] - times[0] - step)
     linear = measure_time(context)
@@ -176,7 +176,7 @@ def _out_of_fold(
 def _fold(
     context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, rest: Sequence[int],
     out: Sequence[int], folder: Path,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Cosines and log p of the rows at the places `out`, by models that were fitted to those at `rest`."""
     kept, held = [texts.rows[place] for place in rest], [texts.rows[place] for place in out]
     steps = training_steps(len(kept), texts.tokens)

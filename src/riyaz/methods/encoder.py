@@ -66,7 +66,7 @@ def fit(context: Context) -> Fitted:
 
     began, source, plain = time.perf_counter(), open_source(EMBEDDER), open_embedder(EMBEDDER)
     examples = (*context.train, *context.valid)
-    texts = labelled_texts(plain, context.task.labels, examples)
+    texts = labelled_texts(source, plain, context.task.labels, examples)
     held, cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
     accepted = np.array([[label in example.answers for label in context.task.labels] for example in held])
     document, tried = choose_factors(cosines, of_linear, accepted)
@@ -102,7 +102,7 @@ def estimate(context: Context) -> Timing:
     began = time.perf_counter()
     source, embedder = open_source(EMBEDDER), open_embedder(EMBEDDER)
     load, examples = time.perf_counter() - began, (*context.train, *context.valid)
-    texts = labelled_texts(embedder, context.task.labels, examples)
+    texts = labelled_texts(source, embedder, context.task.labels, examples)
     prepare = time.perf_counter() - began
     few = [example.prompt for example in examples[:CHECKED]]
     row, alone = (_seconds(partial(embedder.embed, some)) / len(some) for some in (few, few[:1]))
@@ -181,7 +181,7 @@ def _fold(
     kept, held = [texts.rows[place] for place in rest], [texts.rows[place] for place in out]
     steps = training_steps(len(kept), texts.tokens)
     model, _ = trained(context, source, texts, kept, folder, steps, context.listen)
-    cosines = text_vectors(model, held) @ model.lm_head.weight.detach().numpy().T
+    cosines = text_vectors(model, held) @ model.label_head.weight.detach().numpy().T
     shutil.rmtree(folder)
     p = _linear(context, plain, examples_of(kept)).probabilities([example.prompt for example in examples_of(held)])
     return {"cosines": cosines, "linear": log_p(p)}
@@ -204,7 +204,7 @@ def _save(
     out = context.folder / WRITTEN
     out.mkdir(exist_ok=True)
     save_embedder(model.encoder.to(getattr(torch, context.compute)), source, out)
-    prototypes = model.lm_head.weight.detach().float().numpy()
+    prototypes = model.label_head.weight.detach().float().numpy()
     return {path.name: path for path in out.iterdir()} | encoder_files(document, prototypes, out)
 
 

@@ -2,7 +2,8 @@
 those of the labels.
 
 The vector is that of `engine.embedder`: the mean of the text's hidden states, of length one. As the language models it
-takes a flat stream of tokens, so `train.train` trains it on rows whose answer is the number of a label.
+takes a flat stream of tokens, so `train.train` trains it, on rows whose answer is a label's number behind the
+vocabulary.
 """
 
 import numpy as np
@@ -21,8 +22,8 @@ class TextClassifier(nn.Module):
         super().__init__()
         self.config, self.temperature = encoder.config, temperature
         self.encoder = encoder
-        self.lm_head = nn.Linear(prototypes.shape[1], len(prototypes), bias=False)
-        self.lm_head.weight = nn.Parameter(prototypes.clone())
+        self.label_head = nn.Linear(prototypes.shape[1], len(prototypes), bias=False)
+        self.label_head.weight = nn.Parameter(prototypes.clone())
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: PackedAttention) -> Tensor:
         """(T, C): at every token the vector of its text, divided by the temperature; 0 at those of a prefix.

@@ -11,6 +11,7 @@ from riyaz.classifiers.fitting import label_words
 from riyaz.data import Example
 from riyaz.data.rows import Row
 from riyaz.events import Listen
+from riyaz.families import describe_embedder
 from riyaz.methods.fitting.base import Context
 from riyaz.sources import Source
 
@@ -31,8 +32,8 @@ SCORED_TOKENS = 2048  # in a forward pass without gradients
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """What an encoder is trained on: the rows, whose answer is the number of a label, and the vectors (L, C) of the
-    labels' own texts, with which the prototypes begin."""
+    """What an encoder is trained on: the rows, whose answer is a label's number behind the vocabulary, and the vectors
+    (L, C) of the labels' own texts, with which the prototypes begin."""
 
     rows: tuple[Row, ...]
     prototypes: np.ndarray
@@ -43,9 +44,11 @@ class LabelledTexts:
         return sum(len(row.prompt) for row in self.rows) / len(self.rows)
 
 
-def labelled_texts(embedder: "ModelEmbedder", labels: Sequence[str], examples: Sequence[Example]) -> LabelledTexts:
+def labelled_texts(
+    source: Source, embedder: "ModelEmbedder", labels: Sequence[str], examples: Sequence[Example]
+) -> LabelledTexts:
     """The rows of the examples' last turns, and the vectors of the labels' names in words."""
-    numbers = {label: number for number, label in enumerate(labels)}
+    numbers = {label: number for number, label in enumerate(labels, describe_embedder(source).config.vocab_size)}
     tokens = embedder.framed([example.prompt for example in examples])
     rows = tuple(
         Row(tuple(ids.tolist()), (numbers[example.answer],), example) for ids, example in zip(tokens, examples)

@@ -16,7 +16,7 @@ from riyaz.comparison.plan import ComparisonPlan
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.json_files import from_json, read_json, to_document, write_json
-from riyaz.methods import CURVE
+from riyaz.methods import CURVE, METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
@@ -63,7 +63,9 @@ def seeds(
     if any(arm.status == "cut" for arm in arms):  # its steps would tell more than another seed
         return list(arms)
     scored = [
-        (arm.score, arm) for arm in arms if arm.status in FINISHED and arm.trainable_params and arm.score is not None
+        (arm.score, arm)
+        for arm in arms
+        if arm.status in FINISHED and METHODS[arm.method].recipe is not None and arm.score is not None
     ]
     best = sorted(scored, key=lambda pair: -pair[0])[:2]
     if len(best) < 2 or best[0][0] - best[1][0] > margin:

@@ -106,6 +106,13 @@ def test_one_trained_arm_alone_is_no_close_call(again: Again, status: str) -> No
     assert again.ran == [] and again.notes == [] and again.curve() == []
 
 
+def test_arms_that_fit_without_a_learning_rate_have_no_more_seeds(again: Again) -> None:
+    again.arms.append(replace(again.arm("lora"), method="linear", chosen={}))
+    again.change("rag_lora", status="skipped")
+    again.seeds(margin=1)
+    assert again.ran == []
+
+
 def test_nothing_is_run_for_which_no_time_is_left(again: Again) -> None:
     again.seeds(margin=1, left=0.01)
     assert again.ran == [] and not list(again.folder.path.glob("arms/*/seed-*"))

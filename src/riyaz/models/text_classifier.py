@@ -26,7 +26,7 @@ class TextClassifier(nn.Module):
         self.label_head.weight = nn.Parameter(prototypes.clone())
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: PackedAttention) -> Tensor:
-        """(T, C): at every token the vector of its text, divided by the temperature; 0 at those of a prefix.
+        """(T, C): at every token the vector of its text; 0 at those of a prefix.
 
         Of `attend` only the rows' lengths are read, and the prefix that all of them begin with: every token attends to
         its whole text.
@@ -35,8 +35,12 @@ class TextClassifier(nn.Module):
         if attend.prefix:
             places = _with_prefix(attend.lengths, attend.prefix)
             tokens, positions = tokens[places], positions[places]
-        vectors = self.vectors(tokens, positions, own + attend.prefix) / self.temperature
+        vectors = self.vectors(tokens, positions, own + attend.prefix)
         return F.pad(vectors.repeat_interleave(own, 0), (0, 0, attend.prefix, 0))
+
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors (n, C) as those of the labels multiply them: logits are cosines / temperature."""
+        return vectors / self.temperature
 
     def vectors(self, tokens: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
         """The unit vectors (n, C) of n texts laid end to end."""

@@ -119,6 +119,6 @@ def text_vectors(model: "TextClassifier", rows: Sequence[Row]) -> np.ndarray:
     with torch.inference_mode():
         for micro in micro_batches(rows, SCORED_TOKENS):
             stream = torch.from_numpy(micro.tokens), torch.from_numpy(micro.positions)
-            scaled = model(*stream, packed(micro.lengths).behind(micro.shared))[torch.from_numpy(micro.label_index)]
-            vectors.append(scaled.float() * model.temperature)
+            every = model(*stream, packed(micro.lengths).behind(micro.shared))
+            vectors.append(every[torch.from_numpy(micro.label_index)].float())
     return torch.cat(vectors).numpy()

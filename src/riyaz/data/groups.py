@@ -65,6 +65,5 @@ def crossing(train: Dataset, test: Dataset) -> tuple[set[str], str]:
     both = [example for example in test.examples if example.group in places]
     if not both:
         return set(), ""
-    first = both[0]
-    where = f"{brief(str(first.group))} ({places[first.group]} and {first.where})"
-    return {str(example.group) for example in both}, where
+    first, group = both[0], str(both[0].group)
+    return {str(example.group) for example in both}, f"{brief(group)} ({places[group]} and {first.where})"

@@ -37,6 +37,13 @@ def test_what_has_no_weights_is_not_exported_and_a_soft_prompt_only_to_peft():
     assert "--format peft" in soft["export"]
 
 
+@pytest.mark.parametrize(("method", "with_head", "without"), [("lora", "peft", "gguf"), ("full", "hf", "gguf")])
+def test_a_head_of_labels_is_exported_where_it_fits(method: str, with_head: str, without: str) -> None:
+    for chosen, wanted in (({"label_head": True}, with_head), ({}, without)):
+        arm = typed_arm(method, score=0.5, trainable_params=9, chosen=chosen)
+        assert f"--format {wanted} " in dict(after_arm(arm, Path("out")))["export"]
+
+
 @pytest.mark.parametrize(
     ("command", "more"),
     [

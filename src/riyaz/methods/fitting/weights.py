@@ -96,7 +96,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
         temperature=fitted_temperature(judged(context), choice.predictor),
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds,
-                **({"shortened": shortened} if shortened else {})},
+                **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {})},
         checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,
         valid_loss=first_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],

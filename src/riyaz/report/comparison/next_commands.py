@@ -33,9 +33,17 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         ("chat", ["chat", name]),
     ]
     if arm.trainable_params:
-        to = ["--format", HELD_BY.get(about(arm).weights, "gguf"), "--out", f"{arm.method}-exported"]
+        to = ["--format", _format(arm), "--out", f"{arm.method}-exported"]
         commands.append(("export", ["export", name, *to]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
+
+
+def _format(arm: ArmResult) -> str:
+    """The format of export that holds all of an arm's weights; gguf where it can."""
+    weights = about(arm).weights
+    if arm.chosen.get("label_head"):
+        return "hf" if weights == "full" else "peft"
+    return HELD_BY.get(weights, "gguf")
 
 
 def _typed(command: str) -> bool:

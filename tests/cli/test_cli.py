@@ -268,19 +268,19 @@ class Recorder:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
 
-    def compare(self, data, data_config, config, *, command, listen):
+    def compare(self, data, data_config, config, *, command, began, listen):
         self.data, self.data_config, self.config, self.command = data, data_config, config, command
         listen(Estimate(60, 900, 10))
         listen(ArmDone(arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)))
         write_json(config.out / "compare.json", self.comparison)
         return self.comparison
 
-    def dry_run(self, data, data_config, config, *, listen):
+    def dry_run(self, data, data_config, config, *, began, listen):
         estimate = {"seconds": 61.0, "peak_rss_mb": 900.0, "disk_mb": 10.0}
         report = DataReport({}, 0, 0, {}, {})
         return DryRun(estimate, ComparisonPlan(0, 1, "float32", (), 1, 1, 1, estimate), report, "closed")
 
-    def adapt(self, method, data, data_config, config, *, command, listen):
+    def adapt(self, method, data, data_config, config, *, command, began, listen):
         self.method, self.data, self.data_config, self.config = method, data, data_config, config
         return typed_arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
 

@@ -15,7 +15,8 @@ BUILD = """import sys; sys.path.insert(0, "native"); from build_backend import b
 print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_ISAS": "scalar"}))"""
 EXTENSION = "riyaz/_native" + sysconfig.get_config_var("EXT_SUFFIX")
 ALWAYS = {
-    "bm25s", "cyclopts", "jinja2", "matplotlib", "numpy", "rich", "sacrebleu", "safetensors", "scipy", "tokenizers",
+    "bm25s", "cyclopts", "jinja2", "matplotlib", "numpy", "rich", "sacrebleu", "safetensors", "scipy", "threadpoolctl",
+    "tokenizers",
 }  # fmt: skip
 EXTRAS = {
     "data": {"defusedxml", "openpyxl", "pyarrow"},

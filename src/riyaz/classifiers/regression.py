@@ -2,12 +2,14 @@
 rows read in parts, so that memory does not grow with rows times labels."""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 PART = 2**22  # logits in memory at once
 STEPS = 100  # of the search, at most
 CHANGE = 1e-6  # relative change of the loss below which the search ends
 
 
+@threadpool_limits.wrap(limits=1)  # products are so small that two threads take five times as long as one
 def fit_regression(
     features: np.ndarray, targets: np.ndarray, labels: int, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:

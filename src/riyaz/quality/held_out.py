@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 SMALL = 50_000  # rows times labels up to which there are more folds, and two deals whose predictions are averaged
 FOLDS = {True: 10, False: 5}  # of a small set, and of a larger one
@@ -21,6 +22,7 @@ NOISE_STEPS = 60  # of expectation-maximisation
 FIRST_NOISE = 0.05  # share of random labels at which it begins
 
 
+@threadpool_limits.wrap(limits=1)  # products are so small that two threads take five times as long as one
 def out_of_fold(vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], seed: int = 0) -> np.ndarray:
     """(n, L) probabilities from regressions that have not seen the row; 0 for labels that no other fold has.
 

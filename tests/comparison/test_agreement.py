@@ -95,7 +95,7 @@ def test_every_arm_of_a_comparison_is_answered_by_both(run: Run, quick: Finished
     assert status == 0 and list(found["arms"]) == [arm["method"] for arm in quick.document["arms"]]
     for name, arm in found["arms"].items():
         assert arm["rows"] == 6 and arm["differ"] == 0 and arm["p"] == 1, name
-        assert arm["served"]["native"] == ("no model" if name == "nearest" else "fp32")
+        assert arm["served"]["native"] == ("no model" if name in ("nearest", "linear") else "fp32")
 
     def another_label(side: dict[str, Any]) -> None:
         labels = sorted({row["text"] for row in side["rows"]} | {"billing", "refund"})

@@ -76,7 +76,9 @@ def test_a_loss_that_is_no_number_fails_the_arm(
     def compared(name: str, *rates: float) -> dict[str, Any]:
         wild = replace(lora.RECIPE, learning_rates=rates, default_rate=rates[0], epochs=1, least_steps=STEPS)
         # measuring still trains at the usual rates
-        monkeypatch.setattr(plan_inputs, "METHODS", plan_inputs.METHODS | {"lora": replace(lora.METHOD, recipe=wild)})
+        monkeypatch.setattr(
+            plan_inputs, "METHODS", plan_inputs.METHODS | {"lora": replace(lora.METHOD, recipe=wild, label_recipe=None)}
+        )
         told = command("compare", tmp_path / "data", *asked, "--methods", "nearest,lora", "--out", tmp_path / name)
         strict((tmp_path / name / "compare.json").read_text())
         return told.document

@@ -163,7 +163,7 @@ def shorten_recipes(patch: pytest.MonkeyPatch, steps: int = STEPS) -> None:
     for name, method in methods.METHODS.items():
         if method.recipe is not None:
             short = replace(method.recipe, epochs=1, least_steps=steps)
-            patch.setitem(methods.METHODS, name, replace(method, recipe=short))
+            patch.setitem(methods.METHODS, name, replace(method, recipe=short, label_recipe=None))
 
 
 @contextmanager

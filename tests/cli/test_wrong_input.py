@@ -85,7 +85,7 @@ def rows() -> Path:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--methods", "lora,prompt"), "--methods: unknown method 'prompt'; choose from nearest, linear, encoder, zero_shot"),
+        (("--methods", "lora,prompt"), "--methods: unknown method 'prompt'; choose from nearest, linear, encoder"),
         (("--prompt-column", "txt"), "rows.jsonl: no column 'txt'"),
         (("--answer-column", "labels"), "rows.jsonl: no column 'labels'"),
         (("--limit-train", "5"), "--limit-train: 5 is too small; give at least 20"),

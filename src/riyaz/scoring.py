@@ -155,7 +155,8 @@ def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example]) -> fl
 
 def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Example]) -> list[np.ndarray]:
     """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example; by a
-    head of labels that of the label (1,), −∞ for an answer that is none."""
+    head of labels that of the label (1,), calibrated where the predictor has a temperature, −∞ for an answer that is
+    none."""
     answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
@@ -164,7 +165,8 @@ def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Exampl
         return predictor.lm.logprobs(requests, answers)
     assert predictor.task is not None
     place = {label: i for i, label in enumerate(predictor.task.labels)}
-    scores = predictor.head.log_probabilities(finished(predictor.lm.hidden_states(requests)))
+    temperature = getattr(predictor, "temperature", None) or 1.0
+    scores = predictor.head.log_probabilities(finished(predictor.lm.hidden_states(requests)), temperature)
     return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(scores, examples)]
 
 

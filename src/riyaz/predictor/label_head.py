@@ -36,9 +36,9 @@ class LabelHead:
         """Write the file. Raises RiyazError."""
         safetensors.write(path, {WEIGHT: self.weight}, {"format": "pt"})
 
-    def log_probabilities(self, hidden: np.ndarray) -> np.ndarray:
+    def log_probabilities(self, hidden: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """log p of every label (n, L) in float64, from hidden states (n, C) float32. Row by row, since a product of
         many rows may round otherwise than that of one."""
-        scores = np.stack([self.weight @ row for row in hidden]).astype(np.float64)  # (n, L)
+        scores = np.stack([self.weight @ row for row in hidden]).astype(np.float64) / temperature  # (n, L)
         log_p: np.ndarray = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         return log_p

@@ -30,7 +30,7 @@ from riyaz.methods.fitting.label_rows import (
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.methods.fitting.pacing import Paced, paced
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
-from riyaz.scoring import REOPEN_ROWS, predict, score
+from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
 if TYPE_CHECKING:
@@ -86,14 +86,18 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     model, head = _finished(context, model)
     weights, files = save(model)
     choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
-    if head is not None:
+    temperature = fitted_temperature(judged(context), choice.predictor)
+    if head is not None and choice.predictor.has_labels:
         weights, files = replace(weights, label_head=True), files | {LABELS: _written(context, head)}
+        # Calibrated: the loss of a head that is too sure multiplies every difference by rounding.
+        calibrated = replace(choice.predictor, temperature=temperature)
+        first_loss = answer_log_loss(calibrated, context.valid[:REOPEN_ROWS])
     shutil.rmtree(context.folder / "checkpoints")
     if not context.arm.cut and not shortened:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
-        temperature=fitted_temperature(judged(context), choice.predictor),
+        temperature=temperature,
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds,
                 **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {})},

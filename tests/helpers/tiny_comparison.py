@@ -7,6 +7,7 @@ here instead, so that a comparison costs a second or two (`quick` in conftest.py
 
 import io
 import json
+import math
 import os
 import signal
 import traceback
@@ -21,7 +22,7 @@ import pytest
 from riyaz import hardware, methods
 from riyaz.adapters import Adapter
 from riyaz.cli import main as cli
-from riyaz.comparison import processes, worker
+from riyaz.comparison import arms, processes, worker
 from riyaz.engine.native import load as native_load
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.events import Event, Failed, Listen
@@ -168,7 +169,7 @@ def shorten_recipes(patch: pytest.MonkeyPatch, steps: int = STEPS) -> None:
 
 @contextmanager
 def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
-    """One core, a store of the tests' own and short recipes."""
+    """One core, a store of the tests' own and short recipes, which are not trained longer in the time that is left."""
 
     patch = pytest.MonkeyPatch()
     patch.setenv("RIYAZ_HOME", str(home))
@@ -176,6 +177,7 @@ def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # workers set them in their own process, here in this one
         patch.setenv(name, "1")
     shorten_recipes(patch)
+    patch.setattr(arms, "LONGER", math.inf)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     try:
         if allowed:  # of several test processes each takes another core

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fit_context import PLAN, TASK, examples, fit_context
+from scipy.special import log_softmax
 
 from riyaz import artifact as artifacts
 from riyaz import train as training
@@ -24,6 +25,7 @@ from riyaz.methods.fitting.label_rows import answers_as_labels, put_label_head, 
 from riyaz.methods.fitting.learning_rate import chosen
 from riyaz.models import load
 from riyaz.predictor import LabelHead, open_target, predictor_for
+from riyaz.scoring import REOPEN_ROWS
 from riyaz.train import TrainPlan, answer_nats, label_log_p, label_places, train, validate
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -147,7 +149,11 @@ def test_an_artifact_scores_labels_as_its_training_did(method: str, context: Con
     rows = context.valid
     log_p = predictor.label_scores([row.messages for row in rows])
     own = [TASK.labels.index(row.answer) for row in rows]
-    assert -log_p[np.arange(len(rows)), own].mean() == pytest.approx(fitted.valid_loss, abs=SAME)
+    (trained,) = [entry for entry in fitted.curve if entry["step"] == fitted.chosen["best_step"]]
+    assert -log_p[np.arange(len(rows)), own].mean() == pytest.approx(trained["valid_loss"], abs=SAME)
+    assert fitted.temperature is not None
+    calibrated = log_softmax(log_p / fitted.temperature, axis=1)[np.arange(len(rows)), own][:REOPEN_ROWS]
+    assert -calibrated.mean() == pytest.approx(fitted.valid_loss, abs=SAME)
     answers = predictor.answers([row.messages for row in rows])
     for answer, scores, row in zip(answers, log_p, rows, strict=True):
         best, second = np.argsort(-scores)[:2]

@@ -68,10 +68,11 @@ def test_a_method_trains_what_it_builds_for_as_long_as_its_recipe_says() -> None
 # text arms
 
 
-def test_nearest_keeps_the_training_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_keeps_training_and_validation_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "open_engine", None)
     fitted = nearest.fit(context)
-    assert fitted.weights.kind == "copy" and contents(fitted)["examples.jsonl"].count(b"\n") == 24
+    rows = len(context.train) + len(context.valid)
+    assert fitted.weights.kind == "copy" and contents(fitted)["examples.jsonl"].count(b"\n") == rows == 33
     assert fitted.valid_score == 1.0 and fitted.valid_loss is None and fitted.trainable_params == 0
 
 

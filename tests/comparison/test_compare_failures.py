@@ -46,7 +46,7 @@ def test_a_failing_arm_is_a_row_and_only_it_is_run_again(
     assert arms["zero_shot"]["reason"] == "out of memory" and set(arms["zero_shot"]) >= ARM_KEYS
     log = tmp_path / "out/arms/few_shot/kept/log.txt"
     assert arms["few_shot"]["reason"] == f"ended with exit code 1; see {log}" and "a bug" in log.read_text()
-    assert told.document["pick"] in ("nearest", "lora", "full")
+    assert told.document["pick"] in ("nearest", "linear", "lora", "full")
     inside.clear()
     again = command(*quick.arguments, "--out", tmp_path / "out", "--json")
     assert inside == [(work, m, "kept") for m in ("zero_shot", "few_shot") for work in ("fit", "evaluate")]

@@ -51,7 +51,9 @@ def expect_equal(folder: Path, source: Path, texts: tuple[str, ...]) -> None:
         answer = run(folder, text)
         assert answer["label"] == wanted.text, text
         assert wanted.probabilities is not None
-        np.testing.assert_allclose(list(answer["probabilities"].values()), wanted.probabilities, atol=1e-4)
+        np.testing.assert_allclose(
+            list(answer["probabilities"].values()), wanted.probabilities, atol=1e-3
+        )  # the embedder rounds
         assert list(answer["probabilities"]) == list(TASK.labels)
 
 

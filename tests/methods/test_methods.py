@@ -68,7 +68,9 @@ def test_a_method_trains_what_it_builds_for_as_long_as_its_recipe_says() -> None
 # text arms
 
 
-def test_nearest_keeps_training_and_validation_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_keeps_training_and_validation_rows_and_loads_no_model(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(choices, "open_engine", None)
     fitted = nearest.fit(context)
     rows = len(context.train) + len(context.valid)

@@ -74,7 +74,7 @@ def test_it_is_answered_with_its_own_embedder_only(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(opening, "open_embedder", lambda name: own)
     assert open_artifact(folder).answer([{"role": "user", "content": "money"}]) == "refund"
     monkeypatch.setattr(opening, "open_embedder", lambda name: other)
-    with assert_refused(f"was fitted to vectors of bag ({own.sha256[:12]}), not ({other.sha256[:12]})"):
+    with assert_refused(f"was made with the vectors of bag ({own.sha256[:12]}), not ({other.sha256[:12]})"):
         open_artifact(folder)
 
 

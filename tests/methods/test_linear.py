@@ -20,7 +20,7 @@ from riyaz.predictor import open_artifact
 def pulled(monkeypatch: pytest.MonkeyPatch) -> BagEmbedder:
     """An embedder in place of minilm."""
     embedder = BagEmbedder("minilm")
-    monkeypatch.setattr(linear, "_embedder", lambda: embedder)
+    monkeypatch.setattr(linear, "pulled_embedder", lambda: embedder)
     monkeypatch.setattr(opening, "open_embedder", lambda name: embedder)
     return embedder
 

@@ -37,7 +37,7 @@ class LetterEmbedder(BagEmbedder):
 def pulled(monkeypatch: pytest.MonkeyPatch) -> BagEmbedder:
     """A tiny embedder in place of minilm."""
     embedder = LetterEmbedder("minilm")
-    monkeypatch.setattr(nearest, "_embedder", lambda: embedder)
+    monkeypatch.setattr(nearest, "pulled_embedder", lambda: embedder)
     monkeypatch.setattr(opening, "open_embedder", lambda name: embedder)
     return embedder
 
@@ -45,7 +45,7 @@ def pulled(monkeypatch: pytest.MonkeyPatch) -> BagEmbedder:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without minilm."""
-    monkeypatch.setattr(nearest, "_embedder", lambda: None)
+    monkeypatch.setattr(nearest, "pulled_embedder", lambda: None)
 
 
 def written(context, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from riyaz.methods import nearest
 from riyaz.methods.fitting.base import Method
 from riyaz.results import About
 
-ABOUT = About(what="{WHAT}", suits="a test", colour=8, mark="*", weights="copy")
+ABOUT = About(what="{WHAT}", suits="a test", colour=8, mark="*", weights="copy", language_model=False)
 METHOD = Method(name="borrowed", about=ABOUT, fit=nearest.fit, candidates=0)
 '''
 
@@ -90,7 +90,7 @@ def compared(source: Path, folder: Path, model_folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_plan_the_table_and_the_report_have_it(folder: Path, compared: dict[str, Any]) -> None:
     (arm,) = [arm for arm in compared["arms"] if arm["method"] == "borrowed"]
-    about = {"what": WHAT, "suits": "a test", "colour": 8, "mark": "*", "weights": "copy", "language_model": True}
+    about = {"what": WHAT, "suits": "a test", "colour": 8, "mark": "*", "weights": "copy", "language_model": False}
     assert (arm["status"], arm["about"]) == ("ok", about)
     page, text = ((folder / "out" / name).read_text() for name in ("report.html", "report.md"))
     assert WHAT in page and "A test." in page and 'class="dot c8"' in page and "borrowed" in text

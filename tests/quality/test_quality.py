@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from tiny_comparison import command
 
+from riyaz.classifiers.regression import fit_regression
 from riyaz.data import Example, formats
 from riyaz.data.task import detect
+from riyaz.metrics.calibration import probabilities
 from riyaz.quality import duplicates, examine, features, held_out, label_next, mislabelled
 from riyaz.results.problems import PROBLEMS, RowProblems
 
@@ -135,7 +137,8 @@ def test_probabilities_are_those_of_regressions_that_have_not_seen_the_row() -> 
     flipped[7] = 1 - flipped[7]
     chances = held_out.out_of_fold(points, flipped, [str(row) for row in range(60)])
     assert np.allclose(chances.sum(axis=1), 1) and chances[7, labels[7]] > 0.9
-    seen = held_out.probabilities(held_out.fitted(points, flipped, 2), points)
+    weights, bias = fit_regression(points, flipped, 2, held_out.STRENGTH)
+    seen = probabilities(points @ weights + bias, 1.0)
     assert seen[7, flipped[7]] > chances[7, flipped[7]]
     assert np.array_equal(chances, held_out.out_of_fold(points, flipped, [str(row) for row in range(60)]))
 

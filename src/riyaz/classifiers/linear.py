@@ -16,6 +16,7 @@ from riyaz.classifiers.terms import TERMS, term_rows
 from riyaz.errors import RiyazError, shown
 from riyaz.files import encoded, make_folder
 from riyaz.json_files import from_json, read_json, to_json
+from riyaz.metrics.calibration import probabilities
 from riyaz.sources import safetensors
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ class LinearClassifier:
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) float32, calibrated; each row sums to 1."""
-        logits = self.logits(texts) / np.float32(self.document.temperature)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return probabilities(self.logits(texts), self.document.temperature)
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) float32, before calibration."""
@@ -92,7 +91,11 @@ class LinearClassifier:
             unknown.append(f"the temperature is {document.temperature}")
         if unknown:
             raise RiyazError(unknown[0], str(path), TAMPERED)
-        embedder = None if document.embedder is None else _open_embedder(document.embedder, folder)
+        embedder = None
+        if document.embedder is not None:
+            from riyaz.engine.opening import open_same_embedder
+
+            embedder = open_same_embedder(document.embedder.name, document.embedder.sha256, folder)
         shapes: dict[str, tuple[int, ...]] = {"bias": (len(labels),)}
         for kind, terms in document.terms.items():
             shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), len(labels))}
@@ -114,14 +117,3 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
         if not np.isfinite(tensors[name]).all():
             raise RiyazError(f"{name} holds NaN or an infinity", str(path), TAMPERED)
     return tensors
-
-
-def _open_embedder(wanted: EmbedderName, folder: Path) -> "Embedder":
-    """Raises RiyazError for one that is missing, and for one with other weights."""
-    from riyaz.engine.opening import open_embedder
-
-    embedder = open_embedder(wanted.name)
-    if embedder.sha256 != wanted.sha256:
-        what = f"was fitted to vectors of {wanted.name} ({wanted.sha256[:12]}), not ({embedder.sha256[:12]})"
-        raise RiyazError(what, str(folder), f"pull the {wanted.name} it was made with, or make it again")
-    return embedder

@@ -21,11 +21,8 @@ def fit_regression(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = _parts(flat.astype(np.float32), size, labels)
-        total, slope, slope_bias = (
-            0.5 / strength * float(np.vdot(weights, weights)),
-            weights / strength,
-            np.zeros(labels),
-        )
+        total, slope = 0.5 / strength * float(np.vdot(weights, weights)), weights / strength
+        slope_bias = np.zeros(labels)
         for begin in range(0, len(features), step):
             rows, right = features[begin : begin + step], targets[begin : begin + step]
             places = np.arange(len(rows)), right

@@ -7,6 +7,7 @@ and torch's.
 import math
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from riyaz import hardware, native
@@ -16,7 +17,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
 from riyaz.errors import RiyazError, brief
 from riyaz.families import describe
-from riyaz.sources import Source
+from riyaz.sources import Source, store
 
 if TYPE_CHECKING:
     from riyaz.engine.embedder import ModelEmbedder
@@ -25,6 +26,7 @@ ENGINE = "RIYAZ_ENGINE"  # environment variable: one of ENGINES
 ENGINES = ("native", "torch")
 TORCH_TYPES = {"bf16": "bfloat16", "fp32": "float32"}
 SIZES = {"bf16": 2, "fp32": 4}  # bytes of a number
+EMBEDDER = "minilm"
 EMBEDDER_MB = 100  # of minilm in float32
 CACHED = 1024  # tokens of one conversation whose keys and values are counted
 SMALLER = "close other programs, raise the limit of the container, or take a smaller model"
@@ -90,7 +92,22 @@ def torch_precision(precision: Precision) -> str:
     return precision
 
 
-def open_embedder(name: str = "minilm") -> "ModelEmbedder":
+def pulled_embedder() -> "ModelEmbedder | None":
+    """The default embedder; None where it is not pulled."""
+    return None if store.find(EMBEDDER) is None else open_embedder(EMBEDDER)
+
+
+def open_same_embedder(name: str, sha256: str, folder: Path) -> "ModelEmbedder":
+    """The embedder of this name, with whose vectors the artifact in `folder` was made. Raises RiyazError for one that
+    is missing, and for one whose weights have another hash."""
+    embedder = open_embedder(name)
+    if embedder.sha256 != sha256:
+        what = f"was made with the vectors of {name} ({sha256[:12]}), not ({embedder.sha256[:12]})"
+        raise RiyazError(what, str(folder), f"pull the {name} it was made with, or make it again")
+    return embedder
+
+
+def open_embedder(name: str = EMBEDDER) -> "ModelEmbedder":
     """The embedder of this name or path, in the number type that is fastest here. Raises RiyazError, with the command
     that gets a missing one."""
     engine = engine_name()

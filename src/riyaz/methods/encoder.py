@@ -22,6 +22,7 @@ from riyaz.classifiers.fitting import fit_classifier
 from riyaz.classifiers.linear import LinearClassifier
 from riyaz.data import Example
 from riyaz.data.sampling import fold_keys
+from riyaz.engine.opening import EMBEDDER, open_embedder
 from riyaz.families import describe_embedder
 from riyaz.files import remove
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from riyaz.engine.embedder import ModelEmbedder
     from riyaz.models.text_classifier import TextClassifier
 
-EMBEDDER = "minilm"
 FOLDS = 2  # each trains once more on a part of the rows
 HELD = 2000  # rows of a fold that are scored, at most
 SCORES = "fold-{}.safetensors"
@@ -62,8 +62,6 @@ BASE_MB, PARAMETER_BYTES, DISK_BYTES = 600.0, 14, 14
 def fit(context: Context) -> Fitted:
     """Train once for each fold, which calibrates, and once on all rows; the artifact's weights are a folder that
     transformers loads, and the prototypes."""
-    from riyaz.engine.opening import open_embedder
-
     began, source, plain = time.perf_counter(), open_source(EMBEDDER), open_embedder(EMBEDDER)
     examples = (*context.train, *context.valid)
     texts = labelled_texts(source, plain, context.task.labels, examples)
@@ -97,8 +95,6 @@ def fit(context: Context) -> Fitted:
 
 def estimate(context: Context) -> Timing:
     """The time, memory and disk of `fit`, from STEPS steps of training in a temporary folder."""
-    from riyaz.engine.opening import open_embedder
-
     began = time.perf_counter()
     source, embedder = open_source(EMBEDDER), open_embedder(EMBEDDER)
     load, examples = time.perf_counter() - began, (*context.train, *context.valid)
@@ -210,8 +206,6 @@ def _save(
 
 def _vectors_equal(context: Context, texts: LabelledTexts, trained_vectors: np.ndarray) -> dict[str, Any]:
     """The check that the engine that answers gives the first rows the vectors of the trained model."""
-    from riyaz.engine.opening import open_embedder
-
     first = [example.prompt for example in examples_of(texts.rows[: len(trained_vectors)])]
     vectors = open_embedder(str(context.folder / WRITTEN)).embed(first)
     cosine = float((vectors * trained_vectors).sum(1).min())

@@ -8,17 +8,14 @@ import numpy as np
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.classifiers.fitting import fit_classifier, work_of
 from riyaz.data import Example
-from riyaz.engine.embedder import ModelEmbedder
-from riyaz.engine.opening import open_embedder
+from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note, Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.predictor import Prediction
 from riyaz.results import About
 from riyaz.scoring import score
-from riyaz.sources import store
 
-EMBEDDER = "minilm"
 SAMPLE = 200  # rows on which a fit is timed
 TIMED = 8  # answers that are timed
 WITHOUT = (
@@ -29,7 +26,7 @@ WITHOUT = (
 
 def fit(context: Context) -> Fitted:
     """Fit all training and validation rows; the validation score is that of rows held out from a fit on the others."""
-    rows, embedder, began = (*context.train, *context.valid), _embedder(), time.perf_counter()
+    rows, embedder, began = (*context.train, *context.valid), pulled_embedder(), time.perf_counter()
 
     def progress(done: int, total: int) -> None:
         context.listen(Progress("fit", done, total))
@@ -48,7 +45,7 @@ def fit(context: Context) -> Fitted:
 def measure_time(context: Context) -> Timing:
     """The seconds of a fit, from one on a sample of the rows."""
     rows, began = (*context.train, *context.valid), time.perf_counter()
-    embedder = _embedder()
+    embedder = pulled_embedder()
     load = time.perf_counter() - began
     if embedder is None:
         context.listen(Note(WITHOUT))
@@ -71,11 +68,6 @@ def measure_time(context: Context) -> Timing:
         classifier.probabilities([text])
     alone = (time.perf_counter() - began) / len(texts[:TIMED])
     return Timing(fit=load + seconds + reading * len(rows), load=load, row=together, alone=alone)
-
-
-def _embedder() -> ModelEmbedder | None:
-    """The sentence embedder, where it is pulled."""
-    return None if store.find(EMBEDDER) is None else open_embedder(EMBEDDER)
 
 
 def _texts(rows: Sequence[Example]) -> list[str]:

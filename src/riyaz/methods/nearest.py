@@ -15,7 +15,7 @@ from riyaz.data import Example
 from riyaz.data.groups import unit
 from riyaz.data.sampling import ordered
 from riyaz.engine.embedder import ModelEmbedder
-from riyaz.engine.opening import open_embedder
+from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
 from riyaz.methods.fitting.weights import WRITTEN
@@ -24,9 +24,7 @@ from riyaz.predictor import CopyPredictor, Prediction
 from riyaz.predictor.example_index import ExampleIndex, IndexDocument, IndexKind, index_files, label_means
 from riyaz.results import About
 from riyaz.scoring import accepted_labels, score
-from riyaz.sources import store
 
-EMBEDDER = "minilm"
 KINDS: tuple[IndexKind, ...] = ("words", "vectors", "both")
 PER_LABEL = (1, 3, 5)  # examples of a label whose similarities make its score
 LEFT_OUT, LEFT_OUT_OPEN = 1_000, 300  # rows that are answered by the others: of a closed set, of open answers
@@ -56,7 +54,7 @@ class _Tried:
 def fit(context: Context) -> Fitted:
     """Keep all rows as examples, with the index that answers left-out rows best."""
     began, examples = time.perf_counter(), (*context.train, *context.valid)
-    embedder = _embedder()
+    embedder = pulled_embedder()
     vectors = None if embedder is None else embedder.embed([example.prompt for example in examples])
     places = _left_out(context, examples)
     tried = [each for kind in _kinds(embedder) for each in _try(context, examples, places, kind, vectors, embedder)]
@@ -82,7 +80,7 @@ def fit(context: Context) -> Fitted:
 def measure_time(context: Context) -> Timing:
     """The seconds of `fit`, from a sample of the rows."""
     examples, began = (*context.train, *context.valid), time.perf_counter()
-    embedder = _embedder()
+    embedder = pulled_embedder()
     load = time.perf_counter() - began
     if embedder is None:
         context.listen(Note(WITHOUT))
@@ -155,11 +153,6 @@ def _left_out(context: Context, examples: Sequence[Example]) -> list[int]:
 
 def _kinds(embedder: ModelEmbedder | None) -> tuple[IndexKind, ...]:
     return KINDS if embedder is not None else KINDS[:1]
-
-
-def _embedder() -> ModelEmbedder | None:
-    """The sentence embedder, where it is pulled."""
-    return None if store.find(EMBEDDER) is None else open_embedder(EMBEDDER)
 
 
 ABOUT = About(

@@ -106,14 +106,9 @@ def read_index(folder: Path, examples: Sequence[Example]) -> tuple[IndexDocument
         raise RiyazError(f"per_label is {document.per_label}", str(path), TAMPERED)
     if document.kind == "words":
         return document, ExampleIndex(examples)
-    from riyaz.engine.opening import open_embedder
+    from riyaz.engine.opening import open_same_embedder
 
-    embedder = open_embedder(document.embedder)
-    if embedder.sha256 != document.sha256:
-        what = (
-            f"was made with the vectors of {document.embedder} ({document.sha256[:12]}), not ({embedder.sha256[:12]})"
-        )
-        raise RiyazError(what, str(folder), f"pull the {document.embedder} it was made with, or make it again")
+    embedder = open_same_embedder(document.embedder, document.sha256, folder)
     vectors = _read_vectors(folder / EXAMPLES_VECTORS, (len(examples), embedder.dim))
     return document, ExampleIndex(examples, document.kind, vectors, embedder)
 

@@ -120,8 +120,7 @@ def open_base(model: str | Path | Source, precision: Precision = "auto", kv: Kv 
 
 def source_for(folder: str | Path, opened: Sequence[Source] = (), base: str | None = None) -> Source | None:
     """The model that an artifact or an adapter folder needs: its own where it holds a whole one, else its base, one of
-    `opened` if that fits; None where no language
-    model answers. Raises RiyazError."""
+    `opened` if that fits; None where no language model answers. Raises RiyazError."""
     folder = artifacts.resolve(folder)
     if not (folder / artifacts.NAME).is_file():
         return base_for(folder / adapters.CONFIG, str(opened[0].path) if opened else base)[0]

@@ -10,8 +10,9 @@ from riyaz.data.data_report import rows_with_unseen_labels
 from riyaz.data.sampling import sample
 from riyaz.data.spellings import label_twins, most_frequent_spellings
 from riyaz.data.task import Task
+from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.quality.duplicates import near_duplicates, repeats
-from riyaz.quality.features import EMBEDDER, beginnings, prompt_vectors, pulled_embedder, term_blocks
+from riyaz.quality.features import beginnings, prompt_vectors, term_blocks
 from riyaz.quality.held_out import out_of_fold
 from riyaz.quality.mislabelled import mixed_labels, wrong_labels
 from riyaz.results.problems import MixedLabels, ProblemKind, RowProblem, RowProblems

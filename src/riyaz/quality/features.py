@@ -1,18 +1,12 @@
 """Prompts as vectors whose inner products say how alike they are: by words, pieces of words and, if pulled, meaning."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from riyaz.classifiers.terms import TERMS, known_terms, term_rows, vocabulary
-from riyaz.sources import store
 
-if TYPE_CHECKING:
-    from riyaz.retrieval.embedder import Embedder
-
-EMBEDDER = "minilm"
 TERM_WEIGHT = 0.5  # of the inner product of each kind of terms beside that of the sentence vectors
 MOST_TERMS = 100_000  # of a kind
 # Characters that are read of all prompts together, which bounds time and memory, and of each prompt at least.
@@ -20,15 +14,6 @@ ALL_CHARACTERS, LEAST_CHARACTERS = 1_000_000, 200
 LANDMARKS = 1_000  # rows whose similarities to all others span the vectors
 RANK = 300  # most dimensions of a vector
 SMALLEST = 1e-6  # share of the largest eigenvalue below which a dimension is noise
-
-
-def pulled_embedder() -> "Embedder | None":
-    """The embedder for sentence vectors; None if it is not on this machine."""
-    if store.find(EMBEDDER) is None:
-        return None
-    from riyaz.engine.opening import open_embedder
-
-    return open_embedder(EMBEDDER)
 
 
 def beginnings(texts: Sequence[str]) -> tuple[list[str], int]:

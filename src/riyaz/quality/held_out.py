@@ -8,21 +8,19 @@ every prediction look unsure.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from threadpoolctl import threadpool_limits
+
+from riyaz.classifiers.regression import fit_regression
 
 SMALL = 50_000  # rows times labels up to which there are more folds, and two deals whose predictions are averaged
 FOLDS = {True: 10, False: 5}  # of a small set, and of a larger one
 DEALS = {True: 2, False: 1}
-STRENGTH = 10.0  # C of the regression: weight of the log-likelihood beside half the squared norm of the weights
-STEPS = 60  # of L-BFGS
+STRENGTH = 10.0  # C of the regression
 TEMPERATURES = np.exp(np.linspace(np.log(0.3), np.log(5.0), 25))  # factors of the logits
 NOISE_STEPS = 60  # of expectation-maximisation
 FIRST_NOISE = 0.05  # share of random labels at which it begins
 
 
-@threadpool_limits.wrap(limits=1)  # products are so small that two threads take five times as long as one
 def out_of_fold(vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], seed: int = 0) -> np.ndarray:
     """(n, L) probabilities from regressions that have not seen the row; 0 for labels that no other fold has.
 
@@ -37,44 +35,14 @@ def out_of_fold(vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], se
     return _calibrated(logits, labels)
 
 
-def fitted(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Weights (d + 1, L) of a multinomial logistic regression, the last row its bias."""
-    inputs = _with_bias(vectors)
-    wanted = np.zeros((len(labels), count))
-    wanted[np.arange(len(labels)), labels] = 1
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.reshape(inputs.shape[1], count)
-        logs = log_softmax(inputs @ weights, axis=1)
-        gradient = STRENGTH * (inputs.T @ (np.exp(logs) - wanted))
-        gradient[:-1] += weights[:-1]
-        value = -STRENGTH * logs[np.arange(len(labels)), labels].sum() + 0.5 * (weights[:-1] ** 2).sum()
-        return float(value), gradient.ravel()
-
-    start = np.zeros(inputs.shape[1] * count)
-    result = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 8})
-    weights: np.ndarray = result.x.reshape(inputs.shape[1], count)
-    return weights
-
-
-def probabilities(weights: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """(n, L) of other vectors (n, d)."""
-    chances: np.ndarray = softmax(_with_bias(vectors) @ weights, axis=1)
-    return chances
-
-
-def _with_bias(vectors: np.ndarray) -> np.ndarray:
-    return np.hstack([vectors, np.ones((len(vectors), 1))])
-
-
 def _held_out_logits(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
     """(n, L) log-probabilities, -inf for labels that the regression has not seen."""
     logits = np.full((len(labels), count), -np.inf)
     for fold in np.unique(folds):
         held = folds == fold
         known, places = np.unique(labels[~held], return_inverse=True)
-        weights = fitted(vectors[~held], places, len(known))
-        logits[np.ix_(held, known)] = log_softmax(_with_bias(vectors[held]) @ weights, axis=1)
+        weights, bias = fit_regression(vectors[~held], places, len(known), STRENGTH)
+        logits[np.ix_(held, known)] = log_softmax(vectors[held] @ weights + bias, axis=1)
     return logits
 
 

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riyaz.classifiers.regression import fit_regression
 from riyaz.data import Dataset, Example
 from riyaz.data.sampling import sample
 from riyaz.data.task import Task
+from riyaz.engine.opening import pulled_embedder
 from riyaz.errors import RiyazError
+from riyaz.metrics.calibration import probabilities
 from riyaz.quality.examine import MOST_LABELS, MOST_ROWS
-from riyaz.quality.features import beginnings, prompt_vectors, pulled_embedder, term_blocks
-from riyaz.quality.held_out import fitted, probabilities
+from riyaz.quality.features import beginnings, prompt_vectors, term_blocks
+from riyaz.quality.held_out import STRENGTH
 from riyaz.results.problems import NextRow
 
 
@@ -33,7 +36,8 @@ def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> l
     vectors = _vectors([*labelled, *rows])
     places = {label: place for place, label in enumerate(task.labels)}
     labels = np.array([places[row.answer] for row in labelled])
-    chances = probabilities(fitted(vectors[: len(labelled)], labels, len(task.labels)), vectors[len(labelled) :])
+    weights, bias = fit_regression(vectors[: len(labelled)], labels, len(task.labels), STRENGTH)
+    chances = probabilities(vectors[len(labelled) :] @ weights + bias, 1.0)
     chosen = spread_choice(vectors[len(labelled) :], uncertainty(chances), count)
     best = chances.argmax(axis=1)
     return [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.artifact import WEIGHT_KINDS, TextPart, WeightsPart
+from riyaz.artifact import MODEL_FREE, WEIGHT_KINDS, TextPart, WeightsPart
 from riyaz.config import Precision, TaskKind
 from riyaz.data import Example
 from riyaz.data.task import Task
@@ -168,6 +168,7 @@ class Method:
         """Check that `recipe` and `build` are given together, and the kind of the weights."""
         assert (self.recipe is None) == (self.build is None)
         assert self.about.weights in WEIGHT_KINDS
+        assert self.about.language_model == (self.about.weights not in MODEL_FREE)
 
     @property
     def trains(self) -> bool:

@@ -17,8 +17,9 @@ import numpy as np
 from riyaz.data import Dataset, Example
 from riyaz.data.formats import load
 from riyaz.data.task import detect
+from riyaz.engine.opening import pulled_embedder
 from riyaz.quality.examine import examine
-from riyaz.quality.features import prompt_vectors, pulled_embedder, term_blocks
+from riyaz.quality.features import prompt_vectors, term_blocks
 
 KINDS = ("random", "near")
 

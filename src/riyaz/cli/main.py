@@ -39,7 +39,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "info": "Show versions, hardware and the folder of the model cache",
     },
     "Compare and adapt": {
-        "data": "Show how a data file is read: format, task, rendered rows, duplicates, leakage",
+        "data": "Show how a data file is read, and what may be wrong with its rows: labels, duplicates, leakage",
         "compare": "Run every way of adapting the model, measure each on held-out rows, pick one",
         "report": "Write the report of a comparison or of a pretraining run again",
         "adapt": "Run one method and keep its artifact",

@@ -37,9 +37,9 @@ PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, "artifact")
 BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done
 ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps
-# The trained arm that leads on validation rows is trained anew for more steps than its recipe, if time is left: so many
-# times its steps at least and at most, and only if no arm has scored so much more on validation rows. The rest of the
-# time is for close picks, whose arms answer again one row at a time.
+# The trained arm that leads on validation rows is trained anew for more steps, if time is left: so many times its steps
+# at least, so many times its recipe's at most, and only if no arm has scored so much more on validation rows. The rest
+# of the time is for close picks, whose arms answer again one row at a time.
 LONGER, LONGEST, NEAR, LONGER_SHARE = 1.5, 3.0, 0.1, 0.6
 OVERRUN = 1.1  # of the budget, when the process of an arm is stopped
 # An arm without training is stopped after so many times its planned seconds, but not before this share of the budget.
@@ -149,7 +149,7 @@ class Arms:
         each = fit.train_seconds / arm.steps
         rest = arm.took - fit.train_seconds - fit.search_seconds
         left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest
-        steps = min(int(LONGEST * arm.steps), int(left / each))
+        steps = min(int(LONGEST * arm.recipe_steps), int(left / each))
         if steps < LONGER * arm.steps:
             return None
         return replace(

@@ -19,14 +19,15 @@ from transformers import AutoModel, AutoTokenizer
 from riyaz import artifact as artifacts
 from riyaz import export
 from riyaz.artifact import CLASSIFIER, ENCODER, ENCODER_WEIGHTS, Artifact
+from riyaz.comparison import arm_row
 from riyaz.engine.native import embedder as native_embedder
 from riyaz.engine.native.embedder import NativeEmbedder
 from riyaz.engine.torch.embedder import TorchEmbedder
 from riyaz.events import Event, Progress
 from riyaz.export import encoder as encoder_export
 from riyaz.methods import encoder
-from riyaz.methods.fitting import encoder_training
-from riyaz.methods.fitting.base import Context, Fitted
+from riyaz.methods.fitting import encoder_training, pacing
+from riyaz.methods.fitting.base import ArmPlan, Context, Fitted
 from riyaz.predictor import open_artifact
 from riyaz.sources import open_source
 
@@ -110,6 +111,23 @@ def test_a_stopped_fit_goes_on_to_the_same_bytes(
     assert contents(encoder.fit(other)) != whole
 
 
+def test_slow_steps_shorten_every_run_to_its_share_of_the_limit(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+
+    def listen(event: Event) -> None:
+        nonlocal seconds
+        seconds += isinstance(event, Progress) and event.phase == "train"
+
+    monkeypatch.setattr(pacing.time, "perf_counter", lambda: seconds)  # a step takes one
+    fitted = encoder.fit(replace(context, listen=listen, arm=replace(context.arm, train_limit=12.0)))
+    assert 4 <= fitted.chosen["steps"] <= 7 < fitted.chosen["recipe_steps"] and seconds <= 14
+    assert not list(context.folder.glob("*pace.json"))
+    row = arm_row.with_own_steps(ArmPlan("encoder"), fitted.chosen)
+    assert row.cut and (row.steps, row.recipe_steps) == (fitted.chosen["steps"], fitted.chosen["recipe_steps"])
+
+
 def test_torch_c_and_transformers_give_the_artifact_equal_vectors(context: Context, tmp_path: Path) -> None:
     folder = written(encoder.fit(context), tmp_path / "artifact")
     source, plain = open_source(folder), TorchEmbedder(open_source("minilm")).embed(TEXTS)
@@ -167,15 +185,16 @@ def test_the_code_of_an_export_gives_the_same_answers(
     assert np.abs(transformers_vectors(tmp_path / "out") - vectors).max() <= VECTOR
 
 
-def test_the_regression_takes_part_where_it_makes_held_out_rows_likelier() -> None:
+def test_the_regression_takes_part_unless_it_makes_held_out_rows_less_likely() -> None:
     generator = np.random.default_rng(0)
     accepted = np.eye(4, dtype=bool)[generator.integers(4, size=400)]
     one, other = (generator.normal(size=(400, 4)) + 2 * accepted for _ in range(2))
     noise = generator.normal(size=(400, 4))
     both, tried = encoder.choose_factors(one, other, accepted)
     assert both.cosine > 0 and both.linear > 0 and [entry["share"] for entry in tried] == list(encoder.SHARES)
-    assert min(entry["log_loss"] for entry in tried) < tried[0]["log_loss"] - encoder.GAIN
-    alone, _ = encoder.choose_factors(one, noise, accepted)
+    assert tried[0]["log_loss"] < tried[1]["log_loss"]
+    alone, tried = encoder.choose_factors(one, noise, accepted)
+    assert tried[1]["log_loss"] < tried[0]["log_loss"] - encoder.GAIN
     assert alone.linear == 0 and alone.cosine == pytest.approx(2, rel=0.3), "log p of such scores is twice their values"
 
 

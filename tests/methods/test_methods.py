@@ -259,7 +259,7 @@ def test_a_run_whose_steps_are_slow_is_shortened_to_its_share(
     fitted = lora.fit(clock.context)
     assert least <= fitted.chosen["steps"] == clock.steps <= most and clock.now <= 48 + 4
     assert ("shortened" in fitted.chosen) == (most < 40)
-    assert pacing.Paced.read(context.folder).changes == fitted.chosen.get("shortened", ())
+    assert pacing.Paced.read(context.folder / pacing.PACE).changes == fitted.chosen.get("shortened", ())
     assert "valid_loss" in fitted.curve[-1], "the last step is validated"
 
 

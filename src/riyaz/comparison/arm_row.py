@@ -1,6 +1,6 @@
 """The row of an arm in `compare.json`, made from the files of its finished parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     runs = [folder.part(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
     final_fit, final = fits[parts.index(FINAL)], results[parts.index(FINAL)]
+    plan = with_own_steps(plan, final_fit.chosen)
     checks = [(f"{part}: {name}" if len(parts) > 1 else name, check)
               for part, fit, result in zip(parts, fits, results)
               for name, check in (fit.checks | result.checks).items()]  # fmt: skip
@@ -85,6 +86,12 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         about=METHODS[plan.method].about,
         calibration=calibration_of(rows),
     )
+
+
+def with_own_steps(plan: ArmPlan, chosen: Mapping[str, Any]) -> ArmPlan:
+    """The plan of a method without a recipe that has shortened its training, with its steps; others as they are."""
+    recipe_steps = chosen.get("recipe_steps")
+    return replace(plan, steps=chosen["steps"], recipe_steps=recipe_steps) if recipe_steps else plan
 
 
 def _reason(plan: ArmPlan, failed: list[str], noted: list[str]) -> str:

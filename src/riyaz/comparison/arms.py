@@ -44,6 +44,7 @@ LONGER, LONGEST, NEAR, LONGER_SHARE = 1.5, 3.0, 0.1, 0.6
 OVERRUN = 1.1  # of the budget, when the process of an arm is stopped
 # An arm without training is stopped after so many times its planned seconds, but not before this share of the budget.
 UNTRAINED_TIMES, UNTRAINED_SHARE = 2.0, 0.25
+OWN_SHARE = 0.8  # of the seconds until it would be stopped: the training of an arm without a recipe
 
 
 @dataclass
@@ -130,6 +131,8 @@ class Arms:
         left = self.budget * planning.RESERVE - self.since()
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
             return replace(arm, skipped="it takes longer than the time that was left; --more continues")
+        if METHODS[arm.method].own_training:
+            arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
 
     def _longer(self) -> ArmPlan | None:
@@ -192,7 +195,7 @@ class Arms:
 
     def _as_trained(self, arm: ArmPlan) -> ArmPlan:
         """The arm with the steps that its run had in the end, and the seconds that these were planned to take."""
-        changes = [Paced.read(self.folder.part(arm.method, part)).changes for part in self.parts]
+        changes = [Paced.read(self.folder.part(arm.method, part) / PACE).changes for part in self.parts]
         steps = min(each[-1][1] if each else arm.steps for each in changes)
         if steps == arm.steps:
             return arm

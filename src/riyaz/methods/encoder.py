@@ -31,6 +31,7 @@ from riyaz.methods.fitting.encoder_training import (
     LabelledTexts,
     examples_of,
     labelled_texts,
+    pace_file,
     text_vectors,
     trained,
     training_steps,
@@ -50,8 +51,10 @@ HELD = 2000  # rows of a fold that are scored, at most
 SCORES = "fold-{}.safetensors"
 ALIKE = 0.999  # smallest cosine of a text's vector in the engine that answers to the trained one
 CHECKED = 16  # texts
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the encoder in the sum of log-probabilities
-GAIN = 0.01  # nats a row
+# The encoder's share in the sum of log-probabilities. Half is within .01 nats of the best share on every set that was
+# tried (docs/log.md); a fold's rows are too few to choose a finer one, but show where the regression is of no use.
+SHARES = (0.5, 1.0)
+GAIN = 0.02  # nats a row
 STEPS = 4  # that are timed; the first is not counted
 LINEAR_FITS = 1.5  # in terms of one on all rows: a fold's takes less
 # memory beside the weights; bytes of a parameter in memory (its numbers in training) and on disk (a checkpoint and the
@@ -70,22 +73,23 @@ def fit(context: Context) -> Fitted:
     document, tried = choose_factors(cosines, of_linear, accepted)
     scores = document.cosine * cosines + document.linear * of_linear
     searched = time.perf_counter() - began
-    steps = training_steps(len(examples), texts.tokens)
-    model, state = trained(
-        context, source, texts, texts.rows, context.folder / "checkpoints", steps, context.listen
-    )  # fmt: skip
+    steps, checkpoints = training_steps(len(examples), texts.tokens), context.folder / "checkpoints"
+    share = _shares(len(examples))[-1]
+    model, state = trained(context, source, texts, texts.rows, checkpoints, steps, context.listen, share)
     first = text_vectors(model, texts.rows[:CHECKED])
     files = _save(context, source, model, document)
     if document.linear:
         files |= _linear(context, plain, examples).files(context.folder / WRITTEN)
-    shutil.rmtree(context.folder / "checkpoints")
+    shutil.rmtree(checkpoints)
+    remove(pace_file(context, checkpoints))
     for number in range(FOLDS):
         remove(context.folder / SCORES.format(number))
     return Fitted(
         TextPart(), WeightsPart("encoder"), files, calibrated=True,
         checks={"vectors_equal": _vectors_equal(context, texts, first)},
         chosen={"encoder": source.name, "steps": state.step, "rows": len(examples), "held_out_rows": len(held),
-                "tried": tried, "tokens_s": state.tokens / state.seconds},
+                "tried": tried, "tokens_s": state.tokens / state.seconds,
+                **({"recipe_steps": steps} if state.step < steps else {})},
         search_seconds=searched, train_seconds=state.seconds,
         trainable_params=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         valid_score=float(accepted[np.arange(len(held)), scores.argmax(1)].mean()),
@@ -128,11 +132,16 @@ def _runs(rows: int) -> list[int]:
     return [*([rows * (FOLDS - 1) // FOLDS] * FOLDS), rows]
 
 
+def _shares(rows: int) -> list[float]:
+    """The share of the training time that each of these runs has."""
+    return [each / sum(_runs(rows)) for each in _runs(rows)]
+
+
 def choose_factors(
     cosines: np.ndarray, of_linear: np.ndarray, accepted: np.ndarray
 ) -> tuple[EncoderDocument, list[dict[str, float]]]:
     """The factors of cosines and of the regression's log p, (n, L) each, with the lowest log-loss on n rows, and a
-    record of all SHARES; the encoder is alone where the regression gains less than GAIN."""
+    record of all SHARES; the first one is left only for a gain of more than GAIN."""
     temperature = fit_temperature(cosines, accepted)
     tried: list[dict[str, float]] = []
     best, document = np.inf, EncoderDocument(1 / temperature)
@@ -175,10 +184,11 @@ def _fold(
 ) -> dict[str, Any]:  # fmt: skip
     """Cosines and log p of the rows at the places `out`, by models that were fitted to those at `rest`."""
     kept, held = [texts.rows[place] for place in rest], [texts.rows[place] for place in out]
-    steps = training_steps(len(kept), texts.tokens)
-    model, _ = trained(context, source, texts, kept, folder, steps, context.listen)
+    steps, share = training_steps(len(kept), texts.tokens), _shares(len(texts.rows))[0]
+    model, _ = trained(context, source, texts, kept, folder, steps, context.listen, share)
     cosines = text_vectors(model, held) @ model.label_head.weight.detach().numpy().T
     shutil.rmtree(folder)
+    remove(pace_file(context, folder))
     p = _linear(context, plain, examples_of(kept)).probabilities([example.prompt for example in examples_of(held)])
     return {"cosines": cosines, "linear": log_p(p)}
 

@@ -13,6 +13,7 @@ from riyaz.data.rows import Row
 from riyaz.events import Listen
 from riyaz.families import describe_embedder
 from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.pacing import PACE, within
 from riyaz.sources import Source
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def train_plan(context: Context, steps: int) -> "TrainPlan":
     )  # fmt: skip
 
 
+def pace_file(context: Context, folder: Path) -> Path:
+    """The file with the changes of length of the run that has its checkpoints in `folder`."""
+    return context.folder / f"{folder.name}-{PACE}"
+
+
 def trained(
     context: Context,
     source: Source,
@@ -99,12 +105,15 @@ def trained(
     folder: Path,
     steps: int,
     listen: Listen,
+    share: float = 0.0,
 ) -> "tuple[TextClassifier, TrainState]":  # fmt: skip
-    """A model trained on these rows, with checkpoints in `folder`, and how its training went. Raises RiyazError."""
+    """A model trained on these rows, with checkpoints in `folder`, and how its training went; in fewer steps where
+    these would take more than a share of the arm's time limit. Raises RiyazError."""
     from riyaz.train import train
 
     model = build(source, texts.prototypes, context.compute)
-    state = train(model, rows, (), train_plan(context, steps), folder, listen)
+    plan, adjust = within(pace_file(context, folder), train_plan(context, steps), share * context.arm.train_limit)
+    state = train(model, rows, (), plan, folder, listen, adjust=adjust)
     return model.eval().float(), state
 
 

@@ -29,28 +29,39 @@ class Paced:
     seconds: float = 0.0
 
     @classmethod
-    def read(cls, folder: Path) -> "Paced":
-        """The changes of the run in a part's folder; none where it kept its length."""
-        path = folder / PACE
+    def read(cls, path: Path) -> "Paced":
+        """The changes of a run; none where it kept its length."""
         return from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else cls()
 
 
-def paced(context: Context, plan: "TrainPlan") -> "tuple[TrainPlan, Callable[[TrainPlan, int], TrainPlan] | None]":
-    """The plan with the changes of length that the run has had, and the function that makes further ones before a step;
-    None where the arm has no limit. Call it when the training begins."""
-    arm, before, began = context.arm, Paced.read(context.folder), time.perf_counter()
+Adjust = Callable[["TrainPlan", int], "TrainPlan"]
+
+
+def paced(context: Context, plan: "TrainPlan") -> "tuple[TrainPlan, Adjust | None]":
+    """`within` the limit of the arm's plan."""
+    arm = context.arm
+    return within(context.folder / PACE, plan, arm.train_limit, arm.after_seconds, arm.step_seconds)
+
+
+def within(
+    path: Path, plan: "TrainPlan", limit: float, after: float = 0.0, step_seconds: float = 1.0
+) -> "tuple[TrainPlan, Adjust | None]":
+    """The plan with the changes of length that the run has had, as the file says, and the function that makes further
+    ones before a step; None where the run has no limit of seconds. `after` are the seconds that work after the last
+    step takes if a step takes `step_seconds`. Call it when the training begins."""
+    before, began = Paced.read(path), time.perf_counter()
     plan = replace(plan, changes=before.changes)
-    if not arm.train_limit:
+    if not limit:
         return plan, None
 
     def seconds() -> float:
         return time.perf_counter() - began
 
     def record(changed: "TrainPlan") -> None:
-        write_json(context.folder / PACE, Paced(changed.changes, before.seconds + seconds()))
+        write_json(path, Paced(changed.changes, before.seconds + seconds()))
 
     pace = Pace(
-        budget=arm.train_limit + arm.after_seconds, before=before.seconds, step_seconds=arm.step_seconds,
-        end=arm.after_seconds, clock=seconds, record=record, first=None,
+        budget=limit + after, before=before.seconds, step_seconds=step_seconds, end=after, clock=seconds,
+        record=record, first=None,
     )  # fmt: skip
     return plan, pace.adjusted

@@ -28,7 +28,7 @@ from riyaz.methods.fitting.label_rows import (
     with_label_head,
 )
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
-from riyaz.methods.fitting.pacing import Paced, paced
+from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 from riyaz.sources import open_source
@@ -72,7 +72,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     state = train(
         model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening, adjust=adjust
     )
-    shortened = Paced.read(context.folder).changes
+    shortened = Paced.read(context.folder / PACE).changes
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}

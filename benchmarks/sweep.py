@@ -5,9 +5,9 @@
         --try "epochs=4 learning-rate=1e-3" --try "epochs=8 learning-rate=1e-3" --seeds 0,1
 
 Every candidate is one `riyaz adapt` with these values as its flags, on the first `--rows` rows of a seeded order, with
-its default values where nothing is given (`--try ""`). A candidate is chosen by its mean score on validation rows over
-all sets and seeds; the scores of the test rows stand beside it and choose nothing. A finished candidate in `--out` is
-not run again. The last line is JSON: one entry for each run.
+its default values where nothing is given (`--try ""`). A candidate is chosen by the mean over all sets and seeds of its
+best score on validation rows; the scores of the test rows stand beside it and choose nothing. A finished candidate in
+`--out` is not run again. The last line is JSON: one entry for each run.
 """
 
 import argparse
@@ -20,12 +20,11 @@ from typing import Any
 
 from accuracy import drawn_lines
 
-from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.hardware import describe
-from riyaz.results import COMPARE, FIT, Comparison, Fit
 
 RIYAZ = [sys.executable, "-m", "riyaz.cli.main"]
 BUDGET = "12h"  # more than any candidate needs, so that every one is trained whole
+CHOSEN = ("steps", "best_step")
 Entry = dict[str, Any]
 
 
@@ -61,23 +60,30 @@ def one(values: str, train: Path, test: Path, rows: int, seed: int, args: argpar
     name = train.resolve().parent.name
     label = "-".join(values.replace("=", "").split()) or "default"
     out = args.out / f"{args.method}-{name}-{rows}-{seed}-{label}"
-    if not (out / COMPARE).is_file():
+    result = args.out / f"{out.name}.json"
+    if not result.is_file():
         drawn = args.out / f"{name}-{rows}-{seed}{train.suffix}"
         drawn.write_text("".join(drawn_lines(train, rows, seed)), "utf-8")
         flags = [part for value in values.split() for part in (f"--{value.partition('=')[0]}", value.partition("=")[2])]
         limit = ["--limit-test", str(args.limit_test)] if args.limit_test else []
-        subprocess.run(
+        run = subprocess.run(
             [*RIYAZ, "adapt", args.method, str(drawn), "--test", str(test), "--model", args.model, "--seed", str(seed),
-             "--budget", BUDGET, "--allow-leakage", "--quiet", "--out", str(out), *limit, *flags],
-            check=True, stdout=subprocess.DEVNULL,
+             "--budget", BUDGET, "--allow-leakage", "--quiet", "--json", "--out", str(out), *limit, *flags],
+            check=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-    (arm,) = Comparison.read(out / COMPARE).arms
-    fit = Fit.read(ComparisonFolder(out).part(args.method, FINAL) / FIT)
-    chosen = {"rate": fit.chosen.get("learning_rate"), **{key: fit.chosen.get(key) for key in ("steps", "best_step")}}
+        result.write_text(run.stdout.splitlines()[-1], "utf-8")
+    arm = json.loads(result.read_text("utf-8"))
+    best = max((valid_score(point) for point in arm["curve"] if "valid_loss" in point), default=None)
+    chosen = {"rate": arm["chosen"].get("learning_rate")} | {key: arm["chosen"].get(key) for key in CHOSEN}
     return chosen | {
-        "set": name, "rows": rows, "seed": seed, "values": values or "default", "valid": fit.valid_score,
-        "test": arm.score, "forgetting_nats": arm.forgetting_nats, "seconds": round(fit.seconds),
+        "set": name, "rows": rows, "seed": seed, "values": values or "default", "valid": best, "test": arm["score"],
+        "forgetting_nats": arm["forgetting_nats"], "seconds": round(arm["train_seconds"] + arm["search_seconds"]),
     }  # fmt: skip
+
+
+def valid_score(point: dict[str, float]) -> float:
+    """The score of a point of the training curve on validation rows: the share of right labels, else −nats a token."""
+    return point.get("valid_accuracy") or -point["valid_loss"]
 
 
 def show(entries: list[Entry]) -> None:

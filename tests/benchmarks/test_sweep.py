@@ -1,16 +1,14 @@
 """benchmarks/sweep.py: the flags of a candidate, and the means it is chosen by."""
 
 import argparse
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from load_script import ROOT, load_script
-
-from riyaz.comparison.folder import FINAL, ComparisonFolder
-from riyaz.json_files import write_json
-from riyaz.results import COMPARE, FIT, ArmResult, Comparison, Fit
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # where it finds accuracy.py, as a script does
 sweep = load_script("benchmarks/sweep.py")
@@ -23,12 +21,12 @@ def test_a_candidate_is_run_once_with_its_flags(tmp_path: Path, monkeypatch: pyt
     rows.write_text("1\n2\n3\n")
     commands: list[list[str]] = []
 
-    def run(command: list[str], **options: Any) -> None:
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        out = Path(command[command.index("--out") + 1])
-        write_json(ComparisonFolder(out).part("lora", FINAL) / FIT,
-                   Fit({"learning_rate": 0.001, "steps": 9}, {}, 0, 0, 0, None, 0.5, [], 0, 7.4))  # fmt: skip
-        write_json(out / COMPARE, Comparison([ArmResult("lora", "ok", score=0.25)], "lora", None, "undecided", ""))
+        curve = [{"step": 8, "loss": 1.0}, {"step": 9, "loss": 0.9, "valid_loss": 1.2, "valid_accuracy": 0.5}]
+        arm = {"chosen": {"learning_rate": 0.001, "steps": 9}, "curve": curve, "score": 0.25, "forgetting_nats": None,
+               "train_seconds": 5.0, "search_seconds": 2.4}  # fmt: skip
+        return subprocess.CompletedProcess(command, 0, f"its line\n{json.dumps(arm)}\n")
 
     monkeypatch.setattr(sweep.subprocess, "run", run)
     args = argparse.Namespace(method="lora", model="tiny", out=tmp_path / "out", limit_test=20)

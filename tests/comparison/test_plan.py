@@ -1,5 +1,6 @@
 """The plan as a pure function: what is reserved, how the rest is shared, what is cut, left out and refused."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,55 +9,34 @@ import pytest
 from hypothesis import given as whatever
 from hypothesis import settings
 from hypothesis import strategies as st
+from planned import (
+    HALF,
+    METHODS,
+    NAMES,
+    OPENING,
+    OPTIONAL,
+    PLAIN,
+    SIZES,
+    START,
+    TEXT,
+    TRAINED,
+    TRAINING,
+    given,
+    made,
+    measured,
+)
 from refusals import assert_refused
 
-from riyaz import methods as table
 from riyaz.comparison import plan as planning
-from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, ComparisonPlan, PlanInputs, Sizes, TooShort
+from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, ComparisonPlan, PlanInputs, TooShort
 from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
 from riyaz.evaluate import RETRIEVAL_ROWS
-from riyaz.json_files import from_json, to_document, write_json
+from riyaz.json_files import to_document, write_json
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.choices import VALID_ROWS
-from riyaz.methods.fitting.recipe import Recipe, opening
+from riyaz.methods.fitting.recipe import opening
 from riyaz.scoring import REOPEN_ROWS
-
-METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
-SIZES = Sizes(train=240, valid=40, test=100)
-START = 1.5
-TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 6.0, "loss_seconds": 0.1, "load_seconds": 1.0,
-        "look_seconds": 0.0}  # fmt: skip
-TRAINED = {
-    "step_seconds": 1.0, "validate_seconds": 2.0, "build_seconds": 0.5, "rss_mb": 900.0, "disk_mb": 20.0,
-    "trainable": 10,
-}  # fmt: skip
-PLAIN = Recipe(epochs=2, least_steps=1, batch_size=8, learning_rates=(1e-4, 2e-4, 4e-4), default_rate=2e-4)
-OPENING, HALF = opening(60, 60), 30  # steps, where the recipe has 60: the opening, and the least with a search
-NAMES, OPTIONAL = tuple(table.METHODS), ("prompt_tuning",)
-TRAINING = tuple(name for name in NAMES if table.METHODS[name].recipe)
-
-
-def measured(text: dict[str, dict[str, float]] | None = None, **arms: dict[str, float]) -> Speeds:
-    """Speeds as in a measured.json; `text` and `arms` give the values that differ, of answers and of training."""
-    predict = {method: TEXT | (text or {}).get(method, {}) for method in NAMES}
-    predict["nearest"] = dict.fromkeys(TEXT, 0.0)
-    document = {
-        "threads": 2, "compute": "bfloat16", "rss_mb": 400.0, "start_seconds": START, "base_seconds": 3.0,
-        "predict": predict, "arms": {method: TRAINED | arms.get(method, {}) for method in TRAINING},
-    }  # fmt: skip
-    return from_json(Speeds, document, "measured.json")
-
-
-def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **rest: Any) -> PlanInputs:
-    """What a plan of these methods (default: METHODS) is made from, every trained one with the recipe PLAIN."""
-    recipes = {method: table.METHODS[method].recipe for method in methods or METHODS}
-    recipes = {method: recipe and replace(PLAIN, share=recipe.share) for method, recipe in recipes.items()}
-    return PlanInputs(recipes, speeds or measured(), sizes, **{"seed": 7, **rest})
-
-
-def made(budget: float, *methods: str, spent: float = 0.0, sizes: Sizes = SIZES, **arms: Any) -> ComparisonPlan:
-    return planning.make_plan(given(*methods, speeds=measured(**arms), sizes=sizes), budget=budget, spent=spent)
 
 
 def seconds(plan: ComparisonPlan, method: str) -> float:
@@ -102,6 +82,19 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     # the openings of the two rates that are not continued
     assert lora["search"] == pytest.approx(2 * OPENING * 1.0 + 3 * (2 * 2.0 + 0.5))
     assert lora["train"] == pytest.approx(60 * 1.0 + 7 * 2.0 + 0.5)
+
+
+def test_an_arm_is_trained_once_more_on_all_rows_where_there_is_time() -> None:
+    recipes = {"nearest": None, "lora": replace(PLAIN, refit=True)}
+    inputs = replace(given("nearest", "lora"), methods=recipes)
+    plenty = planning.make_plan(inputs, budget=10_000, spent=0.0).arm("lora")
+    plain = made(10_000, "nearest", "lora").arm("lora")
+    again = math.ceil(60 * (SIZES.train + SIZES.valid) / SIZES.train)
+    assert plenty.refit and plenty.steps == plain.steps and not plain.refit
+    assert plenty.seconds["train"] == pytest.approx(plain.seconds["train"] + again * 1.0 + 0.5)
+    least = sum(plenty.seconds.values()) / planning.RESERVE + 2 * START
+    short = [planning.make_plan(inputs, budget=least + more, spent=0.0).arm("lora") for more in (9.0, -20.0)]
+    assert [(arm.refit, arm.cut) for arm in short] == [(True, False), (False, False)], "it is the first to be left out"
 
 
 def test_the_estimate_is_of_the_whole_command_and_of_the_largest_arm() -> None:

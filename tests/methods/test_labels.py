@@ -1,8 +1,10 @@
 """A head of labels beside the model's own: what it begins as, what it learns, what is judged, and the artifact."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from riyaz.artifact import LABELS, Artifact, BaseModel
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
 from riyaz.engine.opening import open_engine
+from riyaz.events import Event, Progress
 from riyaz.layers.swaps import frozen, label_head
 from riyaz.methods import full, lora, prompt_tuning
 from riyaz.methods.fitting import weights
@@ -163,6 +166,53 @@ def test_an_artifact_scores_labels_as_its_training_did(method: str, context: Con
         assert alone == answer and np.array_equal(alone.probabilities, answer.probabilities)
         assert predictor.stream(row.messages).pieces.__next__() == answer.text
     assert not hasattr(predictor.lm.runner, "model") or predictor.base().head is None
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_refit_learns_the_validation_rows_too_and_keeps_their_temperature(
+    method: str, context: Context, tmp_path: Path
+) -> None:
+    arm, fit = replace(PLAN, method=method), TRAINED[method].fit
+    once = fit(replace(context, arm=arm, folder=tmp_path / "once"))
+    runs: list[tuple[int, int, int]] = []
+
+    def seen(model: Any, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, *rest: Any, **options: Any) -> Any:
+        runs.append((len(rows), len(valid), plan.steps))
+        return train(model, rows, valid, plan, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train", seen)
+        twice = fit(replace(context, arm=replace(arm, refit=True), folder=tmp_path / "twice"))
+    steps = -(-once.chosen["steps"] * 33 // 24)
+    assert runs[-1] == (33, 0, steps) and runs[-2][:2] == (24, 9) and twice.chosen["refit_steps"] == steps
+    assert (twice.temperature, twice.valid_score, twice.curve) == (once.temperature, once.valid_score, once.curve)
+    heads = [LabelHead.read(fitted.files[LABELS], 3, 64).weight for fitted in (once, twice)]
+    assert np.abs(heads[0] - heads[1]).max() > 1e-4
+    assert twice.valid_loss != once.valid_loss and twice.train_seconds > 0
+    predictor = open_target(written(context, twice, tmp_path / "artifact"), precision="fp32")
+    log_p = log_softmax(predictor.label_scores([row.messages for row in context.valid]) / twice.temperature, axis=1)
+    own = [TASK.labels.index(row.answer) for row in context.valid]
+    assert -log_p[np.arange(9), own][:REOPEN_ROWS].mean() == pytest.approx(twice.valid_loss, abs=SAME)
+    assert {path.name for path in (tmp_path / "twice").iterdir()} == {
+        path.name for path in (tmp_path / "once").iterdir()
+    }
+
+
+def test_a_refit_that_is_stopped_goes_on_to_the_same_weights(context: Context, tmp_path: Path) -> None:
+    arm = replace(PLAN, refit=True, learning_rates=(1e-3,), checkpoint_every=3)
+    whole = lora.fit(replace(context, arm=arm, folder=tmp_path / "whole"))
+    done = iter(range(whole.chosen["steps"] + 4))
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == "train" and next(done, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lora.fit(replace(context, arm=arm, folder=tmp_path / "stopped", listen=listen))
+    assert (tmp_path / "stopped/refit").is_dir()
+    again = lora.fit(replace(context, arm=arm, folder=tmp_path / "stopped"))
+    for name in (LABELS, "adapter_model.safetensors"):
+        assert again.files[name].read_bytes() == whole.files[name].read_bytes()
 
 
 def test_general_text_is_rehearsed_by_the_models_own_head(context: Context) -> None:

@@ -40,8 +40,10 @@ class ExtraRun:
     learning_rate: float
 
     def plan(self, arm: ArmPlan) -> ArmPlan:
-        """The arm's plan without its learning-rate search, and with all its steps whatever they take."""
-        return replace(arm, learning_rates=(self.learning_rate,), train_limit=0.0)
+        """The arm's plan without its learning-rate search, and with all its steps whatever they take; on fewer training
+        rows without the validation rows, which would be more than these."""
+        refit = arm.refit and self.stride == 1
+        return replace(arm, learning_rates=(self.learning_rate,), train_limit=0.0, refit=refit)
 
 
 def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:

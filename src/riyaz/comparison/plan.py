@@ -19,7 +19,7 @@ from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.choices import VALID_ROWS
-from riyaz.methods.fitting.recipe import Recipe, opening, search_rates, trains_opening
+from riyaz.methods.fitting.recipe import Recipe, opening, refit_steps, search_rates, trains_opening
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
@@ -106,6 +106,7 @@ class _Training:
 
     steps: int
     rates: tuple[float, ...]
+    refit: bool = False  # whether it is trained once more, on all rows
 
 
 def make_plan(
@@ -334,11 +335,14 @@ def _divided(
 
 
 def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
-    """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
-    default alone where these would leave too few steps to compare them."""
+    """The longest training that fits into `seconds`, at most the full recipe and its refit: with all learning rates, or
+    with the default alone where these would leave too few steps to compare them."""
     recipe, full = inputs.methods[method], _full(inputs, method)
     assert recipe is not None
     rates = opened.learning_rates if opened else _rates(inputs, method)
+    twice = _Training(full, rates, refit=True)
+    if recipe.refit and _total(_training(inputs, method, twice, opened)) <= seconds:
+        return twice
     steps = _affordable(inputs, method, rates, seconds, opened)
     if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
         rates = (recipe.default_rate,)
@@ -367,6 +371,7 @@ def _trained_arm(
         waits=opened.waits if opened else False,
         behind=opened.behind if opened else False,
         step_seconds=speed.step_seconds * pace,
+        refit=run.refit,
         had=before.had if before else 0,
         pace=pace,
     )
@@ -433,6 +438,9 @@ def _training(inputs: PlanInputs, method: str, run: _Training, opened: ArmPlan |
     left = run.steps - opened.opening if opened else run.steps
     validations = (_validations(run.steps) + 1) * speed.validate_seconds
     train = left * speed.step_seconds + validations + speed.build_seconds
+    if run.refit:
+        again = refit_steps(inputs.sizes.train, inputs.sizes.valid, run.steps)
+        train += again * speed.step_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}
 
 

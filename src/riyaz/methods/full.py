@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 RECIPE = Recipe(epochs=2, least_steps=60, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5)
-LABEL_RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5)
+LABEL_RECIPE = Recipe(
+    epochs=4, least_steps=100, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5, refit=True
+)
 
 
 def build(context: Context) -> "Model":

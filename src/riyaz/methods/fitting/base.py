@@ -45,6 +45,7 @@ class ArmPlan:
     train_limit: float = 0.0  # seconds of one part that the steps after the opening may take; 0: no limit
     after_seconds: float = 0.0  # of one part from its last step to the end of its evaluation
     pace: float = 1.0  # factor between `seconds` and the same by the speeds that were measured at first
+    refit: bool = False  # whether it is trained once more with the validation rows, after these have chosen
     had: int = 0  # steps of an earlier run, whose products stay until this one begins
     took: float = 0.0  # wall seconds of its processes, once it has run
 

@@ -55,6 +55,7 @@ class Recipe:
     learning_rates: tuple[float, ...]  # ascending
     default_rate: float  # if there is no time for a search
     share: int = 1  # shares of the training time that is divided among the trained arms
+    refit: bool = False  # whether the arm is trained once more, with the validation rows too, if there is time
 
     def steps(self, rows: int) -> int:
         """The steps of the full training over this many training rows."""
@@ -71,6 +72,11 @@ class Recipe:
             rate = hand.learning_rate
             changed = replace(changed, learning_rates=(rate,), default_rate=rate)
         return changed
+
+
+def refit_steps(rows: int, valid: int, steps: int) -> int:
+    """As many steps for each of rows + valid rows as `steps` are for each of `rows`."""
+    return math.ceil(steps * (rows + valid) / rows)
 
 
 def opening(steps: int, full: int) -> int:

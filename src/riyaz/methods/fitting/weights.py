@@ -28,18 +28,22 @@ from riyaz.methods.fitting.label_rows import (
     with_label_head,
 )
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
-from riyaz.methods.fitting.pacing import PACE, Paced, paced
+from riyaz.methods.fitting.pacing import PACE, Paced, paced, within
+from riyaz.methods.fitting.recipe import refit_steps
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
+    from riyaz.train import TrainPlan, TrainState
 
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
 STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
+CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
+REFIT_PACE = f"refit-{PACE}"
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 # The training code and the engine round differently, and a base in codes more so. Shares of the first loss, or of one
@@ -68,43 +72,78 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     plan, opening = train_plan(context, best.rate), opening_folder(context, best.rate)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    plan, adjust = paced(context, plan)
+    again = refit_steps(len(context.train), len(context.valid), plan.steps) if context.arm.refit else 0
+    first_share = plan.steps / (plan.steps + again)
+    plan, adjust = paced(context, plan, first_share)
     state = train(
-        model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening, adjust=adjust
+        model, rows, valid, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust
     )
     shortened = Paced.read(context.folder / PACE).changes
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
-    after = _tensor_sums(model)
-    if not all(map(math.isfinite, after)):  # rows of an embedding that no validation row reads are not in its loss
-        raise RiyazError("the trained weights hold a NaN or an infinity", hint="give a lower --learning-rate")
-    moved = sum(a != b for a, b in zip(before, after))
+    moved = sum(a != b for a, b in zip(before, _finite_sums(model)))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
     first_loss = validate(model, valid[:REOPEN_ROWS], plan.micro_tokens)["valid_loss"]
-    model, head = _finished(context, model)
-    weights, files = save(model)
+    model, head, weights, files = _saved(context, model, save)
     choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
-    temperature = fitted_temperature(judged(context), choice.predictor)
-    if head is not None and choice.predictor.has_labels:
-        weights, files = replace(weights, label_head=True), files | {LABELS: _written(context, head)}
-        # Calibrated: the loss of a head that is too sure multiplies every difference by rounding.
-        calibrated = replace(choice.predictor, temperature=temperature)
-        first_loss = answer_log_loss(calibrated, context.valid[:REOPEN_ROWS])
-    shutil.rmtree(context.folder / "checkpoints")
+    temperature, predictor = fitted_temperature(judged(context), choice.predictor), choice.predictor
+    calibrated, valid_score, train_seconds, refitted = choice.calibrated, choice.score, state.seconds, {}
+    if again and head is not None and not shortened:
+        del choice, predictor, model  # so that there are never two whole models in memory
+        model = build(context)
+        last = _refit(context, model, rows, replace(plan, steps=state.step), 1 - first_share)
+        _finite_sums(model)
+        train_seconds, refitted = train_seconds + last.seconds, {"refit_steps": last.step}
+        model, head, weights, files = _saved(context, model, save)
+        predictor = _answering(context, model, head, saved=weights.kind == "full")
+    if head is not None and predictor.has_labels:  # calibrated, since a head that is too sure multiplies rounding
+        first_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
+    for made in (*CHECKPOINTS, REFIT_PACE):
+        remove(context.folder / made)
     if not context.arm.cut and not shortened:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
-        context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
-        temperature=temperature,
-        chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
-                "search": best.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds,
+        context.prompt_text.text, weights, context.files | files, calibrated=calibrated, temperature=temperature,
+        chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step, **refitted,
+                "search": best.record, "calibrated": calibrated, "tokens_s": state.tokens / state.seconds,
                 **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {})},
-        checks=checks, search_seconds=best.seconds, train_seconds=state.seconds, trainable_params=trainable,
-        valid_loss=first_loss, valid_score=choice.score,
+        checks=checks, search_seconds=best.seconds, train_seconds=train_seconds, trainable_params=trainable,
+        valid_loss=first_loss, valid_score=valid_score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
+
+
+def _refit(context: Context, model: Any, rows: Sequence[Row], plan: "TrainPlan", share: float) -> "TrainState":
+    """Train a model anew like the run of this plan, on the validation rows too, which have made all choices; within a
+    share of the arm's time limit. Accuracy grows with the rows where a label has few."""
+    from riyaz.train import train
+
+    steps = refit_steps(len(context.train), len(context.valid), plan.steps)
+    plan = replace(
+        plan, steps=steps, steady=plan.steady * steps // plan.steps, validate_every=steps, keep_best=False, changes=()
+    )
+    plan, adjust = within(context.folder / REFIT_PACE, plan, share * context.arm.train_limit)
+    every = [*rows, *rows_for(context, context.valid)]
+    return train(model, every, (), plan, context.folder / CHECKPOINTS[1], context.listen, adjust=adjust)
+
+
+def _saved(context: Context, model: Any, save: Save) -> tuple[Any, LabelHead | None, WeightsPart, dict[str, Any]]:
+    """A trained model without gradients, its head of labels, and both as an artifact's part and files."""
+    model, head = _finished(context, model)
+    weights, files = save(model)
+    if head is not None:
+        weights, files = replace(weights, label_head=True), files | {LABELS: _written(context, head)}
+    return model, head, weights, files
+
+
+def _finite_sums(model: "Model") -> list[float]:
+    """`_tensor_sums`. Raises RiyazError where training has left a NaN or an infinity."""
+    sums = _tensor_sums(model)
+    if not all(map(math.isfinite, sums)):  # rows of an embedding that no validation row reads are not in its loss
+        raise RiyazError("the trained weights hold a NaN or an infinity", hint="give a lower --learning-rate")
+    return sums
 
 
 def begin_weights(context: Context, build: Build) -> Search:

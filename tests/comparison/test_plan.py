@@ -84,17 +84,24 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     assert lora["train"] == pytest.approx(60 * 1.0 + 7 * 2.0 + 0.5)
 
 
-def test_an_arm_is_trained_once_more_on_all_rows_where_there_is_time() -> None:
-    recipes = {"nearest": None, "lora": replace(PLAIN, refit=True)}
-    inputs = replace(given("nearest", "lora"), methods=recipes)
-    plenty = planning.make_plan(inputs, budget=10_000, spent=0.0).arm("lora")
-    plain = made(10_000, "nearest", "lora").arm("lora")
-    again = math.ceil(60 * (SIZES.train + SIZES.valid) / SIZES.train)
-    assert plenty.refit and plenty.steps == plain.steps and not plain.refit
-    assert plenty.seconds["train"] == pytest.approx(plain.seconds["train"] + again * 1.0 + 0.5)
-    least = sum(plenty.seconds.values()) / planning.RESERVE + 2 * START
-    short = [planning.make_plan(inputs, budget=least + more, spent=0.0).arm("lora") for more in (9.0, -20.0)]
-    assert [(arm.refit, arm.cut) for arm in short] == [(True, False), (False, False)], "it is the first to be left out"
+def test_arms_are_trained_once_more_on_all_rows_in_the_time_that_whole_recipes_leave() -> None:
+    recipe, again = replace(PLAIN, refit=True), math.ceil(60 * (SIZES.train + SIZES.valid) / SIZES.train)
+    inputs = replace(given(speeds=measured(full={"step_seconds": 3.0})), methods={"lora": recipe, "full": recipe})
+
+    def made_within(budget: float, aside: float = 0.0) -> dict[str, ArmPlan]:
+        arms = planning.make_plan(replace(inputs, aside=aside), budget=budget, spent=0.0).arms
+        return {arm.method: arm for arm in arms}
+
+    both = made_within(10_000)
+    assert both["lora"].refit and both["full"].refit
+    whole = sum(sum(arm.seconds.values()) for arm in made_within(10_000, aside=1.0).values())
+    assert not any(arm.refit for arm in made_within(10_000, aside=1.0).values()), "fewer rows would have none"
+    more = {"lora": again * 1.0 + 0.5, "full": again * 3.0 + 0.5}
+    assert sum(sum(arm.seconds.values()) for arm in both.values()) == pytest.approx(whole + sum(more.values()))
+    for spare, refits in ((-60.0, []), (more["lora"] - 1, []), (more["lora"] + 1, ["lora"])):
+        arms = made_within((whole + spare) / RESERVE)
+        assert [name for name, arm in arms.items() if arm.refit] == refits
+        assert any(arm.cut for arm in arms.values()) == (spare < 0), "no recipe is cut for it"
 
 
 def test_the_estimate_is_of_the_whole_command_and_of_the_largest_arm() -> None:

@@ -183,19 +183,40 @@ def test_a_refit_learns_the_validation_rows_too_and_keeps_their_temperature(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train", seen)
         twice = fit(replace(context, arm=replace(arm, refit=True), folder=tmp_path / "twice"))
-    steps = -(-once.chosen["steps"] * 33 // 24)
+    steps = -(-once.chosen["best_step"] * 33 // 24)
     assert runs[-1] == (33, 0, steps) and runs[-2][:2] == (24, 9) and twice.chosen["refit_steps"] == steps
     assert (twice.temperature, twice.valid_score, twice.curve) == (once.temperature, once.valid_score, once.curve)
     heads = [LabelHead.read(fitted.files[LABELS], 3, 64).weight for fitted in (once, twice)]
     assert np.abs(heads[0] - heads[1]).max() > 1e-4
-    assert twice.valid_loss != once.valid_loss and twice.train_seconds > 0
+    assert (twice.valid_loss, once.refit_loss) == (once.valid_loss, None) and twice.refit_loss != twice.valid_loss
     predictor = open_target(written(context, twice, tmp_path / "artifact"), precision="fp32")
     log_p = log_softmax(predictor.label_scores([row.messages for row in context.valid]) / twice.temperature, axis=1)
     own = [TASK.labels.index(row.answer) for row in context.valid]
-    assert -log_p[np.arange(9), own][:REOPEN_ROWS].mean() == pytest.approx(twice.valid_loss, abs=SAME)
+    assert -log_p[np.arange(9), own][:REOPEN_ROWS].mean() == pytest.approx(twice.refit_loss, abs=SAME)
     assert {path.name for path in (tmp_path / "twice").iterdir()} == {
         path.name for path in (tmp_path / "once").iterdir()
     }
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e-6])
+def test_a_refit_without_time_or_that_diverges_leaves_the_first_run(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    arm = replace(PLAN, learning_rates=(1e-3,))
+    once = lora.fit(replace(context, arm=arm, folder=tmp_path / "once"))
+    if not limit:
+        monkeypatch.setattr(training, "train", lambda model, rows, valid, *rest, **options: (
+            train(model, rows, valid, *rest, **options) if valid else diverging()))  # fmt: skip
+    monkeypatch.setattr(weights, "paced", lambda context, plan: (plan, None))
+    arm = replace(arm, refit=True, train_limit=limit)
+    twice = lora.fit(replace(context, arm=arm, folder=tmp_path / "twice"))
+    assert "refit_steps" not in twice.chosen and twice.refit_loss is None
+    for name in (LABELS, "adapter_model.safetensors"):
+        assert twice.files[name].read_bytes() == once.files[name].read_bytes()
+
+
+def diverging() -> None:
+    raise training.Diverged("the loss is nan")
 
 
 def test_a_refit_that_is_stopped_goes_on_to_the_same_weights(context: Context, tmp_path: Path) -> None:

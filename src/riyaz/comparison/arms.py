@@ -30,6 +30,7 @@ from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
+from riyaz.methods.fitting.recipe import REFITTED
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
 
@@ -216,7 +217,8 @@ class Arms:
     def _limit(self, arm: ArmPlan, spent: float) -> float:
         """Seconds after which a process is stopped that begins now, of an arm that has run for `spent` seconds."""
         left = OVERRUN * self.budget - self.since()
-        if arm.recipe_steps or not any(other.took for other in self.plan.arms):
+        alone = not any(other.took for other in self.plan.arms) and not METHODS[arm.method].own_training
+        if arm.recipe_steps or alone:
             return left
         return min(left, max(UNTRAINED_TIMES * _seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
 
@@ -286,7 +288,8 @@ class Arms:
         worse = bool(now.skipped) or arm.method in self.failed or now.steps <= arm.had
         if not worse and arm.had >= arm.recipe_steps:
             before, after = (Fit.read(folders[-1] / name) for name in (f"{BEFORE}/{FIT}", FIT))
-            worse = _goodness(after) <= _goodness(before)
+            lost_refit = REFITTED in before.chosen and REFITTED not in after.chosen
+            worse = lost_refit or _goodness(after) <= _goodness(before)
         for run in folders:
             if worse and (run / BEFORE).exists():
                 for product in PRODUCTS:

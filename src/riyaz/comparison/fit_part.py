@@ -85,7 +85,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         seeds={"seed": context.seed, "threads": plan.threads},
         versions=hardware.versions(("riyaz", "torch", "tokenizers")),
         validation={
-            "answer_log_loss": fitted.valid_loss,
+            "answer_log_loss": fitted.valid_loss if fitted.refit_loss is None else fitted.refit_loss,
             "score": fitted.valid_score,
             "rows": len(context.valid),
         },

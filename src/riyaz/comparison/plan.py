@@ -135,6 +135,8 @@ def make_plan(
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
         raise _too_short(inputs, able, budget, spent)
     seconds, arms = _fixed(inputs), []
+    rest = left - sum(_total(seconds[method]) for method in running)
+    steps = steps and _with_refits(inputs, steps, before, rest)
     for method in inputs.methods:
         if method in fixed:
             arms.append(fixed[method])
@@ -220,6 +222,35 @@ def _steps(
     opened = {method for method, arm in before.items() if arm.state == "opened"}
     enough = all(steps[method].steps >= _least(inputs, method) or method in opened for method in steps)
     return steps if enough else None
+
+
+def _with_refits(
+    inputs: PlanInputs, runs: Mapping[str, _Training], before: Mapping[str, ArmPlan], left: float
+) -> dict[str, _Training]:
+    """The trainings of whole recipes, with a refit of each arm, the quickest first, as far as the seconds last that all
+    arms leave of `left`. None if extra runs with other numbers of rows are to be compared with these."""
+    if inputs.aside or any(run.steps < _full(inputs, method) for method, run in runs.items()):
+        return dict(runs)
+    opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
+    refits = {method: replace(run, refit=True) for method, run in runs.items() if _refits(inputs, method)}
+
+    def seconds(method: str, run: _Training) -> float:
+        return _total(_training(inputs, method, run, opened.get(method)))
+
+    left -= sum(seconds(method, run) for method, run in runs.items())
+    granted = dict(runs)
+    for more, method in sorted(
+        (seconds(method, run) - seconds(method, runs[method]), method) for method, run in refits.items()
+    ):
+        if more <= left:
+            granted[method], left = refits[method], left - more
+    return granted
+
+
+def _refits(inputs: PlanInputs, method: str) -> bool:
+    """Whether a method's recipe has a refit."""
+    recipe = inputs.methods[method]
+    return recipe is not None and recipe.refit
 
 
 def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -335,14 +366,11 @@ def _divided(
 
 
 def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
-    """The longest training that fits into `seconds`, at most the full recipe and its refit: with all learning rates, or
-    with the default alone where these would leave too few steps to compare them."""
+    """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
+    default alone where these would leave too few steps to compare them."""
     recipe, full = inputs.methods[method], _full(inputs, method)
     assert recipe is not None
     rates = opened.learning_rates if opened else _rates(inputs, method)
-    twice = _Training(full, rates, refit=True)
-    if recipe.refit and _total(_training(inputs, method, twice, opened)) <= seconds:
-        return twice
     steps = _affordable(inputs, method, rates, seconds, opened)
     if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
         rates = (recipe.default_rate,)

@@ -83,7 +83,8 @@ def fit(context: Context) -> Fitted:
     shutil.rmtree(checkpoints)
     remove(pace_file(context, checkpoints))
     for number in range(FOLDS):
-        remove(context.folder / SCORES.format(number))
+        for name in (SCORES.format(number), f"fold-{number}"):
+            remove(context.folder / name)
     return Fitted(
         TextPart(), WeightsPart("encoder"), files, calibrated=True,
         checks={"vectors_equal": _vectors_equal(context, texts, first)},
@@ -171,7 +172,10 @@ def _out_of_fold(
         rest = [place for place, example in enumerate(examples) if example.key not in keys]
         path = context.folder / SCORES.format(number)
         if not path.exists():
-            safetensors.write(path, _fold(context, source, plain, texts, rest, out, context.folder / f"fold-{number}"))
+            folder = context.folder / f"fold-{number}"
+            safetensors.write(path, _fold(context, source, plain, texts, rest, out, folder))
+            remove(folder)
+            remove(pace_file(context, folder))
         scores.append(safetensors.read(path))
         held += [examples[place] for place in out]
     cosines, of_linear = (np.concatenate([file.array(name) for file in scores]) for name in ("cosines", "linear"))
@@ -187,8 +191,6 @@ def _fold(
     steps, share = training_steps(len(kept), texts.tokens), _shares(len(texts.rows))[0]
     model, _ = trained(context, source, texts, kept, folder, steps, context.listen, share)
     cosines = text_vectors(model, held) @ model.label_head.weight.detach().numpy().T
-    shutil.rmtree(folder)
-    remove(pace_file(context, folder))
     p = _linear(context, plain, examples_of(kept)).probabilities([example.prompt for example in examples_of(held)])
     return {"cosines": cosines, "linear": log_p(p)}
 

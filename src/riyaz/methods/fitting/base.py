@@ -111,6 +111,8 @@ class Fitted:
     train_seconds: float = 0.0
     trainable_params: int = 0
     valid_loss: float | None = None  # nats per answer token on `valid`
+    # the same of the artifact's weights, on the first rows of `valid`, where they have learned these too
+    refit_loss: float | None = None
     valid_score: float | None = None
     curve: list[dict] = field(default_factory=list)  # {"step", "loss", maybe "valid_loss"} of the final run
 

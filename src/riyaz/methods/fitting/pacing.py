@@ -37,10 +37,10 @@ class Paced:
 Adjust = Callable[["TrainPlan", int], "TrainPlan"]
 
 
-def paced(context: Context, plan: "TrainPlan", share: float = 1.0) -> "tuple[TrainPlan, Adjust | None]":
-    """`within` a share of the limit of the arm's plan."""
+def paced(context: Context, plan: "TrainPlan") -> "tuple[TrainPlan, Adjust | None]":
+    """`within` the limit of the arm's plan."""
     arm = context.arm
-    return within(context.folder / PACE, plan, share * arm.train_limit, arm.after_seconds, arm.step_seconds)
+    return within(context.folder / PACE, plan, arm.train_limit, arm.after_seconds, arm.step_seconds)
 
 
 def within(

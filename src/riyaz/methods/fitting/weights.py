@@ -4,7 +4,7 @@ and checks."""
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
+from riyaz.events import Note
 from riyaz.files import remove
 from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
 from riyaz.methods.fitting.choices import answer_limit, choose, fitted_temperature
@@ -28,8 +29,8 @@ from riyaz.methods.fitting.label_rows import (
     with_label_head,
 )
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
-from riyaz.methods.fitting.pacing import PACE, Paced, paced, within
-from riyaz.methods.fitting.recipe import refit_steps
+from riyaz.methods.fitting.pacing import PACE, Paced, paced
+from riyaz.methods.fitting.recipe import REFITTED, refit_steps
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 from riyaz.sources import open_source
@@ -43,12 +44,16 @@ Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
-REFIT_PACE = f"refit-{PACE}"
+REFIT_BEGUN = "refit.begun"  # there once the second one has begun
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 # The training code and the engine round differently, and a base in codes more so. Shares of the first loss, or of one
 # nat per token where it is lower: from the first on their difference is reported, from the second on the arm fails.
 STEP0_NOTED, STEP0_FAILED = 0.02, 0.05
+
+
+class NotFinite(RiyazError):
+    """Trained weights hold a NaN or an infinity."""
 
 
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
@@ -72,13 +77,12 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     plan, opening = train_plan(context, best.rate), opening_folder(context, best.rate)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    again = refit_steps(len(context.train), len(context.valid), plan.steps) if context.arm.refit else 0
-    first_share = plan.steps / (plan.steps + again)
-    plan, adjust = paced(context, plan, first_share)
+    plan, adjust = paced(context, plan)
     state = train(
         model, rows, valid, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust
     )
-    shortened = Paced.read(context.folder / PACE).changes
+    changes = Paced.read(context.folder / PACE).changes
+    shortened = changes if changes and changes[-1][1] < plan.steps else ()
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
@@ -89,44 +93,72 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     model, head, weights, files = _saved(context, model, save)
     choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
     temperature, predictor = fitted_temperature(judged(context), choice.predictor), choice.predictor
-    calibrated, valid_score, train_seconds, refitted = choice.calibrated, choice.score, state.seconds, {}
-    if again and head is not None and not shortened:
-        del choice, predictor, model  # so that there are never two whole models in memory
-        model = build(context)
-        last = _refit(context, model, rows, replace(plan, steps=state.step), 1 - first_share)
-        _finite_sums(model)
-        train_seconds, refitted = train_seconds + last.seconds, {"refit_steps": last.step}
-        model, head, weights, files = _saved(context, model, save)
-        predictor = _answering(context, model, head, saved=weights.kind == "full")
+    calibrated, valid_score = choice.calibrated, choice.score
     if head is not None and predictor.has_labels:  # calibrated, since a head that is too sure multiplies rounding
         first_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
-    for made in (*CHECKPOINTS, REFIT_PACE):
+    del choice, predictor, model  # so that there are never two whole models in memory
+    last = None if head is None or shortened else _refit(context, build, rows, plan, state)
+    refit_loss = None
+    if last is not None:
+        model, head, weights, files = _saved(context, last.model, save)
+        predictor = _answering(context, model, head, saved=weights.kind == "full")
+        assert predictor.has_labels
+        refit_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
+    for made in (*CHECKPOINTS, REFIT_BEGUN):
         remove(context.folder / made)
     if not context.arm.cut and not shortened:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
         context.prompt_text.text, weights, context.files | files, calibrated=calibrated, temperature=temperature,
-        chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step, **refitted,
+        chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
+                **({REFITTED: last.steps} if last else {}),
                 "search": best.record, "calibrated": calibrated, "tokens_s": state.tokens / state.seconds,
                 **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {})},
-        checks=checks, search_seconds=best.seconds, train_seconds=train_seconds, trainable_params=trainable,
-        valid_loss=first_loss, valid_score=valid_score,
+        checks=checks, search_seconds=best.seconds,
+        train_seconds=state.seconds + (last.seconds if last else 0.0), trainable_params=trainable,
+        valid_loss=first_loss, valid_score=valid_score, refit_loss=refit_loss,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
 
 
-def _refit(context: Context, model: Any, rows: Sequence[Row], plan: "TrainPlan", share: float) -> "TrainState":
-    """Train a model anew like the run of this plan, on the validation rows too, which have made all choices; within a
-    share of the arm's time limit. Accuracy grows with the rows where a label has few."""
-    from riyaz.train import train
+@dataclass(frozen=True)
+class _Refit:
+    """A model that was trained on all rows."""
 
-    steps = refit_steps(len(context.train), len(context.valid), plan.steps)
+    model: Any
+    steps: int
+    seconds: float
+
+
+def _refit(
+    context: Context, build: Build, rows: Sequence[Row], plan: "TrainPlan", first: "TrainState"
+) -> _Refit | None:
+    """Train a model anew on the validation rows too, which have made all choices: as many steps a row as the `first`
+    run had at its best validation. Accuracy grows with the rows where a label has few.
+
+    None if it is not planned, if the arm's time limit does not leave the time that it needs, or if training diverges.
+    """
+    from riyaz.train import Diverged, train
+
+    arm, begun = context.arm, context.folder / REFIT_BEGUN
+    steps = refit_steps(len(context.train), len(context.valid), max(1, first.best_step))
+    limit = arm.train_limit and arm.train_limit - first.seconds * (1 - arm.opening / first.step)
+    enough = not arm.train_limit or limit >= steps * first.seconds / first.step
+    if not arm.refit or not (enough or begun.exists()):  # one that has begun goes on
+        return None
+    begun.touch()
+    model = build(context)
     plan = replace(
         plan, steps=steps, steady=plan.steady * steps // plan.steps, validate_every=steps, keep_best=False, changes=()
     )
-    plan, adjust = within(context.folder / REFIT_PACE, plan, share * context.arm.train_limit)
     every = [*rows, *rows_for(context, context.valid)]
-    return train(model, every, (), plan, context.folder / CHECKPOINTS[1], context.listen, adjust=adjust)
+    try:
+        last = train(model, every, (), plan, context.folder / CHECKPOINTS[1], context.listen)
+        _finite_sums(model)
+    except (Diverged, NotFinite) as error:
+        context.listen(Note(f"training on all rows is left out: {error}"))
+        return None
+    return _Refit(model, last.step, last.seconds)
 
 
 def _saved(context: Context, model: Any, save: Save) -> tuple[Any, LabelHead | None, WeightsPart, dict[str, Any]]:
@@ -139,10 +171,10 @@ def _saved(context: Context, model: Any, save: Save) -> tuple[Any, LabelHead | N
 
 
 def _finite_sums(model: "Model") -> list[float]:
-    """`_tensor_sums`. Raises RiyazError where training has left a NaN or an infinity."""
+    """`_tensor_sums`. Raises NotFinite where training has left a NaN or an infinity."""
     sums = _tensor_sums(model)
     if not all(map(math.isfinite, sums)):  # rows of an embedding that no validation row reads are not in its loss
-        raise RiyazError("the trained weights hold a NaN or an infinity", hint="give a lower --learning-rate")
+        raise NotFinite("the trained weights hold a NaN or an infinity", hint="give a lower --learning-rate")
     return sums
 
 

@@ -79,9 +79,21 @@ def test_many_rows_are_described_by_landmarks(monkeypatch: pytest.MonkeyPatch) -
     """With fewer landmarks than rows the answers stay, and only some rows are held out."""
     monkeypatch.setattr(fitting, "LANDMARKS", 24)
     monkeypatch.setattr(fitting, "PART", 5)
-    monkeypatch.setattr(fitting, "HELD", 9)
     made = fitted(embedder=BagEmbedder())
-    assert answered(made, *TEXTS) == ANSWERS and len(made.held) == 9
+    assert answered(made, *TEXTS) == ANSWERS and len(made.held) == 36 // fitting.HELD_SHARE
+
+
+@pytest.mark.parametrize(("count", "labels"), [(1501, 5), (1800, 5), (2600, 5), (900, 700), (8000, 40)])
+def test_no_row_of_many_is_fitted_and_held_out(count: int, labels: int) -> None:
+    drawn = np.random.default_rng(0).integers(0, 9, count)
+    targets, names = np.arange(count) % labels, [f"label {label}" for label in range(labels)]
+    rows = fitting._Rows([f"word{number}" for number in drawn], targets, names, None, 0, None)
+    assert rows.many
+    ((chosen_by, held),), ((kept, calibrating),) = rows.to_choose(), rows.to_calibrate()
+    assert 0 < len(held) <= fitting.HELD and len(held) == len(np.unique(held))
+    assert len(chosen_by) >= min(fitting.LANDMARKS, count) / 3
+    assert not np.intersect1d(chosen_by, held).size and not np.intersect1d(kept, calibrating).size
+    assert len(kept) > count / 2 and len(kept) + len(calibrating) == count
 
 
 def test_memory_is_bounded_for_many_labels_and_rows() -> None:

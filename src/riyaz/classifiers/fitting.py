@@ -30,7 +30,8 @@ NUMBERS = 2**26  # of all rows' similarities, at most: 256 MB
 WEIGHTS = 2**23  # of the terms, at most: 32 MB
 SEARCHED = 2**22  # weights that the search moves, at most; its memory is some 200 bytes for each
 CHOOSING, CALIBRATING = 5, 10  # folds to choose by (3 choose by chance), and to calibrate by
-HELD = 1000  # rows that calibrate where there are more than LANDMARKS; one fold of them is enough
+HELD = 1000  # rows that choose and calibrate where there are more than LANDMARKS, at most
+HELD_SHARE = 5  # and at most one in so many
 PROTOTYPES = 10.0  # logits of a text that equals the mean of a label's rows, beside those of the regression
 LEAST_LANDMARKS = 64
 SIMPLER = 0.002  # nats by which a setting must be better than a simpler one
@@ -127,18 +128,21 @@ class _Rows:
         return [(np.delete(order, slice(fold, None, count)), order[fold::count]) for fold in range(count)]
 
     def to_choose(self) -> list[Deal]:
-        """Folds; of many rows the landmarks, and some of the others held out."""
+        """Folds; of many rows some, held out from the regression on the landmarks among the others."""
         if not self.many:
             return self.folds(CHOOSING)
-        order = self.order[self.order < self.count]
-        return [(self.landmarks[self.landmarks < self.count], order[-HELD:])]
+        kept, held = self._part()
+        return [(kept[np.isin(kept, self.landmarks)], held)]
 
     def to_calibrate(self) -> list[Deal]:
-        """Folds; of many rows HELD rows, held out from the regression on all others."""
-        if not self.many:
-            return self.folds(CALIBRATING)
+        """Folds; of many rows the same ones, held out from the regression on all others."""
+        return [self._part()] if self.many else self.folds(CALIBRATING)
+
+    def _part(self) -> Deal:
+        """A part of the rows held out, from the regression on all others."""
         order = self.order[self.order < self.count]
-        return [(order[:-HELD], order[-HELD:])]
+        held = max(1, min(HELD, self.count // HELD_SHARE))
+        return order[:-held], order[-held:]
 
 
 class _Scaled:

@@ -1,6 +1,7 @@
 """The method `linear`: what it writes, what it says without an embedder, and its estimate."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tiny_embedder import BagEmbedder
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact
+from riyaz.data import Example
 from riyaz.engine import opening
 from riyaz.events import Event, Note
 from riyaz.methods import METHODS, linear
@@ -59,6 +61,23 @@ def test_without_the_embedder_a_note_says_what_that_costs_once(
     notes = [event.text for event in events if isinstance(event, Note)]
     assert notes == [linear.WITHOUT] and "riyaz pull minilm" in notes[0]
     assert "vectors" not in fitted.chosen["scales"] and fitted.valid_score
+
+
+def test_the_validation_score_is_that_of_groups_that_were_not_seen(
+    model_folder: Path, tmp_path: Path, own_store: Path
+) -> None:
+    """Every group has a word of its own and a label that is drawn: only its own rows know its answer."""
+    drawn = np.random.default_rng(2).choice(TASK.labels, 24)
+    rows = tuple(
+        Example(({"role": "user", "content": f"customer{i // 5} word{i % 7}"},), (drawn[i // 5],), group=f"g{i // 5}")
+        for i in range(120)
+    )
+    alone = tuple(replace(row, group=None) for row in rows)
+    scores = [
+        METHODS["linear"].fit(fit_context(model_folder, tmp_path, train=each[:90], valid=each[90:])).valid_score
+        for each in (rows, alone)
+    ]
+    assert scores[0] is not None and scores[1] is not None and scores[0] < 0.6 < 0.9 < scores[1]
 
 
 def test_the_estimate_is_that_of_a_fit(model_folder: Path, tmp_path: Path, own_store: Path) -> None:

@@ -141,6 +141,53 @@ def test_a_row_is_not_answered_by_its_group_nor_by_its_copy(bare, model_folder, 
     assert nearest.fit(context).valid_score == 1.0, "with two different prompts and no group each finds the other"
 
 
+def test_examples_that_are_left_out_are_not_counted():
+    near, labels = np.array([0.9, np.nan, 0.5, np.nan, 0.2, np.nan]), np.array([0, 0, 0, 1, 1, 2])
+    there = ~np.isnan(near)
+    for k in (1, 2, 5):
+        scores = label_means(near, labels, 4, k)
+        assert scores.tolist() == label_means(near[there], labels[there], 4, k).tolist()
+        assert scores[2] == scores[3] == 0 == scores.min(), "no example is left"
+    assert label_means(near, labels, 4, 2) == pytest.approx([0.7, 0.2, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["vectors", "both", "words"])
+def test_a_row_is_answered_as_by_an_index_without_it(kind, model_folder, tmp_path, monkeypatch):
+    """Without its copies and its group too: of few rows a label one that is left out must not count as unlike. By words
+    the weights of these stay those of all rows, so there the similarities are compared."""
+    embedder = BagEmbedder()
+    rows = [asking(f"where is the {word} {i}", TASK.labels[i % 3]) for i, word in enumerate("abcdefghi")]
+    rows += [replace(rows[0], group="x"), asking("a bill came", "billing", "x"), asking("the bill", "refund", "x")]
+    vectors = embedder.embed([row.prompt for row in rows])
+    tried = nearest._try(
+        fit_context(model_folder, tmp_path), rows, list(range(len(rows))), kind, vectors, embedder
+    )  # fmt: skip
+    assert [each.per_label for each in tried] == [1, 3, 5]
+    index, labels = ExampleIndex(rows, kind, vectors, embedder), [TASK.labels.index(row.answer) for row in rows]
+    for place, row in enumerate(rows):
+        out = {place} | {other for other, each in enumerate(rows) if each.key == row.key}
+        out |= {other for other, each in enumerate(rows) if row.group and each.group == row.group}
+        kept = [other for other in range(len(rows)) if other not in out]
+        near = index.similarities([row.prompt])[0][kept]
+        if kind == "vectors":
+            near = ExampleIndex([rows[other] for other in kept], kind, vectors[kept], embedder).similarities(
+                [row.prompt]
+            )[0]
+        for each in tried:
+            assert each.scores is not None
+            expected = label_means(near, np.array(labels)[kept], 3, each.per_label)
+            assert each.scores[place] == pytest.approx(expected, abs=1e-6), (place, each.per_label)
+
+
+def test_open_answers_are_never_copied_from_a_row_that_is_left_out(bare, model_folder, tmp_path):
+    """The nearest of the others may share no word with a row; where none is left there is no answer."""
+    task = Task("free", (), "rouge_l", "Answer.", "")
+    apart = tuple(asking(f"word{i}", f"answer{i}") for i in range(6))
+    for rows in (apart, tuple(replace(row, group="one") for row in apart)):
+        context = fit_context(model_folder, tmp_path, task=task, train=rows[:4], valid=rows[4:])
+        assert nearest.fit(context).valid_score == 0
+
+
 def test_open_answers_are_copied_from_the_nearest_example(pulled, model_folder, tmp_path):
     task = Task("free", (), "rouge_l", "Answer.", "")
     rows = tuple(asking(row.prompt, f"an answer about {row.answer} and more") for row in SYNONYMS)

@@ -155,6 +155,45 @@ def test_equal_prompts_are_held_out_together_and_a_label_with_one_row_is_unknown
     assert 3 not in {suspect.row for suspect in mislabelled.wrong_labels(chances, labels)}
 
 
+def test_rows_of_one_group_do_not_vouch_for_each_other() -> None:
+    """Two wrong rows that look like each other and like no other row."""
+    points, labels = random_points()
+    points, wrong = np.c_[points, np.zeros(60)], [20, 40]
+    points[wrong] = points[[20, 20]]
+    points[wrong, -1], labels[wrong] = 3, 1 - labels[20]
+    keys, groups = [str(row) for row in range(60)], [str(row) for row in range(60)]
+    groups[40] = groups[20]
+    alone, grouped = held_out.out_of_fold(points, labels, keys), held_out.out_of_fold(points, labels, keys, groups)
+    assert (grouped[wrong, labels[wrong]] < alone[wrong, labels[wrong]] - 0.1).all()
+    assert np.array_equal(alone, held_out.out_of_fold(points, labels, keys, keys)), "without groups all is as before"
+    assert np.array_equal(alone, held_out.out_of_fold(points, labels, keys, ["one"] * 60)), "one group says nothing"
+
+
+def test_a_copy_in_another_group_does_not_vouch_either() -> None:
+    points, labels = random_points()
+    points[40], labels[40] = points[20], labels[20] = 4 * points[20], 1 - labels[20]
+    keys, groups = [str(row) for row in range(60)], [str(row // 2) for row in range(60)]
+    keys[40] = keys[20]
+    apart, copied = (
+        held_out.out_of_fold(points, labels, each, groups) for each in ([str(row) for row in range(60)], keys)
+    )
+    assert copied[20, labels[20]] < apart[20, labels[20]]
+
+
+def test_examine_keeps_groups_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def out_of_fold(vectors: np.ndarray, labels: np.ndarray, *names: list[str]) -> np.ndarray:
+        given.extend(names)
+        return np.eye(3)[labels]
+
+    monkeypatch.setattr(examine, "out_of_fold", out_of_fold)
+    rows = [row | {"customer": str(place % 20)} for place, row in enumerate(clean_rows())]
+    folder = formats.open_data(write(tmp_path / "rows.jsonl", rows), group_column="customer")
+    examine.examine(folder.train, None, detect(folder.train))
+    assert [len(set(names)) for names in given] == [90, 20]
+
+
 def test_of_equal_prompts_nothing_is_known() -> None:
     points, labels = random_points()
     chances = held_out.out_of_fold(points, labels, ["same"] * 60)

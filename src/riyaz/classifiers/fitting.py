@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from riyaz.classifiers.folds import folds_of, last_units, units_and_copies, without_copies
 from riyaz.classifiers.linear import VECTORS, Document, EmbedderName, LinearClassifier
 from riyaz.classifiers.regression import fit_regression
 from riyaz.classifiers.terms import TERMS, known_terms, term_rows, vocabulary
@@ -30,7 +31,8 @@ NUMBERS = 2**26  # of all rows' similarities, at most: 256 MB
 WEIGHTS = 2**23  # of the terms, at most: 32 MB
 SEARCHED = 2**22  # weights that the search moves, at most; its memory is some 200 bytes for each
 CHOOSING, CALIBRATING = 5, 10  # folds to choose by (3 choose by chance), and to calibrate by
-HELD = 1000  # rows that calibrate where there are more than LANDMARKS; one fold of them is enough
+HELD = 1000  # rows that choose and calibrate where there are more than LANDMARKS, at most (but whole groups)
+HELD_SHARE = 5  # and at most one in so many
 PROTOTYPES = 10.0  # logits of a text that equals the mean of a label's rows, beside those of the regression
 LEAST_LANDMARKS = 64
 SIMPLER = 0.002  # nats by which a setting must be better than a simpler one
@@ -72,11 +74,12 @@ class FittedClassifier:
 
 def fit_classifier(
     texts: Sequence[str], answers: Sequence[str], labels: Sequence[str], embedder: "Embedder | None", seed: int,
-    progress: Progress | None = None,
+    progress: Progress | None = None, groups: Sequence[str | None] | None = None,
 ) -> FittedClassifier:  # fmt: skip
-    """The classifier of rows whose answers are among `labels`; all its choices are made on these rows."""
+    """The classifier of rows whose answers are among `labels`; all its choices are made on these rows. No row is
+    answered by one of its group, where `groups` names these, or with its text."""
     place = {label: i for i, label in enumerate(labels)}
-    rows = _Rows(texts, np.array([place[answer] for answer in answers]), labels, embedder, seed, progress)
+    rows = _Rows(texts, np.array([place[answer] for answer in answers]), labels, embedder, seed, progress, groups)
     began = time.perf_counter()
     scaled, setting, tried = _choose(rows)
     choosing_seconds = time.perf_counter() - began
@@ -97,9 +100,10 @@ class _Rows:
 
     def __init__(
         self, texts: Sequence[str], targets: np.ndarray, labels: Sequence[str], embedder: "Embedder | None", seed: int,
-        progress: Progress | None,
+        progress: Progress | None, groups: Sequence[str | None] | None = None,
     ) -> None:  # fmt: skip
         self.count, self.labels = len(texts), len(labels)
+        self.units, self.copies = units_and_copies(texts, groups)
         self.targets = np.r_[targets, np.arange(len(labels))]
         whole = [*texts, *map(label_words, labels)]
         self.order = _spread_over(self.targets, seed)
@@ -122,23 +126,36 @@ class _Rows:
         return self.targets[places, None] == np.arange(self.labels)
 
     def folds(self, count: int) -> list[Deal]:
-        """Each row held out once, from the regression on all others."""
-        order = self.order[self.order < self.count]
-        return [(np.delete(order, slice(fold, None, count)), order[fold::count]) for fold in range(count)]
+        """Each row held out once, from the regression on the others; at most as many folds as there are units."""
+        count = min(count, max(2, int(self.units.max()) + 1))
+        folds = folds_of(self.units, self._order, count)
+        return [self._deal(folds == fold) for fold in range(count)]
 
     def to_choose(self) -> list[Deal]:
-        """Folds; of many rows the landmarks, and some of the others held out."""
+        """Folds; of many rows some, held out from the regression on the landmarks among the others."""
         if not self.many:
             return self.folds(CHOOSING)
-        order = self.order[self.order < self.count]
-        return [(self.landmarks[self.landmarks < self.count], order[-HELD:])]
+        kept, held = self._part()
+        landmarks = kept[np.isin(kept, self.landmarks)]
+        return [(landmarks if len(landmarks) else kept, held)]
 
     def to_calibrate(self) -> list[Deal]:
-        """Folds; of many rows HELD rows, held out from the regression on all others."""
-        if not self.many:
-            return self.folds(CALIBRATING)
-        order = self.order[self.order < self.count]
-        return [(order[:-HELD], order[-HELD:])]
+        """Folds; of many rows the same ones, held out from the regression on all others."""
+        return [self._part()] if self.many else self.folds(CALIBRATING)
+
+    def _part(self) -> Deal:
+        """A part of the rows held out, from the regression on the others."""
+        least = max(1, min(HELD, self.count // HELD_SHARE))
+        return self._deal(last_units(self.units, self._order, least))
+
+    def _deal(self, held: np.ndarray) -> Deal:
+        kept, order = without_copies(self.copies, held), self._order
+        return order[kept[order]], order[held[order]]
+
+    @property
+    def _order(self) -> np.ndarray:
+        """`order` without the labels' names."""
+        return self.order[self.order < self.count]
 
 
 class _Scaled:

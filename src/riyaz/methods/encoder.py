@@ -198,7 +198,8 @@ def _fold(
 def _linear(context: Context, plain: "ModelEmbedder", examples: Sequence[Example]) -> LinearClassifier:
     """The regression on the words of the rows and their vectors by the plain encoder."""
     texts, answers = [example.prompt for example in examples], [example.answer for example in examples]
-    return fit_classifier(texts, answers, context.task.labels, plain, context.seed).classifier
+    groups = [example.group for example in examples]
+    return fit_classifier(texts, answers, context.task.labels, plain, context.seed, groups=groups).classifier
 
 
 def _save(

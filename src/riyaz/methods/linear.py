@@ -31,8 +31,9 @@ def fit(context: Context) -> Fitted:
     def progress(done: int, total: int) -> None:
         context.listen(Progress("fit", done, total))
 
-    fitted = fit_classifier(_texts(rows), _answers(rows), context.task.labels, embedder, context.seed, progress)
-    answered = [Prediction(context.task.labels[label]) for label in fitted.logits.argmax(axis=1)]
+    labels = context.task.labels
+    fitted = fit_classifier(_texts(rows), _answers(rows), labels, embedder, context.seed, progress, _groups(rows))
+    answered = [Prediction(labels[label]) for label in fitted.logits.argmax(axis=1)]
     classifier = fitted.classifier
     return Fitted(
         TextPart(), WeightsPart("linear"), classifier.files(context.folder / WRITTEN), chosen=fitted.chosen,
@@ -57,7 +58,7 @@ def measure_time(context: Context) -> Timing:
         embedder.embed(texts)
     reading = (time.perf_counter() - began) / len(sample)
     began = time.perf_counter()
-    classifier = fit_classifier(texts, answers, labels, embedder, context.seed).classifier
+    classifier = fit_classifier(texts, answers, labels, embedder, context.seed, groups=_groups(sample)).classifier
     seconds = time.perf_counter() - began - reading * len(sample)
     seconds *= work_of(len(rows), len(context.task.labels)) / work_of(len(sample), len(labels))
     began = time.perf_counter()
@@ -76,6 +77,10 @@ def _texts(rows: Sequence[Example]) -> list[str]:
 
 def _answers(rows: Sequence[Example]) -> list[str]:
     return [row.answer for row in rows]
+
+
+def _groups(rows: Sequence[Example]) -> list[str | None]:
+    return [row.group for row in rows]
 
 
 ABOUT = About(

@@ -114,7 +114,7 @@ def _try(
     """Every way to answer the rows at `places` by the other rows with one kind of index."""
     near, rows = _others(examples, places, kind, vectors, embedder), [examples[place] for place in places]
     if context.task.kind != "closed":
-        answered = [Prediction(examples[int(each.argmax())].answer) for each in near]
+        answered = [Prediction(_nearest_answer(each, examples)) for each in near]
         return [_Tried(kind, 1, score(context.task, answered, rows).mean)]
     place_of = {label: number for number, label in enumerate(context.task.labels)}
     labels = np.array([place_of[example.answer] for example in examples])
@@ -128,16 +128,21 @@ def _others(
     examples: Sequence[Example], places: Sequence[int], kind: IndexKind,
     vectors: np.ndarray | None, embedder: ModelEmbedder | None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """The similarities (n,) of all examples to each row at `places`; 0 for the row itself, for those of its group and
-    for those with its prompt."""
+    """The similarities (n,) of all examples to each row at `places`; NaN, left out, for the row itself, for those of
+    its group and for those with its prompt."""
     index = ExampleIndex(examples, kind, vectors, embedder)
     units, keys = (np.unique(names, return_inverse=True)[1] for names in _names(examples))
     for first in range(0, len(places), BATCH):
         batch = list(places[first : first + BATCH])
         own = None if vectors is None else vectors[batch]
         for place, near in zip(batch, index.similarities([examples[each].prompt for each in batch], own)):
-            near[(units == units[place]) | (keys == keys[place])] = 0.0
+            near[(units == units[place]) | (keys == keys[place])] = np.nan
             yield near
+
+
+def _nearest_answer(near: np.ndarray, examples: Sequence[Example]) -> str:
+    """The answer of the nearest example that is not left out, "" where all are."""
+    return "" if np.isnan(near).all() else examples[int(np.nanargmax(near))].answer
 
 
 def _names(examples: Sequence[Example]) -> tuple[list[str], list[str]]:

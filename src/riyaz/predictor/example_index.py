@@ -72,7 +72,11 @@ class ExampleIndex:
 
 def label_means(similarities: np.ndarray, labels: np.ndarray, count: int, per_label: int) -> np.ndarray:
     """The score (count,) of each label: the mean similarity of the nearest `per_label` of its examples, whose
-    similarities (n,) and labels (n,) are given; 0 for a label without an example."""
+    similarities (n,) and labels (n,) are given; examples with NaN are left out. 0, the lowest, for a label without an
+    example."""
+    there = ~np.isnan(similarities)
+    if not there.all():
+        similarities, labels = similarities[there], labels[there]
     if per_label == 1:
         scores = np.zeros(count, similarities.dtype)
         np.maximum.at(scores, labels, similarities)

@@ -7,6 +7,7 @@ import numpy as np
 
 from riyaz.data import Dataset, Example
 from riyaz.data.data_report import rows_with_unseen_labels
+from riyaz.data.groups import unit
 from riyaz.data.sampling import sample
 from riyaz.data.spellings import label_twins, most_frequent_spellings
 from riyaz.data.task import Task
@@ -57,7 +58,7 @@ def _judged(
     ]
     if len(names) > MOST_LABELS:
         return [], near, [], [*unchecked, f"wrong labels: {len(names):,} labels are more than {MOST_LABELS}"]
-    chances = out_of_fold(prompt_vectors(blocks, meanings), labels, keys)
+    chances = out_of_fold(prompt_vectors(blocks, meanings), labels, keys, [unit(row) for row in rows])
     alone = sum(count == 1 for count in Counter(labels.tolist()).values())
     if alone:
         unchecked.append(f"wrong labels of {alone} labels with one row: no other row says what they look like")

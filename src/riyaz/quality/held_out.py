@@ -1,8 +1,8 @@
 """What label the other rows suggest for a row: a logistic regression that was fitted without the row.
 
-The rows are dealt into folds, equal prompts into the same one. A temperature makes the probabilities those of the
-labels, under the assumption that a share of the labels is drawn at random: else the wrong labels themselves would make
-every prediction look unsure.
+The rows are dealt into folds, those of one group into the same one, and no copy of a row is fitted that is held out. A
+temperature makes the probabilities those of the labels, under the assumption that a share of the labels is drawn at
+random: else the wrong labels themselves would make every prediction look unsure.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from riyaz.classifiers.folds import folds_of, numbers, without_copies
 from riyaz.classifiers.regression import fit_regression
 
 SMALL = 50_000  # rows times labels up to which there are more folds, and two deals whose predictions are averaged
@@ -21,39 +22,43 @@ NOISE_STEPS = 60  # of expectation-maximisation
 FIRST_NOISE = 0.05  # share of random labels at which it begins
 
 
-def out_of_fold(vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], seed: int = 0) -> np.ndarray:
+def out_of_fold(
+    vectors: np.ndarray, labels: np.ndarray, keys: Sequence[str], units: Sequence[str] | None = None, seed: int = 0
+) -> np.ndarray:
     """(n, L) probabilities from regressions that have not seen the row; 0 for labels that no other fold has.
 
-    `vectors` (n, d), `labels` (n,) in 0..L-1; rows with equal `keys` are in one fold.
+    `vectors` (n, d), `labels` (n,) in 0..L-1. No row is judged by one with its key or, where there are two units or
+    more, by one of its unit.
     """
     count = int(labels.max()) + 1
     if len(set(keys)) == 1:
         return np.zeros((len(labels), count))
+    copies = numbers(keys)
+    together = copies if units is None or len(set(units)) == 1 else numbers(units)
     small = len(labels) * count <= SMALL
-    deals = [_deal(labels, keys, FOLDS[small], seed + number) for number in range(DEALS[small])]
-    logits = np.mean([_held_out_logits(vectors, labels, folds, count) for folds in deals], axis=0)
+    deals = [_deal(labels, together, FOLDS[small], seed + number) for number in range(DEALS[small])]
+    logits = np.mean([_held_out_logits(vectors, labels, folds, copies, count) for folds in deals], axis=0)
     return _calibrated(logits, labels)
 
 
-def _held_out_logits(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
+def _held_out_logits(
+    vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, copies: np.ndarray, count: int
+) -> np.ndarray:
     """(n, L) log-probabilities, -inf for labels that the regression has not seen."""
     logits = np.full((len(labels), count), -np.inf)
     for fold in np.unique(folds):
         held = folds == fold
-        known, places = np.unique(labels[~held], return_inverse=True)
-        weights, bias = fit_regression(vectors[~held], places, len(known), STRENGTH)
+        kept = without_copies(copies, held)
+        known, places = np.unique(labels[kept], return_inverse=True)
+        weights, bias = fit_regression(vectors[kept], places, len(known), STRENGTH)
         logits[np.ix_(held, known)] = log_softmax(vectors[held] @ weights + bias, axis=1)
     return logits
 
 
-def _deal(labels: np.ndarray, keys: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """(n,) fold of each row: the rows of each label are dealt evenly, rows with equal keys to the fold of the first."""
+def _deal(labels: np.ndarray, units: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(n,) fold of each row: the rows of each label are dealt evenly, rows of one unit to the fold of the first."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    fold_of: dict[str, int] = {}
-    for row in order:
-        fold_of.setdefault(keys[row], len(fold_of) % folds)
-    return np.array([fold_of[key] for key in keys])
+    return folds_of(units, order[np.argsort(labels[order], kind="stable")], folds)
 
 
 def _calibrated(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

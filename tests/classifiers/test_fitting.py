@@ -155,6 +155,13 @@ def test_rows_that_are_all_alike_are_fitted(texts: list[str], groups: list[str] 
     assert sorted(made.held) == list(range(len(texts))) and np.isfinite(made.logits).all()
 
 
+def test_rare_labels_are_held_out_of_many_rows_too() -> None:
+    labels = np.repeat([0, 1], [2700, 300])
+    rows = fitting._Rows([f"row {i} of {label}" for i, label in enumerate(labels)], labels, ["a", "b"], None, 0, None)
+    ((_, held),) = rows.to_calibrate()
+    assert rows.many and 0.06 < (rows.targets[held] == 1).mean() < 0.14
+
+
 def test_memory_is_bounded_for_many_labels_and_rows() -> None:
     """What is kept of 100,000 rows × 1,000 labels, and of 5,000 labels."""
     for rows, labels in ((101_000, 1000), (15_000, 5000), (10**6, 2)):

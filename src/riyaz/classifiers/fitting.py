@@ -102,7 +102,7 @@ class _Rows:
         self, texts: Sequence[str], targets: np.ndarray, labels: Sequence[str], embedder: "Embedder | None", seed: int,
         progress: Progress | None, groups: Sequence[str | None] | None = None,
     ) -> None:  # fmt: skip
-        self.count, self.labels = len(texts), len(labels)
+        self.count, self.labels, self.seed = len(texts), len(labels), seed
         self.units, self.copies = units_and_copies(texts, groups)
         self.targets = np.r_[targets, np.arange(len(labels))]
         whole = [*texts, *map(label_words, labels)]
@@ -146,7 +146,8 @@ class _Rows:
     def _part(self) -> Deal:
         """A part of the rows held out, from the regression on the others."""
         least = max(1, min(HELD, self.count // HELD_SHARE))
-        return self._deal(last_units(self.units, self._order, least))
+        order = np.random.default_rng(self.seed).permutation(self.count)  # so that labels keep their proportions
+        return self._deal(last_units(self.units, order, least))
 
     def _deal(self, held: np.ndarray) -> Deal:
         kept, order = without_copies(self.copies, held), self._order

@@ -33,6 +33,7 @@ from riyaz.layers.fast.threads import tune_waiting
 from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 from riyaz.layers.swaps.label_head import LabelledModel
+from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 
 FORMAT = 2  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
@@ -104,7 +105,7 @@ class TrainState:
 
     step: int = 0
     # of the best validation: the lowest loss, in nats per answer token; where answers are labels the highest accuracy,
-    # and of equally accurate ones the lowest loss
+    # and of equally accurate ones the lowest calibrated loss, which is then the loss here
     best_loss: float = math.inf
     best_accuracy: float = 0.0  # 0 where answers are text
     best_step: int = 0
@@ -185,13 +186,13 @@ def train(
         if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
             entry |= validate(model, valid, plan.micro_tokens)
-            loss, accuracy = entry["valid_loss"], entry.get("valid_accuracy", 0.0)
+            judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)
-            if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
-                state.best_loss, state.best_accuracy, state.best_step, state.worse = loss, accuracy, state.step, 0
+            if (accuracy, -judged) > (state.best_accuracy, -state.best_loss):
+                state.best_loss, state.best_accuracy, state.best_step, state.worse = judged, accuracy, state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(weights, state.step, loss, accuracy)
+                    checkpoints.save_best(weights, state.step, judged, accuracy)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -209,11 +210,16 @@ def train(
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
         entry = state.history[-1]
-        latest = state.step, entry["valid_loss"], entry.get("valid_accuracy", 0.0)
+        latest = state.step, *_judged(entry)
         state.best_step, state.best_loss, state.best_accuracy = best or latest
     masters.detach()
     write_state(folder / "state.json", state)
     return state
+
+
+def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:
+    """(loss, accuracy) by which validations are compared; accuracy is 0 where answers are text."""
+    return entry.get("calibrated_loss", entry["valid_loss"]), entry.get("valid_accuracy", 0.0)
 
 
 def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
@@ -334,10 +340,19 @@ def scores_labels(model: Any) -> bool:
 
 def validate(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
     """`valid_loss` in nats per answer token; with a head of labels also `valid_accuracy`, the share of rows whose
-    likeliest label is right."""
+    likeliest label is right, and `calibrated_loss`, the loss at the temperature at which it is lowest. Training makes a
+    head too sure long before it answers worse, and a temperature mends that."""
     if not scores_labels(model):
         return {"valid_loss": answer_loss(model, rows, micro_tokens)}
     log_p, places = label_log_p(model, rows, micro_tokens), label_places(model, rows)
     loss = -float(log_p[np.arange(len(rows)), places].mean(dtype=np.float64))
-    accuracy = float((log_p.argmax(1) == places).mean()) if math.isfinite(loss) else 0.0
-    return {"valid_loss": loss, "valid_accuracy": accuracy}
+    if not math.isfinite(loss):
+        return {"valid_loss": loss, "valid_accuracy": 0.0, "calibrated_loss": loss}
+    right = places[:, None] == np.arange(log_p.shape[1])
+    p = probabilities(log_p, fit_temperature(log_p, right))
+    calibrated = float(log_losses(right_probability(p, right)).mean())
+    return {
+        "valid_loss": loss,
+        "valid_accuracy": float((log_p.argmax(1) == places).mean()),
+        "calibrated_loss": calibrated,
+    }

@@ -90,6 +90,7 @@ def test_labels_are_scored_by_their_head_and_text_beside_them_by_the_models(cont
     both.backward()
     assert model.label_head.weight.grad.abs().sum() > 0 and model.lm_head.weight.grad.abs().sum() > 0
     judged = validate(model, rows, 64)
+    assert 0 < judged.pop("calibrated_loss") <= judged["valid_loss"] + 1e-2
     assert judged == pytest.approx({"valid_loss": nats.mean(), "valid_accuracy": (log_p.argmax(1) == places).mean()})
 
 
@@ -107,6 +108,17 @@ def test_a_head_learns_at_its_own_pace(context: Context) -> None:
         assert np.abs(model.rows() - before).max() == pytest.approx(pace * 1e-3, rel=0.01)
 
 
+def test_a_head_that_is_too_sure_has_a_low_calibrated_loss(context: Context) -> None:
+    model, rows = headed(context)
+    first = validate(model, rows, 1024)
+    with torch.no_grad():
+        model.label_head.weight *= 50.0
+    sure = validate(model, rows, 1024)
+    assert sure["valid_loss"] > 2 * first["valid_loss"] and sure["valid_accuracy"] == first["valid_accuracy"]
+    assert sure["calibrated_loss"] == pytest.approx(first["calibrated_loss"], abs=1e-2)
+    assert sure["calibrated_loss"] <= first["valid_loss"] + 1e-2
+
+
 def test_the_best_validation_has_the_highest_accuracy_then_the_lowest_loss(context: Context, monkeypatch) -> None:
     results = [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1), (0.7, 1.7)]
     model, rows = headed(context)
@@ -114,7 +126,7 @@ def test_the_best_validation_has_the_highest_accuracy_then_the_lowest_loss(conte
 
     def judged(*_: object) -> dict[str, float]:
         accuracy, loss = next(seen)
-        return {"valid_loss": loss, "valid_accuracy": accuracy}
+        return {"valid_loss": 5.0, "valid_accuracy": accuracy, "calibrated_loss": loss}
 
     monkeypatch.setattr(training, "validate", judged)
     plan = TrainPlan(steps=5, learning_rate=1e-3, batch_size=2, validate_every=1, compute="float32")

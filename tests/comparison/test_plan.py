@@ -86,7 +86,7 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
 
 def test_arms_are_trained_once_more_on_all_rows_in_the_time_that_whole_recipes_leave() -> None:
     recipe, again = replace(PLAIN, refit=True), math.ceil(60 * (SIZES.train + SIZES.valid) / SIZES.train)
-    inputs = replace(given(speeds=measured(full={"step_seconds": 3.0})), methods={"lora": recipe, "full": recipe})
+    inputs = replace(given(speeds=measured(lora={"step_seconds": 3.0})), methods={"lora": recipe, "full": recipe})
 
     def made_within(budget: float, aside: float = 0.0) -> dict[str, ArmPlan]:
         arms = planning.make_plan(replace(inputs, aside=aside), budget=budget, spent=0.0).arms
@@ -96,9 +96,9 @@ def test_arms_are_trained_once_more_on_all_rows_in_the_time_that_whole_recipes_l
     assert both["lora"].refit and both["full"].refit
     whole = sum(sum(arm.seconds.values()) for arm in made_within(10_000, aside=1.0).values())
     assert not any(arm.refit for arm in made_within(10_000, aside=1.0).values()), "fewer rows would have none"
-    more = {"lora": again * 1.0 + 0.5, "full": again * 3.0 + 0.5}
+    more = {"lora": again * 3.0 + 0.5, "full": again * 1.0 + 0.5}
     assert sum(sum(arm.seconds.values()) for arm in both.values()) == pytest.approx(whole + sum(more.values()))
-    for spare, refits in ((-60.0, []), (more["lora"] - 1, []), (more["lora"] + 1, ["lora"])):
+    for spare, refits in ((-60.0, []), (more["full"] + 1, ["full"]), (more["lora"] + 1, ["lora"])):
         arms = made_within((whole + spare) / RESERVE)
         assert [name for name, arm in arms.items() if arm.refit] == refits
         assert any(arm.cut for arm in arms.values()) == (spare < 0), "no recipe is cut for it"

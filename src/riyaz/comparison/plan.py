@@ -227,8 +227,8 @@ def _steps(
 def _with_refits(
     inputs: PlanInputs, runs: Mapping[str, _Training], before: Mapping[str, ArmPlan], left: float
 ) -> dict[str, _Training]:
-    """The trainings of whole recipes, with a refit of each arm, the quickest first, as far as the seconds last that all
-    arms leave of `left`. None if extra runs with other numbers of rows are to be compared with these."""
+    """The trainings of whole recipes, with refits as far as the seconds last that all arms leave of `left`, those arms
+    first that are left out last. No refits if extra runs with other numbers of rows are to be compared with these."""
     if inputs.aside or any(run.steps < _full(inputs, method) for method, run in runs.items()):
         return dict(runs)
     opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
@@ -239,9 +239,8 @@ def _with_refits(
 
     left -= sum(seconds(method, run) for method, run in runs.items())
     granted = dict(runs)
-    for more, method in sorted(
-        (seconds(method, run) - seconds(method, runs[method]), method) for method, run in refits.items()
-    ):
+    for method in sorted(refits, key=lambda method: -METHODS[method].left_out):
+        more = seconds(method, refits[method]) - seconds(method, runs[method])
         if more <= left:
             granted[method], left = refits[method], left - more
     return granted

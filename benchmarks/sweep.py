@@ -83,7 +83,7 @@ def one(values: str, train: Path, test: Path, rows: int, seed: int, args: argpar
 
 def valid_score(point: dict[str, float]) -> float:
     """The score of a point of the training curve on validation rows: the share of right labels, else −nats a token."""
-    return point.get("valid_accuracy") or -point["valid_loss"]
+    return point.get("valid_accuracy", -point["valid_loss"])
 
 
 def show(entries: list[Entry]) -> None:

@@ -19,7 +19,7 @@ from riyaz.json_files import write_json
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS
 from riyaz.methods.fitting.pacing import Paced
-from riyaz.methods.fitting.recipe import Recipe
+from riyaz.methods.fitting.recipe import ByHand, Recipe
 from riyaz.results import ArmResult, Fit
 
 RECIPE = Recipe(epochs=4, least_steps=1, batch_size=8, learning_rates=(1e-3, 2e-3), default_rate=1e-3)  # 120 steps
@@ -372,6 +372,16 @@ def test_what_remains_trains_the_leading_arm_on_while_validation_improves(machin
         assert steps(arms)["lora"] == fit.chosen["steps"] == 120, "the longer run is no better, so it goes"
     assert not list(machine.folder.path.rglob("before")) and machine.now <= 1200
     assert arms.plan.estimate["seconds"] == pytest.approx(machine.now, rel=0.15)
+
+
+def test_an_arm_whose_length_the_user_has_set_does_not_train_on(machine: Machine) -> None:
+    machine.improving, machine.gains = {"lora", "full"}, 0.1
+    arms = begun(machine, 1200.0)
+    set_by_hand = {name: recipe and recipe.by_hand(ByHand(epochs=4)) for name, recipe in arms.inputs.methods.items()}
+    arms.inputs = replace(arms.inputs, methods=set_by_hand)
+    arms.run()
+    assert [method for work, method in machine.done if work == "fit"].count("lora") == 1
+    assert steps(arms)["lora"] == 120
 
 
 def test_nothing_trains_on_that_is_behind_or_has_stopped_improving_or_has_no_time(machine: Machine) -> None:

@@ -147,8 +147,15 @@ class Arms:
         arm = max(trained, key=lambda arm: scores[arm.method])
         fit = fits[arm.method]
         assert fit is not None
+        recipe = self.inputs.methods[arm.method]
         improving = fit.chosen.get("best_step") == fit.chosen.get("steps") == arm.steps
-        if not improving or scores[arm.method] < max(scores.values()) - NEAR or fit.train_seconds <= 0:
+        if (
+            not improving
+            or recipe is None
+            or recipe.fixed
+            or scores[arm.method] < max(scores.values()) - NEAR
+            or fit.train_seconds <= 0
+        ):
             return None
         each = fit.train_seconds / arm.steps
         rest = arm.took - fit.train_seconds - fit.search_seconds

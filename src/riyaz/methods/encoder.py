@@ -51,7 +51,7 @@ HELD = 2000  # rows of a fold that are scored, at most
 SCORES = "fold-{}.safetensors"
 ALIKE = 0.999  # smallest cosine of a text's vector in the engine that answers to the trained one
 CHECKED = 16  # texts
-# The encoder's share in the sum of log-probabilities. Half is within .01 nats of the best share on every set that was
+# The encoder's share in the sum of log-probabilities. Half is within .02 nats of the best share on every set that was
 # tried (docs/log.md); a fold's rows are too few to choose a finer one, but show where the regression is of no use.
 SHARES = (0.5, 1.0)
 GAIN = 0.02  # nats a row

@@ -56,6 +56,7 @@ class Recipe:
     learning_rates: tuple[float, ...]  # ascending
     default_rate: float  # if there is no time for a search
     share: int = 1  # shares of the training time that is divided among the trained arms
+    fixed: bool = False  # whether the user has said how long it trains
     refit: bool = False  # whether the arm is trained once more, with the validation rows too, if there is time
 
     def steps(self, rows: int) -> int:
@@ -66,9 +67,9 @@ class Recipe:
         """The recipe with the user's own epochs or steps, batch size and learning rate, which is then the only one."""
         changed = self if hand.batch_size is None else replace(self, batch_size=hand.batch_size)
         if hand.steps is not None:
-            changed = replace(changed, epochs=0, least_steps=hand.steps)
+            changed = replace(changed, epochs=0, least_steps=hand.steps, fixed=True)
         if hand.epochs is not None:
-            changed = replace(changed, epochs=hand.epochs, least_steps=1)
+            changed = replace(changed, epochs=hand.epochs, least_steps=1, fixed=True)
         if hand.learning_rate is not None:
             rate = hand.learning_rate
             changed = replace(changed, learning_rates=(rate,), default_rate=rate)

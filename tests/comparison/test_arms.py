@@ -101,12 +101,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def begun(
-    machine: Machine, budget: float, names: tuple[str, ...] = NAMES, answers: dict[str, AnswerSpeed] | None = None
-) -> Arms:
+    machine: Machine, budget: float, names: tuple[str, ...] = NAMES, answers: dict[str, AnswerSpeed] | None = None,
+    trains: dict[str, TrainSpeed] | None = None,
+) -> Arms:  # fmt: skip
     recipes = {name: RECIPE if name in machine.scores else None for name in names}
     speeds = Speeds(2, "float32", rss_mb=400, start_seconds=1.0, base_seconds=1.0,
                     predict=dict.fromkeys(names, ANSWER) | (answers or {}),
-                    arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
+                    arms=dict.fromkeys(machine.scores, TRAIN) | (trains or {}))  # fmt: skip
     given = PlanInputs(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"}, may_wait=names)
     plan = planning.make_plan(given, budget=budget, spent=0.0)
     machine.folder.write("plan.json", plan)
@@ -123,6 +124,14 @@ def test_with_time_enough_nothing_races(machine: Machine) -> None:
     assert [method for work, method in machine.done if work == "fit"] == list(NAMES)
     assert not [work for work, _ in machine.done if work == "open"] and set(steps(arms).values()) == {120}
     assert ComparisonPlan.read(machine.folder.path / "plan.json") == arms.plan
+
+
+def test_the_trained_arm_that_is_left_out_last_comes_first_though_it_takes_longer(machine: Machine) -> None:
+    arms = begun(machine, 700.0, trains={"full": replace(TRAIN, step_seconds=0.8)})
+    arms.run()
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted == ["nearest", "zero_shot", "lora", "full", "rag_lora"], "rag_lora takes the rate of lora"
+    assert arms.plan.arm("full").took < arms.plan.arm("lora").took
 
 
 def test_the_worst_after_the_openings_waits_and_the_others_get_its_time(machine: Machine) -> None:

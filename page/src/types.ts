@@ -18,7 +18,7 @@ export interface Model {
 // A method for readers, as its file says it (src/riyaz/methods); a comparison keeps it with each arm.
 export interface About {
   readonly what: string;
-  readonly colour: number; // --c0 to --c9
+  readonly colour: number; // --c0 to --c10
 }
 
 export interface Info {

@@ -74,11 +74,14 @@ class WeightsPart:
     example's answer), "linear" (a logistic regression) or "encoder" (a fine-tuned sentence encoder).
 
     With `label_head` the file LABELS has one row of numbers for each label of the closed set: their products with the
-    hidden state after the prompt are the labels' logits.
+    hidden state after the prompt are the labels' logits. `beside` names a classifier, one of CLASSIFIERS, whose files
+    are in the same folder: its log-probabilities, times `factor`, are added to those of the head.
     """
 
     kind: str = "none"
     label_head: bool = False
+    beside: str = ""
+    factor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -293,16 +296,24 @@ def _check_values(artifact: Artifact, where: str) -> None:
     if kind not in WEIGHT_KINDS:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
     quantised = QUANTISED in artifact.checksums
-    needed = {
-        "none": [], "copy": [text.examples_file or EXAMPLES],
-        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS], 
+    of_classifiers = {
+        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS],
         "encoder": [ENCODER, ENCODER_WEIGHTS, "model.safetensors", "config.json"],
+    }
+    needed = {
+        "none": [], "copy": [text.examples_file or EXAMPLES], **of_classifiers,
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if artifact.weights.label_head:
         if kind not in (*ADAPTER_KINDS, "full") or artifact.task is None or artifact.task.kind != "closed":
             raise RiyazError("weights.label_head is true without trained weights and a closed set", where, TAMPERED)
         needed = [*needed, LABELS]
+    if beside := artifact.weights.beside:
+        if beside not in CLASSIFIERS or kind not in ADAPTER_KINDS or not artifact.weights.label_head:
+            raise RiyazError(f"weights.beside is {shown(beside)}", where, TAMPERED)
+        if not artifact.weights.factor > 0:
+            raise RiyazError(f"weights.factor is {artifact.weights.factor}", where, TAMPERED)
+        needed = [*needed, *of_classifiers[beside]]
     if text.examples != "none":
         needed = [*needed, text.examples_file or EXAMPLES]
     if text.passages:

@@ -5,7 +5,7 @@ import { number } from "../numbers.ts";
 
 export interface Line {
   readonly name: string;
-  readonly colour: number; // of the page's colours --c0 to --c9
+  readonly colour: number; // of the page's colours --c0 to --c10
   readonly points: readonly (readonly [number, number])[];
   readonly dashed?: boolean;
   readonly dots?: boolean;

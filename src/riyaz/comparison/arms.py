@@ -28,13 +28,14 @@ from riyaz.files import remove
 from riyaz.json_files import to_document
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
+from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
 from riyaz.methods.fitting.recipe import REFITTED
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
 
-PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, "artifact")
+PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, HELD_OUT, "artifact")
 BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done
 ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps
@@ -98,15 +99,16 @@ class Arms:
         for arm in sorted((arm for arm in self.plan.arms if arm.method not in quick), key=self._turn):
             self._run_planned(arm.method)
 
-    def _turn(self, arm: ArmPlan) -> tuple[bool, bool, bool, int, float]:
-        """What orders the arms that take long: trained ones before the others, and of these the one first that is left
-        out last, as what the others leave is too short for some of the refits."""
-        last = -METHODS[arm.method].left_out if arm.recipe_steps else 0
-        return not arm.recipe_steps, arm.waits, self._takes(arm), last, _seconds(arm)
+    def _turn(self, arm: ArmPlan) -> tuple[bool, bool, bool, bool, int, float]:
+        """What orders the arms that are not quick: trained ones before the others, and of these the one first that is
+        left out last, as what the others leave is too short for some of the refits; one that joins others at last."""
+        method = METHODS[arm.method]
+        last = -method.left_out if arm.recipe_steps else 0
+        return bool(method.of), not arm.recipe_steps, arm.waits, self._takes(arm), last, _seconds(arm)
 
     def _is_quick(self, arm: ArmPlan) -> bool:
         """Whether an arm runs before the openings of the others."""
-        if arm.skipped or arm.waits or arm.cut or self._takes(arm):
+        if arm.skipped or arm.waits or arm.cut or self._takes(arm) or METHODS[arm.method].of:
             return False
         return not METHODS[arm.method].about.language_model or _seconds(arm) <= planning.QUICK * self.budget
 
@@ -135,11 +137,18 @@ class Arms:
     def _with_time(self, arm: ArmPlan) -> ArmPlan:
         """The arm as begun; one without training that has waited for the others is skipped if it takes too long."""
         left = self.budget * planning.RESERVE - self.since()
+        if missing := [name for name in METHODS[arm.method].of if not self._has_run(name)]:
+            return replace(arm, skipped=f"it joins {joined(METHODS[arm.method].of)}, and {missing[0]} has no result")
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
             return replace(arm, skipped="it takes longer than the time that was left; --more continues")
         if METHODS[arm.method].own_training:
             arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
+
+    def _has_run(self, method: str) -> bool:
+        """Whether a method has a result on every part."""
+        done = all((self.folder.part(method, part) / RESULT).exists() for part in self.parts)
+        return done and method not in self.failed and not self.plan.arm(method).skipped
 
     def _longer(self) -> ArmPlan | None:
         """The trained arm that leads on validation rows, planned for as many more steps as the time that is left

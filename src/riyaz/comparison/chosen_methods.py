@@ -36,8 +36,8 @@ def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, li
         if config.methods:
             raise RiyazError(why, "--methods", "leave it out, or pass --task closed where the answers are labels")
         listen(Note(f"{why}: left out"))
-    fitting = tuple(name for name in methods if name not in unfit)
-    return tuple(name for name in fitting if _has_model(name, config, listen))
+    fitting = tuple(name for name in methods if name not in unfit and _has_model(name, config, listen))
+    return tuple(name for name in fitting if _has_parts(name, fitting, config, listen))
 
 
 def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:
@@ -50,6 +50,19 @@ def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:
     if config.methods:
         raise RiyazError(why, "--methods", f"run `riyaz pull {model}`")
     listen(Note(f"{why} (`riyaz pull {model}`): left out"))
+    return False
+
+
+def _has_parts(method: str, methods: Sequence[str], config: CompareConfig, listen: Listen) -> bool:
+    """Whether the methods that a method joins run too; a note says where not. Raises RiyazError if the user named the
+    method."""
+    missing = [name for name in METHODS[method].of if name not in methods]
+    if not missing:
+        return True
+    why = f"{method} joins {joined(METHODS[method].of)}, and {missing[0]} does not run"
+    if config.methods:
+        raise RiyazError(why, "--methods", f"name {missing[0]} too")
+    listen(Note(f"{why}: left out"))
     return False
 
 

@@ -64,6 +64,7 @@ def context_of(
         seed=extra.seed if extra else plan.seed, folder=folder.part(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
         replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
+        others={name: folder.part(name, rows) for name in METHODS[method].of},
     )  # fmt: skip
 
 

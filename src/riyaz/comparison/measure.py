@@ -1,7 +1,7 @@
 """Measures this machine's speeds with this model on these rows: a few real steps of each kind of work."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
@@ -10,14 +10,14 @@ from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
-from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
+from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed, joint_speed
 from riyaz.data import Example
 from riyaz.data.packing import batch
 from riyaz.data.rows import Row
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts
 from riyaz.engine.opening import engine_name
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, joined
 from riyaz.evaluate import prompt_tokens
 from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.families import describe
@@ -88,8 +88,10 @@ def measure_speeds(
     BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
     base_seconds = time.perf_counter() - clock
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
+    joining = [method for method in methods if method.of]
     apart = [method for method in methods if method.own_training]
-    predicting = bench.each([method for method in methods if not method.own_training], "answers of", answers)
+    answering = [method for method in methods if not method.own_training and not method.of]
+    predicting = bench.each(answering, "answers of", answers)
     rss = RSS_MARGIN * hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
@@ -97,6 +99,7 @@ def measure_speeds(
     torch_seconds = _import_torch(threads) if trained or apart else 0.0
     training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
     predicting |= bench.each(apart, "training of", partial(_own_speed, context=context))
+    predicting |= bench.each(joining, "answers of", partial(_joint_speed, known=predicting))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
@@ -186,6 +189,13 @@ def _answer_speed(
         load_seconds=load_seconds,
         look_seconds=LOOK_FACTOR * seconds["row"] * cost if predictor.text.passages else 0.0,
     )
+
+
+def _joint_speed(method: Method, known: Mapping[str, AnswerSpeed]) -> AnswerSpeed:
+    """The speed of a method that joins others: the sum of theirs. Raises RiyazError if one of them is not known."""
+    if missing := [name for name in method.of if name not in known]:
+        raise RiyazError(f"it joins {joined(method.of)}, and {missing[0]} cannot run")
+    return joint_speed([known[name] for name in method.of])
 
 
 def _own_speed(method: Method, context: Context) -> AnswerSpeed:

@@ -429,7 +429,7 @@ def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
     speeds, sizes = inputs.speeds, inputs.sizes
     latency_rows, looked = _looked_rows(inputs)
     fixed = {}
-    for method, recipe in inputs.methods.items():
+    for method in inputs.methods:
         if method in speeds.unable:
             continue
         speed = speeds.predict[method]
@@ -437,7 +437,8 @@ def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
             speeds.torch_seconds if METHODS[method].trains else 0.0
         )
         answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
-        base_runs = 0 if not METHODS[method].about.language_model else 1 if recipe is None else 2
+        changes = METHODS[method].about.weights != "none"
+        base_runs = 0 if not METHODS[method].about.language_model else 2 if changes else 1
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
         evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
         fit = speed.choose_seconds * sizes.parts

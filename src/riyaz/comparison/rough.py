@@ -16,7 +16,7 @@ from riyaz import hardware
 from riyaz.comparison.plan import TooShort, make_plan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.shorter_test import sizes_of
-from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
+from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed, joint_speed
 from riyaz.config import CompareConfig, Seconds
 from riyaz.data import Example
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
@@ -81,6 +81,7 @@ def rough_speeds(
                 build_seconds=1.0, rss_mb=PROCESS_MB + bytes_each * mb,
                 disk_mb=(4 * 3 * 4 if method.whole else 1) * mb, trainable=family.parameters if method.whole else 0,
             )  # fmt: skip
+    predict |= {name: joint_speed(predict[part] for part in METHODS[name].of) for name in predict if METHODS[name].of}
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     return Speeds(
         threads=hardware.threads(), compute=compute, rss_mb=PROCESS_MB + 2 * family.parameters / hardware.MB,

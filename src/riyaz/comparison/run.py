@@ -248,9 +248,9 @@ def adapt(
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
-    config = replace(config, methods=(method,), out=work)
+    config = replace(config, methods=(*METHODS[method].of, method), out=work)
     comparison = compare(data, data_config, config, test=test, command=command, began=began, listen=listen)
-    (arm,) = comparison.arms
+    arm = comparison.arms[-1]  # before it those that it joins
     if arm.status not in FINISHED:
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
     if out.exists():

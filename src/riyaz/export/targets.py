@@ -85,6 +85,9 @@ def open_artifact(folder: Path, document: Artifact, base: str | None = None) -> 
 def with_weights(folder: Path) -> Artifact:
     """The document of an artifact. Raises RiyazError if the artifact has no weights of its own."""
     document = Artifact.read(folder)
+    if document.weights.beside:
+        what = f"its answers are those of a LoRA and of {document.weights.beside} together, which no other tool gives"
+        raise RiyazError(what, str(folder), "answer with riyaz run or riyaz serve, or export one of the two arms")
     if document.weights.kind in (*ADAPTER_KINDS, "full"):
         return document
     if document.weights.kind in MODEL_FREE or document.base is None:

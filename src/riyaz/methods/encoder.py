@@ -36,10 +36,12 @@ from riyaz.methods.fitting.encoder_training import (
     trained,
     training_steps,
 )
+from riyaz.methods.fitting.held_out import write_held_out
 from riyaz.methods.fitting.weights import CURVE, WRITTEN
 from riyaz.methods.linear import measure_time
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 from riyaz.results import About
+from riyaz.scoring import accepted_labels
 from riyaz.sources import Source, open_source, safetensors
 
 if TYPE_CHECKING:
@@ -69,9 +71,11 @@ def fit(context: Context) -> Fitted:
     examples = (*context.train, *context.valid)
     texts = labelled_texts(source, plain, context.task.labels, examples)
     held, cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
-    accepted = np.array([[label in example.answers for label in context.task.labels] for example in held])
+    accepted = accepted_labels(context.task, [examples[place] for place in held])
     document, tried = choose_factors(cosines, of_linear, accepted)
     scores = document.cosine * cosines + document.linear * of_linear
+    valid = np.flatnonzero(np.array(held) >= len(context.train))
+    write_held_out(context.folder, np.array(held)[valid] - len(context.train), scores[valid], 1.0)
     searched = time.perf_counter() - began
     steps, checkpoints = training_steps(len(examples), texts.tokens), context.folder / "checkpoints"
     share = _shares(len(examples))[-1]
@@ -161,14 +165,15 @@ def choose_factors(
 
 def _out_of_fold(
     context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example]
-) -> tuple[list[Example], np.ndarray, np.ndarray]:
-    """At most HELD rows of each fold, and their labels' cosines and the regression's log p, (n, L) each, by an encoder
-    and a regression that were fitted to the other folds. A fold that is done is read from its file."""
-    held: list[Example] = []
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Places of the last HELD rows of each fold, at most, and their labels' cosines and the regression's log p, (n, L)
+    each, by an encoder and a regression that were fitted to the other folds. A fold that is done is read from its
+    file."""
+    held: list[int] = []
     scores: list[safetensors.SafetensorsFile] = []
     folds = fold_keys(examples, FOLDS, by_label=True, seed=context.seed, purpose="encoder")
     for number, keys in enumerate(folds):
-        out = [place for place, example in enumerate(examples) if example.key in keys][:HELD]
+        out = [place for place, example in enumerate(examples) if example.key in keys][-HELD:]
         rest = [place for place, example in enumerate(examples) if example.key not in keys]
         path = context.folder / SCORES.format(number)
         if not path.exists():
@@ -177,7 +182,7 @@ def _out_of_fold(
             remove(folder)
             remove(pace_file(context, folder))
         scores.append(safetensors.read(path))
-        held += [examples[place] for place in out]
+        held += out
     cosines, of_linear = (np.concatenate([file.array(name) for file in scores]) for name in ("cosines", "linear"))
     return held, cosines, of_linear
 

@@ -26,6 +26,13 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """The logarithm of the softmax over the last axis, float64."""
+    scores = np.asarray(scores, np.float64)
+    log_p: np.ndarray = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
+    return log_p
+
+
 def fit_temperature(scores: np.ndarray, accepted: np.ndarray) -> float:
     """The temperature with the lowest log-loss on held-out rows (Guo et al. 2017, arXiv 1706.04599); 1 without rows.
 

@@ -20,7 +20,7 @@ from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
-from riyaz.metrics.calibration import probabilities
+from riyaz.metrics.calibration import log_softmax, probabilities
 from riyaz.predictor.prediction import Prediction, Stream, label_prediction
 from riyaz.predictor.prompt import Prepared, PromptedModel
 from riyaz.prompting import messages_for
@@ -35,9 +35,10 @@ NULL_CONTEXTS = 2  # sets of nearest examples that the null prompt is averaged o
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClosedPredictor(PromptedModel):
-    """Answers with a label of the task. With the `head` of a model one pass over the prompt scores all labels, without
-    it their texts are searched. `calibrated` subtracts each label's log-probability after the null prompt;
-    `temperature` gives answers a confidence, which those of a search lack without one.
+    """Answers with a label of the task. With the `head` of a model one pass over the prompt scores all labels, with
+    `beside` together with a classifier; without it their texts are searched. `calibrated` subtracts each label's
+    log-probability after the null prompt; `temperature` gives answers a confidence, which those of a search lack
+    without one.
 
     A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
@@ -59,7 +60,11 @@ class ClosedPredictor(PromptedModel):
         prepared = super().prepare(
             conversations, where, room=self._longest, passages=passages, sampling=sampling, tools=tools
         )
-        return [replace(each, request=self._constrained(each.request)) for each in prepared]
+        prepared = [replace(each, request=self._constrained(each.request)) for each in prepared]
+        if self.beside is None:
+            return prepared
+        scores = self.beside.scores([messages[-1]["content"] for messages in conversations])
+        return [replace(each, beside=row) for each, row in zip(prepared, scores)]
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
         """The answer to one conversation."""
@@ -186,7 +191,9 @@ class ClosedPredictor(PromptedModel):
         if not requests:
             return np.zeros((0, len(self.task.labels)))
         if self.head is not None:
-            return self.head.log_probabilities((yield from self.lm.hidden_states(requests, tell)))
+            log_p = self.head.log_probabilities((yield from self.lm.hidden_states(requests, tell)))
+            added = [each.beside for each in prepared if each.beside is not None]
+            return log_softmax(log_p + np.stack(added)) if added else log_p
         log_p = yield from self.lm.estimating(requests, self.offsets, WITHIN, tell)
         return log_p + self.offsets
 

@@ -17,6 +17,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.families import describe
+from riyaz.predictor.beside import Beside
 from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.example_index import read_index
@@ -178,7 +179,7 @@ def _assembled(
     model = PromptedModel(
         text=artifact.text, task=artifact.task, retriever=_retriever(folder, artifact.text), tokenizer=tokenizer,
         examples=() if artifact.text.examples == "none" else _examples(artifact, folder),
-        lm=lm, adapter=adapter, bare=bare, head=_label_head(artifact, folder, lm),
+        lm=lm, adapter=adapter, bare=bare, head=_label_head(artifact, folder, lm), beside=_beside(artifact, folder),
     )  # fmt: skip
     return predictor_for(
         model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature
@@ -191,6 +192,15 @@ def _label_head(artifact: Artifact, folder: Path, lm: Engine) -> LabelHead | Non
         return None
     assert artifact.task is not None
     return LabelHead.read(folder / artifacts.LABELS, len(artifact.task.labels), lm.runner.width)
+
+
+def _beside(artifact: Artifact, folder: Path) -> Beside | None:
+    """The classifier that answers together with the head of labels, if the artifact has one."""
+    weights = artifact.weights
+    if not weights.beside:
+        return None
+    assert artifact.task is not None
+    return Beside(open_classifier(weights.beside, folder, artifact.task.labels), weights.factor)
 
 
 def _engine(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from riyaz.errors import RiyazError
+from riyaz.metrics.calibration import log_softmax
 from riyaz.sources import safetensors
 
 WEIGHT = "weight"  # the file's only tensor, float32
@@ -39,6 +40,4 @@ class LabelHead:
     def log_probabilities(self, hidden: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """log p of every label (n, L) in float64, from hidden states (n, C) float32. Row by row, since a product of
         many rows may round otherwise than that of one."""
-        scores = np.stack([self.weight @ row for row in hidden]).astype(np.float64) / temperature  # (n, L)
-        log_p: np.ndarray = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        return log_p
+        return log_softmax(np.stack([self.weight @ row for row in hidden]).astype(np.float64) / temperature)  # (n, L)

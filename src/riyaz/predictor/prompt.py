@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
+
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
 from riyaz.data.bounds import ROW
@@ -18,6 +20,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.parts import Steps
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.errors import RiyazError
+from riyaz.predictor.beside import Beside
 from riyaz.predictor.example_index import ExampleIndex
 from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.own_sampling import own_sampling
@@ -49,10 +52,12 @@ def expect_short(text: str, where: str = "") -> None:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A rendered conversation: the request for the engine, and the passages in its prompt, best first."""
+    """A rendered conversation: the request for the engine, the passages in its prompt, best first, and what a
+    classifier beside the model adds to the labels' scores, (L,)."""
 
     request: Request
     passages: "tuple[Hit, ...]" = ()
+    beside: np.ndarray | None = None
 
     @property
     def citations(self) -> tuple[dict, ...]:
@@ -116,8 +121,9 @@ class PromptedModel(PromptText):
     """A prompt with a model; `dataclasses.replace` gives a variant with another text part.
 
     `adapter` is the name under which `lm` has loaded the weights part, None for the base alone. `bare` opens the base
-    where the weights part is a whole model. `head` is the weights part's head of labels, if it has one. `note` is one
-    line about what could not be checked of an adapter's base.
+    where the weights part is a whole model. `head` is the weights part's head of labels, if it has one, and
+    `beside` the classifier that answers together with it. `note` is one line about what could not be checked of an
+    adapter's base.
     """
 
     has_model: ClassVar[Literal[True]] = True
@@ -127,6 +133,7 @@ class PromptedModel(PromptText):
     adapter: str | None = None
     bare: Callable[[], Engine] | None = None
     head: LabelHead | None = None
+    beside: Beside | None = None
     note: str = ""
 
     def parts(self) -> dict[str, Any]:
@@ -151,8 +158,8 @@ class PromptedModel(PromptText):
     def base(self) -> Self:
         """The same prompt on the base model: without the adapter, or instead of the fully trained model."""
         if self.bare is not None:
-            return replace(self, lm=self.bare(), adapter=None, bare=None, head=None)
-        return replace(self, adapter=None, head=None)
+            return replace(self, lm=self.bare(), adapter=None, bare=None, head=None, beside=None)
+        return replace(self, adapter=None, head=None, beside=None)
 
     def usual_sampling(self) -> Sampling:
         """How tokens are drawn unless a call says otherwise: for a task the likeliest ones, as it was measured, else by

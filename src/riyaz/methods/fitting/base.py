@@ -3,7 +3,7 @@
 A method sees training and validation rows, never the test rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,7 @@ class Context:
     replay: float = 0.0  # share of general text among the training rows
     precision: Precision = "auto"  # in which the artifact will be served
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
+    others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class Method:
     needs_labels: bool = False  # whether it answers closed sets only
     needs_model: str = ""  # a model, other than the base, that must have been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe
+    of: tuple[str, ...] = ()  # methods of the same comparison whose artifacts it joins
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
     takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
     # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance

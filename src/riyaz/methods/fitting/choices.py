@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.fitting.base import Context, instruction_only
 from riyaz.metrics.calibration import fit_temperature
-from riyaz.predictor import ModelPredictor, Prediction, predictor_for
+from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import (
     accepted_labels,
     answer_log_loss,
@@ -127,8 +127,12 @@ def fitted_temperature(context: Context, predictor: ModelPredictor) -> float | N
     if not predictor.has_labels:
         return None
     rows = context.valid[: context.valid_rows]
-    scores = predictor.label_scores([row.messages for row in rows], [row.where for row in rows])
-    return fit_temperature(scores, accepted_labels(context.task, rows))
+    return fit_temperature(label_scores(predictor, rows), accepted_labels(context.task, rows))
+
+
+def label_scores(predictor: ClosedPredictor, rows: Sequence[Example]) -> np.ndarray:
+    """The labels' scores (n, L) of rows, whose softmax at a temperature is the probability of each label."""
+    return predictor.label_scores([row.messages for row in rows], [row.where for row in rows])
 
 
 def rows_scored(candidates: int, rows: int) -> int:
@@ -150,7 +154,7 @@ def candidate_points(
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])
         return [(predictor, False, np.concatenate(parts), log_p)]
     if predictor.head is not None:
-        scores = predictor.label_scores([row.messages for row in rows], [row.where for row in rows])  # (n, L)
+        scores = label_scores(predictor, rows)
         likeliest = [Prediction(predictor.task.labels[i]) for i in scores.argmax(1)]
         own = [predictor.task.labels.index(row.answer) for row in rows]
         return [(predictor, False, score(context.task, likeliest, rows).rows, scores[np.arange(len(rows)), own])]

@@ -20,7 +20,8 @@ from riyaz.errors import RiyazError
 from riyaz.events import Note
 from riyaz.files import remove
 from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
-from riyaz.methods.fitting.choices import answer_limit, choose, fitted_temperature
+from riyaz.methods.fitting.choices import answer_limit, choose, label_scores
+from riyaz.methods.fitting.held_out import write_held_out
 from riyaz.methods.fitting.label_rows import (
     answers_as_labels,
     judged,
@@ -31,8 +32,9 @@ from riyaz.methods.fitting.label_rows import (
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.recipe import REFITTED, refit_steps
-from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
-from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
+from riyaz.metrics.calibration import fit_temperature
+from riyaz.predictor import ADAPTER, ClosedPredictor, LabelHead, ModelPredictor, predictor_for
+from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
 if TYPE_CHECKING:
@@ -92,9 +94,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     first_loss = validate(model, valid[:REOPEN_ROWS], plan.micro_tokens)["valid_loss"]
     model, head, weights, files = _saved(context, model, save)
     choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
-    temperature, predictor = fitted_temperature(judged(context), choice.predictor), choice.predictor
+    temperature, predictor = None, choice.predictor
     calibrated, valid_score = choice.calibrated, choice.score
     if head is not None and predictor.has_labels:  # calibrated, since a head that is too sure multiplies rounding
+        temperature = _calibrated(context, predictor)
         first_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
     del choice, predictor, model  # so that there are never two whole models in memory
     last = None if head is None or shortened else _refit(context, build, rows, plan, state)
@@ -159,6 +162,15 @@ def _refit(
         context.listen(Note(f"training on all rows is left out: {error}"))
         return None
     return _Refit(model, last.step, last.seconds)
+
+
+def _calibrated(context: Context, predictor: ClosedPredictor) -> float:
+    """The temperature of a head of labels, with which the validation rows' probabilities are kept as held out."""
+    rows = context.valid[: judged(context).valid_rows]
+    scores = label_scores(predictor, rows)
+    temperature = fit_temperature(scores, accepted_labels(context.task, rows))
+    write_held_out(context.folder, range(len(rows)), scores, temperature)
+    return temperature
 
 
 def _saved(context: Context, model: Any, save: Save) -> tuple[Any, LabelHead | None, WeightsPart, dict[str, Any]]:

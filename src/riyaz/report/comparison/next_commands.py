@@ -32,7 +32,7 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         ("answer rows", ["run", name, str(rows), "--out", ANSWERS]),
         ("chat", ["chat", name]),
     ]
-    if arm.trainable_params:
+    if arm.trainable_params and not arm.chosen.get("of"):
         to = ["--format", _format(arm), "--out", f"{arm.method}-exported"]
         commands.append(("export", ["export", name, *to]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]

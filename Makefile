@@ -28,10 +28,10 @@ endif
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .make/train .make/native  ## pull a model, compare seven ways to adapt it to ten labels (examples/quickstart), print the table
+demo: .make/train .make/native  ## pull a model, compare eight ways to adapt it to ten labels (examples/quickstart), print the table
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
-	$(RIYAZ) compare examples/quickstart --methods nearest,linear,encoder,zero_shot,few_shot,lora,full --budget 15m --out demo-result
+	$(RIYAZ) compare examples/quickstart --methods nearest,linear,encoder,zero_shot,few_shot,lora,full,ensemble --budget 15m --out demo-result
 
 demo-documents: .make/train .make/native  ## the same with a firm's handbook to retrieve from (examples/helpdesk)
 	$(RIYAZ) pull smollm2-135m

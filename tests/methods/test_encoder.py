@@ -28,6 +28,7 @@ from riyaz.export import encoder as encoder_export
 from riyaz.methods import encoder
 from riyaz.methods.fitting import encoder_training, pacing
 from riyaz.methods.fitting.base import ArmPlan, Context, Fitted
+from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.predictor import open_artifact
 from riyaz.sources import open_source
 
@@ -80,7 +81,7 @@ def test_it_learns_labels_and_says_how_sure_it_is(context: Context, tmp_path: Pa
         assert answer.probabilities is not None and answer.probabilities.sum() == pytest.approx(1)
         assert answer.confidence == pytest.approx(answer.probabilities.max(), abs=1e-4)
         assert answer.runner_up not in (None, answer.text)
-    assert sorted(path.name for path in context.folder.iterdir()) == [encoder.WRITTEN]
+    assert sorted(path.name for path in context.folder.iterdir()) == [HELD_OUT, encoder.WRITTEN]
 
 
 def stopping_at(count: int) -> Callable[[Event], None]:

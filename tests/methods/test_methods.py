@@ -25,6 +25,7 @@ from riyaz.methods import METHODS, few_shot, full, lora, nearest, prompt_tuning,
 from riyaz.methods.fitting import choices, pacing, weights
 from riyaz.methods.fitting.base import Context, Fitted, combined
 from riyaz.methods.fitting.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
+from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import Source
@@ -228,7 +229,7 @@ def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context)
     assert fitted.valid_loss is not None and fitted.valid_loss < before - 1
     assert list(dict.fromkeys(phases)) == ["search", "train", "choose"]
     assert fitted.chosen["steps"] == 10 and 1 <= fitted.chosen["best_step"] <= 10
-    assert {path.name for path in context.folder.iterdir()} == {"search.json", "out"}
+    assert {path.name for path in context.folder.iterdir()} == {"search.json", HELD_OUT, "out"}
     assert fitted.search_seconds > 0 and fitted.train_seconds > 0
 
 
@@ -459,4 +460,4 @@ def test_the_command_line_names_every_method() -> None:
     from riyaz.cli import adapt
 
     told = typing.get_type_hints(adapt.adapt, include_extras=True)["method"].__metadata__[0].help
-    assert told == "encoder, few_shot, full, linear, lora, nearest, prompt_tuning, rag, rag_lora or zero_shot"
+    assert told == "encoder, ensemble, few_shot, full, linear, lora, nearest, prompt_tuning, rag, rag_lora or zero_shot"

@@ -54,7 +54,7 @@ def told(source: Path, *words: object) -> str:
 
 
 def test_the_help_of_adapt_names_it(source: Path) -> None:
-    assert "borrowed, encoder, few_shot, full, linear, lora, nearest, prompt_tuning, rag" in told(
+    assert "borrowed, encoder, ensemble, few_shot, full, linear, lora, nearest, prompt_tuning, rag" in told(
         source, "adapt", "--help"
     )
 

@@ -134,6 +134,20 @@ def test_the_trained_arm_that_is_left_out_last_comes_first_though_it_takes_longe
     assert arms.plan.arm("full").took < arms.plan.arm("lora").took
 
 
+def test_an_arm_that_joins_others_runs_as_soon_as_they_have(machine: Machine) -> None:
+    arms = begun(machine, 700.0, ("encoder", "lora", "full", "ensemble"))
+    arms.run()
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted == ["encoder", "lora", "ensemble", "full"]
+
+
+def test_an_arm_that_joins_one_without_a_result_is_skipped(machine: Machine) -> None:
+    arms = begun(machine, 700.0, ("encoder", "lora", "full", "ensemble"))
+    arms.failed["lora"] = "no memory"
+    arms.run()
+    assert arms.plan.arm("ensemble").skipped == "it joins encoder and lora, and lora has no result"
+
+
 def test_the_worst_after_the_openings_waits_and_the_others_get_its_time(machine: Machine) -> None:
     arms = begun(machine, 400.0)
     assert all(arm.cut for arm in arms.plan.arms if arm.recipe_steps)

@@ -1,5 +1,6 @@
 """Which engine answers, in which precision, and what is said where it is not the one in C++."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from riyaz.engine import Request, opening
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.opening import engine_name, engine_note, open_engine
 from riyaz.engine.torch.runner import TorchRunner
-from riyaz.sources import open_source
+from riyaz.sources import PRECISION, open_source
 
 BF16_TOLERANCE = 0.06  # of a log-probability, between two engines that round activations to bf16 differently
 QUANTISED_TOLERANCE = {"int8": 0.1, "int4": 1.5}  # of a log-probability, from fp32
@@ -72,6 +73,16 @@ def test_small_weights_are_near_the_full_ones_and_not_torchs(
 def test_auto_serves_what_the_file_stores(tmp_path: Path, dtype: str, served: str) -> None:
     tiny_llama.write_gguf(tmp_path / "model.gguf", dtype=dtype)
     assert open_engine(open_source(tmp_path / "model.gguf")).served == served
+
+
+def test_auto_serves_what_the_configuration_names(tmp_path: Path) -> None:
+    folder = tiny_llama.write_hf_folder(tmp_path / "tiny", seed=3)
+    path = folder / "config.json"
+    for named, served in (("int8", "int8"), ("int3", "bf16"), (7, "bf16")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {PRECISION: named}))
+        assert open_engine(open_source(folder)).served == served
+    path.write_text(json.dumps(json.loads(path.read_text()) | {PRECISION: "int8"}))
+    assert open_engine(open_source(folder), "bf16").served == "bf16", "the user's word counts"
 
 
 def test_without_the_engine_in_cpp_torch_answers_and_that_is_said(

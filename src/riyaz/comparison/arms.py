@@ -99,12 +99,13 @@ class Arms:
         for arm in sorted((arm for arm in self.plan.arms if arm.method not in quick), key=self._turn):
             self._run_planned(arm.method)
 
-    def _turn(self, arm: ArmPlan) -> tuple[bool, bool, bool, bool, int, float]:
-        """What orders the arms that are not quick: trained ones before the others, and of these the one first that is
-        left out last, as what the others leave is too short for some of the refits; one that joins others at last."""
+    def _turn(self, arm: ArmPlan) -> tuple[bool, bool, bool, int, float]:
+        """What orders the arms that are not quick: trained ones and those that join them before the others, and of
+        these the one first that is left out last, as what the others leave is too short for some of the refits."""
         method = METHODS[arm.method]
-        last = -method.left_out if arm.recipe_steps else 0
-        return bool(method.of), not arm.recipe_steps, arm.waits, self._takes(arm), last, _seconds(arm)
+        waits = arm.waits or any(other.waits for other in self.plan.arms if other.method in method.of)
+        trained = bool(arm.recipe_steps or method.of)
+        return not trained, waits, self._takes(arm), -method.left_out * trained, _seconds(arm)
 
     def _is_quick(self, arm: ArmPlan) -> bool:
         """Whether an arm runs before the openings of the others."""

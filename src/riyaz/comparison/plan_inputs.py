@@ -27,5 +27,5 @@ def plan_inputs(
         aside=extra_runs.SHARE if config.data_curve else 0.0,
         rate_of={name: METHODS[name].rate_of for name in methods},
         optional=tuple(name for name in default if METHODS[name].optional),
-        may_wait=tuple(name for name in default if METHODS[name].about.language_model),
+        may_wait=tuple(name for name in default if METHODS[name].about.language_model and not METHODS[name].of),
     )  # fmt: skip

@@ -32,7 +32,9 @@ class CompareConfig:
     )
     threads: int | None = thread_count()
     precision: Precision = option(
-        "auto", "how weights are held when the model answers; auto: as the file stores them, float32 as bf16"
+        "auto",
+        "how weights are held when the model answers; auto: as the file stores them, float32 as bf16, a model trained "
+        "whole as int8",
     )
     margin: float = option(
         0.02, "pick the cheapest method whose score is at most this far below the best", minimum=0, maximum=1

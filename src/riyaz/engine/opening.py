@@ -17,7 +17,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
 from riyaz.errors import RiyazError, brief
 from riyaz.families import describe
-from riyaz.sources import Source, store
+from riyaz.sources import PRECISION, Source, store
 
 if TYPE_CHECKING:
     from riyaz.engine.embedder import ModelEmbedder
@@ -57,6 +57,7 @@ def open_engine(
         return Engine(load_torch_runner(source, TORCH_TYPES[number], merged), number)
     from riyaz.engine.native.load import load_runner
 
+    precision = own_precision(source, precision)
     return Engine(load_runner(source, precision, merged, kv), formats.served_as(describe(source), precision))
 
 
@@ -80,6 +81,12 @@ def engine_note() -> str:
     none. Raises RiyazError as `engine_name`."""
     instead = engine_name() == "torch" and os.environ.get(ENGINE, "") != "torch"
     return f"torch answers: {native.why_not()}" if instead else ""
+
+
+def own_precision(source: Source, precision: Precision) -> Precision:
+    """How the C++ engine holds a source's weights: where `auto` is asked for, as its config.json names it."""
+    named = source.metadata.get(PRECISION)
+    return next((each for each in get_args(Precision) if precision == "auto" and each == named), precision)
 
 
 def torch_precision(precision: Precision) -> str:
@@ -134,6 +141,7 @@ def expect_memory(source: Source, precision: Precision = "auto", copies: int = 1
         head = config.vocab_size * config.hidden_size if config.tie_word_embeddings and size == 2 else 0
         weights, width, working = float(size * (family.parameters + head)), config.head_dim, 0.0
     else:
+        precision = own_precision(source, precision)
         size, shown = 4 if precision == "fp32" else 2, formats.served_as(family, precision)
         weights, working = formats.packed_bytes(family, precision), formats.working_bytes(family, precision)
         width = 32 * math.ceil(config.head_dim / 32)

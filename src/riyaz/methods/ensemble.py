@@ -45,7 +45,8 @@ def fit(context: Context) -> Fitted:
         temperature=temperature, max_new_tokens=parts[MODEL].max_new_tokens,
         chosen={"of": list(METHOD.of), "share": SHARE, "held_out_rows": len(accepted), "label_head": True},
         search_seconds=sum(fit.search_seconds for fit in fits) + time.perf_counter() - began,
-        train_seconds=sum(fit.train_seconds for fit in fits), trainable_params=sum(fit.trainable_params for fit in fits),
+        train_seconds=sum(fit.train_seconds for fit in fits),
+        trainable_params=sum(fit.trainable_params for fit in fits),
         valid_score=float(accepted[np.arange(len(accepted)), scores.argmax(1)].mean()),
     )  # fmt: skip
 

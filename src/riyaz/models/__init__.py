@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from riyaz.config import Precision
 from riyaz.families import FAMILIES, Family, ModelConfig, describe, describe_embedder, transposed
 from riyaz.families.ternary import KEY, SCALE, Scheme
 from riyaz.json_files import write_json
 from riyaz.layers.swaps import ternary
 from riyaz.models import bert
-from riyaz.sources import Source, safetensors
+from riyaz.sources import PRECISION, Source, safetensors
 from riyaz.sources.ternary import pack
 from riyaz.text.tokenizer import Tokenizer
 
@@ -73,9 +74,9 @@ def _state(family: Family, dtype: torch.dtype, but: Sequence[str] = ()) -> dict[
     return state
 
 
-def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf(model: Any, tokenizer: Tokenizer, folder: Path, precision: Precision = "auto") -> None:
     """Write a Hugging Face folder: weights in the model's type, configuration with all end tokens, the source's
-    generation settings, tokenizer, chat template."""
+    generation settings, tokenizer, chat template. `precision` is how they are held when it answers."""
     folder.mkdir(parents=True, exist_ok=True)
     state, packed, scheme = model.state_dict(), *_packed(model)
     for name in state:
@@ -87,6 +88,8 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
+    if precision != "auto":
+        config[PRECISION] = precision
     if scheme is not None:
         config[KEY] = scheme.to_hf()
     write_json(folder / "config.json", config, ascii=True)

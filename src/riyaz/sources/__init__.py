@@ -5,12 +5,13 @@ from pathlib import Path
 from riyaz.errors import RiyazError, shown
 from riyaz.sources.origins import PREFIXES, called, catalogue_name, hub_name, hub_origin, pull, stored_name
 from riyaz.sources.package import CATALOGUE
-from riyaz.sources.source import Source, open_path
+from riyaz.sources.source import PRECISION, Source, open_path
 from riyaz.sources.store import ModelEntry, find, home, models
 from riyaz.sources.tensor_files import TensorInfo
 
 __all__ = [
     "CATALOGUE",
+    "PRECISION",
     "ModelEntry",
     "Source",
     "TensorInfo",

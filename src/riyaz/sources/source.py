@@ -24,6 +24,7 @@ UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".
 CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
 MAX_JSON = 16 * 2**20
 INDEX = "model.safetensors.index.json"
+PRECISION = "riyaz_precision"  # key of config.json: how weights are held where the user leaves it to `auto`
 EMBEDDERS = ("bert",)  # architectures that turn a text into a vector and generate nothing
 
 WeightFile = gguf.GGUFFile | safetensors.SafetensorsFile

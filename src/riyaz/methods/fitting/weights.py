@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
 from riyaz.artifact import LABELS, WeightsPart
+from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.general_text import replay_text
 from riyaz.data.rows import Row, encode_rows
@@ -47,6 +48,9 @@ STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
 REFIT_BEGUN = "refit.begun"  # there once the second one has begun
+# A model that was trained whole answers in 8 bits: half the memory of bfloat16, and an answer in half to two thirds of
+# the time (docs/log.md).
+WHOLE_PRECISION: Precision = "int8"
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 # The training code and the engine round differently, and a base in codes more so. Shares of the first loss, or of one
@@ -237,7 +241,7 @@ def _answering(context: Context, model: Any, head: LabelHead | None, saved: bool
     adapted = bool(adapter.pairs) or adapter.soft_prompt is not None
     folder = context.folder / WRITTEN
     if not adapted and not saved:
-        save_hf(base, context.tokenizer, folder)
+        save_hf(base, context.tokenizer, folder, WHOLE_PRECISION)
     for module in (model, base):
         module._modules.clear()
         module._parameters.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 from riyaz import __version__, artifact
 from riyaz.artifact import Artifact
+from riyaz.engine.opening import EMBEDDER
 from riyaz.errors import RiyazError
 from riyaz.limits.limits_file import comparison_of, read_limits
 from riyaz.metrics.intervals import wilson
@@ -72,7 +73,7 @@ def _metadata(made: Artifact, row: ArmResult | None, compared: Comparison | None
     if made.base is not None:
         known = _known(made)
         fields["base_model"] = (known.hub if known else None) or made.base.name
-    if made.weights.kind in LIBRARIES:
+    if made.weights.kind in LIBRARIES and not made.weights.beside:
         fields["library_name"] = LIBRARIES[made.weights.kind]
     fields["pipeline_tag"] = PIPELINES.get(made.task.kind if made.task else "", "text-generation")
     licence = _licence_name(made)
@@ -162,13 +163,19 @@ def _forgetting(row: ArmResult | None) -> str:
 
 
 def _licence(made: Artifact) -> str:
-    known = _known(made)
-    if made.base is None:
+    known, sentences = _known(made), []
+    if "encoder" in (made.weights.kind, made.weights.beside):
+        sentences.append(f"The artifact holds a fine-tuned {EMBEDDER}: {CATALOGUE[EMBEDDER].licence}.")
+    elif made.base is None:
         return "There is no base model; the answers are those of the training rows."
-    if known is None:
-        return f"Of the base model {escape(made.base.name)}: not known to riyaz."
-    terms = f" It has terms: {known.terms}." if known.terms else ""
-    return f"Of the base model: {known.licence}.{escape(terms)} The licence of the training rows is {NOT_STATED}."
+    if made.base is not None and known is None:
+        sentences.append(f"Of the base model {escape(made.base.name)}: not known to riyaz.")
+    elif known is not None:
+        terms = f" It has terms: {known.terms}." if known.terms else ""
+        sentences.append(f"Of the base model: {known.licence}.{escape(terms)}")
+    if known is not None or made.base is None:
+        sentences.append(f"The licence of the training rows is {NOT_STATED}.")
+    return " ".join(sentences)
 
 
 def _licence_name(made: Artifact) -> str | None:

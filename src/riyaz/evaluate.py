@@ -296,7 +296,8 @@ def _reopened(
 
 def _can_merge(artifact: Artifact, folder: Path) -> bool:
     """Whether a part beside the weights could be added to them: a LoRA, on a base that is not ternary."""
-    source = source_for(folder) if artifact.weights.kind == "lora" else None
+    alone = artifact.weights.kind == "lora" and not artifact.weights.beside
+    source = source_for(folder) if alone else None
     return source is not None and not describe(source).has_ternary
 
 

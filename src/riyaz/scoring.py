@@ -11,7 +11,6 @@ import numpy as np
 
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine.parts import finished
 from riyaz.metrics import scores as metrics
 from riyaz.metrics.calibration import (
     brier_scores,
@@ -19,6 +18,7 @@ from riyaz.metrics.calibration import (
     error_interval,
     expected_calibration_error,
     log_losses,
+    log_softmax,
     reliability,
     right_probability,
 )
@@ -157,17 +157,14 @@ def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Exampl
     """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example; by a
     head of labels that of the label (1,), calibrated where the predictor has a temperature, −∞ for an answer that is
     none."""
-    answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
+    if isinstance(predictor, ClosedPredictor) and predictor.head is not None:
+        place = {label: i for i, label in enumerate(predictor.task.labels)}
+        log_p = log_softmax(predictor.label_scores(conversations, where) / (predictor.temperature or 1.0))
+        return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(log_p, examples)]
+    answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
-    requests = [each.request for each in prepared]
-    if predictor.head is None or not requests:
-        return predictor.lm.logprobs(requests, answers)
-    assert predictor.task is not None
-    place = {label: i for i, label in enumerate(predictor.task.labels)}
-    temperature = getattr(predictor, "temperature", None) or 1.0
-    scores = predictor.head.log_probabilities(finished(predictor.lm.hidden_states(requests)), temperature)
-    return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(scores, examples)]
+    return predictor.lm.logprobs([each.request for each in prepared], answers)
 
 
 def answers_alone(

@@ -145,7 +145,31 @@ def test_an_arm_that_joins_one_without_a_result_is_skipped(machine: Machine) -> 
     arms = begun(machine, 700.0, ("encoder", "lora", "full", "ensemble"))
     arms.failed["lora"] = "no memory"
     arms.run()
-    assert arms.plan.arm("ensemble").skipped == "it joins encoder and lora, and lora has no result"
+    assert arms.plan.arm("ensemble").skipped == "it joins encoder and lora; lora: no memory"
+    assert not [method for _, method in machine.done if method == "ensemble"]
+    arms.failed.clear()  # the same command again, in which lora succeeds
+    again = Arms(machine.folder, arms.inputs, arms.plan, [FINAL], 1400.0, lambda: machine.now, machine.listen)
+    again.run()
+    assert ("fit", "ensemble") in machine.done and not again.plan.arm("ensemble").skipped
+
+
+def test_an_arm_that_joins_another_is_made_anew_when_that_has_trained_on(machine: Machine) -> None:
+    machine.improving, machine.gains = {"lora"}, 0.1
+    arms = begun(machine, 2000.0, ("encoder", "lora", "ensemble"))
+    arms.run()
+    assert arms.plan.arm("lora").steps > 120
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted == ["encoder", "lora", "ensemble", "lora", "ensemble"]
+    assert arms.plan.arm("ensemble").state == "begun" and not arms.plan.arm("ensemble").skipped
+    assert machine.now <= 2000
+
+
+def test_an_arm_that_joins_another_stays_when_training_on_gave_nothing(machine: Machine) -> None:
+    machine.improving = {"lora"}
+    arms = begun(machine, 2000.0, ("encoder", "lora", "ensemble"))
+    arms.run()
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert arms.plan.arm("lora").steps == 120 and fitted == ["encoder", "lora", "ensemble", "lora"]
 
 
 def test_the_worst_after_the_openings_waits_and_the_others_get_its_time(machine: Machine) -> None:

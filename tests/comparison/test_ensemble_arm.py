@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bert
+from planned import given, measured
 from tiny_comparison import Told, closed_rows, command, write_rows
 
 from riyaz.artifact import NAME, Artifact, resolve
+from riyaz.comparison import plan as planning
+from riyaz.data.formats import load
 from riyaz.methods import METHODS, ensemble, lora
 from riyaz.methods.fitting import encoder_training
 from riyaz.methods.fitting.base import Context, Fitted
 from riyaz.methods.fitting.held_out import read_held_out, write_held_out
 from riyaz.metrics.calibration import log_softmax
 from riyaz.predictor import open_artifact
+from riyaz.scoring import answer_log_loss
 
 pytestmark = pytest.mark.usefixtures("inside", "in_float32")
 
@@ -65,6 +69,19 @@ def test_its_probabilities_are_the_product_of_those_of_both_arms(
     joint = ensemble.SHARE * np.log(p["lora"]) + (1 - ensemble.SHARE) * np.log(np.maximum(p["encoder"], 1e-6))
     assert np.exp(log_softmax(joint / whole)) == pytest.approx(p["ensemble"], abs=PROBABILITY)
     assert np.abs(p["lora"] - p["encoder"]).max() > 0.01, "the parts differ"
+    rows = [replace(row, where="") for row in load(tmp_path / "data/test.jsonl").examples]
+    predictor = open_artifact(tmp_path / "out/ensemble")
+    assert predictor.has_model
+    served = [answer.probabilities for answer in predictor.answers([row.messages for row in rows])]
+    right = [float(row[made.task.labels.index(each.answer)]) for row, each in zip(served, rows)]
+    assert answer_log_loss(predictor, rows) == pytest.approx(-np.log(right).mean(), abs=PROBABILITY)
+    checks = arms["ensemble"]["checks"]
+    assert checks["reopened"]["after"] == pytest.approx(checks["reopened"]["before"], abs=PROBABILITY)
+    assert "merged" not in checks and arms["ensemble"].get("merged_ms") is None
+    card = command("card", tmp_path / "out/ensemble", "--out", tmp_path / "card.md")
+    assert card.status == 0, card.err
+    text = (tmp_path / "card.md").read_text()
+    assert "library_name" not in text and "holds a fine-tuned minilm: Apache-2.0." in text
     exported = command("export", tmp_path / "out/ensemble", "--format", "peft", "--out", tmp_path / "peft")
     assert exported.status != 0 and "its answers are those of a LoRA and of encoder together" in exported.err
     assert not (tmp_path / "peft").exists()
@@ -79,7 +96,28 @@ def test_it_has_no_result_where_a_part_has_none(
     monkeypatch.setitem(METHODS, "lora", replace(lora.METHOD, fit=failing))
     told = compare("encoder,lora,ensemble")
     arm = next(arm for arm in told.document["arms"] if arm["method"] == "ensemble")
-    assert arm["status"] == "skipped" and arm["reason"] == "it joins encoder and lora, and lora has no result"
+    assert arm["status"] == "skipped" and arm["reason"] == "it joins encoder and lora; lora: out of memory"
+
+
+def test_a_part_that_failed_a_check_is_not_joined(
+    compare: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doubtful(context: Context) -> Fitted:
+        fitted = lora.METHOD.fit(context)
+        fitted.checks["loss_finite"] = {"ok": False}
+        return fitted
+
+    monkeypatch.setitem(METHODS, "lora", replace(lora.METHOD, fit=doubtful))
+    told = compare("encoder,lora,ensemble")
+    arm = next(arm for arm in told.document["arms"] if arm["method"] == "ensemble")
+    assert arm["status"] == "skipped" and "lora: failed check: loss_finite" in arm["reason"]
+
+
+def test_it_is_planned_only_with_its_parts() -> None:
+    names = ("nearest", "encoder", "lora", "ensemble")
+    speeds = measured({"lora": {"row_seconds": 90.0}})
+    plan = planning.make_plan(given(*names, speeds=speeds), budget=600.0, spent=0.0)
+    assert {arm.method for arm in plan.arms if arm.skipped} == {"lora", "ensemble"}
 
 
 def test_it_takes_no_part_without_its_parts(compare: Callable[[str], Told]) -> None:

@@ -155,7 +155,7 @@ def test_of_rates_those_within_an_error_of_the_highest_accuracy_are_compared_by_
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_an_artifact_scores_labels_as_its_training_did(method: str, context: Context, tmp_path: Path) -> None:
-    context = replace(context, arm=replace(PLAN, method=method))
+    context = replace(context, arm=replace(PLAN, method=method), precision="fp32")
     fitted = TRAINED[method].fit(context)
     assert fitted.weights.label_head and fitted.valid_loss is not None
     assert all("valid_accuracy" in entry for entry in fitted.curve if "valid_loss" in entry)
@@ -184,7 +184,7 @@ def test_an_artifact_scores_labels_as_its_training_did(method: str, context: Con
 def test_a_refit_learns_the_validation_rows_too_and_keeps_their_temperature(
     method: str, context: Context, tmp_path: Path
 ) -> None:
-    arm, fit = replace(PLAN, method=method), TRAINED[method].fit
+    arm, fit, context = replace(PLAN, method=method), TRAINED[method].fit, replace(context, precision="fp32")
     once = fit(replace(context, arm=arm, folder=tmp_path / "once"))
     runs: list[tuple[int, int, int]] = []
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
-from riyaz.comparison.arm_row import arm_row
+from riyaz.comparison.arm_row import FINISHED, arm_row
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, PlanInputs
 from riyaz.config import Seconds
@@ -75,12 +75,17 @@ class Arms:
             seconds = self.since() + _seconds(arm)
             self._save(replace(self.plan, estimate=self.plan.estimate | {"seconds": seconds}))
             self._run_planned(arm.method)
+            for other in self._joining(arm.method):
+                if other.state != "begun":
+                    self._run_planned(other.method)
 
     def revive(self, stopped: bool = False) -> bool:
         """Plan again the arms that were cut short or had no time, and with `stopped` those that were stopped; False if
         nothing is worth running."""
         earlier, unable = self.plan, self.inputs.speeds.unable
-        arms = tuple(self._revived(arm, stopped) if arm.method not in unable else arm for arm in earlier.arms)
+        lost = {arm.method for arm in earlier.arms if self.failed.keys() & set(METHODS[arm.method].of)}
+        arms = tuple(arm if arm.method in unable or arm.method in lost else self._revived(arm, stopped)
+                     for arm in earlier.arms)  # fmt: skip
         revived = replace(earlier, arms=arms)
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=revived)
         unchanged = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
@@ -120,6 +125,9 @@ class Arms:
     def _run_planned(self, method: str) -> None:
         """Plan an arm anew, unless it has begun, and run it."""
         arm = self.plan.arm(method)
+        if METHODS[method].of and arm.skipped and arm.state != "begun" and not self._missing(method):
+            arm = ArmPlan(method)  # its parts had no result before
+            self._save_arm(arm)
         if arm.state != "begun" and not arm.skipped:
             self._replan()
             arm = self._with_time(self.plan.arm(method))
@@ -138,18 +146,30 @@ class Arms:
     def _with_time(self, arm: ArmPlan) -> ArmPlan:
         """The arm as begun; one without training that has waited for the others is skipped if it takes too long."""
         left = self.budget * planning.RESERVE - self.since()
-        if missing := [name for name in METHODS[arm.method].of if not self._has_run(name)]:
-            return replace(arm, skipped=f"it joins {joined(METHODS[arm.method].of)}, and {missing[0]} has no result")
+        if missing := self._missing(arm.method):
+            return replace(arm, skipped=missing)
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
             return replace(arm, skipped="it takes longer than the time that was left; --more continues")
         if METHODS[arm.method].own_training:
             arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
 
-    def _has_run(self, method: str) -> bool:
-        """Whether a method has a result on every part."""
-        done = all((self.folder.part(method, part) / RESULT).exists() for part in self.parts)
-        return done and method not in self.failed and not self.plan.arm(method).skipped
+    def _joining(self, method: str) -> list[ArmPlan]:
+        """The arms that join this one."""
+        return [arm for arm in self.plan.arms if method in METHODS[arm.method].of]
+
+    def _missing(self, method: str) -> str:
+        """Why an arm cannot join the methods that it is made `of`: the first of them without a result; "" if it can."""
+        for name in METHODS[method].of:
+            arm, joins = self.plan.arm(name), f"it joins {joined(METHODS[method].of)}"
+            if arm.skipped or name in self.failed:
+                return f"{joins}; {name}: {arm.skipped or self.failed[name]}"
+            if not all((self.folder.part(name, part) / RESULT).exists() for part in self.parts):
+                return f"{joins}, and {name} has no result"
+            row = arm_row(self.folder, arm, self.parts, "")
+            if row.status not in FINISHED:
+                return f"{joins}; {name}: {row.reason}"
+        return ""
 
     def _longer(self) -> ArmPlan | None:
         """The trained arm that leads on validation rows, planned for as many more steps as the time that is left
@@ -174,7 +194,8 @@ class Arms:
             return None
         each = fit.train_seconds / arm.steps
         rest = arm.took - fit.train_seconds - fit.search_seconds
-        left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest
+        again = sum(other.took or _seconds(other) for other in self._joining(arm.method))  # which are made anew
+        left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest - again
         steps = min(int(LONGEST * arm.recipe_steps), int(left / each))
         if steps < LONGER * arm.steps:
             return None
@@ -319,7 +340,16 @@ class Arms:
                 _move(run / BEFORE, run)
             remove(run / BEFORE)
         self.failed.pop(arm.method, None)
+        if not worse:
+            self._outdate(arm.method)
         self._save_arm(replace(now, skipped="", steps=arm.had, had=0) if worse else replace(now, had=0))
+
+    def _outdate(self, method: str) -> None:
+        """Plan those arms anew that have joined an earlier run of the method."""
+        for arm in self._joining(method):
+            if arm.state == "begun":
+                remove(self.folder.path / "arms" / arm.method)
+                self._save_arm(ArmPlan(arm.method, arm.seconds, pace=arm.pace))
 
     def _save_arm(self, arm: ArmPlan) -> None:
         arms = tuple(arm if arm.method == other.method else other for other in self.plan.arms)

@@ -197,7 +197,7 @@ def _skipped(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "Com
 
 def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
     """The methods that fit into `left` seconds: arms are left out in their order until the rest fits, and those
-    that then fit beside it are taken in again."""
+    that then fit beside it are taken in again, but none without those that it joins."""
     running = list(able)
     out = sorted(able, key=lambda method: METHODS[method].left_out)
     while running and _steps(inputs, running, before, left) is None:
@@ -205,7 +205,8 @@ def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPl
     for method in reversed(out[: len(able) - len(running)]):
         if _steps(inputs, [*running, method], before, left) is not None:
             running.append(method)
-    return running
+    done = {method for method, arm in before.items() if arm.state == "begun" and not arm.skipped}
+    return [method for method in running if {*METHODS[method].of} <= {*running, *done}]
 
 
 def _steps(

@@ -32,15 +32,16 @@ class AnswerSpeed:
 
 
 JOINING = 2.0  # seconds of a fit that joins artifacts: it reads and copies files
+COPIED = 0.25  # disk of the copies / disk that the fits took, whose checkpoints are larger
 
 
 def joint_speed(parts: Iterable[AnswerSpeed]) -> AnswerSpeed:
     """The speed of a method whose every answer takes one of each of the `parts`, which are fitted already."""
     both = list(parts)
-    row, alone, load = (
-        sum(getattr(part, name) for part in both) for name in ("row_seconds", "answer_seconds", "load_seconds")
-    )
-    return AnswerSpeed(row, alone, loss_seconds=0.0, choose_seconds=JOINING, load_seconds=load, look_seconds=0.0)
+    names = ("row_seconds", "answer_seconds", "loss_seconds", "load_seconds", "disk_mb")
+    row, alone, loss, load, disk = (sum(getattr(part, name) for part in both) for name in names)
+    return AnswerSpeed(row, alone, loss, choose_seconds=JOINING, load_seconds=load, look_seconds=0.0,
+                       disk_mb=COPIED * disk)  # fmt: skip
 
 
 @dataclass(frozen=True)

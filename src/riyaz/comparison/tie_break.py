@@ -73,7 +73,7 @@ def _methods_before(folder: ComparisonFolder, steps: dict[str, int]) -> tuple[st
 def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, listen: Listen) -> tuple[str, ...]:
     """Those of the `close` arms that use a model; none, and a note, if asking them again takes more than `left`
     seconds."""
-    again = [arm for arm in close if METHODS[arm.method].candidates]
+    again = [arm for arm in close if METHODS[arm.method].about.language_model]
     seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
     if not again or seconds <= left:
         return tuple(arm.method for arm in again)

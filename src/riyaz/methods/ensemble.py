@@ -7,17 +7,21 @@ that have not learned these.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from riyaz.artifact import TRAINED, Artifact, WeightsPart
+from riyaz.classifiers import open_classifier
 from riyaz.errors import RiyazError
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.held_out import read_held_out
-from riyaz.metrics.calibration import fit_temperature
+from riyaz.metrics.calibration import LEAST, fit_temperature
+from riyaz.predictor import open_artifact
+from riyaz.predictor.beside import Beside
 from riyaz.results import FIT, About, Fit
-from riyaz.scoring import accepted_labels
+from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss
 
 CLASSIFIER, MODEL = "encoder", "lora"
 # The model's share in the sum. A quarter and two fifths are within .03 nats of the best share on each of five sets
@@ -37,6 +41,10 @@ def fit(context: Context) -> Fitted:
     # head's own temperature already.
     own = parts[MODEL].temperature or 1.0
     factor, temperature = own * (1 - SHARE) / SHARE, fit_temperature(scores, accepted) * own / SHARE
+    predictor = open_artifact(folders[MODEL], precision=context.precision)
+    assert predictor.has_model and predictor.has_labels
+    beside = Beside(open_classifier(CLASSIFIER, folders[CLASSIFIER], context.task.labels), factor)
+    whole = replace(predictor, beside=beside, temperature=temperature)
     files: dict[str, Path | bytes] = {
         name: folders[method] / name for method in METHOD.of for name in parts[method].checksums if name != TRAINED
     }
@@ -47,6 +55,7 @@ def fit(context: Context) -> Fitted:
         search_seconds=sum(fit.search_seconds for fit in fits) + time.perf_counter() - began,
         train_seconds=sum(fit.train_seconds for fit in fits),
         trainable_params=sum(fit.trainable_params for fit in fits),
+        refit_loss=answer_log_loss(whole, context.valid[:REOPEN_ROWS]),
         valid_score=float(accepted[np.arange(len(accepted)), scores.argmax(1)].mean()),
     )  # fmt: skip
 
@@ -59,7 +68,8 @@ def held_out_together(context: Context) -> tuple[np.ndarray, np.ndarray, np.ndar
     if not rows:
         raise RiyazError(f"no validation row was held out by both {CLASSIFIER} and {MODEL}")
     accepted = accepted_labels(context.task, [context.valid[row] for row in rows])
-    return np.array([classifier[row] for row in rows]), np.array([model[row] for row in rows]), accepted
+    of_classifier = np.maximum([classifier[row] for row in rows], np.log(LEAST))  # as when it answers
+    return of_classifier, np.array([model[row] for row in rows]), accepted
 
 
 ABOUT = About(

@@ -144,7 +144,7 @@ class Method:
     name: str  # of its file
     about: About  # for readers: the report and the page
     fit: Callable[[Context], Fitted]
-    candidates: int  # predictors that `fit` compares on the validation rows; 0: it uses no model
+    candidates: int  # predictors that `fit` compares on the validation rows; 0: it runs no model
     recipe: Recipe | None = None  # the full training; None: it trains nothing
     label_recipe: Recipe | None = None  # in place of `recipe` where the answers are labels
     build: Build | None = None  # makes a model with new trainable parameters; None without `recipe`

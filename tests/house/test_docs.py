@@ -36,7 +36,7 @@ SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
-    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora"),
+    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora --steps 16"),
 ]
 
 Help = Callable[..., str]

@@ -261,7 +261,7 @@ def _retrieval(
     return Retrieval(**values)
 
 
-def _lift(with_passages: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
+def _lift(with_passages: ModelPredictor, without: ModelPredictor, rows: Sequence[Example]) -> float:
     """Mean nats per token by which passages raise the log-probability of the accepted answers."""
     return answer_log_loss(without, rows) - answer_log_loss(with_passages, rows)
 
@@ -302,7 +302,7 @@ def _can_merge(artifact: Artifact, folder: Path) -> bool:
 
 
 def _merged(
-    folder: Path, predictor: PromptedModel, valid: Sequence[Example], sample: Sequence[Example], precision: Precision
+    folder: Path, predictor: ModelPredictor, valid: Sequence[Example], sample: Sequence[Example], precision: Precision
 ) -> tuple[dict[str, Any], float]:
     """Check: merged into the weights, the adapter has the same loss as beside them; and the median milliseconds of an
     answer when merged."""

@@ -25,7 +25,7 @@ from riyaz.metrics.calibration import (
 from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
-from riyaz.predictor import ClosedPredictor, Prediction, Predictor, PromptedModel
+from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, Predictor
 from riyaz.results import Answer, Calibration, SliceScore
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
@@ -146,19 +146,19 @@ def slice_scores(rows: np.ndarray, names: Sequence[str | None], groups: np.ndarr
     return scores
 
 
-def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example]) -> float:
+def answer_log_loss(predictor: ModelPredictor, examples: Sequence[Example]) -> float:
     """Mean negative log-probability of the answers' tokens in nats, end token included, under the predictor's prompt
     and over the whole vocabulary; by a head of labels that of the labels, over all of them."""
     parts = answer_log_probabilities(predictor, examples)
     return -float(np.concatenate(parts).mean(dtype=np.float64))
 
 
-def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Example]) -> list[np.ndarray]:
+def answer_log_probabilities(predictor: ModelPredictor, examples: Sequence[Example]) -> list[np.ndarray]:
     """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example; by a
     head of labels that of the label (1,), calibrated where the predictor has a temperature, −∞ for an answer that is
     none."""
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
-    if isinstance(predictor, ClosedPredictor) and predictor.head is not None:
+    if predictor.has_labels and predictor.head is not None:
         place = {label: i for i, label in enumerate(predictor.task.labels)}
         log_p = log_softmax(predictor.label_scores(conversations, where) / (predictor.temperature or 1.0))
         return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(log_p, examples)]

@@ -280,6 +280,15 @@ def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monke
     assert isinstance(arms.plan.arm("full"), ArmPlan)
 
 
+def test_of_arms_that_differ_by_chance_the_one_waits_that_is_left_out_first(machine: Machine) -> None:
+    machine.scores |= {"lora": 0.45, "full": 0.5}
+    arms = begun(machine, 300.0, ("nearest", "encoder", "lora", "full", "ensemble"))
+    arms.run()
+    assert machine.notes[0].endswith("lora 0.450, full 0.500; full waits for the others")
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted == ["nearest", "encoder", "lora", "ensemble", "full"]
+
+
 def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:
     machine.scores = {"lora": 0.5, "full": 0.1, "rag_lora": 0.2}
     arms = begun(machine, 400.0)

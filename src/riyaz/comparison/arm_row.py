@@ -98,7 +98,8 @@ def _reason(plan: ArmPlan, failed: list[str], noted: list[str]) -> str:
     """What a reader must know of an arm beside its figures; "" if nothing."""
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
-    waited = "; it scored low after the openings and waited for the others" if plan.waits else ""
+    low = "scored low after the openings and " if plan.behind else ""
+    waited = f"; it {low}waited for the others" if plan.waits else ""
     cut = [f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"] if plan.cut else []
     if plan.steps > plan.recipe_steps:
         cut = [f"trained {plan.steps} steps instead of {plan.recipe_steps}, since validation still improved"]

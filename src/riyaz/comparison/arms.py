@@ -2,7 +2,8 @@
 
 Arms without a language model and those that take a small share of the budget come first, the cheapest before the
 others. Where not every other trained arm has time for its recipe, they race: each trains its opening, and those that
-score worse on the validation rows than the best beyond chance, the worst in any case, wait until the others are done.
+score worse on the validation rows than the best beyond chance wait until the others are done; where none does, the one
+that a short budget leaves out first.
 Arms without training that take long come last. plan.json says what each arm was given; an arm that has begun is
 finished as it was planned, also by a command that continues a stopped one. Only slow steps shorten it
 (`methods.fitting.pacing`), and what still runs when the budget is well over is stopped.
@@ -267,7 +268,8 @@ class Arms:
 
     def _race(self, arms: Sequence[ArmPlan]) -> None:
         """Train the openings of the arms, if not all of them have time for their recipes; those that score worse on
-        the validation rows than the best beyond chance then wait, and the worst in any case."""
+        the validation rows than the best beyond chance then wait, and where none does, the one that is left out first.
+        """
         racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
         opened = [arm for arm in arms if arm.state == "opened"]
         if self.parts != [FINAL] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
@@ -285,8 +287,8 @@ class Arms:
         scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
-        behind, worst = _behind(scores)
-        waiting = [method for method in scores if method in behind or method == worst]
+        behind = _behind(scores)
+        waiting = behind or [min(scores, key=lambda method: METHODS[method].left_out)]
         for method in waiting:
             self._save_arm(replace(self.plan.arm(method), waits=True, behind=method in behind))
         shown = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
@@ -379,12 +381,11 @@ def _seconds(arm: ArmPlan) -> float:
     return sum(arm.seconds.values())
 
 
-def _behind(scores: dict[str, np.ndarray]) -> tuple[list[str], str]:
-    """The methods whose row scores (n,) are below the best one's beyond chance, and the method with the lowest."""
-    means = {method: (float(rows.mean()), METHODS[method].left_out) for method, rows in scores.items()}
-    best, last = max(means, key=lambda method: means[method]), min(means, key=lambda method: means[method])
+def _behind(scores: dict[str, np.ndarray]) -> list[str]:
+    """The methods whose row scores (n,) are below the best one's beyond chance."""
+    best = max(scores, key=lambda method: float(scores[method].mean()))
     others = {method: rows for method, rows in scores.items() if method != best}
-    return [name for name, rows in others.items() if paired_test(rows, scores[best]).p_value < ALPHA], last
+    return [name for name, rows in others.items() if paired_test(rows, scores[best]).p_value < ALPHA]
 
 
 def _worth(arm: ArmPlan) -> bool:

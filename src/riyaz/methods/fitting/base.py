@@ -39,7 +39,7 @@ class ArmPlan:
     ruled_out: str = ""  # why it counts as no better than the others all the same; "" if it may be better
     # "opened": its opening is trained; "begun": it runs, or has run, as planned here
     state: Literal["planned", "opened", "begun"] = "planned"
-    waits: bool = False  # the worst after the openings: it trains in the time that the others leave
+    waits: bool = False  # behind after the openings, or the first to be left out: it takes what the others leave
     behind: bool = False  # its opening was worse than the best one beyond chance
     step_seconds: float = 0.0  # of one step
     train_limit: float = 0.0  # seconds of one part that the steps after the opening may take; 0: no limit

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -357,6 +358,23 @@ def test_arms_that_cost_little_come_first_and_slow_answers_without_training_last
     assert not arms.plan.arm("zero_shot").ruled_out and machine.now <= 480
     named = planning.make_plan(replace(arms.inputs, may_wait=()), budget=480.0, spent=0.0)
     assert named.arm("zero_shot").seconds and named.arm("lora").steps < steps(arms)["lora"], "which had its time"
+
+
+@pytest.mark.parametrize(("score", "kind"), [(0.05, "closed"), (0.45, "closed"), (0.05, "free")])
+def test_slow_answers_are_ruled_out_where_validation_rows_say_enough(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, score: float, kind: str
+) -> None:
+    task = SimpleNamespace(task=SimpleNamespace(kind=kind))
+    monkeypatch.setattr(ComparisonFolder, "settings", lambda folder: task)
+    arms = begun(machine, 500.0, answers={"zero_shot": replace(SLOW_ANSWERS, choose_seconds=4.0)})
+    machine.scores["zero_shot"] = score
+    arms.run()
+    assert ("fit", "zero_shot") in machine.done and ("evaluate", "zero_shot") not in machine.done
+    assert machine.done.count(("fit", "zero_shot")) == 1 and machine.now <= 500
+    arm = arms.plan.arm("zero_shot")
+    why = f"on validation rows it scores {score:.2f}, lora 0.50"
+    assert arm.ruled_out == (why if (score, kind) == (0.05, "closed") else "")
+    assert arm.skipped.startswith(arm.ruled_out) and arm.skipped.endswith("--more continues")
 
 
 def test_slow_answers_are_waited_for_only_where_they_cost_a_training_its_steps(machine: Machine) -> None:

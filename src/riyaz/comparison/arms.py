@@ -33,6 +33,7 @@ from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
 from riyaz.methods.fitting.recipe import REFITTED
+from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
 
@@ -150,10 +151,32 @@ class Arms:
         if missing := self._missing(arm.method):
             return replace(arm, skipped=missing)
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
-            return replace(arm, skipped="it takes longer than the time that was left; --more continues")
+            return self._tried(arm, left)
         if METHODS[arm.method].own_training:
             arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
+
+    def _tried(self, arm: ArmPlan, left: float) -> ArmPlan:
+        """An arm that takes longer than the `left` seconds, skipped. Where there is time for its choices on validation
+        rows, and on these its labels are worse than the best arm's beyond chance, it counts as no better."""
+        skipped = replace(arm, skipped="it takes longer than the time that was left; --more continues")
+        if self.parts != [FINAL] or arm.seconds["start"] + arm.seconds["fit"] > left:
+            return skipped
+        if not (self.folder.part(arm.method, FINAL) / FIT).exists():
+            self.listen(Phase("fit", "on validation rows", arm.method))
+            self._process("fit", arm, FINAL)
+        fit = None if self.plan.arm(arm.method).skipped else self._fit(arm)
+        self.failed.pop(arm.method, None)
+        if fit is None or fit.valid_score is None or self.folder.settings().task.kind != "closed":
+            return skipped
+        fits = {other.method: self._fit(other) for other in self.plan.arms if other.state == "begun"}
+        scores = {method: each.valid_score for method, each in fits.items() if each and each.valid_score is not None}
+        best = max(scores, key=lambda method: scores[method], default="")
+        rows, valid = self.plan.valid_rows, self.inputs.sizes.valid
+        if not best or wilson(fit.valid_score * rows, rows)[1] >= wilson(scores[best] * valid, valid)[0]:
+            return skipped
+        why = f"on validation rows it scores {fit.valid_score:.2f}, {best} {scores[best]:.2f}"
+        return replace(skipped, skipped=f"{why}; {skipped.skipped}", ruled_out=why)
 
     def _joining(self, method: str) -> list[ArmPlan]:
         """The arms that join this one."""

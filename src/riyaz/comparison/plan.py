@@ -206,7 +206,8 @@ def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPl
         if _steps(inputs, [*running, method], before, left) is not None:
             running.append(method)
     done = {method for method, arm in before.items() if arm.state == "begun" and not arm.skipped}
-    return [method for method in running if {*METHODS[method].of} <= {*running, *done}]
+    absent = inputs.methods.keys() - done - {*running}
+    return [method for method in running if not absent & {*METHODS[method].of}]
 
 
 def _steps(

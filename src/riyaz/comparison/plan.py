@@ -7,6 +7,7 @@ is continued from there takes the same steps with the same learning rates, howev
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,7 +127,7 @@ def make_plan(
     able = [method for method in inputs.methods if method not in fixed and method not in inputs.speeds.unable]
     pace = _pace(fixed.values())
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
-    if not earlier and inputs.optional and not _all_whole(inputs, able, left):
+    if not earlier and inputs.optional and not _all_whole(inputs, able, left - _refits_seconds(inputs, able)):
         able = [method for method in able if method not in inputs.optional]
     waiting = _waiting(inputs, able, before, left, QUICK * budget / pace)
     able = [method for method in able if method not in waiting]
@@ -187,11 +188,8 @@ def _skipped(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "Com
     """An arm that does not run, and why. It counts as no better than the others if it cannot run, or if the user has
     not asked for it: no measured comparison has been won by an optional method."""
     why = _why_out(inputs, method, able, earlier)
-    ruled_out = ""
-    if method in inputs.speeds.unable:
-        ruled_out = "it cannot run"
-    elif method in inputs.optional:
-        ruled_out = "it is optional"
+    unable, optional = method in inputs.speeds.unable, method in inputs.optional
+    ruled_out = "it cannot run" if unable else "it is optional" if optional else ""
     return ArmPlan(method, recipe_steps=_full(inputs, method), skipped=why, ruled_out=ruled_out)
 
 
@@ -234,24 +232,30 @@ def _with_refits(
     if inputs.aside or any(run.steps < _full(inputs, method) for method, run in runs.items()):
         return dict(runs)
     opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
-    refits = {method: replace(run, refit=True) for method, run in runs.items() if _refits(inputs, method)}
-
-    def seconds(method: str, run: _Training) -> float:
-        return _total(_training(inputs, method, run, opened.get(method)))
-
-    left -= sum(seconds(method, run) for method, run in runs.items())
+    left -= sum(_total(_training(inputs, method, run, opened.get(method))) for method, run in runs.items())
     granted = dict(runs)
-    for method in sorted(refits, key=lambda method: -METHODS[method].left_out):
-        more = seconds(method, refits[method]) - seconds(method, runs[method])
+    for method in sorted(filter(partial(_refits, inputs), runs), key=lambda method: -METHODS[method].left_out):
+        more = _refit_seconds(inputs, method, runs[method], opened.get(method))
         if more <= left:
-            granted[method], left = refits[method], left - more
+            granted[method], left = replace(runs[method], refit=True), left - more
     return granted
+
+
+def _refit_seconds(inputs: PlanInputs, method: str, run: _Training, opened: ArmPlan | None) -> float:
+    """Seconds by which a refit lengthens a training."""
+    once, twice = (replace(run, refit=refit) for refit in (False, True))
+    return _total(_training(inputs, method, twice, opened)) - _total(_training(inputs, method, once, opened))
+
+
+def _refits_seconds(inputs: PlanInputs, able: Sequence[str]) -> float:
+    """Seconds of the refits of these methods' whole recipes."""
+    refit = [method for method in able if _refits(inputs, method)]
+    return sum(_refit_seconds(inputs, m, _Training(_full(inputs, m), _rates(inputs, m)), None) for m in refit)
 
 
 def _refits(inputs: PlanInputs, method: str) -> bool:
     """Whether a method's recipe has a refit."""
-    recipe = inputs.methods[method]
-    return recipe is not None and recipe.refit
+    return (recipe := inputs.methods[method]) is not None and recipe.refit
 
 
 def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:

@@ -47,10 +47,7 @@ def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:
     if not model or store.find(model) is not None:
         return True
     why = f"{method} trains {model}, which has not been pulled yet"
-    if config.methods:
-        raise RiyazError(why, "--methods", f"run `riyaz pull {model}`")
-    listen(Note(f"{why} (`riyaz pull {model}`): left out"))
-    return False
+    return _left_out(why, f"run `riyaz pull {model}`", f"{why} (`riyaz pull {model}`)", config, listen)
 
 
 def _has_parts(method: str, methods: Sequence[str], config: CompareConfig, listen: Listen) -> bool:
@@ -60,9 +57,14 @@ def _has_parts(method: str, methods: Sequence[str], config: CompareConfig, liste
     if not missing:
         return True
     why = f"{method} joins {joined(METHODS[method].of)}, and {missing[0]} does not run"
+    return _left_out(why, f"name {missing[0]} too", why, config, listen)
+
+
+def _left_out(why: str, hint: str, note: str, config: CompareConfig, listen: Listen) -> bool:
+    """False, after a note that a method is left out. Raises RiyazError if the user named the methods."""
     if config.methods:
-        raise RiyazError(why, "--methods", f"name {missing[0]} too")
-    listen(Note(f"{why}: left out"))
+        raise RiyazError(why, "--methods", hint)
+    listen(Note(f"{note}: left out"))
     return False
 
 

@@ -48,8 +48,8 @@ STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
 REFIT_BEGUN = "refit.begun"  # there once the second one has begun
-# A model that was trained whole answers in 8 bits: half the memory of bfloat16, and an answer in half to two thirds of
-# the time (docs/log.md).
+# A model that was trained whole answers in 8 bits: half the memory of bfloat16, and an answer in about half of the time
+# (docs/log.md).
 WHOLE_PRECISION: Precision = "int8"
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")

@@ -17,9 +17,10 @@ from tiny_pretraining import SMALL, quick_machine, texts
 
 from riyaz.artifact import resolve
 from riyaz.comparison.arm_row import arm_row, row_scores
+from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes, TooShort, make_plan
+from riyaz.comparison.plan import ComparisonPlan, TooShort, make_plan
 from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError

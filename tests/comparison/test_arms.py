@@ -11,9 +11,10 @@ from riyaz.comparison import arms as running
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import _reason, _with_warning
+from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.folder import FINAL, ComparisonFolder
-from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.events import Event, Note
 from riyaz.json_files import write_json

@@ -11,12 +11,14 @@ from tiny_comparison import command
 
 from riyaz.comparison import plan as planning
 from riyaz.comparison import shorter_test
-from riyaz.comparison.plan import LATENCY_LEAST, LATENCY_ROWS, ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.arm_seconds import LATENCY_LEAST, Sizes
+from riyaz.comparison.plan import ComparisonPlan, TooShort
 from riyaz.comparison.shorter_test import FAIR_ROWS, FOLDS_SHARE, plan_within, reduction_note
 from riyaz.data.data_report import DataReport
 from riyaz.data.formats import load
 from riyaz.data.split import Split, split
 from riyaz.data.task import detect
+from riyaz.evaluate import LATENCY_ROWS
 
 METHODS = ("nearest", "zero_shot", "lora")
 

@@ -1,11 +1,16 @@
-"""Inputs of a plan for tests: speeds as in a measured.json, row counts, and a short recipe for every trained method."""
+"""Inputs of a plan for tests: speeds as in a measured.json, row counts, a short recipe for every trained
+method, and drawn speeds."""
 
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import settings
+from hypothesis import strategies as st
+
 from riyaz import methods as table
 from riyaz.comparison import plan as planning
-from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
+from riyaz.comparison.arm_seconds import PlanInputs, Sizes
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.speeds import Speeds
 from riyaz.json_files import from_json
 from riyaz.methods.fitting.recipe import Recipe, opening
@@ -46,3 +51,31 @@ def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **r
 def made(budget: float, *methods: str, spent: float = 0.0, sizes: Sizes = SIZES, **arms: Any) -> ComparisonPlan:
     """The plan of these methods within a budget in seconds."""
     return planning.make_plan(given(*methods, speeds=measured(**arms), sizes=sizes), budget=budget, spent=spent)
+
+
+def seconds(plan: ComparisonPlan, method: str) -> float:
+    """Those of the arm's search and training."""
+    return plan.arm(method).seconds["search"] + plan.arm(method).seconds["train"]
+
+
+def out(plan: ComparisonPlan) -> set[str]:
+    """The methods that are left out."""
+    return {arm.method for arm in plan.arms if arm.skipped}
+
+
+def changed(plan: ComparisonPlan, method: str, **fields: Any) -> ComparisonPlan:
+    """The plan with other values of one arm."""
+    return replace(plan, arms=tuple(replace(arm, **fields) if arm.method == method else arm for arm in plan.arms))
+
+
+COSTS = st.floats(0, 50)
+SPEEDS = st.builds(
+    lambda text, arms: measured(
+        {name: dict(zip(TEXT, costs, strict=True)) for name, costs in zip(NAMES, text, strict=True)},
+        **{name: TRAINED | {"step_seconds": costs[0] + 1e-3, "validate_seconds": costs[1], "build_seconds": costs[2]}
+           for name, costs in zip(TRAINING, arms, strict=True)},
+    ),
+    st.tuples(*[st.tuples(*[COSTS] * len(TEXT))] * len(NAMES)), st.tuples(*[st.tuples(*[COSTS] * 3)] * len(TRAINING)),
+)  # fmt: skip
+CHOSEN = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
+MANY = settings(deadline=None, max_examples=60)

@@ -20,8 +20,9 @@ import numpy as np
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row
+from riyaz.comparison.arm_seconds import PlanInputs
 from riyaz.comparison.folder import FINAL, ComparisonFolder
-from riyaz.comparison.plan import ComparisonPlan, PlanInputs
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import Seconds
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about

@@ -1,4 +1,4 @@
-"""The plan of a comparison: estimated seconds of every arm and training steps of the trained ones.
+"""The plan of a comparison: which arms run, which wait, and the training steps of the trained ones.
 
 `make_plan` is a pure function of speeds, row counts and the budget. `plan.json` holds its result: a comparison that
 is continued from there takes the same steps with the same learning rates, however fast the machine is then.
@@ -6,30 +6,39 @@ is continued from there takes the same steps with the same learning rates, howev
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+from riyaz.comparison.arm_seconds import (
+    PlanInputs,
+    Training,
+    affordable_steps,
+    fixed_seconds,
+    full_steps,
+    least_steps,
+    looked_rows,
+    refit_seconds,
+    refits,
+    refits_seconds,
+    total,
+    training_seconds,
+    tried_rates,
+    validation_count,
+)
 from riyaz.comparison.folder import DAMAGED
-from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError, shown
-from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.choices import VALID_ROWS
-from riyaz.methods.fitting.recipe import Recipe, opening, refit_steps, search_rates, trains_opening
-from riyaz.scoring import REOPEN_ROWS
+from riyaz.methods.fitting.recipe import opening, search_rates, trains_opening
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
-VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
 NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the reserve covers the rest
-LEAST_STEPS = 8  # an arm with fewer steps is left out, unless its recipe has no more
-LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
-RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
 LEAST_ARMS = 2  # fewer compare nothing
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
 # Share of the budget. An arm that takes less runs before those that take more; one that trains nothing and takes more
@@ -39,16 +48,6 @@ QUICK = 0.15
 
 class TooShort(RiyazError):
     """The budget is too short for the evaluation alone."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Row counts; `parts` is how often every arm is fitted: 1, or with folds their number + 1."""
-
-    train: int
-    valid: int
-    test: int
-    parts: int = 1
 
 
 Needs = Annotated[dict[str, float], Keys(seconds=float, peak_rss_mb=float, disk_mb=float)]
@@ -86,30 +85,6 @@ class ComparisonPlan:
         return plan
 
 
-@dataclass(frozen=True)
-class PlanInputs:
-    """The inputs of a plan that stay the same when it is made anew during the comparison."""
-
-    methods: Mapping[str, Recipe | None]  # None: not trained
-    speeds: Speeds
-    sizes: Sizes
-    seed: int
-    aside: float = 0.0  # share of the training time that is kept for extra runs
-    rate_of: Mapping[str, str] = field(default_factory=dict)  # whose learning rate a method takes
-    # methods that the user did not name: those that are left out where not every recipe fits, and those that wait there
-    optional: tuple[str, ...] = ()
-    may_wait: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Training:
-    """The training of an arm: its steps, and the learning rates whose openings are trained."""
-
-    steps: int
-    rates: tuple[float, ...]
-    refit: bool = False  # whether it is trained once more, on all rows
-
-
 def make_plan(
     inputs: PlanInputs, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
 ) -> ComparisonPlan:
@@ -127,7 +102,7 @@ def make_plan(
     able = [method for method in inputs.methods if method not in fixed and method not in inputs.speeds.unable]
     pace = _pace(fixed.values())
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
-    if not earlier and inputs.optional and not _all_whole(inputs, able, left - _refits_seconds(inputs, able)):
+    if not earlier and inputs.optional and not _all_whole(inputs, able, left - refits_seconds(inputs, able)):
         able = [method for method in able if method not in inputs.optional]
     waiting = _waiting(inputs, able, before, left, QUICK * budget / pace)
     able = [method for method in able if method not in waiting]
@@ -135,8 +110,8 @@ def make_plan(
     steps = _steps(inputs, running, before, left)
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
         raise _too_short(inputs, able, budget, spent)
-    seconds, arms = _fixed(inputs), []
-    rest = left - sum(_total(seconds[method]) for method in running)
+    seconds, arms = fixed_seconds(inputs), []
+    rest = left - sum(total(seconds[method]) for method in running)
     steps = steps and _with_refits(inputs, steps, before, rest)
     for method in inputs.methods:
         if method in fixed:
@@ -150,7 +125,7 @@ def make_plan(
         else:
             arms.append(_trained_arm(inputs, method, (steps or {})[method], seconds[method], pace, before.get(method)))
     planned = [arm for arm in arms if arm.method in running]
-    spare = left * pace / max(1e-9, sum(_total(arm.seconds) for arm in planned))
+    spare = left * pace / max(1e-9, sum(total(arm.seconds) for arm in planned))
     limited = {arm.method: _with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
     arms = [limited.get(arm.method, arm) for arm in arms]
     return _plan(inputs, tuple(arms), spent, budget, earlier)
@@ -161,7 +136,7 @@ def _waiting(
 ) -> list[str]:
     """The methods that train nothing, take more than `quick` seconds and keep others from their whole recipes; none if
     fewer than LEAST_ARMS would not wait."""
-    seconds = {method: _total(each) for method, each in _fixed(inputs).items()}
+    seconds = {method: total(each) for method, each in fixed_seconds(inputs).items()}
     slow = [method for method in able if method in inputs.may_wait and seconds[method] > quick]
     slow = [method for method in slow if inputs.methods[method] is None]
     if not slow or (len(able) - len(slow) < LEAST_ARMS and not before) or _all_whole(inputs, able, left, before):
@@ -174,7 +149,7 @@ def _with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
     arm is planned to take, which is `spare` times that."""
     after = arm.seconds["fit"] + arm.seconds["evaluate"]
     first = arm.opening * arm.step_seconds * parts if _opens(arm) else 0.0  # of the chosen rate, trained before the run
-    limit = arm.seconds["train"] - first + (spare - 1) * _total(arm.seconds)
+    limit = arm.seconds["train"] - first + (spare - 1) * total(arm.seconds)
     return replace(arm, train_limit=limit / parts, after_seconds=after / parts)
 
 
@@ -190,7 +165,7 @@ def _skipped(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "Com
     why = _why_out(inputs, method, able, earlier)
     unable, optional = method in inputs.speeds.unable, method in inputs.optional
     ruled_out = "it cannot run" if unable else "it is optional" if optional else ""
-    return ArmPlan(method, recipe_steps=_full(inputs, method), skipped=why, ruled_out=ruled_out)
+    return ArmPlan(method, recipe_steps=full_steps(inputs, method), skipped=why, ruled_out=ruled_out)
 
 
 def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
@@ -210,52 +185,35 @@ def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPl
 
 def _steps(
     inputs: PlanInputs, running: Sequence[str], before: Mapping[str, ArmPlan], left: float
-) -> dict[str, _Training] | None:
+) -> dict[str, Training] | None:
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
-    fixed = _fixed(inputs)
-    left -= sum(_total(fixed[method]) for method in running)
+    fixed = fixed_seconds(inputs)
+    left -= sum(total(fixed[method]) for method in running)
     if left < 0:
         return None
     trained = [method for method in running if inputs.methods[method] is not None]
     steps = _divided(inputs, trained, before, left)
     opened = {method for method, arm in before.items() if arm.state == "opened"}
-    enough = all(steps[method].steps >= _least(inputs, method) or method in opened for method in steps)
+    enough = all(steps[method].steps >= least_steps(inputs, method) or method in opened for method in steps)
     return steps if enough else None
 
 
 def _with_refits(
-    inputs: PlanInputs, runs: Mapping[str, _Training], before: Mapping[str, ArmPlan], left: float
-) -> dict[str, _Training]:
+    inputs: PlanInputs, runs: Mapping[str, Training], before: Mapping[str, ArmPlan], left: float
+) -> dict[str, Training]:
     """The trainings of whole recipes, with refits as far as the seconds last that all arms leave of `left`, those arms
     first that are left out last. No refits if extra runs with other numbers of rows are to be compared with these."""
-    if inputs.aside or any(run.steps < _full(inputs, method) for method, run in runs.items()):
+    if inputs.aside or any(run.steps < full_steps(inputs, method) for method, run in runs.items()):
         return dict(runs)
     opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
-    left -= sum(_total(_training(inputs, method, run, opened.get(method))) for method, run in runs.items())
+    left -= sum(total(training_seconds(inputs, method, run, opened.get(method))) for method, run in runs.items())
     granted = dict(runs)
-    for method in sorted(filter(partial(_refits, inputs), runs), key=lambda method: -METHODS[method].left_out):
-        more = _refit_seconds(inputs, method, runs[method], opened.get(method))
+    for method in sorted(filter(partial(refits, inputs), runs), key=lambda method: -METHODS[method].left_out):
+        more = refit_seconds(inputs, method, runs[method], opened.get(method))
         if more <= left:
             granted[method], left = replace(runs[method], refit=True), left - more
     return granted
-
-
-def _refit_seconds(inputs: PlanInputs, method: str, run: _Training, opened: ArmPlan | None) -> float:
-    """Seconds by which a refit lengthens a training."""
-    once, twice = (replace(run, refit=refit) for refit in (False, True))
-    return _total(_training(inputs, method, twice, opened)) - _total(_training(inputs, method, once, opened))
-
-
-def _refits_seconds(inputs: PlanInputs, able: Sequence[str]) -> float:
-    """Seconds of the refits of these methods' whole recipes."""
-    refit = [method for method in able if _refits(inputs, method)]
-    return sum(_refit_seconds(inputs, m, _Training(_full(inputs, m), _rates(inputs, m)), None) for m in refit)
-
-
-def _refits(inputs: PlanInputs, method: str) -> bool:
-    """Whether a method's recipe has a refit."""
-    return (recipe := inputs.methods[method]) is not None and recipe.refit
 
 
 def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -271,18 +229,7 @@ def _all_whole(
 ) -> bool:
     """Whether every arm's full recipe fits into `left` seconds."""
     steps = _steps(inputs, able, before or {}, left)
-    return steps is not None and all(steps[method].steps == _full(inputs, method) for method in steps)
-
-
-def _full(inputs: PlanInputs, method: str) -> int:
-    """The steps of a method's full recipe; 0 if it trains nothing."""
-    recipe = inputs.methods[method]
-    return 0 if recipe is None else recipe.steps(inputs.sizes.train)
-
-
-def _least(inputs: PlanInputs, method: str) -> int:
-    """The steps with fewer of which an arm is left out: LEAST_STEPS, or all where its recipe has fewer."""
-    return min(LEAST_STEPS, _full(inputs, method))
+    return steps is not None and all(steps[method].steps == full_steps(inputs, method) for method in steps)
 
 
 def _plan(
@@ -290,7 +237,7 @@ def _plan(
 ) -> ComparisonPlan:
     if earlier:
         return replace(earlier, arms=arms)
-    speeds, latency_rows, looked = inputs.speeds, *_looked_rows(inputs)
+    speeds, latency_rows, looked = inputs.speeds, *looked_rows(inputs)
     running = [arm for arm in arms if not arm.skipped]
     needs = [(speeds.arms if arm.steps else speeds.predict)[arm.method] for arm in running]
     return ComparisonPlan(
@@ -311,8 +258,8 @@ def _plan(
 
 def _estimate(arms: Iterable[ArmPlan], spent: float, budget: float) -> float:
     """Seconds of the whole command, with those of the waiting arms that fit the budget."""
-    seconds = spent + sum(_total(arm.seconds) for arm in arms if not arm.waits)
-    for more in sorted(_total(arm.seconds) for arm in arms if arm.waits):
+    seconds = spent + sum(total(arm.seconds) for arm in arms if not arm.waits)
+    for more in sorted(total(arm.seconds) for arm in arms if arm.waits):
         seconds += more if seconds + more <= budget * RESERVE else 0.0
     return seconds
 
@@ -322,9 +269,10 @@ def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: fl
     left out last."""
     last = sorted(able, key=lambda method: METHODS[method].left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := inputs.methods[method]) is not None}
-    shortest = {method: _Training(_least(inputs, method), (0.0,)) for method in share}  # too few steps to compare rates
-    least = [_total(_training(inputs, method, shortest[method], None)) / share[method] for method in share]
-    seconds = sum(_total(_fixed(inputs)[method]) for method in last)
+    # too few steps to compare rates
+    shortest = {method: Training(least_steps(inputs, method), (0.0,)) for method in share}
+    least = [total(training_seconds(inputs, method, shortest[method], None)) / share[method] for method in share]
+    seconds = sum(total(fixed_seconds(inputs)[method]) for method in last)
     seconds += max(least, default=0.0) * (sum(share.values()) + inputs.aside)  # as `_divided` shares it
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
     work = "training and evaluating" if share else "evaluating"
@@ -335,10 +283,6 @@ def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: fl
     )
 
 
-def _total(seconds: Mapping[str, float]) -> float:
-    return sum(seconds.values())
-
-
 def _times(seconds: Mapping[str, float], pace: float) -> dict[str, float]:
     return {part: value * pace for part, value in seconds.items()}
 
@@ -346,59 +290,59 @@ def _times(seconds: Mapping[str, float], pace: float) -> dict[str, float]:
 def _pace(arms: Iterable[ArmPlan]) -> float:
     """Seconds that the ended arms took / seconds by the speeds measured at first; 1 before enough was seen."""
     ended = [arm for arm in arms if arm.took]
-    expected = sum(_total(arm.seconds) / arm.pace for arm in ended)
+    expected = sum(total(arm.seconds) / arm.pace for arm in ended)
     return sum(arm.took for arm in ended) / expected if expected > PACE_SECONDS else 1.0
 
 
 def _divided(
     inputs: PlanInputs, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float
-) -> dict[str, _Training]:
+) -> dict[str, Training]:
     """The training of every arm within `left` seconds: the arm that needs least for its share comes first, and one that
     waits last."""
     waiting = {m for m in trained if m in before and before[m].waits}
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
     share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := inputs.methods[m]) is not None}
-    whole = {m: _Training(_full(inputs, m), _rates(inputs, m)) for m in trained}
-    needs = {m: _total(_training(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
+    whole = {m: Training(full_steps(inputs, m), tried_rates(inputs, m)) for m in trained}
+    needs = {m: total(training_seconds(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
     shares = sum(share.values()) + inputs.aside
-    runs: dict[str, _Training] = {}
+    runs: dict[str, Training] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         mine = left if method in waiting else left * share[method] / shares
         shares -= share[method]
         runs[method] = _run_within(inputs, method, mine, opened.get(method))
-        left -= _total(_training(inputs, method, runs[method], opened.get(method)))
+        left -= total(training_seconds(inputs, method, runs[method], opened.get(method)))
     return runs
 
 
-def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> _Training:
+def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> Training:
     """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
     default alone where these would leave too few steps to compare them."""
-    recipe, full = inputs.methods[method], _full(inputs, method)
+    recipe, full = inputs.methods[method], full_steps(inputs, method)
     assert recipe is not None
-    rates = opened.learning_rates if opened else _rates(inputs, method)
-    steps = _affordable(inputs, method, rates, seconds, opened)
+    rates = opened.learning_rates if opened else tried_rates(inputs, method)
+    steps = affordable_steps(inputs, method, rates, seconds, opened)
     if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
         rates = (recipe.default_rate,)
-        steps = _affordable(inputs, method, rates, seconds, opened)
+        steps = affordable_steps(inputs, method, rates, seconds, opened)
     least = opened.opening if opened else 0  # these steps are trained
-    return _Training(full if steps >= NEARLY * full else max(least, steps), rates)
+    return Training(full if steps >= NEARLY * full else max(least, steps), rates)
 
 
 def _trained_arm(
-    inputs: PlanInputs, method: str, run: _Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
+    inputs: PlanInputs, method: str, run: Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
-    recipe, speed, full = inputs.methods[method], inputs.speeds.arms[method], _full(inputs, method)
+    recipe, speed, full = inputs.methods[method], inputs.speeds.arms[method], full_steps(inputs, method)
     assert recipe is not None
     opened = before if before and before.state == "opened" else None
     return ArmPlan(
         method,
-        _times(fixed | _training(inputs, method, run, opened), pace),
+        _times(fixed | training_seconds(inputs, method, run, opened), pace),
         steps=run.steps,
         recipe_steps=full,
         batch_size=recipe.batch_size,
         learning_rates=run.rates,
         opening=opened.opening if opened else opening(run.steps, full),
-        validate_every=max(1, run.steps // _validations(run.steps)),
+        validate_every=max(1, run.steps // validation_count(run.steps)),
         checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed.step_seconds)),
         state="opened" if opened else "planned",
         waits=opened.waits if opened else False,
@@ -408,92 +352,3 @@ def _trained_arm(
         had=before.had if before else 0,
         pace=pace,
     )
-
-
-def _rates(inputs: PlanInputs, method: str) -> tuple[float, ...]:
-    """The learning rates that the full training tries: the default alone where it takes the rate of another arm."""
-    recipe, full = inputs.methods[method], _full(inputs, method)
-    assert recipe is not None
-    return (recipe.default_rate,) if inputs.rate_of.get(method) in inputs.methods else search_rates(recipe, full, full)
-
-
-def _looked_rows(inputs: PlanInputs) -> tuple[int, int]:
-    """(rows answered alone, rows on which retrieval is evaluated), as many as their time allows."""
-    able = [speed for method, speed in inputs.speeds.predict.items() if method in inputs.methods]
-    alone = max((speed.answer_seconds for speed in able), default=0.0)
-    look = max((speed.look_seconds for speed in able), default=0.0)
-    test = inputs.sizes.test
-    return (
-        _rows_within(LATENCY_SECONDS, alone, LATENCY_LEAST, min(LATENCY_ROWS, test)),
-        _rows_within(RETRIEVAL_SECONDS, look, RETRIEVAL_LEAST, min(RETRIEVAL_ROWS, test)),
-    )
-
-
-def _fixed(inputs: PlanInputs) -> dict[str, dict[str, float]]:
-    """Seconds of every measured arm that do not depend on its steps: process starts, choices on validation rows,
-    evaluation."""
-    speeds, sizes = inputs.speeds, inputs.sizes
-    latency_rows, looked = _looked_rows(inputs)
-    fixed = {}
-    for method in inputs.methods:
-        if method in speeds.unable:
-            continue
-        speed = speeds.predict[method]
-        start = 2 * (speeds.start_seconds + speed.load_seconds) + (
-            speeds.torch_seconds if METHODS[method].trains else 0.0
-        )
-        answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
-        changes = METHODS[method].about.weights != "none"
-        base_runs = 0 if not METHODS[method].about.language_model else 2 if changes else 1
-        reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
-        evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
-        fit = speed.choose_seconds * sizes.parts
-        fixed[method] = {"start": start * sizes.parts, "fit": fit, "evaluate": evaluation}
-    return fixed
-
-
-def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
-    """As many rows as fit into `seconds` when one takes `each` seconds, between `least` and `most`."""
-    return min(most, max(least, int(seconds / each))) if each * most > seconds else most
-
-
-def _training(inputs: PlanInputs, method: str, run: _Training, opened: ArmPlan | None) -> dict[str, float]:
-    """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
-    opening that is trained already."""
-    speed, parts = inputs.speeds.arms[method], inputs.sizes.parts
-    if run.steps < _least(inputs, method) and not opened:
-        return {"search": 0.0, "train": 0.0}
-    search, full = 0.0, _full(inputs, method)
-    first = opening(run.steps, full)
-    if first and not opened and trains_opening(run.rates, run.steps, full):
-        rates = len(run.rates)
-        search = rates * (speed.build_seconds + 2 * speed.validate_seconds)
-        search += (rates - 1) * first * speed.step_seconds  # those of the chosen rate belong to the run
-    left = run.steps - opened.opening if opened else run.steps
-    validations = (_validations(run.steps) + 1) * speed.validate_seconds
-    train = left * speed.step_seconds + validations + speed.build_seconds
-    if run.refit:
-        again = refit_steps(inputs.sizes.train, inputs.sizes.valid, run.steps)
-        train += again * speed.step_seconds + speed.build_seconds
-    return {"search": search * parts, "train": train * parts}
-
-
-def _validations(steps: int) -> int:
-    return max(1, min(VALIDATIONS, steps // BETWEEN))
-
-
-def _affordable(
-    inputs: PlanInputs, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None
-) -> int:
-    """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
-
-    def fits(steps: int) -> bool:
-        return _total(_training(inputs, method, _Training(steps, rates), opened)) <= seconds
-
-    low, high = 0, _full(inputs, method)
-    if fits(high):  # with one rate it may take less than a shorter run, which keeps its opening to be continued
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from riyaz.comparison import extra_runs
+from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.by_hand import by_hand
-from riyaz.comparison.plan import PlanInputs, Sizes
 from riyaz.comparison.speeds import Speeds
 from riyaz.config import CompareConfig, TaskKind
 from riyaz.methods import METHODS

@@ -20,6 +20,7 @@ from riyaz import hardware
 from riyaz.comparison import documents, extra_runs, limit_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
+from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.by_hand import by_hand_notes
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, require_torch
@@ -27,7 +28,7 @@ from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, PlanInputs, Sizes
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.rough import rough_estimate
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of

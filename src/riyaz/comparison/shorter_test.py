@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.arm_seconds import Sizes
+from riyaz.comparison.plan import ComparisonPlan, TooShort
 from riyaz.data.data_report import DataReport
 from riyaz.data.split import Split
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from tiny_comparison import Told, closed_rows, command, write_rows
 
 from riyaz.artifact import NAME, Artifact, resolve
 from riyaz.comparison import plan as planning
+from riyaz.comparison import run as comparison_run
+from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.shorter_test import plan_within
 from riyaz.data.formats import load
 from riyaz.methods import METHODS, ensemble, lora
 from riyaz.methods.fitting import encoder_training
@@ -120,6 +124,12 @@ def test_it_is_planned_only_with_its_parts() -> None:
     assert {arm.method for arm in plan.arms if arm.skipped} == {"lora", "ensemble"}
 
 
+def test_a_part_that_cannot_be_measured_is_the_reason() -> None:
+    speeds = replace(measured(), unable={"lora": "out of memory"})
+    plan = planning.make_plan(given("nearest", "encoder", "lora", "ensemble", speeds=speeds), budget=6e3, spent=0.0)
+    assert plan.arm("ensemble").skipped == "it joins encoder and lora; lora: out of memory"
+
+
 def test_it_takes_no_part_without_its_parts(compare: Callable[[str], Told]) -> None:
     named = compare("nearest,lora,ensemble")
     assert named.status != 0 and "ensemble joins encoder and lora, and encoder does not run" in named.err
@@ -133,6 +143,24 @@ def test_adapt_runs_its_parts_and_keeps_it(compare: Callable[[str], Told], tmp_p
     )
     assert told.status == 0 and told.document["method"] == "ensemble", told.err
     assert Artifact.read(out).weights.beside == "encoder" and not (tmp_path / "joint.work").exists()
+
+
+def test_adapt_runs_nothing_where_the_budget_is_too_short_for_it(
+    compare: Callable[[str], Told], tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_it(*arguments: Any) -> tuple[ComparisonPlan, Any, Any]:
+        plan, parts, report = plan_within(*arguments)
+        return (
+            replace(plan, arms=(*plan.arms[:2], replace(plan.arms[2], skipped="no time; raise --budget"))),
+            parts,
+            report,
+        )
+
+    monkeypatch.setattr(comparison_run, "plan_within", without_it)
+    out = tmp_path / "joint"
+    told = command("adapt", "ensemble", tmp_path / "data", "--model", model_folder, "--budget", "3m", "--out", out)
+    assert told.status != 0 and "--budget 3m: ensemble cannot run: no time; raise --budget" in told.err, told.err
+    assert not out.exists() and not (tmp_path / "joint.work/arms").exists()
 
 
 def test_what_is_held_out_is_read_as_it_was_written(tmp_path: Path) -> None:

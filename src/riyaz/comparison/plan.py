@@ -29,7 +29,7 @@ from riyaz.comparison.arm_seconds import (
 )
 from riyaz.comparison.folder import DAMAGED
 from riyaz.config import Seconds
-from riyaz.errors import RiyazError, shown
+from riyaz.errors import RiyazError, joined, shown
 from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
@@ -219,6 +219,9 @@ def _with_refits(
 def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
     if method in inputs.speeds.unable:
         return inputs.speeds.unable[method]
+    for part in METHODS[method].of:
+        if part in inputs.speeds.unable:
+            return f"it joins {joined(METHODS[method].of)}; {part}: {inputs.speeds.unable[part]}"
     if method not in able:
         return f"not every recipe fits the budget; raise --budget, or name {method} with --methods"
     return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"

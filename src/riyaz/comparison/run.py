@@ -36,7 +36,7 @@ from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import CompareConfig, DataConfig
+from riyaz.config import CompareConfig, DataConfig, Seconds
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import rendered
@@ -83,15 +83,17 @@ def compare(
     test: Table | None = None,
     command: str = "",
     began: float | None = None,
+    needed: str = "",
     listen: Listen = quiet,
 ) -> Comparison:
     """Run every method on the user's rows; returns the comparison, which is also `compare.json` in `config.out`.
 
     `test` holds test rows in memory; a file of them is `config.test`. `command` is the command line that the comparison
-    records. The budget counts from `began` (`time.monotonic()`), by default from now. Raises RiyazError.
+    records. The budget counts from `began` (`time.monotonic()`), by default from now. If it is too short for the method
+    `needed`, nothing is run. Raises RiyazError.
     """
     began = time.monotonic() if began is None else began
-    job = _job(data, data_config, config, test, listen)
+    job = replace(_job(data, data_config, config, test, listen), needed=needed)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -195,6 +197,7 @@ class _Job:
     divide: Divide
     parts: Split  # the rows, if the budget is enough to test all of them
     settings: dict[str, Any]  # settings.json
+    needed: str = ""  # the method without which nothing is run
 
 
 def _job(
@@ -250,7 +253,9 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(*METHODS[method].of, method), out=work)
-    comparison = compare(data, data_config, config, test=test, command=command, began=began, listen=listen)
+    comparison = compare(
+        data, data_config, config, test=test, command=command, began=began, needed=method, listen=listen
+    )
     arm = comparison.arms[-1]  # before it those that it joins
     if arm.status not in FINISHED:
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
@@ -395,6 +400,8 @@ def _plan(
     new = not path.exists()
     if new:
         plan, parts, report = plan_within(job.divide, config.limit_test, plan_of)
+        if job.needed and (why := plan.arm(job.needed).skipped):
+            raise RiyazError(f"{job.needed} cannot run: {why}", f"--budget {Seconds(round(budget))}")
     else:
         plan = ComparisonPlan.read(path)
         parts, report = job.divide(plan.folds, plan.limit_test)

@@ -61,6 +61,7 @@ def test_its_probabilities_are_the_product_of_those_of_both_arms(
     assert arms["ensemble"]["train_seconds"] == pytest.approx(
         arms["encoder"]["train_seconds"] + arms["lora"]["train_seconds"]
     )
+    assert arms["ensemble"]["peak_rss_mb"] >= max(arms["encoder"]["peak_rss_mb"], arms["lora"]["peak_rss_mb"])
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     p = {}
     for method in ("encoder", "lora", "ensemble"):

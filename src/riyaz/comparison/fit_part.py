@@ -18,7 +18,7 @@ from riyaz.methods.fitting.base import Context, Fitted, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
 from riyaz.methods.fitting.weights import WRITTEN
-from riyaz.results import CurvePoint, Fit
+from riyaz.results import FIT, CurvePoint, Fit
 from riyaz.sources import Source
 
 
@@ -38,12 +38,13 @@ def fit_part(
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy
+    of = [Fit.read(other / FIT).peak_rss_mb for other in context.others.values()]  # whose training is this arm's, too
     return Fit(
         chosen=fitted.chosen, checks=fitted.checks, search_seconds=fitted.search_seconds,
         train_seconds=fitted.train_seconds, trainable_params=fitted.trainable_params,
         valid_loss=fitted.valid_loss, valid_score=fitted.valid_score,
         curve=[CurvePoint(**entry) for entry in fitted.curve],
-        peak_rss_mb=hardware.peak_rss() / hardware.MB, seconds=0.0,
+        peak_rss_mb=max([hardware.peak_rss() / hardware.MB, *of]), seconds=0.0,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from riyaz.comparison.arms import Arms
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
+from riyaz.data import Example
 from riyaz.events import Event, Note
 from riyaz.json_files import write_json
 from riyaz.methods.fitting.base import ArmPlan
@@ -37,6 +38,7 @@ class Machine:
     def __init__(self, folder: ComparisonFolder, scores: dict[str, float]) -> None:
         self.folder, self.scores = folder, scores
         self.now, self.slow, self.gains = 0.0, 1.0, 0.0
+        self.group_size = 1  # of the validation rows
         self.improving: set[str] = set()  # methods whose last validation is the best
         self.done: list[tuple[str, str]] = []
         self.notes: list[str] = []
@@ -44,6 +46,11 @@ class Machine:
     def listen(self, event: Event) -> None:
         if isinstance(event, Note):
             self.notes.append(event.text)
+
+    def valid(self, part: str, which: str) -> list[Example]:
+        """The validation rows, each `group_size` of which have the same group."""
+        groups = (str(row // self.group_size) for row in range(SIZES.valid))
+        return [Example((), ("",), where=f"valid:{row}", group=group) for row, group in enumerate(groups)]
 
     def rows(self, method: str) -> list[float]:
         """The scores of 20 rows: the mean is the method's score."""
@@ -96,6 +103,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(ComparisonFolder(tmp_path), {"lora": 0.5, "full": 0.3, "rag_lora": 0.4})
+    monkeypatch.setattr(ComparisonFolder, "rows", made.valid)
     monkeypatch.setattr(processes, "run_worker", made.run)
     monkeypatch.setattr(running.time, "monotonic", lambda: made.now)
     monkeypatch.setattr(running, "arm_row", lambda folder, arm, parts, reason: ArmResult(arm.method, "ok"))
@@ -298,6 +306,12 @@ def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None
     assert machine.notes[0].endswith("full 0.100, rag_lora 0.200; full and rag_lora wait for the others")
     assert steps(arms)["lora"] == 120, "the time of both goes to the best, which is trained whole"
     assert [method for work, method in machine.done if work == "fit"][2] == "lora" and machine.now <= 400
+
+
+def test_rows_of_few_groups_say_less_about_an_arm(machine: Machine) -> None:
+    machine.scores, machine.group_size = {"lora": 0.5, "full": 0.1, "rag_lora": 0.2}, 10
+    begun(machine, 400.0).run()
+    assert machine.notes[0].endswith("full 0.100, rag_lora 0.200; full waits for the others"), "by chance: two groups"
 
 
 def test_equal_scores_let_the_arm_wait_that_is_left_out_first(machine: Machine) -> None:

@@ -34,6 +34,7 @@ from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
 from riyaz.methods.fitting.recipe import REFITTED
+from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
@@ -173,11 +174,20 @@ class Arms:
         fits = {other.method: self._fit(other) for other in self.plan.arms if other.state == "begun"}
         scores = {method: each.valid_score for method, each in fits.items() if each and each.valid_score is not None}
         best = max(scores, key=lambda method: scores[method], default="")
-        rows, valid = self.plan.valid_rows, self.inputs.sizes.valid
+        rows, valid = (self._independent(count) for count in (self.plan.valid_rows, self.inputs.sizes.valid))
         if not best or wilson(fit.valid_score * rows, rows)[1] >= wilson(scores[best] * valid, valid)[0]:
             return skipped
         why = f"on validation rows it scores {fit.valid_score:.2f}, {best} {scores[best]:.2f}"
         return replace(skipped, skipped=f"{why}; {skipped.skipped}", ruled_out=why)
+
+    def _valid_groups(self, count: int) -> np.ndarray | None:
+        """The number (n,) of the group of each of the first validation rows; None where no two share one."""
+        return group_numbers([row.group for row in self.folder.rows(FINAL, "valid")[:count]])
+
+    def _independent(self, count: int) -> int:
+        """How many groups the first `count` validation rows have; without groups, each row is one."""
+        groups = self._valid_groups(count)
+        return count if groups is None else int(groups.max()) + 1
 
     def _joining(self, method: str) -> list[ArmPlan]:
         """The arms that join this one."""
@@ -311,7 +321,7 @@ class Arms:
         scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
-        behind = _behind(scores)
+        behind = _behind(scores, self._valid_groups(len(next(iter(scores.values())))))
         waiting = behind or [min(scores, key=lambda method: METHODS[method].left_out)]
         for method in waiting:
             self._save_arm(replace(self.plan.arm(method), waits=True, behind=method in behind))
@@ -405,11 +415,11 @@ def _seconds(arm: ArmPlan) -> float:
     return sum(arm.seconds.values())
 
 
-def _behind(scores: dict[str, np.ndarray]) -> list[str]:
-    """The methods whose row scores (n,) are below the best one's beyond chance."""
+def _behind(scores: dict[str, np.ndarray], groups: np.ndarray | None) -> list[str]:
+    """The methods whose row scores (n,) are below the best one's beyond chance; `groups` (n,) of the same rows."""
     best = max(scores, key=lambda method: float(scores[method].mean()))
     others = {method: rows for method, rows in scores.items() if method != best}
-    return [name for name, rows in others.items() if paired_test(rows, scores[best]).p_value < ALPHA]
+    return [name for name, rows in others.items() if paired_test(rows, scores[best], groups).p_value < ALPHA]
 
 
 def _worth(arm: ArmPlan) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from tiny_comparison import closed_rows, command, files, write_rows
 
 from riyaz.data import Dataset, Example, formats, task
-from riyaz.data.split import Split, split
+from riyaz.data.split import Split, leaks, split
 from riyaz.errors import RiyazError
 
 
@@ -143,6 +143,9 @@ def test_groups_of_a_given_test_file_that_cross_are_refused_or_left_out(tmp_path
     with pytest.raises(RiyazError, match="10 of 30 test rows are of groups that training rows have too") as error:
         split(train, test, kind)
     assert "'c8' (train.jsonl:9 and test.jsonl:1)" in error.value.what and "--allow-leakage" in error.value.hint
+    assert error.value.options == {"allow_leakage": True} and leaks(train, test)
+    apart = reading(write_rows(tmp_path / "apart.jsonl", rows_of(30, 6, "tomorrow", first=50)))
+    assert not leaks(train, None) and not leaks(train, apart)
     result, report = split(train, test, kind, allow_leakage=True)
     assert len(result.train) + len(result.valid) == 48 and len(result.test) == 30
     assert any("'c8' (train.jsonl:9 and test.jsonl:1): 12" in note for note in report.notes)

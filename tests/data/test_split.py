@@ -220,9 +220,25 @@ def test_labels_come_from_the_whole_training_file():
     assert report.unseen_labels == ["new"] and set(report.labels) == set(found.labels)
     assert report.labels["a"]["test"] == 1 and report.labels["rare 7"]["test"] == 1
     assert "which no method can get right: 1" in report.notes[-1]
+    left_out = min({*found.labels} - {e.answer for e in result.train + result.valid})
+    test = dataset([("x", "a"), ("y", left_out), ("z", "new")], "test")
+    notes = split(train, test, found, limit_train=20)[1].notes
+    assert "which no method can get right: 1" in notes[-2]
+    assert notes[-1].endswith("no row to train or validate on has: only its name can tell: 1")
     strange = dataset([("x", "A"), ("y", "Rare 7")], "test")
     with pytest.raises(RiyazError, match=r"test.jsonl:1: no test row has a label of the training rows.*'A'"):
         split(train, strange, found)
+
+
+def test_labels_that_are_tested_but_not_learned_are_counted():
+    single = dataset(labelled({"a": 30, "b": 30, "hours": 1}))
+    _, report = split(single, None, task.detect(single))
+    assert report.rows["folds"] == FOLDS and report.notes[-2].endswith("only its name can tell: 1"), report.notes
+    team = dataset([(f"row {n}", f"topic {n % 12}") for n in range(480)])
+    team = replace(team, examples=tuple(replace(e, group=e.answer) for e in team.examples))
+    with pytest.raises(RiyazError, match=r"no test row has a label of the training rows") as error:
+        split(team, None, task.detect(team))
+    assert error.value.hint == "leave out --group-column" and error.value.where.startswith("train.jsonl:")
 
 
 def test_the_report_is_json():

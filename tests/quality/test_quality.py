@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +201,27 @@ def test_of_equal_prompts_nothing_is_known() -> None:
     assert chances.sum() == 0 and mislabelled.wrong_labels(chances, labels) == []
 
 
+def test_an_instruction_before_every_row_is_not_what_a_row_says() -> None:
+    texts = ["Sort this:\n\nmail: where is it", "Sort this:\n\nmail: my card", "mail: no card", "Sort this:"]
+    rows = [Example(({"role": "user", "content": text},), ("x",)) for text in texts]
+    assert features.own_texts(rows[:3]) == ["where is it", "my card", "no card"]
+    assert features.own_texts(rows)[3] == "Sort this:" and features.own_texts(rows[:1]) == [texts[0]]
+
+
+def test_rows_of_a_label_that_no_other_fold_has_are_not_mixed_up() -> None:
+    labels = np.repeat([0, 1], 10)
+    chances = np.tile([1.0, 0.0], (20, 1))
+    assert mislabelled.mixed_labels(chances, labels, []) == []
+    chances[10:] = [0.6, 0.4]
+    assert mislabelled.mixed_labels(chances, labels, []) == [(0, 1, 10, 20)]
+
+
+def test_a_spelling_in_the_test_alone_is_compared_with_the_training_rows(tmp_path: Path) -> None:
+    test = [{"text": f"no {n}", "label": "Billing"} for n in range(9)] + [{"text": "well", "label": "billing"}]
+    problems = problems_of(write(tmp_path / "rows.jsonl", clean_rows()), write(tmp_path / "test.jsonl", test))
+    assert lines(problems, "spelling") == [*range(1, 10)] and problems.of("spelling")[0].suggested == "billing"
+
+
 def test_labels_are_mixed_up_where_rows_look_like_the_other_label() -> None:
     labels = np.repeat([0, 1, 2], 10)
     chances = np.full((30, 3), 0.1)
@@ -245,10 +267,40 @@ def test_the_command_writes_every_problem_and_the_rows_to_label(tmp_path: Path) 
     assert "problems" not in json.loads(document.out.splitlines()[-1])
 
 
-def test_rows_that_are_all_labelled_already_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", clean_rows())
-    said = command("data", path, "--unlabelled", path, "--skip-problems")
-    assert said.status != 0 and "every prompt is among the labelled rows" in said.err
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (clean_rows(), "every prompt is among the labelled rows"),
+        ([{"text": "a new one"}, {"text": ""}], "more.jsonl:2: the row has no 'text'"),
+        (None, "more.jsonl: no such file"),
+    ],
+)
+def test_unlabelled_rows_are_refused_before_anything_is_written(
+    tmp_path: Path, rows: list[dict[str, str]] | None, words: str
+) -> None:
+    path, more, out = write(tmp_path / "rows.jsonl", clean_rows()), tmp_path / "more.jsonl", tmp_path / "out"
+    if rows is not None:
+        write(more, rows)
+    said = command("data", path, "--unlabelled", more, "--out", out)
+    assert said.status != 0 and words in said.err and said.out == "" and not out.exists()
+
+
+def test_rows_to_label_of_conversations_are_read_back_as_text(tmp_path: Path) -> None:
+    def talk(row: dict[str, str], *answer: dict[str, str]) -> dict[str, Any]:
+        first = [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": "Anything else?"}]
+        return {"messages": [*first, {"role": "user", "content": "no"}, *answer]}
+
+    rows = [talk(row, {"role": "assistant", "content": row["label"]}) for row in clean_rows()]
+    path = write(tmp_path / "rows.jsonl", rows)
+    more = write(tmp_path / "more.jsonl", [talk({"text": f"the {word} of tomorrow"}) for word in TOPICS["billing"]])
+    said = command("data", path, "--unlabelled", more, "--out", tmp_path / "out")
+    assert said.status == 0, said.err
+    assert problems_of(path).rows == [], "equal last turns are no near-duplicates"
+    text = (tmp_path / "out/label_next.csv").read_text()
+    (tmp_path / "labelled.csv").write_text(text.replace('",,', '",billing,'))
+    read = formats.load(tmp_path / "labelled.csv")
+    assert read.reading and (read.reading.prompt, read.reading.answer) == ("text", "label")
+    assert read.examples[0].prompt.endswith("of tomorrow\nAnything else?\nno"), read.examples[0].prompt
 
 
 def test_an_example_without_other_rows_is_no_repeat() -> None:

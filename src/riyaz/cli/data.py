@@ -11,7 +11,7 @@ from rich.text import Text
 from riyaz.cli.every_problem import every_problem
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, resolve_options
 from riyaz.cli.output import Screen
-from riyaz.cli.row_problems import command_with, refuse_labelled, show_label_next, show_problems
+from riyaz.cli.row_problems import command_with, load_unlabelled, refuse_labelled, show_label_next, show_problems
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
 
@@ -57,6 +57,7 @@ def data(
             raise
         raise every_problem(error, "data", data, config.test, data_config, flags) from None
     detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
+    more = None if unlabelled is None else load_unlabelled(unlabelled, folder, detected)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
         "format": folder.train.format,
@@ -85,21 +86,21 @@ def data(
     _show_split(screen, document["report"])
     if not skip_problems:
         document["problems"] = show_problems(screen, folder, detected, out)
-    if unlabelled is not None:
-        document["label_next"] = show_label_next(screen, folder, detected, unlabelled, label_next, out)
-    flags |= _mending(folder, detected, report)
+    if more is not None:
+        document["label_next"] = show_label_next(screen, folder, detected, more, label_next, out)
+    flags |= _mending(folder, detected)
     screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)
 
 
-def _mending(folder: Any, task: Any, report: Any) -> dict[str, bool]:
+def _mending(folder: Any, task: Any) -> dict[str, bool]:
     """The flags by which a comparison takes these rows in spite of what is wrong with them."""
     from riyaz.data.spellings import label_twins
-    from riyaz.data.split import MAX_LEAKAGE
+    from riyaz.data.split import leaks
 
     both = (*folder.train.examples, *(folder.test.examples if folder.test else ()))
     twins = task.kind == "closed" and label_twins({answer for row in both for answer in row.answers})
-    mending = {"merge_labels": bool(twins), "allow_leakage": report.leakage["share"] > MAX_LEAKAGE}
+    mending = {"merge_labels": bool(twins), "allow_leakage": leaks(folder.train, folder.test)}
     return {name: True for name, needed in mending.items() if needed}
 
 

@@ -10,6 +10,7 @@ from riyaz.errors import RiyazError
 from riyaz.json_files import to_document
 
 if TYPE_CHECKING:
+    from riyaz.data import Dataset
     from riyaz.data.formats import DataFolder
     from riyaz.data.task import Task
     from riyaz.results.problems import RowProblems
@@ -68,29 +69,37 @@ def refuse_labelled(out: Path) -> None:
         raise RiyazError("exists already and may hold labels", str(out / LABEL_NEXT), hint)
 
 
+def load_unlabelled(path: Path, folder: "DataFolder", task: "Task") -> "Dataset":
+    """The rows of a file without labels. Raises RiyazError where none of them can be named to be labelled next."""
+    from riyaz.data import formats
+    from riyaz.quality.label_next import unlabelled_rows
+
+    data = formats.load(path, answers_required=False, like=folder.train.reading)
+    unlabelled_rows(folder.train, data, task)
+    return data
+
+
 def show_label_next(
-    screen: Screen, folder: "DataFolder", task: "Task", unlabelled: Path, count: int, out: Path | None
+    screen: Screen, folder: "DataFolder", task: "Task", unlabelled: "Dataset", count: int, out: Path | None
 ) -> list[dict[str, Any]]:
     """Print the unlabelled rows to label next, and write them to label_next.csv in `out`, with an empty column for the
-    label; returns them for --json. Raises RiyazError."""
-    from riyaz.data import formats
+    label; returns them for --json."""
     from riyaz.files import make_folder, write_bytes
     from riyaz.quality.label_next import label_next
     from riyaz.report.row_problems import csv_bytes, next_line
 
-    data = formats.load(unlabelled, answers_required=False, like=folder.train.reading)
-    rows = label_next(folder.train, data, task, count)
-    screen.fact(
-        "label next", f"{len(rows)} of {len(data.examples):,} rows in {unlabelled}, the first one first", INDENT
-    )
+    rows = label_next(folder.train, unlabelled, task, count)
+    of = f"{len(unlabelled.examples):,} rows in {unlabelled.path}"
+    screen.fact("label next", f"{len(rows)} of {of}, the first one first", INDENT)
     for row in rows:
         screen.fact("", next_line(row), INDENT)
     if out is not None:
         reading = folder.train.reading
-        columns = (reading.prompt, reading.answer or "label", "guess", "probability", "where") if reading else ()
+        alone = reading is not None and reading.answer and not (reading.before or reading.after)
+        columns = (reading.prompt, reading.answer) if reading and alone else ("text", "label")  # one column of text
         make_folder(out)
         lines = [[row.prompt, "", row.guess, f"{row.probability:.4f}", row.where] for row in rows]
-        write_bytes(out / LABEL_NEXT, csv_bytes(columns, lines))
+        write_bytes(out / LABEL_NEXT, csv_bytes((*columns, "guess", "probability", "where"), lines))
         screen.fact("written", f"{out / LABEL_NEXT}, with an empty column for the label", INDENT)
     else:
         screen.fact("", f"--out FOLDER writes them to {LABEL_NEXT}, with an empty column for the label", INDENT)

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from riyaz.data import Example
@@ -52,7 +52,7 @@ def count_labels(labels: Sequence[str], parts: Mapping[str, Sequence[Example]]) 
     return {label: {part: counts[part][label] for part in parts} for label in labels}
 
 
-def rows_with_unseen_labels(tested: Sequence[Example], labels: Sequence[str]) -> list[Example]:
+def rows_with_unseen_labels(tested: Sequence[Example], labels: Iterable[str]) -> list[Example]:
     """Test rows with no answer among the labels, which no method of a closed task can get right."""
     trained = set(labels)
     return [example for example in tested if not trained & set(example.answers)]
@@ -64,7 +64,7 @@ def groups_note(groups: Mapping[str, int]) -> str:
     return f"no group of rows is in two parts, and intervals are over groups: {parts}"
 
 
-def notes(report: DataReport, unseen_rows: int) -> list[str]:
+def notes(report: DataReport, unseen_rows: int, unlearned_rows: int) -> list[str]:
     """One sentence for each count above 0 that the user should know."""
     rows, leakage = report.rows, report.leakage
     counts = {
@@ -72,6 +72,7 @@ def notes(report: DataReport, unseen_rows: int) -> list[str]:
         "training rows with the prompt of another row but a different answer": report.conflicts,
         "training rows dropped because their prompts are in the test": leakage["dropped"],
         "test rows with a label that no training row has, which no method can get right": unseen_rows,
+        "test rows with a label that no row to train or validate on has: only its name can tell": unlearned_rows,
         "conversations left out because every answer in them has weight 0": rows["skipped"],
         LEFT_OUT: rows["incomplete"],
         "folds, because there is no test file and few rows": rows["folds"],

@@ -139,13 +139,25 @@ def _drop_crossing(train: Dataset, test: Dataset, allow: bool) -> tuple[Sequence
         return train.examples, f"{note}: new documents are not measured"
     if crossed > MAX_LEAKAGE * len(test.examples) and not allow:
         hint = "remove them, or pass --allow-leakage to continue without the training rows of these groups"
-        raise RiyazError(f"{these} are of groups that training rows have too, such as {first}", str(test.path), hint)
+        what = f"{these} are of groups that training rows have too, such as {first}"
+        raise RiyazError(what, str(test.path), hint, {"allow_leakage": True})
     left = [example for example in train.examples if example.group not in groups]
     dropped = len(train.examples) - len(left)
     if len({example.key for example in left}) < MIN_ROWS or count_groups(left) < 2:
         what = f"{len(left)} rows are left after removing {dropped} whose groups are in the test, such as {first}"
         raise RiyazError(what, str(train.path), "give training rows of other groups")
     return left, f"training rows dropped because their groups are in the test, such as {first}: {dropped}"
+
+
+def leaks(train: Dataset, test: Dataset | None) -> bool:
+    """Whether a comparison takes these files only with --allow-leakage."""
+    if test is None:
+        return False
+    try:
+        _drop_leaked(_drop_crossing(train, test, False)[0], train, test, False)
+    except RiyazError as error:
+        return "allow_leakage" in error.options
+    return False
 
 
 def _drop_leaked(
@@ -231,18 +243,29 @@ def _report(
         report.notes += [groups_note(report.groups), *([crossed] if crossed else [])]
     report.slices = dict(sorted(Counter(e.slice for e in tested if e.slice is not None).items()))
     unseen: list[Example] = []
+    unlearned: list[Example] = []
     if task.kind == "closed":
         parts = {"train": result.train, "valid": result.valid, "test": tested}
         report.labels = count_labels(task.labels, parts)
-        unseen = rows_with_unseen_labels(tested, task.labels)
-        if test is not None and len(unseen) == len(tested):
-            what = f"no test row has a label of the training rows; this one has {unseen[0].answer!r}"
-            raise RiyazError(what, test.place(unseen[0]), "use the same labels in both files")
+        unseen, unlearned = rows_with_unseen_labels(tested, task.labels), _unlearned(result)
+        if len(unlearned) == len(tested):
+            what = f"no test row has a label of the training rows; this one has {unlearned[0].answer!r}"
+            other = "leave out --group-column" if report.groups else "give more rows of each label"
+            raise RiyazError(
+                what, (test or train).place(unlearned[0]), "use the same labels in both files" if test else other
+            )
         twins = twins_note({*task.labels, *(answer for example in tested for answer in example.answers)})
         report.notes += [twins] if twins else []
     report.unseen_labels = sorted({example.answer for example in unseen})
-    report.notes += notes(report, len(unseen))
+    report.notes += notes(report, len(unseen), len(unlearned) - len(unseen))
     return report
+
+
+def _unlearned(result: Split) -> list[Example]:
+    """Test rows with no answer among the labels of the rows that are trained and validated on."""
+    parts = result.folds or (result,)
+    learned = [{row.answer for row in (*part.train, *part.valid)} for part in parts]
+    return [row for part, labels in zip(parts, learned) for row in rows_with_unseen_labels(part.test, labels)]
 
 
 def _place(example: Example) -> tuple[str, int]:

@@ -1,6 +1,5 @@
 """Everything that is wrong with the rows of a data set, as far as it can be seen without a language model."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from riyaz.data.spellings import label_twins, most_frequent_spellings
 from riyaz.data.task import Task
 from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.quality.duplicates import near_duplicates, repeats
-from riyaz.quality.features import beginnings, prompt_vectors, term_blocks
+from riyaz.quality.features import beginnings, own_texts, prompt_vectors, term_blocks
 from riyaz.quality.held_out import out_of_fold
 from riyaz.quality.mislabelled import mixed_labels, wrong_labels
 from riyaz.results.problems import MixedLabels, ProblemKind, RowProblem, RowProblems
@@ -26,7 +25,12 @@ def examine(train: Dataset, test: Dataset | None, task: Task) -> RowProblems:
     problems = [*_repeats(train), *_copies(train, test)]
     if task.kind != "closed":
         return RowProblems(rows=problems, unchecked=["wrong labels and near-duplicates: the answers are no labels"])
-    problems = [*_spellings(train), *_spellings(test), *_unseen(test, task), *problems]
+    problems = [
+        *_spellings(train, train, test),
+        *(_spellings(test, train, test) if test else ()),
+        *_unseen(test, task),
+        *problems,
+    ]
     rows, unchecked = train.examples, []
     if len(rows) > MOST_ROWS:
         rows = tuple(sample(rows, MOST_ROWS, by_label=True, seed=0, purpose="quality"))
@@ -44,8 +48,9 @@ def _judged(
     names = task.labels
     places = {label: place for place, label in enumerate(names)}
     labels, keys = np.array([places[row.answer] for row in rows]), [row.key for row in rows]
-    texts, most = beginnings([row.prompt for row in rows])
-    cut = any(len(row.prompt) > most for row in rows)
+    whole = own_texts(rows)
+    texts, most = beginnings(whole)
+    cut = any(len(text) > most for text in whole)
     unchecked = [f"what follows the first {most:,} characters of a prompt"] if cut else []
     embedder = pulled_embedder()
     if embedder is None:
@@ -59,9 +64,10 @@ def _judged(
     if len(names) > MOST_LABELS:
         return [], near, [], [*unchecked, f"wrong labels: {len(names):,} labels are more than {MOST_LABELS}"]
     chances = out_of_fold(prompt_vectors(blocks, meanings), labels, keys, [unit(row) for row in rows])
-    alone = sum(count == 1 for count in Counter(labels.tolist()).values())
-    if alone:
-        unchecked.append(f"wrong labels of {alone} labels with one row: no other row says what they look like")
+    unknown = int((chances[np.arange(len(rows)), labels] == 0).sum())
+    if unknown:
+        of = f"{unknown:,} rows" if unknown > 1 else "one row"
+        unchecked.append(f"wrong labels of {of} whose label no row with another prompt and group has")
     wrong = wrong_labels(chances, labels)
     suspects = [
         _problem(
@@ -92,12 +98,10 @@ def _copies(train: Dataset, test: Dataset | None) -> Iterator[RowProblem]:
             yield _problem("test copy", train, row, suggested=copy.answer, other=copy, other_data=test)
 
 
-def _spellings(data: Dataset | None) -> Iterator[RowProblem]:
-    """Rows whose label is a rarer spelling of another one."""
-    if data is None:
-        return
-    kept = set(most_frequent_spellings(data.examples))
-    twins = label_twins({row.answer for row in data.examples})
+def _spellings(data: Dataset, train: Dataset, test: Dataset | None) -> Iterator[RowProblem]:
+    """Rows of a file whose label is a rarer spelling of another one in the training rows."""
+    kept = set(most_frequent_spellings(train.examples))
+    twins = label_twins({row.answer for row in (*train.examples, *(test.examples if test else ()))})
     kept_of = {label: winner for group in twins for winner in group if winner in kept for label in group}
     for row in data.examples:
         if kept_of.get(row.answer, row.answer) != row.answer:

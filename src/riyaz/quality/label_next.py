@@ -12,17 +12,14 @@ from riyaz.engine.opening import pulled_embedder
 from riyaz.errors import RiyazError
 from riyaz.metrics.calibration import probabilities
 from riyaz.quality.examine import MOST_LABELS, MOST_ROWS
-from riyaz.quality.features import beginnings, prompt_vectors, term_blocks
+from riyaz.quality.features import beginnings, own_texts, prompt_vectors, term_blocks
 from riyaz.quality.held_out import STRENGTH
 from riyaz.results.problems import NextRow
 
 
-def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> list[NextRow]:
-    """At most `count` unlabelled rows, the first one first. Prompts that are labelled already, or repeat, are left out.
-
-    Each next row has the largest product of its squared uncertainty (1 less the lead of the likeliest label over the
-    second) and its squared distance to the nearest row chosen before it. Raises RiyazError for a task without labels.
-    """
+def unlabelled_rows(train: Dataset, unlabelled: Dataset, task: Task) -> list[Example]:
+    """The rows to choose from: those whose prompts are not labelled already, each prompt once. Raises RiyazError for a
+    task without labels or with more than MOST_LABELS, and where no row is left."""
     where = str(unlabelled.path)
     if task.kind != "closed" or len(task.labels) > MOST_LABELS:
         what = "its answers are no labels" if task.kind != "closed" else f"{len(task.labels):,} labels are too many"
@@ -31,6 +28,16 @@ def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> l
     rows = list({row.key: row for row in reversed(unlabelled.examples) if row.key not in known}.values())[::-1]
     if not rows:
         raise RiyazError("every prompt is among the labelled rows", where, "give rows that have no label yet")
+    return rows
+
+
+def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> list[NextRow]:
+    """At most `count` of the unlabelled rows, the first one first.
+
+    Each next row has the largest product of its squared uncertainty (1 less the lead of the likeliest label over the
+    second) and its squared distance to the nearest row chosen before it. Raises RiyazError as `unlabelled_rows`.
+    """
+    rows = unlabelled_rows(train, unlabelled, task)
     labelled = sample(train.examples, MOST_ROWS, by_label=True, seed=0, purpose="quality")
     rows = sample(rows, MOST_ROWS, by_label=False, seed=0, purpose="quality")
     vectors = _vectors([*labelled, *rows])
@@ -41,9 +48,14 @@ def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> l
     chosen = spread_choice(vectors[len(labelled) :], uncertainty(chances), count)
     best = chances.argmax(axis=1)
     return [
-        NextRow(unlabelled.place(rows[i]), rows[i].prompt, task.labels[best[i]], float(chances[i, best[i]]))
+        NextRow(unlabelled.place(rows[i]), _said(rows[i]), task.labels[best[i]], float(chances[i, best[i]]))
         for i in chosen
     ]
+
+
+def _said(row: Example) -> str:
+    """The turns of a conversation but the system's."""
+    return "\n".join(turn["content"] for turn in row.messages if turn["role"] != "system")
 
 
 def uncertainty(chances: np.ndarray) -> np.ndarray:
@@ -70,5 +82,5 @@ def spread_choice(vectors: np.ndarray, unsure: np.ndarray, count: int) -> list[i
 
 
 def _vectors(rows: Sequence[Example]) -> np.ndarray:
-    (texts, _), embedder = beginnings([row.prompt for row in rows]), pulled_embedder()
+    (texts, _), embedder = beginnings(own_texts(rows)), pulled_embedder()
     return prompt_vectors(term_blocks(texts), None if embedder is None else embedder.embed(texts))

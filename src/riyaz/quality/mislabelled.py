@@ -43,8 +43,8 @@ def mixed_labels(
     probabilities: np.ndarray, labels: np.ndarray, wrong: list[Suspect]
 ) -> list[tuple[int, int, int, int]]:
     """(label, label, rows of one that are predicted as the other, rows of both), the most mixed up first. Rows in
-    `wrong` are not counted."""
-    kept = np.ones(len(labels), bool)
+    `wrong` are not counted, nor those whose label no other fold has."""
+    kept = probabilities[np.arange(len(labels)), labels] > 0
     kept[[suspect.row for suspect in wrong]] = False
     count = probabilities.shape[1]
     table = np.zeros((count, count), int)

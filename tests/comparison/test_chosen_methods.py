@@ -9,8 +9,9 @@ from fit_context import TASK
 from refusals import assert_refused
 
 from riyaz.comparison import chosen_methods
-from riyaz.comparison.chosen_methods import fitting_task
+from riyaz.comparison.chosen_methods import fitting_task, last_turn_note
 from riyaz.config import CompareConfig
+from riyaz.data import Example
 from riyaz.events import Event, Note
 from riyaz.methods import METHODS
 
@@ -29,6 +30,16 @@ def test_a_method_for_labels_takes_no_part_in_free_text_and_a_note_says_why() ->
     assert fitting_task(("nearest", "lora"), FREE, CompareConfig(), events.append) == ("lora",)
     assert events == [Note("nearest chooses among labels, and these rows have free text as answers: left out")]
     assert fitting_task(("nearest", "lora"), TASK, CompareConfig(), events.append) == ("nearest", "lora")
+
+
+def test_which_methods_read_a_part_of_a_conversation_is_said() -> None:
+    asked, said = ({"role": "user", "content": "where is it?"}, {"role": "assistant", "content": "which one?"})
+    system = {"role": "system", "content": "Sort."}
+    whole, one = Example((asked, said, asked), ("delivery",)), Example((system, asked), ("delivery",))
+    assert last_turn_note(("nearest", "linear", "lora"), [one, whole]) == [
+        "nearest and linear read the last turn of a conversation only"
+    ]
+    assert last_turn_note(("lora",), [whole]) == last_turn_note(("nearest",), [one]) == []
 
 
 def test_a_method_whose_model_is_not_pulled_takes_no_part_and_a_note_says_how_to_pull_it(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fake_page
 import numpy as np
+import pytest
 
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.worth import worth
@@ -47,12 +48,20 @@ def test_the_best_arm_of_each_kind_is_compared_and_leads_where_it_is_beyond_chan
     assert unlabelled is not None and unlabelled.slices == []
 
 
-def test_with_many_slices_a_lead_by_chance_is_not_named(tmp_path: Path) -> None:
-    draws = np.random.default_rng(0)
-    labels = [f"label {i // 10:02d}" for i in range(600)]
-    scores = {name: (draws.random(600) < 0.6).astype(float) for name in ("nearest", "lora")}
-    result = worth(folder(tmp_path, labels, [None] * 600), arms()[:2], scores, [FINAL], True, 0)
-    assert result is not None and result.slices == []
+@pytest.mark.parametrize(("labels", "named"), [(2, ["label 00"]), (60, [])])
+def test_with_many_slices_a_lead_by_chance_is_not_named(tmp_path: Path, labels: int, named: list[str]) -> None:
+    """Seven rows won and none lost: p .016, beyond chance for one of two labels, by chance for one of 60."""
+    rows = [f"label {i // 10:02d}" for i in range(10 * labels)]
+    scores = {"nearest": np.r_[np.zeros(7), np.ones(len(rows) - 7)], "lora": np.ones(len(rows))}
+    result = worth(folder(tmp_path, rows, [None] * len(rows)), arms()[:2], scores, [FINAL], True, 0)
+    assert result is not None and [lead.name for lead in result.slices] == named
+
+
+def test_a_slice_with_the_name_of_a_label_is_another_test(tmp_path: Path) -> None:
+    scores = {"nearest": np.r_[np.zeros(30), np.ones(50)], "lora": np.ones(80)}
+    made = folder(tmp_path, ["a"] * 40 + ["b"] * 40, ["a"] * 30 + [None] * 50)
+    result = worth(made, arms()[:2], scores, [FINAL], True, 0)
+    assert result is not None and sorted((lead.name, lead.n) for lead in result.slices) == [("a", 30), ("a", 40)]
 
 
 def test_without_an_arm_of_one_kind_there_is_nothing_to_say(tmp_path: Path) -> None:

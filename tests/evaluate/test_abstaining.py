@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Finished
-from tiny_comparison import closed_rows, command, write_rows
+from tiny_comparison import METHODS, closed_rows, command, write_rows
 
 from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
 from riyaz.cli.partial_answers import CHUNK, PartialAnswers
@@ -65,10 +65,8 @@ def test_every_answer_of_a_closed_set_has_a_confidence_and_a_runner_up(sure: Pat
 
 
 def test_a_confidence_is_the_same_number_everywhere(quick: Finished, tmp_path: Path) -> None:
-    for method in ("nearest", "linear", "zero_shot", "few_shot", "prompt_tuning"):
+    for method in METHODS:
         kept = quick.out / "arms" / method / "kept"
-        if not kept.exists():
-            continue
         rows = Answer.read(kept / "predictions.jsonl")
         calibration = Evaluation.read(kept / "result.json").calibration
         arm = Comparison.read(quick.out / "compare.json").arm(method)

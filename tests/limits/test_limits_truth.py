@@ -177,6 +177,22 @@ def test_a_long_passage_is_the_part_with_the_answer(model: ModelPredictor) -> No
     assert "Oslo" in case.passage.text and len(case.passage.text) == passages.LONGEST
 
 
+def test_rows_of_a_group_widen_the_intervals_of_calibration_and_risk(model: ModelPredictor) -> None:
+    rows = examples(closed_rows(60, "now"), "text", "label")
+    grouped = tuple(replace(row, group=row.answer) for row in rows)
+    alone, over_groups = (
+        abstain.measure(told(model, CLOSED_TASK), Rows(CLOSED_TASK, each[:30], each[30:], "rows"), 1.0)[0].figures
+        for each in (rows, grouped)
+    )
+    for one, other in zip(alone[:4], over_groups[:4], strict=True):
+        assert one.value == other.value and (one.high or 0) - (one.low or 0) < (other.high or 0) - (other.low or 0)
+    drawn = selective.draws(6, np.array([0, 0, 0, 1, 1, 2]))
+    assert len(drawn) == selective.DRAWS
+    for each in drawn[:50]:
+        counts = np.bincount(each, minlength=6)
+        assert counts[0] == counts[1] == counts[2] and counts[3] == counts[4] and counts[[0, 3, 5]].sum() == 3
+
+
 def test_agreement_of_drawn_answers(model: ModelPredictor) -> None:
     rows = examples(short_rows(6), "question", "answer")
     part = consistency.measure(told(model, SHORT), Rows(SHORT, (), rows, "rows"), 1.0)

@@ -20,6 +20,7 @@ from riyaz import artifact as artifacts
 from riyaz import export
 from riyaz.artifact import CLASSIFIER, ENCODER, ENCODER_WEIGHTS, Artifact
 from riyaz.comparison import arm_row
+from riyaz.data import Example
 from riyaz.engine.native import embedder as native_embedder
 from riyaz.engine.native.embedder import NativeEmbedder
 from riyaz.engine.torch.embedder import TorchEmbedder
@@ -184,6 +185,17 @@ def test_the_code_of_an_export_gives_the_same_answers(
     assert [float(p) for _, p in said] == pytest.approx([answer.confidence for answer in answers], abs=1e-3)
     vectors = TorchEmbedder(open_source(artifact)).embed(TEXTS)
     assert np.abs(transformers_vectors(tmp_path / "out") - vectors).max() <= VECTOR
+
+
+def test_a_prompt_in_two_groups_is_on_one_side_of_a_fold_once() -> None:
+    texts = [("same", "g1"), ("one", "g1"), ("same", "g2"), ("two", "g2"), ("three", "g3"), ("four", "g4")]
+    rows = [Example(({"role": "user", "content": text},), ("ab"[place % 2],), group=group)
+            for place, (text, group) in enumerate(texts)]  # fmt: skip
+    folds = encoder._folds(rows, 0)
+    assert sorted(place for _, held in folds for place in held) == [*range(6)], "each is held out once"
+    for fitted, held in folds:
+        assert not {rows[place].group for place in fitted} & {rows[place].group for place in held}
+        assert not {rows[place].prompt for place in fitted} & {rows[place].prompt for place in held} and fitted
 
 
 def test_the_regression_takes_part_unless_it_makes_held_out_rows_less_likely() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from riyaz.config import CompareConfig
+from riyaz.data import Example
 from riyaz.data.task import NAMES, Task
 from riyaz.errors import RiyazError, install, joined
 from riyaz.events import Listen, Note
@@ -38,6 +39,14 @@ def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, li
         listen(Note(f"{why}: left out"))
     fitting = tuple(name for name in methods if name not in unfit and _has_model(name, config, listen))
     return tuple(name for name in fitting if _has_parts(name, fitting, config, listen))
+
+
+def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[str]:
+    """A sentence about the methods that read a part of a conversation; none where each row is one turn."""
+    reading = [name for name in methods if not METHODS[name].about.language_model]
+    if not reading or not any(sum(turn["role"] != "system" for turn in row.messages) > 1 for row in examples):
+        return []
+    return [f"{joined(reading)} {'reads' if len(reading) == 1 else 'read'} the last turn of a conversation only"]
 
 
 def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:

@@ -23,7 +23,7 @@ from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.by_hand import by_hand_notes
-from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, require_torch
+from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
@@ -224,7 +224,7 @@ def _job(
     methods = fitting_task(methods, task, config, listen)
     divide = _divider(data_files, task, source, config, methods, used)
     parts, report = divide(True, config.limit_test)
-    for note in [*report.notes, *notes]:
+    for note in [*report.notes, *notes, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
     settings = _settings(data_files, task, source, data_config, config, methods)
     if used is not None:

@@ -37,28 +37,29 @@ def worth(
     groups = group_numbers([row.group for row in rows])
     overall = paired_test(ours, theirs, groups, seed=seed)
     kinds = [[row.slice or "" for row in rows], [row.answers[0] for row in rows] if by_label else []]
-    tests: dict[str, tuple[int, Paired]] = {}
+    tests: list[tuple[str, int, Paired]] = []  # a slice may have the name of a label
     for names in map(np.array, kinds):
         for name in sorted(set(names.tolist()) - {""}):
             at = names == name
             if FEWEST <= at.sum() < len(at):
-                tests[name] = int(at.sum()), paired_test(ours[at], theirs[at], within(groups, at), seed=seed)
+                test = paired_test(ours[at], theirs[at], within(groups, at), seed=seed)
+                tests.append((name, int(at.sum()), test))
     return Worth(
         model=model.method, plain=plain.method, difference=overall.difference, low=overall.low, high=overall.high,
         p_value=overall.p_value, more_ms=_more(model.ms_per_answer, plain.ms_per_answer),
         more_mb=_more(serving_mb(model), serving_mb(plain)),
         slices=[
             SliceLead(name, count, test.difference, test.low, test.high, test.p_value)
-            for name, (count, test) in _beyond_chance(tests)
+            for name, count, test in _beyond_chance(tests)
             if test.difference > 0
         ],
     )  # fmt: skip
 
 
-def _beyond_chance(tests: Mapping[str, tuple[int, Paired]]) -> list[tuple[str, tuple[int, Paired]]]:
+def _beyond_chance(tests: Sequence[tuple[str, int, Paired]]) -> list[tuple[str, int, Paired]]:
     """The tests that Holm's procedure rejects, the smallest p-value first."""
-    ordered = sorted(tests.items(), key=lambda entry: entry[1][1].p_value)
-    for place, (_, (_, test)) in enumerate(ordered):
+    ordered = sorted(tests, key=lambda entry: entry[2].p_value)
+    for place, (_, _, test) in enumerate(ordered):
         if test.p_value * (len(ordered) - place) >= 1 - CONFIDENCE:
             return ordered[:place]
     return ordered

@@ -82,12 +82,6 @@ def deal(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, 
     return parts
 
 
-def fold_keys(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
-    """The keys of the examples of each fold that `deal` makes."""
-    dealt = deal(examples, folds, by_label=by_label, seed=seed, purpose=purpose)
-    return [{example.key for example in fold} for fold in dealt]
-
-
 def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[str, int]:
     """Split `total` in proportion to `weights`: at most `room[label]` each, and at least one each while `total` allows.
 

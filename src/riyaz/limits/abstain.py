@@ -4,7 +4,7 @@ A temperature and thresholds are set on the calibration rows (of a comparison it
 others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from riyaz.metrics.selective import (
 )
 from riyaz.predictor import ModelPredictor, Prediction
 from riyaz.results import Abstention, Curve, Figure, Part
-from riyaz.results.limits import Unit
 from riyaz.scoring import score
 
 LEAST = 40
@@ -50,12 +49,11 @@ def measure(answering: ModelPredictor, data: Rows, share: float) -> tuple[Part, 
     p, wrong = probability(nats, temperature), ~right
     clusters = group_numbers([row.group for row in parts[1]])
     figures = [
-        _bootstrapped("area under risk–coverage (AURC)", lambda rows: aurc(p[rows], wrong[rows]), len(p), "score",
-                      even=float(wrong.mean())),
-        _calibration("calibration error before temperature", probability(nats, 1.0), right),
-        _calibration("calibration error after temperature", p, right),
+        area_under_risk("area under risk–coverage (AURC)", p, wrong, clusters),
+        _calibration("calibration error before temperature", probability(nats, 1.0), right, clusters),
+        _calibration("calibration error after temperature", p, right, clusters),
         *_at_error(p, wrong, threshold_for(limits, ERROR), clusters),
-    ]  # fmt: skip
+    ]
     risk = risk_coverage(p, wrong)
     curve = Curve("risk by coverage", "share of answers given", "share of them wrong", curve_points(risk))
     figures.insert(0, share_of("right, when all are answered", right, clusters=clusters))
@@ -93,15 +91,13 @@ def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None, cluster
     ]
 
 
-def _calibration(name: str, p: np.ndarray, right: np.ndarray) -> Figure:
+def _calibration(name: str, p: np.ndarray, right: np.ndarray, clusters: np.ndarray | None) -> Figure:
     """The expected calibration error, 15 bins of equal mass, with its interval."""
-    return Figure(name, expected_calibration_error(p, right), *error_interval(p, right), len(p), "share")
+    ends = error_interval(p, right, clusters)
+    return Figure(name, expected_calibration_error(p, right), *ends, len(p), "share")
 
 
-def _bootstrapped(
-    name: str, of: Callable[[np.ndarray], float], n: int, unit: Unit = "share", even: float | None = None
-) -> Figure:
-    """A statistic of rows with its percentile interval."""
-    values = np.array([of(rows) for rows in draws(n)])
-    low, high = percentiles(values)
-    return Figure(name, of(np.arange(n)), low, high, n, unit, even=even)
+def area_under_risk(name: str, confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray | None) -> Figure:
+    """The area under the risk–coverage curve, with its percentile interval over rows or `clusters` (n,)."""
+    ends = percentiles(np.array([aurc(confidence[drawn], wrong[drawn]) for drawn in draws(len(wrong), clusters)]))
+    return Figure(name, aurc(confidence, wrong), *ends, len(wrong), "score", even=float(wrong.mean()))

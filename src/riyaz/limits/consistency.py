@@ -5,13 +5,14 @@ from collections import Counter
 import numpy as np
 
 from riyaz.engine.request import Sampling
+from riyaz.limits.abstain import area_under_risk
+from riyaz.limits.figures import share_of
 from riyaz.limits.inputs import Rows
 from riyaz.limits.sampled import sampled, short_of
-from riyaz.metrics.intervals import interval
+from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.scores import normalise_squad
-from riyaz.metrics.selective import aurc, draws, percentiles
 from riyaz.predictor import ModelPredictor, Prediction
-from riyaz.results import Figure, Part
+from riyaz.results import Part
 from riyaz.scoring import score
 
 DRAWN, TEMPERATURE, LEAST, MOST, RIGHT = 5, 0.7, 8, 40, 0.5
@@ -34,11 +35,10 @@ def measure(answering: ModelPredictor, data: Rows, share: float) -> Part:
         for texts, (most, _) in zip(zip(*answers), counted)
     ]
     wrong = score(data.task, [Prediction(text) for text in common], rows).rows < RIGHT
-    ends = percentiles(np.array([aurc(agreement[drawn], wrong[drawn]) for drawn in draws(len(rows))]))
+    clusters = group_numbers([row.group for row in rows])
     figures = [
-        Figure("drawn answers that agree with the commonest", float(agreement.mean()), *interval(agreement), len(rows)),
-        Figure("AURC with agreement as confidence", aurc(agreement, wrong), *ends, len(rows), "score",
-               even=float(wrong.mean())),
-    ]  # fmt: skip
+        share_of("drawn answers that agree with the commonest", agreement, clusters=clusters),
+        area_under_risk("AURC with agreement as confidence", agreement, wrong, clusters),
+    ]
     what = f"{len(rows):,} of your rows, {DRAWN} answers drawn to each at temperature {TEMPERATURE}."
     return Part("self-consistency", data.source, what, figures, BLIND, short_of(len(rows), len(every), "rows"))

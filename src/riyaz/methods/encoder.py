@@ -21,7 +21,7 @@ from riyaz.classifiers.encoder import EncoderDocument, encoder_files, log_p
 from riyaz.classifiers.fitting import fit_classifier
 from riyaz.classifiers.linear import LinearClassifier
 from riyaz.data import Example
-from riyaz.data.sampling import fold_keys
+from riyaz.data.sampling import deal, without
 from riyaz.engine.opening import EMBEDDER, open_embedder
 from riyaz.families import describe_embedder
 from riyaz.files import remove
@@ -171,10 +171,7 @@ def _out_of_fold(
     file."""
     held: list[int] = []
     scores: list[safetensors.SafetensorsFile] = []
-    folds = fold_keys(examples, FOLDS, by_label=True, seed=context.seed, purpose="encoder")
-    for number, keys in enumerate(folds):
-        out = [place for place, example in enumerate(examples) if example.key in keys][-HELD:]
-        rest = [place for place, example in enumerate(examples) if example.key not in keys]
+    for number, (rest, out) in enumerate(_folds(examples, context.seed)):
         path = context.folder / SCORES.format(number)
         if not path.exists():
             folder = context.folder / f"fold-{number}"
@@ -185,6 +182,18 @@ def _out_of_fold(
         held += out
     cosines, of_linear = (np.concatenate([file.array(name) for file in scores]) for name in ("cosines", "linear"))
     return held, cosines, of_linear
+
+
+def _folds(examples: Sequence[Example], seed: int) -> list[tuple[list[int], list[int]]]:
+    """(places of the rows that are fitted, of the last HELD rows that are held out at most) for each fold. No group is
+    on both sides, and no copy of a row that is held out is fitted; where all others are copies, these are."""
+    folds = []
+    for fold in deal(examples, FOLDS, by_label=True, seed=seed, purpose="encoder"):
+        held, kept = {id(row) for row in fold}, {id(row) for row in without(examples, fold)}
+        out = [place for place, row in enumerate(examples) if id(row) in held]
+        rest = [place for place, row in enumerate(examples) if (id(row) in kept if kept else id(row) not in held)]
+        folds.append((rest, out[-HELD:]))
+    return folds
 
 
 def _fold(

@@ -84,8 +84,11 @@ def percentiles(statistic: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def draws(n: int, seed: int = 0) -> list[np.ndarray]:
-    """DRAWS bootstrap samples of the indices 0…n-1."""
+def draws(n: int, groups: np.ndarray | None = None, seed: int = 0) -> list[np.ndarray]:
+    """DRAWS bootstrap samples of the indices 0…n-1; whole groups are drawn where `groups` (n,) numbers them."""
+    groups = np.arange(n) if groups is None else groups
     return [
-        np.repeat(np.arange(n), counts.astype(int)) for chunk in resample_counts(n, DRAWS, seed) for counts in chunk
+        np.repeat(np.arange(n), counts.astype(int)[groups])
+        for chunk in resample_counts(int(groups.max()) + 1, DRAWS, seed)
+        for counts in chunk
     ]

@@ -17,7 +17,7 @@ import numpy as np
 from riyaz.classifiers.folds import folds_of, last_units, units_and_copies, without_copies
 from riyaz.classifiers.linear import VECTORS, Document, EmbedderName, LinearClassifier
 from riyaz.classifiers.regression import fit_regression
-from riyaz.classifiers.terms import TERMS, known_terms, term_rows, vocabulary
+from riyaz.classifiers.terms import READ, TERMS, known_terms, term_rows, vocabulary
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ Deal = tuple[np.ndarray, np.ndarray]  # places of the rows that are fitted to, a
 LANDMARKS = 1500  # rows whose similarities describe a text, at most
 NUMBERS = 2**26  # of all rows' similarities, at most: 256 MB
 WEIGHTS = 2**23  # of the terms, at most: 32 MB
-SEARCHED = 2**22  # weights that the search moves, at most; its memory is some 200 bytes for each
+SEARCHED = 2**22  # weights that the search moves, at most
+# Bytes of memory for each weight that the search moves, each character that is read, and each of the terms' weights
+SEARCH_BYTES, TERM_BYTES, WEIGHT_BYTES = 200, 80, 12
 CHOOSING, CALIBRATING = 5, 10  # folds to choose by (3 choose by chance), and to calibrate by
 HELD = 1000  # rows that choose and calibrate where there are more than LANDMARKS, at most (but whole groups)
 HELD_SHARE = 5  # and at most one in so many
@@ -267,6 +269,15 @@ def work_of(rows: int, labels: int) -> float:
     if most >= whole:
         return labels * whole**2 * (settings * (CHOOSING - 1) + CALIBRATING)  # a fold's fit has the rows of the others
     return labels * most * (settings * most + 2 * whole)
+
+
+def memory_of(texts: Sequence[str], labels: int) -> float:
+    """Bytes that a fit of these rows takes at most, without the process and the embedder."""
+    rows = len(texts) + labels
+    most, characters = _most_landmarks(rows, labels), sum(min(len(text), READ) for text in texts)
+    features = 2 * 4 * rows * most  # of all rows, and their similarities
+    searched = SEARCH_BYTES * most * labels
+    return features + searched + TERM_BYTES * characters + WEIGHT_BYTES * min(WEIGHTS, 2 * characters * labels)
 
 
 def label_words(label: str) -> str:

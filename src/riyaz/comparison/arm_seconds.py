@@ -2,7 +2,7 @@
 the most steps that fit into given seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from riyaz.comparison.speeds import Speeds
@@ -149,13 +149,14 @@ def refit_seconds(inputs: PlanInputs, method: str, run: Training, opened: ArmPla
 
 def refits_seconds(inputs: PlanInputs, able: Sequence[str]) -> float:
     """Seconds of the refits of these methods' whole recipes."""
-    refit = [method for method in able if refits(inputs, method)]
-    return sum(refit_seconds(inputs, m, Training(full_steps(inputs, m), tried_rates(inputs, m)), None) for m in refit)
+    whole = {m: Training(full_steps(inputs, m), tried_rates(inputs, m)) for m in in_refit_order(inputs, able)}
+    return sum(refit_seconds(inputs, method, run, None) for method, run in whole.items())
 
 
-def refits(inputs: PlanInputs, method: str) -> bool:
-    """Whether a method's recipe has a refit."""
-    return (recipe := inputs.methods[method]) is not None and recipe.refit
+def in_refit_order(inputs: PlanInputs, methods: Iterable[str]) -> list[str]:
+    """Those methods whose recipes have a refit; the one first that is left out last."""
+    having = [method for method in methods if (recipe := inputs.methods[method]) is not None and recipe.refit]
+    return sorted(having, key=lambda method: -METHODS[method].left_out)
 
 
 def affordable_steps(

@@ -1,9 +1,9 @@
 """Runs the arms of a comparison, each in its own processes, and plans the remaining ones again before each.
 
 Arms without a language model and those that take a small share of the budget come first, the cheapest before the
-others. Where not every other trained arm has time for its recipe, they race: each trains its opening, and those that
-score worse on the validation rows than the best beyond chance wait until the others are done; where none does, the one
-that a short budget leaves out first.
+others. Where not every other trained arm has time for its recipe, or the first none for its training on all rows, they
+race: each trains its opening, and those that score worse on the validation rows than the best beyond chance wait until
+the others are done; where none does, the one that a short budget leaves out first.
 Arms without training that take long come last. plan.json says what each arm was given; an arm that has begun is
 finished as it was planned, also by a command that continues a stopped one. Only slow steps shorten it
 (`methods.fitting.pacing`), and what still runs when the budget is well over is stopped.
@@ -20,7 +20,7 @@ import numpy as np
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row
-from riyaz.comparison.arm_seconds import PlanInputs
+from riyaz.comparison.arm_seconds import PlanInputs, in_refit_order
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import Seconds
@@ -301,12 +301,12 @@ class Arms:
         return min(left, max(UNTRAINED_TIMES * _seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
 
     def _race(self, arms: Sequence[ArmPlan]) -> None:
-        """Train the openings of the arms, if not all of them have time for their recipes; those that score worse on
-        the validation rows than the best beyond chance then wait, and where none does, the one that is left out first.
-        """
+        """Train the openings of the arms, if not all of them have time for their recipes, or the first one none
+        for its refit; those that score worse on the validation rows than the best beyond chance then wait, and where
+        none does, the one that is left out first."""
         racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
         opened = [arm for arm in arms if arm.state == "opened"]
-        if self.parts != [FINAL] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
+        if self.parts != [FINAL] or len(racing) + len(opened) < 2 or not self._short_of_time(racing + opened):
             return
         for method in [arm.method for arm in racing]:
             self._replan()
@@ -328,6 +328,13 @@ class Arms:
         shown = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
         wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
         self.listen(Note(f"after their openings the arms score on validation rows: {shown}; {wait}"))
+
+    def _short_of_time(self, arms: Sequence[ArmPlan]) -> bool:
+        """Whether an arm is planned for less than its recipe, or the one whose refit comes first has no time for it."""
+        if any(arm.cut for arm in arms):
+            return True
+        refitted = [] if self.inputs.aside else in_refit_order(self.inputs, (arm.method for arm in arms))
+        return bool(refitted) and not self.plan.arm(refitted[0]).refit
 
     def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:
         """The row scores (n,) of an opened arm; None if there are none."""

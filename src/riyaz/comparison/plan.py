@@ -7,7 +7,6 @@ is continued from there takes the same steps with the same learning rates, howev
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,10 +16,10 @@ from riyaz.comparison.arm_seconds import (
     affordable_steps,
     fixed_seconds,
     full_steps,
+    in_refit_order,
     least_steps,
     looked_rows,
     refit_seconds,
-    refits,
     refits_seconds,
     total,
     training_seconds,
@@ -209,7 +208,7 @@ def _with_refits(
     opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
     left -= sum(total(training_seconds(inputs, method, run, opened.get(method))) for method, run in runs.items())
     granted = dict(runs)
-    for method in sorted(filter(partial(refits, inputs), runs), key=lambda method: -METHODS[method].left_out):
+    for method in in_refit_order(inputs, (method for method in runs if not runs[method].refit)):
         more = refit_seconds(inputs, method, runs[method], opened.get(method))
         if more <= left:
             granted[method], left = replace(runs[method], refit=True), left - more
@@ -301,19 +300,24 @@ def _divided(
     inputs: PlanInputs, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float
 ) -> dict[str, Training]:
     """The training of every arm within `left` seconds: the arm that needs least for its share comes first, and one that
-    waits last."""
+    waits last, after the refits of those before it."""
     waiting = {m for m in trained if m in before and before[m].waits}
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
     share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := inputs.methods[m]) is not None}
     whole = {m: Training(full_steps(inputs, m), tried_rates(inputs, m)) for m in trained}
     needs = {m: total(training_seconds(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
-    shares = sum(share.values()) + inputs.aside
+    shares, rest = sum(share.values()) + inputs.aside, left
     runs: dict[str, Training] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
-        mine = left if method in waiting else left * share[method] / shares
+        if method in waiting:
+            least = {m: Training(opened[m].opening, opened[m].learning_rates) for m in waiting & opened.keys()}
+            kept = sum(total(training_seconds(inputs, m, run, opened[m])) for m, run in least.items())
+            runs = _with_refits(inputs, runs, before, left - kept)
+            rest = left - sum(total(training_seconds(inputs, m, run, opened.get(m))) for m, run in runs.items())
+        mine = rest if method in waiting else rest * share[method] / shares
         shares -= share[method]
         runs[method] = _run_within(inputs, method, mine, opened.get(method))
-        left -= total(training_seconds(inputs, method, runs[method], opened.get(method)))
+        rest -= total(training_seconds(inputs, method, runs[method], opened.get(method)))
     return runs
 
 

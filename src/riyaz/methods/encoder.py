@@ -128,7 +128,7 @@ def estimate(context: Context) -> Timing:
     return Timing(
         fit=prepare + len(runs) * build + steps * step + LINEAR_FITS * linear.fit, load=load + linear.load,
         row=row + linear.row, alone=alone + linear.alone,
-        rss_mb=BASE_MB + PARAMETER_BYTES * parameters, disk_mb=DISK_BYTES * parameters,
+        rss_mb=BASE_MB + max(PARAMETER_BYTES * parameters, linear.rss_mb), disk_mb=DISK_BYTES * parameters,
     )  # fmt: skip
 
 

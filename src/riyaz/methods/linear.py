@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riyaz import hardware
 from riyaz.artifact import TextPart, WeightsPart
-from riyaz.classifiers.fitting import fit_classifier, work_of
+from riyaz.classifiers.fitting import fit_classifier, memory_of, work_of
 from riyaz.data import Example
 from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note, Progress
@@ -18,6 +19,7 @@ from riyaz.scoring import score
 
 SAMPLE = 200  # rows on which a fit is timed
 TIMED = 8  # answers that are timed
+PROCESS_MB = 300.0  # of a process with an embedder
 WITHOUT = (
     f"linear reads words alone, since {EMBEDDER} is not pulled; its sentence vectors are worth most with few rows a "
     f"label: `riyaz pull {EMBEDDER}`"
@@ -68,7 +70,10 @@ def measure_time(context: Context) -> Timing:
     for text in texts[:TIMED]:
         classifier.probabilities([text])
     alone = (time.perf_counter() - began) / len(texts[:TIMED])
-    return Timing(fit=load + seconds + reading * len(rows), load=load, row=together, alone=alone)
+    memory = memory_of(_texts(rows), len(context.task.labels)) / hardware.MB
+    return Timing(
+        fit=load + seconds + reading * len(rows), load=load, row=together, alone=alone, rss_mb=PROCESS_MB + memory
+    )
 
 
 def _texts(rows: Sequence[Example]) -> list[str]:

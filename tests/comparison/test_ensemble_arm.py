@@ -160,7 +160,7 @@ def test_adapt_runs_nothing_where_the_budget_is_too_short_for_it(
     monkeypatch.setattr(comparison_run, "plan_within", without_it)
     out = tmp_path / "joint"
     told = command("adapt", "ensemble", tmp_path / "data", "--model", model_folder, "--budget", "3m", "--out", out)
-    assert told.status != 0 and "--budget 3m: ensemble cannot run: no time; raise --budget" in told.err, told.err
+    assert told.status != 0 and "ensemble cannot run in 3m: no time; raise --budget" in told.err, told.err
     assert not out.exists() and not (tmp_path / "joint.work/arms").exists()
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pretending_machine import NAMES, RECIPE, TRAIN, Machine, begun, pretending, steps
+from pretending_machine import ANSWER, NAMES, RECIPE, TRAIN, Machine, begun, pretending, steps
 
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
@@ -68,6 +68,17 @@ def test_the_training_on_all_rows_comes_before_the_arm_that_waits(machine: Machi
         lora, full = arms.plan.arm("lora"), arms.plan.arm("full")
         assert lora.refit and not lora.cut and full.cut == raced == bool(machine.notes)
         assert full.steps >= full.opening and machine.now <= budget
+
+
+@pytest.mark.parametrize("budget", [520.0, 560.0])
+def test_the_training_on_all_rows_takes_no_untrained_arm_its_time(machine: Machine, budget: float) -> None:
+    recipe, slow = replace(RECIPE, refit=True), replace(ANSWER, row_seconds=3.0)
+    machine.scores = {"lora": 0.5, "full": 0.5}
+    arms = begun(machine, budget, ("nearest", "zero_shot", "lora", "full"), answers={"zero_shot": slow},
+                 recipes={"lora": recipe, "full": recipe})  # fmt: skip
+    arms.run()
+    assert ("evaluate", "zero_shot") in machine.done and machine.now <= budget
+    assert arms.plan.arm("lora").refit and not arms.plan.arm("lora").cut and arms.plan.arm("full").cut
 
 
 def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:

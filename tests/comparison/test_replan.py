@@ -111,6 +111,26 @@ def test_an_arm_that_waits_gets_what_the_others_leave() -> None:
     assert not again(inputs, plan, 400.0, 60.0).arm("lora").cut
 
 
+def test_of_two_arms_that_wait_the_first_leaves_the_other_its_opening() -> None:
+    names = ("nearest", "lora", "full", "prompt_tuning")
+    inputs = given(*names)
+    recipes = {
+        name: recipe and replace(recipe, refit=name != "prompt_tuning") for name, recipe in inputs.methods.items()
+    }
+    inputs = replace(inputs, methods=recipes)
+    plan = planning.make_plan(inputs, budget=1e4, spent=0.0)
+    for method in names[1:]:
+        plan = changed(plan, method, state="opened", opening=15, refit=False, waits=method != "lora")
+    refitted = set()
+    for budget in range(320, 900, 20):
+        later = again(inputs, plan, float(budget), 100.0)
+        taken = sum(sum(arm.seconds.values()) for arm in later.arms)
+        assert taken <= budget * RESERVE - 100 + 1e-6, budget
+        refitted.add(later.arm("lora").refit)
+        assert later.arm("lora").refit <= (not later.arm("lora").cut)
+    assert refitted == {True, False}
+
+
 def test_an_arm_for_which_no_time_is_left_says_so_and_is_not_planned_again() -> None:
     inputs = given()
     plan = run(planning.make_plan(inputs, budget=700.0, spent=0.0), "nearest", "zero_shot")

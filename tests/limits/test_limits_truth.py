@@ -186,11 +186,18 @@ def test_rows_of_a_group_widen_the_intervals_of_calibration_and_risk(model: Mode
     )
     for one, other in zip(alone[:4], over_groups[:4], strict=True):
         assert one.value == other.value and (one.high or 0) - (one.low or 0) < (other.high or 0) - (other.low or 0)
-    drawn = selective.draws(6, np.array([0, 0, 0, 1, 1, 2]))
-    assert len(drawn) == selective.DRAWS
-    for each in drawn[:50]:
-        counts = np.bincount(each, minlength=6)
-        assert counts[0] == counts[1] == counts[2] and counts[3] == counts[4] and counts[[0, 3, 5]].sum() == 3
+
+
+def test_one_group_says_nothing_of_the_area_under_risk_and_more_say_more() -> None:
+    generator = np.random.default_rng(0)
+    confidence, wrong = generator.uniform(size=240), generator.uniform(size=240) < 0.3
+    assert selective.aurc_interval(confidence, wrong, np.zeros(240, int)) == (0.0, 1.0)
+    widths = [
+        high - low
+        for low, high in (selective.aurc_interval(confidence, wrong, np.arange(240) % count) for count in (2, 8, 60))
+    ]
+    low, high = selective.aurc_interval(confidence, wrong)
+    assert widths[0] > widths[1] > 0.8 * widths[2] and widths[2] == pytest.approx(high - low, rel=0.5)
 
 
 def test_agreement_of_drawn_answers(model: ModelPredictor) -> None:

@@ -202,10 +202,10 @@ def test_of_equal_prompts_nothing_is_known() -> None:
 
 
 def test_an_instruction_before_every_row_is_not_what_a_row_says() -> None:
-    texts = ["Sort this:\n\nmail: where is it", "Sort this:\n\nmail: my card", "mail: no card", "Sort this:"]
+    texts = ["Sort this:\n\nmail: where is it\nurgent", "Sort this:\n\nmail: my card", "Sort this:"]
     rows = [Example(({"role": "user", "content": text},), ("x",)) for text in texts]
-    assert features.own_texts(rows[:3]) == ["where is it", "my card", "no card"]
-    assert features.own_texts(rows)[3] == "Sort this:" and features.own_texts(rows[:1]) == [texts[0]]
+    assert features.own_texts(rows[:2]) == ["where is it\nurgent", "my card"], "a line that half of them have stays"
+    assert features.own_texts(rows)[2] == "Sort this:" and features.own_texts(rows[:1]) == [texts[0]]
 
 
 def test_rows_of_a_label_that_no_other_fold_has_are_not_mixed_up() -> None:

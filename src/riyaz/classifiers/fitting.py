@@ -30,8 +30,10 @@ LANDMARKS = 1500  # rows whose similarities describe a text, at most
 NUMBERS = 2**26  # of all rows' similarities, at most: 256 MB
 WEIGHTS = 2**23  # of the terms, at most: 32 MB
 SEARCHED = 2**22  # weights that the search moves, at most
-# Bytes of memory for each weight that the search moves, each character that is read, and each of the terms' weights
-SEARCH_BYTES, TERM_BYTES, WEIGHT_BYTES = 200, 80, 12
+# Bytes of memory for each weight that the search moves, each different term, its weight of a label, and each character
+# that is read, whose terms are entries of sparse rows
+SEARCH_BYTES, TERM_BYTES, WEIGHT_BYTES, ENTRY_BYTES = 200, 300, 12, 80
+COUNTED = 200  # texts whose terms are counted to estimate the memory
 CHOOSING, CALIBRATING = 5, 10  # folds to choose by (3 choose by chance), and to calibrate by
 HELD = 1000  # rows that choose and calibrate where there are more than LANDMARKS, at most (but whole groups)
 HELD_SHARE = 5  # and at most one in so many
@@ -272,12 +274,16 @@ def work_of(rows: int, labels: int) -> float:
 
 
 def memory_of(texts: Sequence[str], labels: int) -> float:
-    """Bytes that a fit of these rows takes at most, without the process and the embedder."""
+    """About the bytes that a fit of these rows takes, without the process and the embedder. The terms are counted in
+    some of the texts, as if the others had none in common with them."""
     rows = len(texts) + labels
     most, characters = _most_landmarks(rows, labels), sum(min(len(text), READ) for text in texts)
     features = 2 * 4 * rows * most  # of all rows, and their similarities
     searched = SEARCH_BYTES * most * labels
-    return features + searched + TERM_BYTES * characters + WEIGHT_BYTES * min(WEIGHTS, 2 * characters * labels)
+    some = texts[:: max(1, len(texts) // COUNTED)]
+    terms = sum(len(known_terms(kind, some)) for kind in TERMS) * min(most, len(texts)) / len(some)
+    weights = WEIGHT_BYTES * min(len(TERMS) * WEIGHTS, terms * labels)
+    return features + searched + TERM_BYTES * terms + ENTRY_BYTES * characters + weights
 
 
 def label_words(label: str) -> str:

@@ -134,12 +134,16 @@ def _waiting(
     inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float, quick: float
 ) -> list[str]:
     """The methods that train nothing, take more than `quick` seconds and keep others from their whole recipes; none if
-    fewer than LEAST_ARMS would not wait."""
+    fewer than LEAST_ARMS would not wait. For the recipe of an arm that waits itself no other begins to wait."""
     seconds = {method: total(each) for method, each in fixed_seconds(inputs).items()}
     slow = [method for method in able if method in inputs.may_wait and seconds[method] > quick]
     slow = [method for method in slow if inputs.methods[method] is None]
     if not slow or (len(able) - len(slow) < LEAST_ARMS and not before) or _all_whole(inputs, able, left, before):
         return []
+    held = {method for method, arm in before.items() if arm.waits}
+    steps = _steps(inputs, able, before, left) or {}
+    if steps and all(steps[method].steps == full_steps(inputs, method) for method in steps if method not in held):
+        return [method for method in slow if method in held]
     return slow
 
 
@@ -310,10 +314,12 @@ def _divided(
     runs: dict[str, Training] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         if method in waiting:
-            least = {m: Training(opened[m].opening, opened[m].learning_rates) for m in waiting & opened.keys()}
-            kept = sum(total(training_seconds(inputs, m, run, opened[m])) for m, run in least.items())
-            runs = _with_refits(inputs, runs, before, left - kept)
+            others = (waiting & opened.keys()) - runs.keys()
+            least = {m: Training(opened[m].opening, opened[m].learning_rates) for m in others}
+            kept = {m: total(training_seconds(inputs, m, run, opened[m])) for m, run in least.items()}
+            runs = _with_refits(inputs, runs, before, left - sum(kept.values()))
             rest = left - sum(total(training_seconds(inputs, m, run, opened.get(m))) for m, run in runs.items())
+            rest -= sum(seconds for m, seconds in kept.items() if m != method)
         mine = rest if method in waiting else rest * share[method] / shares
         shares -= share[method]
         runs[method] = _run_within(inputs, method, mine, opened.get(method))

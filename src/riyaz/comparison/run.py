@@ -401,7 +401,7 @@ def _plan(
     if new:
         plan, parts, report = plan_within(job.divide, config.limit_test, plan_of)
         if job.needed and (why := plan.arm(job.needed).skipped):
-            raise RiyazError(f"{job.needed} cannot run: {why}", f"--budget {Seconds(round(budget))}")
+            raise RiyazError(f"{job.needed} cannot run in {Seconds(round(budget))}: {why}")
     else:
         plan = ComparisonPlan.read(path)
         parts, report = job.divide(plan.folds, plan.limit_test)

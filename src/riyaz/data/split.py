@@ -248,7 +248,7 @@ def _report(
         parts = {"train": result.train, "valid": result.valid, "test": tested}
         report.labels = count_labels(task.labels, parts)
         unseen, unlearned = rows_with_unseen_labels(tested, task.labels), _unlearned(result)
-        if len(unlearned) == len(tested):
+        if tested and len(unlearned) == len(tested):
             what = f"no test row has a label of the training rows; this one has {unlearned[0].answer!r}"
             other = "leave out --group-column" if report.groups else "give more rows of each label"
             raise RiyazError(

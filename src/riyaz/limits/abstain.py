@@ -18,10 +18,9 @@ from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.selective import (
     aurc,
+    aurc_interval,
     curve_points,
-    draws,
     fit_temperature,
-    percentiles,
     probability,
     risk_coverage,
     threshold_for,
@@ -98,6 +97,6 @@ def _calibration(name: str, p: np.ndarray, right: np.ndarray, clusters: np.ndarr
 
 
 def area_under_risk(name: str, confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray | None) -> Figure:
-    """The area under the risk–coverage curve, with its percentile interval over rows or `clusters` (n,)."""
-    ends = percentiles(np.array([aurc(confidence[drawn], wrong[drawn]) for drawn in draws(len(wrong), clusters)]))
+    """The area under the risk–coverage curve, with its interval over rows or `clusters` (n,)."""
+    ends = aurc_interval(confidence, wrong, clusters)
     return Figure(name, aurc(confidence, wrong), *ends, len(wrong), "score", even=float(wrong.mean()))

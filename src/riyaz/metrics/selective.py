@@ -1,9 +1,10 @@
 """Answering only when sure: risk and coverage, temperature and thresholds of a confidence."""
 
-from math import exp, log
+from math import exp, log, sqrt
 
 import numpy as np
 
+from riyaz.metrics.groups import quantile
 from riyaz.metrics.intervals import CONFIDENCE, resample_counts
 
 DRAWS = 1_000
@@ -32,6 +33,20 @@ def aurc(confidence: np.ndarray, wrong: np.ndarray) -> float:
     """Area under the risk–coverage curve (Geifman and El-Yaniv 2017): the mean risk over all coverages; a
     confidence that says nothing has the error rate."""
     return float(risk_coverage(confidence, wrong).mean())
+
+
+def aurc_interval(confidence: np.ndarray, wrong: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """95 % interval of the area: percentiles of bootstrap samples, or, over `groups` (n,), the area ± Student's t times
+    the jackknife error of leaving out each group once; (0, 1) for one group."""
+    if groups is None:
+        return percentiles(np.array([aurc(confidence[drawn], wrong[drawn]) for drawn in draws(len(wrong))]))
+    count = int(groups.max()) + 1
+    if count < 2:
+        return 0.0, 1.0
+    without = np.array([aurc(confidence[groups != group], wrong[groups != group]) for group in range(count)])
+    error = sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
+    area, half = aurc(confidence, wrong), quantile(groups, (1 + CONFIDENCE) / 2) * error
+    return max(0.0, area - half), min(1.0, area + half)
 
 
 def probability(nats: np.ndarray, temperature: float) -> np.ndarray:
@@ -84,11 +99,8 @@ def percentiles(statistic: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def draws(n: int, groups: np.ndarray | None = None, seed: int = 0) -> list[np.ndarray]:
-    """DRAWS bootstrap samples of the indices 0…n-1; whole groups are drawn where `groups` (n,) numbers them."""
-    groups = np.arange(n) if groups is None else groups
+def draws(n: int, seed: int = 0) -> list[np.ndarray]:
+    """DRAWS bootstrap samples of the indices 0…n-1."""
     return [
-        np.repeat(np.arange(n), counts.astype(int)[groups])
-        for chunk in resample_counts(int(groups.max()) + 1, DRAWS, seed)
-        for counts in chunk
+        np.repeat(np.arange(n), counts.astype(int)) for chunk in resample_counts(n, DRAWS, seed) for counts in chunk
     ]

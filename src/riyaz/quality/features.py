@@ -12,7 +12,7 @@ from riyaz.data import Example
 
 TERM_WEIGHT = 0.5  # of the inner product of each kind of terms beside that of the sentence vectors
 MOST_TERMS = 100_000  # of a kind
-SHARED = 0.5  # share of the rows from which a line that they have says nothing about one of them
+SHARED = 0.9  # share of the rows from which a line that they have says nothing about one of them
 # Characters that are read of all prompts together, which bounds time and memory, and of each prompt at least.
 ALL_CHARACTERS, LEAST_CHARACTERS = 1_000_000, 200
 LANDMARKS = 1_000  # rows whose similarities to all others span the vectors

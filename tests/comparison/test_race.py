@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pretending_machine import ANSWER, NAMES, RECIPE, TRAIN, Machine, begun, pretending, steps
@@ -79,6 +80,26 @@ def test_the_training_on_all_rows_takes_no_untrained_arm_its_time(machine: Machi
     arms.run()
     assert ("evaluate", "zero_shot") in machine.done and machine.now <= budget
     assert arms.plan.arm("lora").refit and not arms.plan.arm("lora").cut and arms.plan.arm("full").cut
+
+
+def test_refits_leave_the_arms_that_wait_the_time_of_their_choices(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SimpleNamespace(task=SimpleNamespace(kind="closed"))
+    monkeypatch.setattr(ComparisonFolder, "settings", lambda folder: task)
+    slow, recipe = replace(ANSWER, row_seconds=9.0, choose_seconds=40.0), replace(RECIPE, refit=True)
+    refitted = set()
+    for budget in range(500, 760, 20):
+        machine.now, machine.done = 0.0, []
+        machine.scores = {"lora": 0.5, "full": 0.5}
+        machine.folder = ComparisonFolder(machine.folder.path / "next")
+        arms = begun(machine, float(budget), ("nearest", "zero_shot", "lora", "full"), answers={"zero_shot": slow},
+                     recipes={"lora": recipe, "full": recipe})  # fmt: skip
+        machine.scores["zero_shot"] = 0.05
+        arms.run()
+        refitted.add(refits := sum(arm.refit for arm in arms.plan.arms))
+        assert refits < 2 or arms.plan.arm("zero_shot").ruled_out, budget
+    assert refitted == {1, 2}
 
 
 def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:

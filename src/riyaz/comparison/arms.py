@@ -162,9 +162,10 @@ class Arms:
         """An arm that takes longer than the `left` seconds, skipped. Where there is time for its choices on validation
         rows, and on these its labels are worse than the best arm's beyond chance, it counts as no better."""
         skipped = replace(arm, skipped="it takes longer than the time that was left; --more continues")
-        if self.parts != [FINAL] or arm.seconds["start"] + arm.seconds["fit"] > left:
+        tried = (self.folder.part(arm.method, FINAL) / FIT).exists()  # in an earlier round
+        if self.parts != [FINAL] or (not tried and arm.seconds["start"] + arm.seconds["fit"] > left):
             return skipped
-        if not (self.folder.part(arm.method, FINAL) / FIT).exists():
+        if not tried:
             self.listen(Phase("fit", "on validation rows", arm.method))
             self._process("fit", arm, FINAL)
         fit = None if self.plan.arm(arm.method).skipped else self._fit(arm)

@@ -111,7 +111,8 @@ def make_plan(
         raise _too_short(inputs, able, budget, spent)
     seconds, arms = fixed_seconds(inputs), []
     rest = left - sum(total(seconds[method]) for method in running)
-    steps = steps and _with_refits(inputs, steps, before, rest)
+    tried = sum(seconds[method]["start"] + seconds[method]["fit"] for method in waiting)  # their choices, at least
+    steps = steps and _with_refits(inputs, steps, before, rest - tried)
     for method in inputs.methods:
         if method in fixed:
             arms.append(fixed[method])

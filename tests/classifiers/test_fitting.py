@@ -8,7 +8,7 @@ from fit_context import TASK, examples
 from tiny_embedder import BagEmbedder
 
 from riyaz.classifiers import fitting
-from riyaz.classifiers.fitting import FittedClassifier, fit_classifier, label_words, work_of
+from riyaz.classifiers.fitting import FittedClassifier, fit_classifier, label_words, memory_of, work_of
 
 ROWS = examples(36, "please")
 TEXTS, ANSWERS = [row.prompt for row in ROWS], [row.answer for row in ROWS]
@@ -170,6 +170,15 @@ def test_memory_is_bounded_for_many_labels_and_rows() -> None:
         assert rows * landmarks * 4 <= 2**28 and landmarks * labels * 8 * 26 <= 2**30, (rows, labels)
     monotone = [work_of(rows, 77) for rows in (100, 1000, 2000, 10_000)]
     assert monotone[0] < monotone[1] and monotone[2] < monotone[3]
+
+
+def test_the_estimated_memory_grows_with_rows_labels_and_terms() -> None:
+    short, long = [f"where is order {n}" for n in range(200)], [f"{n} where is my order {n} " * 40 for n in range(200)]
+    few = memory_of(short, 3)
+    assert 1e6 < few < 50e6, "200 short rows take a few MB"
+    assert few < memory_of(long, 3) < memory_of(long, 300)
+    assert memory_of(short * 50, 3) > 10 * few
+    assert memory_of(short * 500, 1000) > 4 * 100_000 * fitting._most_landmarks(101_000, 1000)
 
 
 def test_the_name_of_a_label_in_words() -> None:

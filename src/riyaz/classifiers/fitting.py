@@ -32,7 +32,7 @@ WEIGHTS = 2**23  # of the terms, at most: 32 MB
 SEARCHED = 2**22  # weights that the search moves, at most
 # Bytes of memory for each weight that the search moves, each different term, its weight of a label, and each character
 # that is read, whose terms are entries of sparse rows
-SEARCH_BYTES, TERM_BYTES, WEIGHT_BYTES, ENTRY_BYTES = 200, 300, 12, 80
+SEARCH_BYTES, TERM_BYTES, WEIGHT_BYTES, ENTRY_BYTES = 200, 300, 8, 80
 COUNTED = 200  # texts whose terms are counted to estimate the memory
 CHOOSING, CALIBRATING = 5, 10  # folds to choose by (3 choose by chance), and to calibrate by
 HELD = 1000  # rows that choose and calibrate where there are more than LANDMARKS, at most (but whole groups)
@@ -282,7 +282,7 @@ def memory_of(texts: Sequence[str], labels: int) -> float:
     searched = SEARCH_BYTES * most * labels
     some = texts[:: max(1, len(texts) // COUNTED)]
     terms = sum(len(known_terms(kind, some)) for kind in TERMS) * min(most, len(texts)) / len(some)
-    weights = WEIGHT_BYTES * min(len(TERMS) * WEIGHTS, terms * labels)
+    weights = WEIGHT_BYTES * min(WEIGHTS, terms * labels)
     return features + searched + TERM_BYTES * terms + ENTRY_BYTES * characters + weights
 
 

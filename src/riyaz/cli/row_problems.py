@@ -94,9 +94,9 @@ def show_label_next(
     for row in rows:
         screen.fact("", next_line(row), INDENT)
     if out is not None:
-        reading = folder.train.reading
-        alone = reading is not None and reading.answer and not (reading.before or reading.after)
-        columns = (reading.prompt, reading.answer) if reading and alone else ("text", "label")  # one column of text
+        reading, columns = folder.train.reading, ("text", "label")
+        if reading and reading.answer and not (reading.before or reading.after):  # one column of text
+            columns = (reading.prompt, reading.answer)
         make_folder(out)
         lines = [[row.prompt, "", row.guess, f"{row.probability:.4f}", row.where] for row in rows]
         write_bytes(out / LABEL_NEXT, csv_bytes((*columns, "guess", "probability", "where"), lines))

@@ -44,7 +44,7 @@ def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, li
 def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[str]:
     """A sentence about the methods that read a part of a conversation; none where each row is one turn."""
     reading = [name for name in methods if not METHODS[name].about.language_model]
-    if not reading or not any(sum(turn["role"] != "system" for turn in row.messages) > 1 for row in examples):
+    if not reading or not any(len(row.turns) > 1 for row in examples):
         return []
     return [f"{joined(reading)} {'reads' if len(reading) == 1 else 'read'} the last turn of a conversation only"]
 

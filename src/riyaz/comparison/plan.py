@@ -139,13 +139,13 @@ def _waiting(
     seconds = {method: total(each) for method, each in fixed_seconds(inputs).items()}
     slow = [method for method in able if method in inputs.may_wait and seconds[method] > quick]
     slow = [method for method in slow if inputs.methods[method] is None]
-    if not slow or (len(able) - len(slow) < LEAST_ARMS and not before) or _all_whole(inputs, able, left, before):
+    if not slow or (len(able) - len(slow) < LEAST_ARMS and not before):
         return []
-    held = {method for method, arm in before.items() if arm.waits}
-    steps = _steps(inputs, able, before, left) or {}
-    if steps and all(steps[method].steps == full_steps(inputs, method) for method in steps if method not in held):
-        return [method for method in slow if method in held]
-    return slow
+    steps, held = _steps(inputs, able, before, left), {method for method, arm in before.items() if arm.waits}
+    cut = {method for method, run in (steps or {}).items() if run.steps < full_steps(inputs, method)}
+    if steps is None or cut - held:
+        return slow
+    return [method for method in slow if method in held] if cut else []
 
 
 def _with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
@@ -231,11 +231,9 @@ def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "Com
     return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
 
 
-def _all_whole(
-    inputs: PlanInputs, able: Sequence[str], left: float, before: Mapping[str, ArmPlan] | None = None
-) -> bool:
-    """Whether every arm's full recipe fits into `left` seconds."""
-    steps = _steps(inputs, able, before or {}, left)
+def _all_whole(inputs: PlanInputs, able: Sequence[str], left: float) -> bool:
+    """Whether every arm's full recipe fits into `left` seconds of a first plan."""
+    steps = _steps(inputs, able, {}, left)
     return steps is not None and all(steps[method].steps == full_steps(inputs, method) for method in steps)
 
 

@@ -32,6 +32,11 @@ class Example:
         return self.messages[-1]["content"]
 
     @property
+    def turns(self) -> list[str]:
+        """The texts of the turns but the system's."""
+        return [turn["content"] for turn in self.messages if turn["role"] != "system"]
+
+    @property
     def answer(self) -> str:
         """The answer used in training: the first accepted one."""
         return self.answers[0]
@@ -39,8 +44,7 @@ class Example:
     @cached_property
     def key(self) -> str:
         """Hash of the normalised conversation without system turns; rows with equal keys are duplicates."""
-        turns = [normalise(turn["content"]) for turn in self.messages if turn["role"] != "system"]
-        return new_sha256("\x1f".join(turns).encode()).hexdigest()
+        return new_sha256("\x1f".join(map(normalise, self.turns)).encode()).hexdigest()
 
     def to_record(self) -> dict[str, object]:
         """The example as a JSON object, which `from_record` reads."""

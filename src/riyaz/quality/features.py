@@ -23,10 +23,7 @@ SMALLEST = 1e-6  # share of the largest eigenvalue below which a dimension is no
 def own_texts(rows: Sequence[Example]) -> list[str]:
     """What each row says: its turns but the system's, without the lines that more than SHARED of the rows have and the
     words that all begin with, such as an instruction; the whole text of a row that has nothing else."""
-    lines = [
-        [line.strip() for turn in row.messages if turn["role"] != "system" for line in turn["content"].splitlines()]
-        for row in rows
-    ]
+    lines = [[line.strip() for turn in row.turns for line in turn.splitlines()] for row in rows]
     counts = Counter(line for each in lines for line in set(each))
     shared = {line for line, count in counts.items() if count > SHARED * len(rows)}
     texts = ["\n".join([line for line in each if line not in shared] or each) for each in lines]

@@ -48,14 +48,9 @@ def label_next(train: Dataset, unlabelled: Dataset, task: Task, count: int) -> l
     chosen = spread_choice(vectors[len(labelled) :], uncertainty(chances), count)
     best = chances.argmax(axis=1)
     return [
-        NextRow(unlabelled.place(rows[i]), _said(rows[i]), task.labels[best[i]], float(chances[i, best[i]]))
+        NextRow(unlabelled.place(rows[i]), "\n".join(rows[i].turns), task.labels[best[i]], float(chances[i, best[i]]))
         for i in chosen
     ]
-
-
-def _said(row: Example) -> str:
-    """The turns of a conversation but the system's."""
-    return "\n".join(turn["content"] for turn in row.messages if turn["role"] != "system")
 
 
 def uncertainty(chances: np.ndarray) -> np.ndarray:

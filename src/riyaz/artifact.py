@@ -5,6 +5,7 @@
     examples_index.*     of the weights part `copy`: how examples are compared, and their sentence vectors
     classifier.*         weights part `linear`, and beside `encoder`: features, weights and temperature
     encoder.*            weights part `encoder`: factors, and the labels' vectors, beside the encoder's own files
+    classifier-0.*, …    the same for each question, where the task has several
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
     labels.safetensors   the head that scores the labels of a closed set in one pass
@@ -100,7 +101,7 @@ class Artifact:
     """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's.
 
     `temperature` divides the scores of a closed set's labels, so that their softmax is the probability that each is
-    right; None where it was not fitted.
+    right; None where it was not fitted. `temperatures` are those of the task's questions, none where they are 1.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Artifact:
     task: Task | None = None
     calibrated: bool = False
     temperature: float | None = None
+    temperatures: tuple[float, ...] = ()
     max_new_tokens: int = 256
     config: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -250,6 +252,13 @@ def has_confidence(target: str | Path) -> bool:
     return calibrated and bool(_described(target, "task", "kind") == "closed")
 
 
+def of_question(name: str, number: int | None) -> str:
+    """The name of a classifier's file for one of several questions, `classifier-2.json`; without one that of a closed
+    set's."""
+    stem, dot, suffix = name.partition(".")
+    return name if number is None else f"{stem}-{number}{dot}{suffix}"
+
+
 def _described(target: str | Path, *keys: str) -> Any:
     """An entry of an artifact's description; None for a model, and where there is no such entry."""
     path = resolve(target) / NAME
@@ -296,17 +305,20 @@ def _check_values(artifact: Artifact, where: str) -> None:
     if kind not in WEIGHT_KINDS:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
     quantised = QUANTISED in artifact.checksums
+    asked = len(artifact.task.questions) if artifact.task else 0
+    numbers = range(asked) if asked else (None,)
     of_classifiers = {
-        "linear": [CLASSIFIER, CLASSIFIER_WEIGHTS],
-        "encoder": [ENCODER, ENCODER_WEIGHTS, "model.safetensors", "config.json"],
-    }
+        "linear": [of_question(name, number) for number in numbers for name in (CLASSIFIER, CLASSIFIER_WEIGHTS)],
+        "encoder": [*(of_question(name, number) for number in numbers for name in (ENCODER, ENCODER_WEIGHTS)),
+                    "model.safetensors", "config.json"],
+    }  # fmt: skip
     needed = {
         "none": [], "copy": [text.examples_file or EXAMPLES], **of_classifiers,
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if artifact.weights.label_head:
-        if kind not in (*ADAPTER_KINDS, "full") or artifact.task is None or artifact.task.kind != "closed":
-            raise RiyazError("weights.label_head is true without trained weights and a closed set", where, TAMPERED)
+        if kind not in (*ADAPTER_KINDS, "full") or artifact.task is None or not artifact.task.choices:
+            raise RiyazError("weights.label_head is true without trained weights and labels", where, TAMPERED)
         needed = [*needed, LABELS]
     if beside := artifact.weights.beside:
         if beside not in CLASSIFIERS or kind not in ADAPTER_KINDS or not artifact.weights.label_head:
@@ -323,6 +335,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
             raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)
     if artifact.temperature is not None and not artifact.temperature > 0:
         raise RiyazError(f"temperature is {artifact.temperature}", where, TAMPERED)
+    if artifact.temperatures and (len(artifact.temperatures) != asked or min(artifact.temperatures) <= 0):
+        raise RiyazError(f"temperatures are {shown(str(artifact.temperatures))}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)

@@ -75,7 +75,7 @@ def against_base(
     if kind != "none":
         blocks = general_losses(predictor, general)
         drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
-    if predictor.head is not None:  # its answers are no texts
+    if predictor.head is not None or predictor.has_questions:  # its answers are no texts
         return {**drift, "kl_task": float(np.concatenate(parts).mean())}, []
     answers = predictor.tokenizer.answer_ids([row.answer for row in rows[: len(adapted)]])
     whole = [part[np.arange(len(ids)), ids] for part, ids in zip(adapted, answers) if len(part) == len(ids)]

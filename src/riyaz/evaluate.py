@@ -111,7 +111,7 @@ def evaluate_artifact(
         result["ms_per_answer"] = statistics.median(milliseconds)
         if predictor.has_model and test:
             batch = predictions[: len(sample)]
-            points = [score(artifact.task, answers, sample).rows.tolist() for answers in (batch, alone)]
+            points = [score(artifact.task, answers, sample).each.tolist() for answers in (batch, alone)]
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         result["serve_rss_mb"] = hardware.peak_rss() / hardware.MB
@@ -164,7 +164,7 @@ def answer_alone(
     artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder, precision=precision), test)
     assert artifact.task is not None
     answers, _ = answers_alone(predictor, test, lambda done, total: listen(Progress("evaluate", done, total)))
-    points = score(artifact.task, answers, test).rows.tolist()
+    points = score(artifact.task, answers, test).each.tolist()
     flips = evaluation.batch_flips
     if flips is None or flips.rows < len(test):  # else a process counted them and was killed before its end
         flips = _flips([row.prediction for row in rows], _texts(answers), [row.score for row in rows], points)
@@ -207,7 +207,7 @@ def _answered(
     predictor: Predictor, task: Task, predictions: Sequence[Prediction], test: Sequence[Example]
 ) -> list[Answer]:
     """The lines of predictions.jsonl."""
-    scores = score(task, predictions, test).rows if test else np.zeros(0)
+    scores = score(task, predictions, test).each if test else np.zeros(0)
     losses = _answer_log_probabilities(predictor, task, test)
     return [
         Answer(

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.data.questions import answer_places
 from riyaz.data.task import Task
+from riyaz.metrics import decisions
 from riyaz.metrics import scores as metrics
 from riyaz.metrics.calibration import (
     brier_scores,
@@ -26,7 +28,7 @@ from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, Predictor
-from riyaz.results import Answer, Calibration, SliceScore
+from riyaz.results import Answer, Calibration, DecidedAnswer, QuestionScore, SliceScore
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
 Progress = Callable[[int, int], None]  # (done, total)
@@ -34,13 +36,20 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores `rows` (n,) in 0..1 under the task's metric, their mean, second metrics and the mean of each slice."""
+    """Scores `rows` (n,) in 0..1 under the task's metric, their mean, second metrics and the mean of each slice. Of
+    rows that answer several questions they are `row_scores`, and `points` (n, Q) those of each question."""
 
     rows: np.ndarray
     mean: float
     extras: dict[str, float] = field(default_factory=dict)
     slices: dict[str, SliceScore] = field(default_factory=dict)
     groups: np.ndarray | None = None  # (n,) the number of each row's group; None where no two rows share one
+    points: np.ndarray | None = None
+
+    @property
+    def each(self) -> np.ndarray:
+        """The score (n,) of every row by itself, in 0..1."""
+        return self.rows if self.points is None else decisions.row_means(self.points)
 
 
 def predict(
@@ -76,6 +85,8 @@ def accepted_labels(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:
     """Scores of the predictions, one for each example."""
+    if task.kind == "questions":
+        return _score_decided(task, predictions, examples)
     texts, answers = [p.text for p in predictions], [e.answers for e in examples]
     rows = metrics.score_rows(task.metric, texts, answers)
     groups = group_numbers([example.group for example in examples])
@@ -88,10 +99,67 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     )
 
 
+def right_places(task: Task, examples: Sequence[Example]) -> np.ndarray:
+    """The place (n, Q) of the right choice of each question of the task; −1 where a row does not answer it."""
+    rows = [answer_places(task.questions, example.answer) for example in examples]
+    places = [[-1 if place is None else place for place in row] for row in rows]
+    return np.array(places, int).reshape(len(examples), len(task.questions))
+
+
+def decided_points(task: Task, probabilities: Sequence[np.ndarray], right: np.ndarray) -> np.ndarray:
+    """The points (n, Q) of a task's questions from the probabilities (n, L) of each one's choices."""
+    each = [decisions.points(q.type, p, places) for q, p, places in zip(task.questions, probabilities, right.T)]
+    return np.stack(each, axis=1)
+
+
+def _score_decided(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:
+    groups = group_numbers([example.group for example in examples])
+    if not examples:
+        return Scores(np.zeros(0), 0.0, groups=groups, points=np.zeros((0, len(task.questions))))
+    p = [np.stack([row.decided[i].probabilities for row in predictions]) for i in range(len(task.questions))]
+    points = decided_points(task, p, right_places(task, examples))
+    rows = decisions.row_scores(points)
+    slices = slice_scores(rows, [example.slice for example in examples], groups)
+    return Scores(rows, float(rows.mean()), slices=slices, groups=groups, points=points)
+
+
+def question_scores(task: Task, rows: Sequence[Answer]) -> list[QuestionScore] | None:
+    """How the answers to each of a task's questions score; None for another task."""
+    if task.kind != "questions":
+        return None
+    scored = []
+    for place, question in enumerate(task.questions):
+        known = [row for row in rows if row.decided and row.decided[place].right is not None]
+        found = QuestionScore(question.name, question.type, len(known))
+        if known:
+            answers = [row.decided[place] for row in known if row.decided]
+            points = np.array([answer.points for answer in answers], float)
+            p, right = np.array([each.probabilities for each in answers]), np.array([each.right for each in answers])
+            groups = group_numbers([row.group for row in known])
+            low, high = interval(points, groups)
+            found = replace(
+                found, score=float(points.mean()), ci_low=low, ci_high=high,
+                auroc=decisions.mean_auroc(question.type, p, right),
+                calibration=_calibration_of_choices(p, right, groups),
+            )  # fmt: skip
+        scored.append(found)
+    return scored
+
+
+def _calibration_of_choices(p: np.ndarray, right: np.ndarray, groups: np.ndarray | None) -> Calibration:
+    """How true the probabilities (n, L) are, from the place (n,) of the right choice; the confidence of an answer is
+    the probability of the likeliest one."""
+    accepted = right[:, None] == np.arange(p.shape[1])
+    of_right = right_probability(p, accepted)
+    return _calibration(p.max(1), p.argmax(1) == right, groups, brier_scores(p, of_right), log_losses(of_right))
+
+
 def confidence_fields(
     task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> list[dict[str, Any]]:
     """The fields of Answer that say how sure each prediction is; empty ones where it has no confidence."""
+    if task.kind == "questions":
+        return _decided_fields(task, predictions, examples)
     if task.kind != "closed":
         return [{}] * len(examples)
     fields = []
@@ -105,6 +173,20 @@ def confidence_fields(
     return fields
 
 
+def _decided_fields(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """The field of Answer that holds the answers to a task's questions."""
+    points, right = score(task, predictions, examples).points, right_places(task, examples)
+    assert points is not None
+    return [
+        {"decided": [
+            DecidedAnswer(int(place) if place >= 0 else None, float(won) if place >= 0 else None,
+                          [round(float(p), 6) for p in each.probabilities])
+            for each, place, won in zip(prediction.decided, places, wons)
+        ]}
+        for prediction, places, wons in zip(predictions, right, points)
+    ]  # fmt: skip
+
+
 def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
     """How true the confidences of the answers are; None where one has none."""
     confidence = np.array([np.nan if row.confidence is None else row.confidence for row in rows], float)
@@ -112,18 +194,24 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
         return None
     right = np.array([row.score == 1 for row in rows])
     groups = group_numbers([row.group for row in rows])
+    briers = [row.brier for row in rows if row.brier is not None]
+    losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
+    return _calibration(confidence, right, groups, np.array(briers), losses)
+
+
+def _calibration(
+    confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None, briers: np.ndarray, losses: np.ndarray
+) -> Calibration:
+    """How true the confidences (n,) are of answers that are `right` (n,) or not; the Brier scores and log-losses (n,)
+    count if every row has them."""
     low, high = error_interval(confidence, right, groups)
     chance = error_by_chance(confidence)
     error = expected_calibration_error(confidence, right)
     risk, bins = curve_points(risk_coverage(confidence, ~right)), reliability(confidence, right)
-    calibration = Calibration(len(rows), error, low, high, *chance, risk=risk, bins=bins)
-    briers = [row.brier for row in rows if row.brier is not None]
-    losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
-    if len(briers) < len(rows) or len(losses) < len(rows):
+    calibration = Calibration(len(confidence), error, low, high, *chance, risk=risk, bins=bins)
+    if len(briers) < len(confidence) or len(losses) < len(confidence):
         return calibration
-    (brier_low, brier_high), (loss_low, loss_high) = (
-        mean_interval(values, groups) for values in (np.array(briers), losses)
-    )
+    (brier_low, brier_high), (loss_low, loss_high) = (mean_interval(values, groups) for values in (briers, losses))
     return replace(
         calibration, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
         log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,
@@ -156,8 +244,11 @@ def answer_log_loss(predictor: ModelPredictor, examples: Sequence[Example]) -> f
 def answer_log_probabilities(predictor: ModelPredictor, examples: Sequence[Example]) -> list[np.ndarray]:
     """Log-probability of every token of each answer in nats, end token included: one array (tokens,) per example; by a
     head of labels that of the label (1,), calibrated where the predictor has a temperature, −∞ for an answer that is
-    none."""
+    none; of questions that of each one's right choice, calibrated."""
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
+    if predictor.has_questions:
+        scores, temperatures = predictor.question_scores(conversations, where), predictor.temperatures
+        return decided_log_p(predictor.task, scores, temperatures, examples)
     if predictor.has_labels and predictor.head is not None:
         place = {label: i for i, label in enumerate(predictor.task.labels)}
         log_p = log_softmax(predictor.label_scores(conversations, where) / (predictor.temperature or 1.0))
@@ -165,6 +256,19 @@ def answer_log_probabilities(predictor: ModelPredictor, examples: Sequence[Examp
     answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
     return predictor.lm.logprobs([each.request for each in prepared], answers)
+
+
+def decided_log_p(
+    task: Task, scores: Sequence[np.ndarray], temperatures: Sequence[float], examples: Sequence[Example]
+) -> list[np.ndarray]:
+    """The calibrated log-probability of the right choice of each question that an example answers, from the scores
+    (n, L) of each question's choices."""
+    each = [log_softmax(part / t) for part, t in zip(scores, temperatures or [1.0] * len(scores))]
+    right = right_places(task, examples)
+    return [
+        np.array([each[q][row, place] for q, place in enumerate(places) if place >= 0])
+        for row, places in enumerate(right)
+    ]
 
 
 def answers_alone(

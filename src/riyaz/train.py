@@ -285,9 +285,28 @@ def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) 
     if not of_label.any():
         return _text_nats(model, hidden, tokens, sums)
     if of_label.all():
-        return head_loss(model.scaled(hidden), model.label_head.weight, tokens - V, None, sums)
-    nats = head_loss(model.scaled(hidden[of_label]), model.label_head.weight, tokens[of_label] - V, None, sums)
+        return _label_nats(model, hidden, tokens - V, sums)
+    nats = _label_nats(model, hidden[of_label], tokens[of_label] - V, sums)
     return nats + _text_nats(model, hidden[~of_label], tokens[~of_label], sums)
+
+
+def _label_nats(model: Any, hidden: Tensor, labels: Tensor, sums: GradientSums | None) -> Tensor:
+    """Sum of −log p of labels (N,), each among those of its question, from the hidden states (N, C)."""
+    states, weight = model.scaled(hidden), model.label_head.weight
+    if len(model.sizes) == 1:
+        return head_loss(states, weight, labels, None, sums)
+    nats = torch.zeros(())
+    for first, end in label_ranges(model.sizes):
+        own = (labels >= first) & (labels < end)
+        if own.any():
+            nats = nats + head_loss(states[own], weight[first:end], labels[own] - first)
+    return nats
+
+
+def label_ranges(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """The first label of each question, and the one after its last."""
+    ends = np.cumsum(sizes).tolist()
+    return [(end - size, end) for end, size in zip(ends, sizes)]
 
 
 def _answering_states(model: Any, rows: PackedRows) -> Tensor:
@@ -321,16 +340,22 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048)
 
 @torch.no_grad()
 def label_log_p(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> np.ndarray:
-    """log p of every label after each row's prompt, (n, L) float32, for rows whose answers are labels."""
+    """log p of every label after the prompt of each row, (n, L) float32, for rows whose answers are labels; n answers,
+    of which a row may have several. Of labels of other questions than the answer's it is −∞."""
     weight = model.label_head.weight.float()
     states = (model.scaled(_answering_states(model, micro)).float() for micro in micro_batches(rows, micro_tokens))
-    log_p: np.ndarray = torch.cat([(hidden @ weight.T).log_softmax(1) for hidden in states]).numpy()
+    logits = torch.cat([hidden @ weight.T for hidden in states])
+    if len(model.sizes) > 1:
+        question = np.repeat(np.arange(len(model.sizes)), model.sizes)  # (L,) of each label
+        other = question[label_places(model, rows)][:, None] != question
+        logits.masked_fill_(torch.from_numpy(other), -math.inf)
+    log_p: np.ndarray = logits.log_softmax(1).numpy()
     return log_p
 
 
 def label_places(model: Any, rows: Sequence[Row]) -> np.ndarray:
-    """The number of each row's label among all labels, (n,)."""
-    return np.array([row.answer[0] for row in rows]) - model.config.vocab_size
+    """The number of each answer's label among all labels, (n,)."""
+    return np.concatenate([row.answer for row in rows]).astype(int) - model.config.vocab_size
 
 
 def scores_labels(model: Any) -> bool:
@@ -345,7 +370,7 @@ def validate(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, fl
     if not scores_labels(model):
         return {"valid_loss": answer_loss(model, rows, micro_tokens)}
     log_p, places = label_log_p(model, rows, micro_tokens), label_places(model, rows)
-    loss = -float(log_p[np.arange(len(rows)), places].mean(dtype=np.float64))
+    loss = -float(log_p[np.arange(len(places)), places].mean(dtype=np.float64))
     if not math.isfinite(loss):
         return {"valid_loss": loss, "valid_accuracy": 0.0, "calibrated_loss": loss}
     right = places[:, None] == np.arange(log_p.shape[1])

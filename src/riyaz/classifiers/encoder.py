@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from riyaz.artifact import ENCODER, ENCODER_WEIGHTS, TAMPERED
+from riyaz.artifact import ENCODER, ENCODER_WEIGHTS, TAMPERED, of_question
 from riyaz.classifiers.linear import LinearClassifier, read_tensors
 from riyaz.errors import RiyazError
 from riyaz.files import encoded
@@ -55,18 +55,33 @@ class EncoderClassifier:
         """The texts' vectors (n, C) float32, of unit length."""
         return self._embedder.embed(texts)
 
+    @property
+    def regression(self) -> LinearClassifier | None:
+        """The logistic regression that takes part."""
+        return self._linear
+
+    @property
+    def embedder(self) -> "Embedder":
+        """The encoder."""
+        return self._embedder
+
     @classmethod
-    def read(cls, folder: Path, labels: Sequence[str]) -> "EncoderClassifier":
-        """The classifier of these labels in an artifact's folder. Raises RiyazError for damaged files."""
+    def read(
+        cls, folder: Path, labels: Sequence[str], number: int | None = None, opened: "Embedder | None" = None,
+        plain: "Embedder | None" = None,
+    ) -> "EncoderClassifier":  # fmt: skip
+        """The classifier of these labels, or of the question of this number, in an artifact's folder. It takes the
+        encoder that is `opened`, and its regression the embedder `plain`. Raises RiyazError for damaged files."""
         from riyaz.engine.opening import open_embedder
 
-        path = folder / ENCODER
+        path = folder / of_question(ENCODER, number)
         document = from_json(EncoderDocument, read_json(path, TAMPERED), str(path), TAMPERED)
         if not (document.cosine > 0 and document.linear >= 0):
             raise RiyazError(f"the factors are {document.cosine} and {document.linear}", str(path), TAMPERED)
-        embedder = open_embedder(str(folder))
-        tensors = read_tensors(folder / ENCODER_WEIGHTS, {PROTOTYPES: (len(labels), embedder.dim)})
-        linear = LinearClassifier.read(folder, labels) if document.linear else None
+        embedder = opened or open_embedder(str(folder))
+        weights = folder / of_question(ENCODER_WEIGHTS, number)
+        tensors = read_tensors(weights, {PROTOTYPES: (len(labels), embedder.dim)})
+        linear = LinearClassifier.read(folder, labels, number, plain) if document.linear else None
         return cls(document, tensors[PROTOTYPES], embedder, linear)
 
 
@@ -75,7 +90,11 @@ def log_p(p: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(p, LEAST))
 
 
-def encoder_files(document: EncoderDocument, prototypes: np.ndarray, folder: Path) -> dict[str, Path | bytes]:
-    """The files of an artifact beside the encoder's and the regression's; the larger one is written into `folder`."""
-    safetensors.write(folder / ENCODER_WEIGHTS, {PROTOTYPES: prototypes})
-    return {ENCODER: encoded(to_json(document) + "\n"), ENCODER_WEIGHTS: folder / ENCODER_WEIGHTS}
+def encoder_files(
+    document: EncoderDocument, prototypes: np.ndarray, folder: Path, number: int | None = None
+) -> dict[str, Path | bytes]:
+    """The files of an artifact beside the encoder's and the regression's, of one of several questions with its number;
+    the larger one is written into `folder`."""
+    described, weights = of_question(ENCODER, number), of_question(ENCODER_WEIGHTS, number)
+    safetensors.write(folder / weights, {PROTOTYPES: prototypes})
+    return {described: encoded(to_json(document) + "\n"), weights: folder / weights}

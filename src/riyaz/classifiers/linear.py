@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED
+from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED, of_question
 from riyaz.classifiers.terms import TERMS, term_rows
 from riyaz.errors import RiyazError, shown
 from riyaz.files import encoded, make_folder
@@ -54,6 +54,11 @@ class LinearClassifier:
         self._places = {kind: {term: i for i, term in enumerate(terms)} for kind, terms in document.terms.items()}
 
     @property
+    def embedder(self) -> "Embedder | None":
+        """The embedder whose vectors it reads."""
+        return self._embedder
+
+    @property
     def weights(self) -> int:
         """Number of the weights that were fitted."""
         return sum(tensor.size for name, tensor in self.tensors.items() if not name.endswith(".idf"))
@@ -72,17 +77,22 @@ class LinearClassifier:
             logits += self._embedder.embed(texts) @ self.tensors[f"{VECTORS}.weights"]
         return logits
 
-    def files(self, folder: Path) -> dict[str, Path | bytes]:
-        """The files of its artifact; the larger one is written into `folder`, which is created."""
+    def files(self, folder: Path, number: int | None = None) -> dict[str, Path | bytes]:
+        """The files of its artifact, of one of several questions with its number; the larger one is written into
+        `folder`, which is created."""
         make_folder(folder)
-        safetensors.write(folder / CLASSIFIER_WEIGHTS, dict(self.tensors))
-        return {CLASSIFIER: encoded(to_json(self.document) + "\n"), CLASSIFIER_WEIGHTS: folder / CLASSIFIER_WEIGHTS}
+        described, weights = of_question(CLASSIFIER, number), of_question(CLASSIFIER_WEIGHTS, number)
+        safetensors.write(folder / weights, dict(self.tensors))
+        return {described: encoded(to_json(self.document) + "\n"), weights: folder / weights}
 
     @classmethod
-    def read(cls, folder: Path, labels: Sequence[str]) -> "LinearClassifier":
-        """The classifier of these labels in an artifact's folder. Raises RiyazError for damaged files, and for an
-        embedder that is missing or another one."""
-        path = folder / CLASSIFIER
+    def read(
+        cls, folder: Path, labels: Sequence[str], number: int | None = None, opened: "Embedder | None" = None
+    ) -> "LinearClassifier":
+        """The classifier of these labels, or of the question of this number, in an artifact's folder. It takes the
+        embedder that is `opened`, if that is its own. Raises RiyazError for damaged files, and for an embedder that is
+        missing or another one."""
+        path = folder / of_question(CLASSIFIER, number)
         document = from_json(Document, read_json(path, TAMPERED), str(path), TAMPERED)
         unknown = [f"unknown terms {shown(kind)}" for kind in document.terms if kind not in TERMS]
         if document.labels != list(labels):
@@ -91,17 +101,18 @@ class LinearClassifier:
             unknown.append(f"the temperature is {document.temperature}")
         if unknown:
             raise RiyazError(unknown[0], str(path), TAMPERED)
-        embedder = None
+        embedder: Embedder | None = None
         if document.embedder is not None:
             from riyaz.engine.opening import open_same_embedder
 
-            embedder = open_same_embedder(document.embedder.name, document.embedder.sha256, folder)
+            same = opened is not None and opened.sha256 == document.embedder.sha256
+            embedder = opened if same else open_same_embedder(document.embedder.name, document.embedder.sha256, folder)
         shapes: dict[str, tuple[int, ...]] = {"bias": (len(labels),)}
         for kind, terms in document.terms.items():
             shapes |= {f"{kind}.idf": (len(terms),), f"{kind}.weights": (len(terms), len(labels))}
         if embedder is not None:
             shapes[f"{VECTORS}.weights"] = (embedder.dim, len(labels))
-        return cls(document, read_tensors(folder / CLASSIFIER_WEIGHTS, shapes), embedder)
+        return cls(document, read_tensors(folder / of_question(CLASSIFIER_WEIGHTS, number), shapes), embedder)
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -111,7 +111,7 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
         screen.fact("not read", "columns " + listed(document["unused_columns"]))
     if folder.unused:
         screen.fact("not read", "files " + listed(folder.unused))
-    kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text"}
+    kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text", "questions": "questions"}
     screen.fact("task", f"{kinds[task['kind']]}, because {task['why']}")
     screen.fact("metric", task["metric"].replace("_", " "))
     systems = {turn["content"] for row in folder.train.examples for turn in row.messages if turn["role"] == "system"}

@@ -10,6 +10,7 @@ from riyaz.comparison.folder import FINAL, ComparisonFolder, megabytes
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
+from riyaz.metrics.decisions import row_scores as scores_of_questions
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
@@ -26,7 +27,7 @@ from riyaz.results import (
     Retrieval,
     Status,
 )
-from riyaz.scoring import calibration_of, slice_scores
+from riyaz.scoring import calibration_of, question_scores, slice_scores
 
 FINISHED = ("ok", "cut")  # statuses of the arms that have a score
 
@@ -85,6 +86,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         cpu_waited=_cpu_waited(fits, results),
         about=METHODS[plan.method].about,
         calibration=calibration_of(rows),
+        questions=question_scores(folder.settings().task, rows),
     )
 
 
@@ -162,6 +164,7 @@ def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
     low, high = interval(scores, groups)
     nats = [row.answer_log_probability for row in rows if row.answer_log_probability is not None]
     second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
+    others = {} if rows[0].decided else extras(metric, [row.prediction for row in rows], [row.answers for row in rows])
     return {
         "score": float(scores.mean()),
         "ci_low": low,
@@ -169,7 +172,7 @@ def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
         "slices": slice_scores(scores, [row.slice for row in rows], groups),
         "n_test": len(rows),
         "n_groups": None if groups is None else int(groups.max()) + 1,
-        "extras": extras(metric, [row.prediction for row in rows], [row.answers for row in rows]) | second,
+        "extras": others | second,
     }
 
 
@@ -183,7 +186,11 @@ def row_groups(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Seque
 
 
 def row_points(rows: Sequence[Answer]) -> np.ndarray:
-    """The scores of the rows (n,); NaN where the score is null."""
+    """The scores of the rows (n,); NaN where the score is null. Of rows that answer several questions what each adds to
+    the mean over the questions."""
+    if rows and rows[0].decided:
+        each = [[np.nan if one.points is None else one.points for one in row.decided or ()] for row in rows]
+        return scores_of_questions(np.array(each, float))
     return np.array([np.nan if row.score is None else row.score for row in rows], float)
 
 

@@ -30,7 +30,8 @@ def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str
 def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, listen: Listen) -> tuple[str, ...]:
     """The methods without those that answer closed sets only, where the task is another, and those that need a model
     that is not pulled; notes name these. Raises RiyazError for one that the user named."""
-    unfit = [name for name in methods if METHODS[name].needs_labels and task.kind != "closed"]
+    methods = tuple(name for name in methods if _answers_all(name, task, config, listen))
+    unfit = [name for name in methods if METHODS[name].needs_labels and task.kind not in ("closed", "questions")]
     if unfit:
         chooses = "chooses" if len(unfit) == 1 else "choose"
         why = f"{joined(unfit)} {chooses} among labels, and these rows have {NAMES[task.kind]} as answers"
@@ -47,6 +48,15 @@ def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[
     if not reading or not any(len(row.turns) > 1 for row in examples):
         return []
     return [f"{joined(reading)} {'reads' if len(reading) == 1 else 'read'} the last turn of a conversation only"]
+
+
+def _answers_all(method: str, task: Task, config: CompareConfig, listen: Listen) -> bool:
+    """Whether a method can answer the questions of a task, if it has some; a note says where not. Raises RiyazError if
+    the user named the method."""
+    if not task.questions or METHODS[method].answers_questions:
+        return True
+    why = f"{method} answers one question, and these rows answer {len(task.questions)}"
+    return _left_out(why, "leave it out", why, config, listen)
 
 
 def _has_model(method: str, config: CompareConfig, listen: Listen) -> bool:

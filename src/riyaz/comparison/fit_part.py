@@ -81,6 +81,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         task=context.task,
         calibrated=fitted.calibrated,
         temperature=fitted.temperature,
+        temperatures=fitted.temperatures,
         max_new_tokens=fitted.max_new_tokens or answer_limit(context),
         config={"reading": settings.reading, "chosen": fitted.chosen},
         data=settings.data,

@@ -6,20 +6,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.data.questions import answers_text
+from riyaz.data.task import Task
+from riyaz.metrics.decisions import row_scores
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import score_rows
 from riyaz.results import Floor
+from riyaz.scoring import decided_points, right_places
 
 
-def majority_floor(train: Sequence[Example], tested: Sequence[Example], metric: str) -> tuple[Floor, np.ndarray] | None:
+def majority_floor(train: Sequence[Example], tested: Sequence[Example], task: Task) -> tuple[Floor, np.ndarray] | None:
     """The most frequent answer of the training rows with its score, and its scores (n,) on the tested rows by `where`,
     as `arm_row.row_scores` orders those of the arms. None without test rows or where no training answer occurs twice.
     """
+    if task.questions:
+        return _of_questions(train, tested, task)
     counts = Counter(example.answer.strip() for example in train)
     answer, count = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
     if count < 2 or not tested:
         return None
     rows = sorted(tested, key=lambda example: example.where)
-    scores = score_rows(metric, [answer] * len(rows), [row.answers for row in rows])
+    scores = score_rows(task.metric, [answer] * len(rows), [row.answers for row in rows])
     return Floor(answer, float(scores.mean()), *interval(scores, group_numbers([row.group for row in rows]))), scores
+
+
+def _of_questions(train: Sequence[Example], tested: Sequence[Example], task: Task) -> tuple[Floor, np.ndarray] | None:
+    """The same with the most frequent answer to each question; of a score that of the middle row."""
+    if not tested:
+        return None
+    rows, learned = sorted(tested, key=lambda example: example.where), right_places(task, train)
+    given = []
+    for question, places in zip(task.questions, learned.T):
+        known = np.sort(places[places >= 0])
+        counts = np.bincount(known, minlength=len(question.choices))
+        given.append(int(known[len(known) // 2]) if question.type == "score" and len(known) else int(counts.argmax()))
+    certain = [np.tile(np.eye(len(q.choices))[place], (len(rows), 1)) for q, place in zip(task.questions, given)]
+    scores = row_scores(decided_points(task, certain, right_places(task, rows)))
+    low, high = interval(scores, group_numbers([row.group for row in rows]))
+    return Floor(answers_text(task.questions, given), float(scores.mean()), low, high), scores

@@ -17,6 +17,7 @@ from riyaz.data.rows import Row
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts
 from riyaz.engine.opening import engine_name
+from riyaz.engine.parts import finished
 from riyaz.errors import RiyazError, joined
 from riyaz.evaluate import prompt_tokens
 from riyaz.events import Event, Listen, Phase, Progress
@@ -47,7 +48,7 @@ STEPS = 4  # training steps; the first is not counted
 # Peak memory of an arm / that of the few steps measured here: models of the search that come and go leave holes, and
 # prompts with more examples or passages are read at once.
 RSS_MARGIN = 1.25
-BATCH_ROWS = 8  # answered in one batch
+BATCH_ROWS, QUESTION_ROWS = 8, 3  # answered in one batch, and where several questions are asked without a head
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
@@ -175,7 +176,7 @@ def _answer_speed(
         answering = method.answers_per_row * seconds["row"] * rows
     elif context.task.kind == "free" and method.recipe is None:
         answering = seconds["row"] * min(LIMIT_ROWS, rows)  # once, to choose the answer limit
-    elif context.task.kind == "closed":
+    elif context.task.choices:
         answering = seconds["row"] * rows  # once, to fit the temperature
     scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
     scored += method.candidates * seconds["null"]
@@ -238,9 +239,14 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
     and "alone", and scoring one "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a
     candidate."""
     rows = _spread(context.valid, BATCH_ROWS)
-    answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
-    loss, once = (_seconds(partial(answer_log_loss, predictor, some)) / len(some) for some in (rows, rows[:1]))
-    if predictor.has_labels:  # labels are as long as they are, whatever the limit
+    read = _read if predictor.has_questions else answer_log_loss  # of questions a head gives all answers after a pass
+    read(predictor, rows[:2])  # reads the shared prefix and warms up
+    loss, once = (_seconds(partial(read, predictor, some)) / len(some) for some in (rows, rows[:1]))
+    if predictor.has_questions:
+        rows = rows[:QUESTION_ROWS]
+        row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
+        candidate, null = row, 0.0
+    elif predictor.has_labels:  # labels are as long as they are, whatever the limit
         predictor = replace(predictor, temperature=1.0)  # an answer of an artifact has a confidence
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
         null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
@@ -249,6 +255,12 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
         row, alone = (_generation_seconds(predictor, limit, some) / len(some) for some in (rows, rows[:1]))
         candidate, null = loss, 0.0
     return {"loss": loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null}
+
+
+def _read(predictor: ModelPredictor, rows: Sequence[Example]) -> None:
+    """Read the prompts of rows once."""
+    prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows])
+    finished(predictor.lm.hidden_states([each.request for each in prepared]))
 
 
 def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Example]) -> float:

@@ -31,6 +31,7 @@ from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.rough import rough_estimate
+from riyaz.comparison.settings import settings_of
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
@@ -135,7 +136,7 @@ def _run(
     finally:
         if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
             folder.write("seconds.json", since())
-    floor = majority_floor(parts.train, parts.tested, job.task.metric)
+    floor = majority_floor(parts.train, parts.tested, job.task)
     comparison = Comparison(
         arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
         data_curve=curve or None, curve_method=CURVE if curve else None, seconds=since(),
@@ -226,7 +227,7 @@ def _job(
     parts, report = divide(True, config.limit_test)
     for note in [*report.notes, *notes, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
-    settings = _settings(data_files, task, source, data_config, config, methods)
+    settings = settings_of(data_files, task, source, data_config, config, methods)
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
     return _Job(methods, source, data_files, task, divide, parts, settings)
@@ -308,30 +309,6 @@ def _divider(
         return parts, report
 
     return divide
-
-
-def _settings(
-    data_files: DataFolder,
-    task: Task,
-    source: Source,
-    data_config: DataConfig,
-    config: CompareConfig,
-    methods: tuple,
-) -> dict[str, Any]:
-    """The contents of settings.json: model, data, task and settings, without the folder they are written to."""
-    settings = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits")
-    }
-    return {
-        "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
-        "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None},
-        "task": asdict(task) | {"labels": list(task.labels)},
-        "reading": asdict(data_config) | {"columns": data_files.train.reading and asdict(data_files.train.reading)},
-        "settings": settings,
-        "methods": list(methods),
-    }
 
 
 def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Listen:

@@ -87,6 +87,8 @@ def checked(option: dataclasses.Field, hint: type, value: object, where: str) ->
                 f"unknown {option.name} {brief(value)}", where, "choose one of " + ", ".join(typing.get_args(hint))
             )
         return value
+    if option.metadata.get("tables") and isinstance(value, list):
+        return value  # tables of a riyaz.toml, which whoever uses them checks
     if option.metadata.get("by_method"):
         return _by_method(option, value, where)
     return _within(option, _converted(hint, value, where), where)

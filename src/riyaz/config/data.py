@@ -2,6 +2,7 @@
 
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.config.checking import check_fields
@@ -31,6 +32,12 @@ class DataConfig:
         "column that names what rows have in common, such as a customer: no group is on both sides of a split, and "
         "intervals are over groups; without it rows with the same doc_id are a group",
     )
+    questions: Path | None = option(
+        None,
+        "file of typed questions that each row answers: predicate, choice or score, each with the column of its "
+        "answers",
+        tables=True,
+    )
     instruction: str | None = option(None, "instruction to the model, the same for every row")
     task: TaskKind | None = option(None, "kind of the answers: a closed set of labels, short answers or free text")
     metric: Metric | None = option(None, "score to compare the methods by")
@@ -41,5 +48,13 @@ class DataConfig:
 
     def reading(self) -> dict[str, Any]:
         """The options by which a file of rows is read, as arguments of `formats.load`."""
-        names = ("prompt_column", "answer_column", "encoding", "skip_incomplete", "merge_labels", "group_column")
+        names = (
+            "prompt_column",
+            "answer_column",
+            "encoding",
+            "skip_incomplete",
+            "merge_labels",
+            "group_column",
+            "questions",
+        )
         return {name: getattr(self, name) for name in names}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from riyaz.data.questions import Question
 from riyaz.files import new_sha256
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -88,11 +89,13 @@ class Reading:
     skip_incomplete: bool = False  # whether rows without a prompt or an answer are left out
     spellings: tuple[str, ...] = ()  # of the labels, if others were merged into them
     group: str = ""  # the column that names the group of a row
+    questions: tuple[Question, ...] = ()  # each with the column of its answers; then `answer` is empty
 
     @property
     def format(self) -> str:
         """The columns used, joined by commas."""
-        return ",".join(filter(None, (*self.before, self.prompt, *self.after, self.answer, self.references)))
+        asked = (question.column for question in self.questions)
+        return ",".join(filter(None, (*self.before, self.prompt, *self.after, self.answer, self.references, *asked)))
 
 
 @dataclass(frozen=True)

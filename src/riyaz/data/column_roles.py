@@ -6,7 +6,7 @@ read alone, without joining other columns to it.
 """
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from riyaz.data import Reading
@@ -41,10 +41,11 @@ def find_reading(
     answers_required: bool = True,
     like: Reading | None = None,
     group: str = "",
+    asked: Sequence[str] = (),
 ) -> tuple[Reading, str]:
     """The columns to read, and one line about them if they were guessed, or lack some of `like`. They are given, or
-    those of `like` if the table has them, or recognised by name, or guessed, but not the column `group`. Raises
-    RiyazError for no or more than one possible reading."""
+    those of `like` if the table has them, or recognised by name, or guessed, but not the column `group` nor those of
+    questions, `asked`. Raises RiyazError for no or more than one possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
@@ -55,15 +56,15 @@ def find_reading(
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
         return same
-    if not prompt and not answer:
+    if not prompt and not answer and not asked:
         _refuse_other_tasks(table)
-    readings = _readings(table, prompt, answer, answers_required)
+    readings = [each for each in _readings(table, prompt, answer, answers_required) if each.prompt not in asked]
     if len(readings) > 1:
         options = " or ".join(reading.format for reading in readings)
         hint = "pass " + ", or ".join(_flags(each.prompt, each.answer) for each in readings)
         first = _options(readings[0].prompt, readings[0].answer)
         raise RiyazError(f"the columns can be read as {options}", where, hint, first)
-    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required, group)
+    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required, (group, *asked))
 
 
 def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:
@@ -80,11 +81,11 @@ def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading,
 
 
 def _guessed(
-    table: Table, prompt: str | None, answer: str | None, answers_required: bool, group: str
+    table: Table, prompt: str | None, answer: str | None, answers_required: bool, taken: Sequence[str]
 ) -> tuple[Reading, str]:
     """The plain guess and a line that says so. Raises RiyazError if there is none."""
     beside = {name for owner, sides in BESIDE.items() if owner in table.columns for side in sides for name in side}
-    beside |= {group}
+    beside |= {*taken}
     best = guess(table, prompt or "", answer or "", PROMPTS, ANSWERS, beside, answers_required)
     if not best.plain:
         raise _no_reading(table, prompt, answer, answers_required, best)

@@ -5,6 +5,7 @@
 file or shards. `Dataset.format` names the columns that were read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from riyaz.data.many_files import (
     read_tables,
 )
 from riyaz.data.parquet import SPLITS, saved_splits
+from riyaz.data.questions import Question, answer_places, asked
 from riyaz.data.records import Incomplete, RowProblem, example_of
 from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.tables import Problems, Table
-from riyaz.errors import RiyazError, listed
+from riyaz.errors import RiyazError, brief, listed
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def load(
     skip_incomplete: bool = False,
     merge_labels: bool = False,
     group_column: str | None = None,
+    questions: Path | Sequence[Any] | None = None,
     answers_required: bool = True,
     like: Reading | None = None,
 ) -> Dataset:
@@ -56,19 +59,26 @@ def load(
 
     What is not given is as in `like`, where the file has its columns. Without `encoding` text must be UTF-8. Rows
     without a prompt or an answer are left out and counted with `skip_incomplete`. Labels are spelled as in `like`, or
-    each in its most frequent way with `merge_labels`. Raises RiyazError with file and line.
+    each in its most frequent way with `merge_labels`. With `questions`, a file of them or a list, the answers are those
+    of their columns, and rows that answer none are left out. Raises RiyazError with file and line.
     """
     encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
     path = path.path if isinstance(path, Table) else Path(path)
     combined = combine(path, tables)
     try:
         group, no_group = group_column_of(combined, group_column, like)
-        reading, note = find_reading(combined, prompt_column, answer_column, answers_required, like, group)
+        questions_here = _questions(combined, asked(questions) or (like.questions if like else ()), answer_column)
+        reading, note = find_reading(
+            combined, prompt_column, answer_column, answers_required and not questions_here, like, group,
+            [question.column for question in questions_here],
+        )  # fmt: skip
     except RiyazError as error:
         raise mixed_columns(error, path, tables) from None
     skip = answers_required and (skip_incomplete or (like is not None and like.skip_incomplete))
     spellings = like.spellings if like is not None else ()
     reading = replace(reading, encoding=encoding, skip_incomplete=skip, spellings=spellings, group=group)
+    if questions_here:
+        reading = replace(reading, answer="", references="", questions=questions_here, skip_incomplete=True)
     folder = common_folder(tables)
     examples: list[Example] = []
     skipped = incomplete = 0
@@ -80,7 +90,7 @@ def load(
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
         raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
-    notes = [note, no_group if answers_required else ""]
+    notes = [note, no_group if answers_required else "", *_missing(questions_here, examples)]
     if merge_labels and not reading.spellings:
         reading = replace(reading, spellings=most_frequent_spellings(examples))
     if reading.spellings:
@@ -102,6 +112,37 @@ def load(
         reading=reading,
         notes=tuple(f"{path.name}: {note}" for note in notes if note),
     )
+
+
+def _questions(table: Table, questions: tuple[Question, ...], answer_column: str | None) -> tuple[Question, ...]:
+    """The questions, each with the column of its answers, which is that of its name unless it names another. Raises
+    RiyazError for a column that the table lacks, or that holds none of the choices, and beside an answer column."""
+    if questions and answer_column:
+        raise RiyazError("the questions name the columns of their answers", "--answer-column", "leave it out")
+    placed = tuple(replace(question, column=question.column or question.name) for question in questions)
+    for question in placed:
+        if question.column not in table.columns:
+            hint = f"name its column as `column`; the file has {listed(table.columns)}"
+            raise RiyazError(f"there is no column {question.column!r} for the question {question.name!r}",
+                             str(table.path), hint)  # fmt: skip
+        cells = [str(value) for _, row in table.rows if (value := row.get(question.column)) not in (None, "")]
+        if cells and all(question.place(cell if cell not in ("True", "False") else cell.lower()) is None
+                         for cell in cells):  # fmt: skip
+            what = f"the column {question.column!r} holds none of the choices of the question {question.name!r}"
+            raise RiyazError(what, str(table.path), f"it holds {listed(map(brief, dict.fromkeys(cells)))}")
+    return placed
+
+
+def _missing(questions: tuple[Question, ...], examples: list[Example]) -> list[str]:
+    """A line for each question that some rows do not answer."""
+    counts = [0] * len(questions)
+    for example in examples:
+        for number, place in enumerate(answer_places(questions, example.answer) if example.answers else ()):
+            counts[number] += place is None
+    return [
+        f"{count:,} of {len(examples):,} rows have no answer to {question.name!r}: they teach and test the others"
+        for question, count in zip(questions, counts) if count
+    ]  # fmt: skip
 
 
 def _tables(path: Path | Table, encoding: str | None, like: Reading | None) -> tuple[str | None, list[Table]]:

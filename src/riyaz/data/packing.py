@@ -37,18 +37,22 @@ def pack(rows: Sequence[Row]) -> PackedRows:
     """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once."""
     assert rows and all(row.prompt and row.answer for row in rows)
     shared = shared_tokens([row.prompt for row in rows])
-    lengths = [len(row.prompt) + len(row.answer) - 1 - shared for row in rows]
-    answers = [len(row.answer) for row in rows]
+    lengths = [row.length - shared for row in rows]
     ends = shared + np.cumsum(lengths)
     return PackedRows(
-        tokens=_flat((rows[0].prompt[:shared], *((*row.prompt[shared:], *row.answer[:-1]) for row in rows))),
+        tokens=_flat((rows[0].prompt[:shared], *((*row.prompt, *row.answer)[shared : row.length] for row in rows))),
         positions=_flat((range(shared), *(range(shared, shared + length) for length in lengths))),
         lengths=lengths,
         shared=shared,
-        # The last `answer` places of a row predict its answer.
-        label_index=_flat(range(end - count, end) for end, count in zip(ends, answers)),
+        label_index=_flat(_predicting(row, end) for row, end in zip(rows, ends)),
         labels=_flat(row.answer for row in rows),
     )
+
+
+def _predicting(row: Row, end: int) -> Iterable[int]:
+    """The places of a row, which ends before `end`, that predict its answer: its last ones, or its last one alone."""
+    count = len(row.answer)
+    return (end - 1,) * count if row.together else range(end - count, end)
 
 
 def padded(rows: PackedRows, multiple: int) -> PackedRows:

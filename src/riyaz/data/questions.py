@@ -12,6 +12,7 @@ The words are those of OpenAI's `/v1/decisions`. `column` names the column of th
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ LONGEST = 2**14  # characters of instructions or of a description
 LONGEST_VALUE = 1000  # characters of a choice, a level or a name
 MEMBERS = {"predicate": (), "choice": ("choices",), "score": ("levels",)}  # beside those of every question
 COMMON = ("name", "type", "instructions", "column")
+YES_NO = {"true": 0, "yes": 0, "1": 0, "1.0": 0, "false": 1, "no": 1, "0": 1, "0.0": 1}  # cells of a predicate's column
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ class Question:
     def labels(self) -> tuple[str, ...]:
         """The text of every choice."""
         return tuple(choice.text for choice in self.choices)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The labels, as JSON where a text and a boolean would be written alike: no two are equal."""
+        labels = self.labels
+        return labels if len(set(labels)) == len(labels) else tuple(json.dumps(each.value) for each in self.choices)
+
+    def place(self, cell: str) -> int | None:
+        """The place of the choice that a cell of the answers' column names, white space around it apart; a predicate's
+        may also say yes and no, or 1 and 0. None for a cell that names none."""
+        text = cell.strip()
+        if self.type == "predicate":
+            return YES_NO.get(text.casefold())
+        return next((place for place, label in enumerate(self.labels) if label.strip() == text), None)
 
     def agrees(self, other: "Question") -> bool:
         """Whether the other has this one's name, type and choices, so that one's answer is the other's: those of a
@@ -134,6 +150,37 @@ def question_of(entry: Any, where: str) -> Question:
     for member in MEMBERS[kind]:
         choices = _choices(entry.get(member), member, f"{where}.{member}")
     return Question(name, kind, instructions, choices, column)
+
+
+def asked(source: "Path | Sequence[Any] | None") -> tuple[Question, ...]:
+    """The questions of a file, or of the tables of a riyaz.toml; none for None. Raises RiyazError."""
+    if source is None:
+        return ()
+    return read_questions(source) if isinstance(source, Path) else questions_of(source, "riyaz.toml")
+
+
+def answers_text(questions: Sequence[Question], places: Sequence[int | None]) -> str:
+    """The answers of a row as JSON, `{"team": "billing", "urgent": true}`, from the place of each question's choice;
+    None where a question has no answer."""
+    answered = [
+        (asked.name, asked.choices[place].value) for asked, place in zip(questions, places) if place is not None
+    ]
+    return json.dumps(dict(answered), ensure_ascii=False)
+
+
+@lru_cache(maxsize=2**16)
+def answer_places(questions: tuple[Question, ...], text: str) -> tuple[int | None, ...]:
+    """The place of each question's answer in a text that `answers_text` wrote; None for one without an answer. Raises
+    RiyazError for another text."""
+    try:
+        values = json.loads(text)
+        known = [[_typed(choice.value) for choice in question.choices] for question in questions]
+        return tuple(
+            choices.index(_typed(values[question.name])) if question.name in values else None
+            for question, choices in zip(questions, known)
+        )
+    except (ValueError, TypeError):
+        raise RiyazError(f"{brief(text)} does not answer the questions", hint="make the folder again") from None
 
 
 def _choices(entries: Any, member: str, where: str) -> tuple[Choice, ...]:

@@ -5,13 +5,18 @@ import math
 from riyaz.data import Example, Message, Reading
 from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS
 from riyaz.data.conversations import Incomplete, RowProblem, as_text, conversation, is_messages, trimmed
+from riyaz.data.questions import Question, answers_text
+from riyaz.errors import brief, listed
 
 
 def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:
     """The example of a row; None for a conversation in which every answer has weight 0. Raises RowProblem."""
     answers: tuple[str, ...] = ()
     turns = _turns(row, reading)
-    if turns is not None:
+    if reading.questions:
+        messages = _prompt(row, reading) if turns is None else conversation(turns, reading.prompt, None, [], False)[0]
+        answers = _decided(row, reading.questions)
+    elif turns is not None:
         tools = [row.get(column) for column in TOOLS]
         messages, answer = conversation(turns, reading.prompt, _optional(row, "system"), tools, answers_required)
         if answer is None and answers_required:
@@ -23,6 +28,8 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
             answers = _answers(row, reading)
         if not answers and answers_required:
             raise Incomplete(f"the row has no {reading.answer!r}")
+    if reading.questions and not answers and answers_required:
+        raise Incomplete("the row answers none of the questions")
     group = _optional(row, reading.group) if reading.group else None
     return Example(messages, answers, _optional(row, "slice"), where, _documents(row), group=group)
 
@@ -67,6 +74,18 @@ def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
         values += references
     texts = (trimmed(as_text(each, reading.answer)) for each in values)
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _decided(row: dict[str, object], questions: tuple[Question, ...]) -> tuple[str, ...]:
+    """The answers to the questions, as one text; empty if the row answers none."""
+    places = []
+    for question in questions:
+        cell = as_text(_without_nan(row.get(question.column)), question.column)
+        places.append(question.place(cell))
+        if places[-1] is None and cell.strip():
+            known = listed(map(brief, question.labels))
+            raise RowProblem(f"{question.column!r} holds {brief(cell)}, which is none of the choices {known}")
+    return (answers_text(questions, places),) if any(place is not None for place in places) else ()
 
 
 def _optional(row: dict[str, object], column: str) -> str | None:

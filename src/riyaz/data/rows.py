@@ -25,11 +25,18 @@ PREFIX = "prompt_is_prefix"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids of one training row; `answer` ends with the end-of-turn id."""
+    """Token ids of one training row; `answer` ends with the end-of-turn id. With `together` its tokens do not follow
+    each other: each is predicted by the prompt alone, as the answer to one of several questions."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     example: Example | None = None
+    together: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens that a model reads: the last of the answer predicts nothing."""
+        return len(self.prompt) + (0 if self.together else len(self.answer) - 1)
 
 
 def encode_rows(

@@ -7,20 +7,29 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from riyaz.config import METRICS, Metric, TaskKind
 from riyaz.data import Dataset, Example
 from riyaz.data.column_guess import LABEL_CHARACTERS, few_short_values
 from riyaz.data.column_roles import LABELS
+from riyaz.data.questions import Question, answer_places
 from riyaz.errors import RiyazError
 
 SHORT_WORDS = 6  # longest median answer of a short-answer task
-FITTING: dict[TaskKind, tuple[Metric, ...]] = {  # the metrics of each kind; the first is the default
+DECISIONS: Literal["decisions"] = "decisions"  # the metric of questions: the mean over them of each one's points
+Kind = TaskKind | Literal["questions"]
+Measure = Metric | Literal["decisions"]
+FITTING: dict[Kind, tuple[Measure, ...]] = {  # the metrics of each kind; the first is the default
     "closed": ("accuracy", "exact_match"),
     "short": ("exact_match", "token_f1", "rouge_l", "chrf"),
     "free": ("rouge_l", "chrf", "token_f1", "exact_match"),
+    "questions": (DECISIONS,),
 }
-NAMES: dict[TaskKind, str] = {"closed": "a closed set of labels", "short": "short answers", "free": "free text"}
+NAMES: dict[Kind, str] = {
+    "closed": "a closed set of labels", "short": "short answers", "free": "free text", "questions": "typed questions",
+}  # fmt: skip
+MOST_ASKED = 300  # characters of the questions that the instruction repeats
 INSTRUCTION = {
     "closed": "Classify the text. Answer with one label.",
     "short": "Answer the question in a few words.",
@@ -37,13 +46,20 @@ GENERIC = re.compile(
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its kind, labels (sorted; closed only), deciding metric, instruction, and the reason for its kind."""
+    """A task: its kind, labels (sorted; closed only), deciding metric, instruction, the reason for its kind, and the
+    questions that every row answers, if that is its kind."""
 
-    kind: TaskKind
+    kind: Kind
     labels: tuple[str, ...]
-    metric: Metric
+    metric: Measure
     instruction: str
     why: str
+    questions: tuple[Question, ...] = ()
+
+    @property
+    def choices(self) -> int:
+        """The number of its labels, or of the choices of all its questions."""
+        return len(self.labels) or sum(len(question.choices) for question in self.questions)
 
 
 def detect(
@@ -56,6 +72,8 @@ def detect(
     kind that does not fit, and for a single answer."""
     if metric is not None and metric not in METRICS:
         raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
+    if dataset.reading is not None and dataset.reading.questions:
+        return _of_questions(dataset, dataset.reading.questions, instruction, metric, kind)
     rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
     if distinct == 1:
         answer = dataset.examples[0].answer
@@ -85,6 +103,31 @@ def detect(
     )
 
 
+def _of_questions(
+    dataset: Dataset, questions: tuple[Question, ...], instruction: str | None, metric: Metric | None,
+    kind: TaskKind | None,
+) -> Task:  # fmt: skip
+    """The task of rows that answer questions. Raises RiyazError where another kind, a metric or merged labels are
+    asked for, and for a question to which the rows have fewer than two answers."""
+    check_metric(metric, "questions")
+    if kind is not None:
+        raise RiyazError(f"the rows answer questions, which are no {NAMES[kind]}", "--task", "leave it out")
+    assert dataset.reading is not None
+    if dataset.reading.spellings:
+        raise RiyazError("the choices of questions have their own spelling", "--merge-labels", "leave it out")
+    rows = [answer_places(questions, example.answer) for example in dataset.examples]
+    for question, places in zip(questions, zip(*rows)):
+        known = {place for place in places if place is not None}
+        if len(known) < 2:
+            held = f"only the answer {question.labels[known.pop()]!r}" if known else "no answer"
+            what = f"the rows have {held} to the question {question.name!r}, from which nothing can be learned"
+            raise RiyazError(what, str(dataset.path), "leave the question out, or add rows with other answers")
+    asked = " ".join(question.instructions.strip() for question in questions)
+    said = asked if len(asked) <= MOST_ASKED else "Answer questions about the text."
+    why = f"{len(questions)} typed question{'s are' if len(questions) > 1 else ' is'} asked"
+    return Task("questions", (), DECISIONS, said if instruction is None else instruction, why, questions)
+
+
 def says_how(system: str) -> bool:
     """Whether a system turn can say how to answer: more than tools and "You are a helpful assistant."."""
     text = " ".join(TOOLS.sub("", system).split())
@@ -101,10 +144,12 @@ def _instruction(examples: Sequence[Example], kind: TaskKind) -> str:
     return own[0] if len(set(turns)) == 1 else ""
 
 
-def check_metric(metric: Metric | None, kind: TaskKind) -> None:
+def check_metric(metric: Metric | None, kind: Kind) -> None:
     """Raises RiyazError for a metric that does not score answers of this kind."""
     if metric is not None and metric not in FITTING[kind]:
         hint = f"choose one of {', '.join(FITTING[kind])}, or name another kind with --task"
+        if kind == "questions":
+            hint = "leave it out: each type of question has its own"
         raise RiyazError(f"{metric} does not score {NAMES[kind]}", "--metric", hint)
 
 

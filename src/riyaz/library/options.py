@@ -47,6 +47,7 @@ class ReadingOptions(TypedDict, total=False):
     skip_incomplete: bool | None
     merge_labels: bool | None
     group_column: str | None
+    questions: Place | Sequence[Mapping[str, object]] | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None

@@ -163,7 +163,7 @@ def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence
 
 def own_passages(predictor: ModelPredictor, inputs: Inputs, share: float) -> Part | None:
     """The user's rows among their documents; None without documents, or where labels are chosen."""
-    if inputs.rows is None or not inputs.documents or predictor.has_labels:
+    if inputs.rows is None or not inputs.documents or predictor.has_labels or predictor.has_questions:
         return None
     every = passages.cases(inputs.rows.test, inputs.documents)
     used = sampled(every, FACTS / max(1, len(every)), FACTS)[:FACTS]

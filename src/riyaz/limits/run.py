@@ -95,6 +95,8 @@ def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
             sets.append(pairs.read(path))
     claims = [truths.read(read_table(Path(name), numbered=True)) for name in config.questions]
     predictor = open_target(target, precision=config.precision)
+    if predictor.has_questions:
+        raise RiyazError("answers several questions, and limits are measured of one answer", target, "give its base")
     rows, answering = own_rows.own_rows(target, predictor, config, listen)
     documents = own_rows.named_documents(config.documents, rows, listen) if config.documents else {}
     return Inputs(

@@ -36,7 +36,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     if rows.calibrate:
         part, abstention = abstain.measure(answering, rows, share)
         parts.append(part)
-    if answering.has_labels:
+    if answering.has_labels or answering.has_questions:
         left_out.append("self-consistency and documents: a label is chosen, not written")
     else:
         parts.append(consistency.measure(answering, rows, share))

@@ -20,8 +20,10 @@ from riyaz.artifact import TextPart, WeightsPart
 from riyaz.classifiers.encoder import EncoderDocument, encoder_files, log_p
 from riyaz.classifiers.fitting import fit_classifier
 from riyaz.classifiers.linear import LinearClassifier
+from riyaz.classifiers.shared import SharedEmbedder
 from riyaz.data import Example
 from riyaz.data.sampling import deal, without
+from riyaz.data.task import Task
 from riyaz.engine.opening import EMBEDDER, open_embedder
 from riyaz.families import describe_embedder
 from riyaz.files import remove
@@ -37,16 +39,19 @@ from riyaz.methods.fitting.encoder_training import (
     training_steps,
 )
 from riyaz.methods.fitting.held_out import write_held_out
+from riyaz.methods.fitting.questions import Part, parts_of
 from riyaz.methods.fitting.weights import CURVE, WRITTEN
 from riyaz.methods.linear import measure_time
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
+from riyaz.metrics.decisions import row_scores
 from riyaz.results import About
-from riyaz.scoring import accepted_labels
+from riyaz.scoring import decided_points, right_places
 from riyaz.sources import Source, open_source, safetensors
 
 if TYPE_CHECKING:
     from riyaz.engine.embedder import ModelEmbedder
     from riyaz.models.text_classifier import TextClassifier
+    from riyaz.retrieval.embedder import Embedder
 
 FOLDS = 2  # each trains once more on a part of the rows
 HELD = 2000  # rows of a fold that are scored, at most
@@ -69,21 +74,23 @@ def fit(context: Context) -> Fitted:
     transformers loads, and the prototypes."""
     began, source, plain = time.perf_counter(), open_source(EMBEDDER), open_embedder(EMBEDDER)
     examples = (*context.train, *context.valid)
-    texts = labelled_texts(source, plain, context.task.labels, examples)
-    held, cosines, of_linear = _out_of_fold(context, source, plain, texts, examples)
-    accepted = accepted_labels(context.task, [examples[place] for place in held])
-    document, tried = choose_factors(cosines, of_linear, accepted)
-    scores = document.cosine * cosines + document.linear * of_linear
-    valid = np.flatnonzero(np.array(held) >= len(context.train))
-    write_held_out(context.folder, np.array(held)[valid] - len(context.train), scores[valid], 1.0)
+    texts = labelled_texts(source, plain, context.task, examples)
+    parts = parts_of(context.task, examples)
+    held, cosines, of_linear = _out_of_fold(context, source, plain, texts, examples, parts)
+    documents, scores, tried = _chosen(parts, held, cosines, of_linear)
+    valid = np.flatnonzero(held >= len(context.train))
+    if len(parts) == 1:
+        write_held_out(context.folder, held[valid] - len(context.train), scores[valid], 1.0)
     searched = time.perf_counter() - began
     steps, checkpoints = training_steps(len(examples), texts.tokens), context.folder / "checkpoints"
     share = _shares(len(examples))[-1]
     model, state = trained(context, source, texts, texts.rows, checkpoints, steps, context.listen, share)
     first = text_vectors(model, texts.rows[:CHECKED])
-    files = _save(context, source, model, document)
-    if document.linear:
-        files |= _linear(context, plain, examples).files(context.folder / WRITTEN)
+    files = _save(context, source, model, parts, documents)
+    for part, document in zip(parts, documents):
+        if document.linear:
+            regression = _linear(context, plain, examples, part, part.known)
+            files |= regression.files(context.folder / WRITTEN, part.number)
     shutil.rmtree(checkpoints)
     remove(pace_file(context, checkpoints))
     for number in range(FOLDS):
@@ -97,7 +104,7 @@ def fit(context: Context) -> Fitted:
                 **({"recipe_steps": steps} if state.step < steps else {})},
         search_seconds=searched, train_seconds=state.seconds,
         trainable_params=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        valid_score=float(accepted[np.arange(len(held)), scores.argmax(1)].mean()),
+        valid_score=_score(context.task, [examples[place] for place in held], parts, scores, held),
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
 
@@ -107,7 +114,7 @@ def estimate(context: Context) -> Timing:
     began = time.perf_counter()
     source, embedder = open_source(EMBEDDER), open_embedder(EMBEDDER)
     load, examples = time.perf_counter() - began, (*context.train, *context.valid)
-    texts = labelled_texts(source, embedder, context.task.labels, examples)
+    texts = labelled_texts(source, embedder, context.task, examples)
     prepare = time.perf_counter() - began
     few = [example.prompt for example in examples[:CHECKED]]
     row, alone = (_seconds(partial(embedder.embed, some)) / len(some) for some in (few, few[:1]))
@@ -163,32 +170,56 @@ def choose_factors(
     return document, tried
 
 
+def _chosen(
+    parts: Sequence[Part], held: np.ndarray, cosines: np.ndarray, of_linear: np.ndarray
+) -> tuple[list[EncoderDocument], np.ndarray, list[list[dict[str, float]]]]:
+    """For each part the factors that fit the rows that were held out (n,) and answer it; the scores (n, L) of all
+    choices, and the records of `choose_factors`."""
+    documents, tried, scores = [], [], np.zeros_like(cosines)
+    for part in parts:
+        rows, columns = np.isin(held, part.known), part.columns
+        document, record = choose_factors(cosines[rows, columns], of_linear[rows, columns], part.accepted[held[rows]])
+        documents.append(document)
+        tried.append(record)
+        scores[:, columns] = document.cosine * cosines[:, columns] + document.linear * of_linear[:, columns]
+    return documents, scores, tried
+
+
+def _score(task: Task, rows: Sequence[Example], parts: Sequence[Part], scores: np.ndarray, held: np.ndarray) -> float:
+    """The score of the rows that were held out (n,), from the scores (n, L) of all choices."""
+    if not task.questions:
+        return float(parts[0].accepted[held, scores.argmax(1)].mean())
+    p = [probabilities(scores[:, part.columns], 1.0) for part in parts]
+    return float(row_scores(decided_points(task, p, right_places(task, rows))).mean())
+
+
 def _out_of_fold(
-    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example]
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Places of the last HELD rows of each fold, at most, and their labels' cosines and the regression's log p, (n, L)
-    each, by an encoder and a regression that were fitted to the other folds. A fold that is done is read from its
-    file."""
+    context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, examples: Sequence[Example],
+    parts: Sequence[Part],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Places (n,) of the last HELD rows of each fold, at most, and their labels' cosines and the regression's log p,
+    (n, L) each, by an encoder and a regression that were fitted to the other folds. A fold that is done is read from
+    its file."""
     held: list[int] = []
     scores: list[safetensors.SafetensorsFile] = []
-    for number, (rest, out) in enumerate(_folds(examples, context.seed)):
+    for number, (rest, out) in enumerate(_folds(examples, context.seed, not context.task.questions)):
         path = context.folder / SCORES.format(number)
         if not path.exists():
             folder = context.folder / f"fold-{number}"
-            safetensors.write(path, _fold(context, source, plain, texts, rest, out, folder))
+            safetensors.write(path, _fold(context, source, plain, texts, rest, out, folder, parts))
             remove(folder)
             remove(pace_file(context, folder))
         scores.append(safetensors.read(path))
         held += out
     cosines, of_linear = (np.concatenate([file.array(name) for file in scores]) for name in ("cosines", "linear"))
-    return held, cosines, of_linear
+    return np.array(held), cosines, of_linear
 
 
-def _folds(examples: Sequence[Example], seed: int) -> list[tuple[list[int], list[int]]]:
+def _folds(examples: Sequence[Example], seed: int, by_label: bool = True) -> list[tuple[list[int], list[int]]]:
     """(places of the rows that are fitted, of the last HELD rows that are held out at most) for each fold. No group is
     on both sides, and no copy of a row that is held out is fitted; where all others are copies, these are."""
     folds = []
-    for fold in deal(examples, FOLDS, by_label=True, seed=seed, purpose="encoder"):
+    for fold in deal(examples, FOLDS, by_label=by_label, seed=seed, purpose="encoder"):
         held, kept = {id(row) for row in fold}, {id(row) for row in without(examples, fold)}
         out = [place for place, row in enumerate(examples) if id(row) in held]
         rest = [place for place, row in enumerate(examples) if (id(row) in kept if kept else id(row) not in held)]
@@ -198,27 +229,36 @@ def _folds(examples: Sequence[Example], seed: int) -> list[tuple[list[int], list
 
 def _fold(
     context: Context, source: Source, plain: "ModelEmbedder", texts: LabelledTexts, rest: Sequence[int],
-    out: Sequence[int], folder: Path,
+    out: Sequence[int], folder: Path, parts: Sequence[Part],
 ) -> dict[str, Any]:  # fmt: skip
     """Cosines and log p of the rows at the places `out`, by models that were fitted to those at `rest`."""
     kept, held = [texts.rows[place] for place in rest], [texts.rows[place] for place in out]
     steps, share = training_steps(len(kept), texts.tokens), _shares(len(texts.rows))[0]
     model, _ = trained(context, source, texts, kept, folder, steps, context.listen, share)
     cosines = text_vectors(model, held) @ model.label_head.weight.detach().numpy().T
-    p = _linear(context, plain, examples_of(kept)).probabilities([example.prompt for example in examples_of(held)])
-    return {"cosines": cosines, "linear": log_p(p)}
+    examples, shown = examples_of(texts.rows), [example.prompt for example in examples_of(held)]
+    shared = SharedEmbedder(plain)
+    each = [_linear(context, shared, examples, part, rest).probabilities(shown) for part in parts]
+    return {"cosines": cosines, "linear": log_p(np.concatenate(each, axis=1))}
 
 
-def _linear(context: Context, plain: "ModelEmbedder", examples: Sequence[Example]) -> LinearClassifier:
-    """The regression on the words of the rows and their vectors by the plain encoder."""
-    texts, answers = [example.prompt for example in examples], [example.answer for example in examples]
-    groups = [example.group for example in examples]
-    return fit_classifier(texts, answers, context.task.labels, plain, context.seed, groups=groups).classifier
+def _linear(
+    context: Context, plain: "Embedder", examples: Sequence[Example], part: Part, places: Sequence[int] | np.ndarray
+) -> LinearClassifier:
+    """The regression on the words of the rows at these places that answer a part, and their vectors by the plain
+    encoder."""
+    used = np.intersect1d(places, part.known).tolist()
+    answers = [part.keys[part.accepted[place].argmax()] for place in used]
+    if part.number is None:
+        answers = [examples[place].answer for place in used]
+    shown, groups = [examples[place].prompt for place in used], [examples[place].group for place in used]
+    return fit_classifier(shown, answers, part.keys, plain, context.seed, groups=groups).classifier
 
 
 def _save(
-    context: Context, source: Source, model: "TextClassifier", document: EncoderDocument
-) -> dict[str, Path | bytes]:
+    context: Context, source: Source, model: "TextClassifier", parts: Sequence[Part],
+    documents: Sequence[EncoderDocument],
+) -> dict[str, Path | bytes]:  # fmt: skip
     """The artifact's files, written into the run's folder WRITTEN; the encoder's weights in the compute type."""
     import torch
 
@@ -228,7 +268,10 @@ def _save(
     out.mkdir(exist_ok=True)
     save_embedder(model.encoder.to(getattr(torch, context.compute)), source, out)
     prototypes = model.label_head.weight.detach().float().numpy()
-    return {path.name: path for path in out.iterdir()} | encoder_files(document, prototypes, out)
+    files: dict[str, Path | bytes] = {path.name: path for path in out.iterdir()}
+    for part, document in zip(parts, documents):
+        files |= encoder_files(document, np.ascontiguousarray(prototypes[part.columns]), out, part.number)
+    return files
 
 
 def _vectors_equal(context: Context, texts: LabelledTexts, trained_vectors: np.ndarray) -> dict[str, Any]:

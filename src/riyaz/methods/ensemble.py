@@ -78,5 +78,12 @@ ABOUT = About(
     colour=10, mark="*", weights="lora",
 )  # fmt: skip
 METHOD = Method(
-    name="ensemble", about=ABOUT, fit=fit, candidates=0, of=(CLASSIFIER, MODEL), needs_labels=True, left_out=4
+    name="ensemble",
+    about=ABOUT,
+    fit=fit,
+    candidates=0,
+    of=(CLASSIFIER, MODEL),
+    needs_labels=True,
+    answers_questions=False,
+    left_out=4,
 )

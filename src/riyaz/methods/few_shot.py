@@ -69,5 +69,12 @@ ABOUT = About(
     colour=2, mark="D", weights="none",
 )  # fmt: skip
 METHOD = Method(
-    name="few_shot", about=ABOUT, fit=fit, candidates=2 * len(COUNTS), with_prompt=with_prompt, probe=probe, left_out=3
+    name="few_shot",
+    about=ABOUT,
+    fit=fit,
+    candidates=2 * len(COUNTS),
+    with_prompt=with_prompt,
+    probe=probe,
+    answers_questions=False,
+    left_out=3,
 )

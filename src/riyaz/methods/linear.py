@@ -1,21 +1,28 @@
-"""Logistic regression on words, pieces of words and sentence vectors: closed sets only, no language model."""
+"""Logistic regression on words, pieces of words and sentence vectors: closed sets and typed questions, no language
+model."""
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from riyaz import hardware
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.classifiers.fitting import fit_classifier, memory_of, work_of
+from riyaz.classifiers.shared import SharedEmbedder
 from riyaz.data import Example
 from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note, Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
+from riyaz.methods.fitting.questions import Asked, asked
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.predictor import Prediction
 from riyaz.results import About
 from riyaz.scoring import score
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.embedder import Embedder
 
 SAMPLE = 200  # rows on which a fit is timed
 TIMED = 8  # answers that are timed
@@ -33,6 +40,8 @@ def fit(context: Context) -> Fitted:
     def progress(done: int, total: int) -> None:
         context.listen(Progress("fit", done, total))
 
+    if context.task.questions:
+        return _fit_each(context, asked(context.task, rows), embedder)
     labels = context.task.labels
     fitted = fit_classifier(_texts(rows), _answers(rows), labels, embedder, context.seed, progress, _groups(rows))
     answered = [Prediction(labels[label]) for label in fitted.logits.argmax(axis=1)]
@@ -45,24 +54,59 @@ def fit(context: Context) -> Fitted:
     )  # fmt: skip
 
 
+def _fit_each(context: Context, each: Sequence[Asked], embedder: "Embedder | None") -> Fitted:
+    """One regression for each question, on the rows that answer it."""
+    began, choosing, scores = time.perf_counter(), 0.0, []
+    chosen, files, weights = dict[str, Any](), dict[str, Any](), 0
+    shared = None if embedder is None else SharedEmbedder(embedder)
+    for done, part in enumerate(each):
+        context.listen(Progress("fit", done, len(each)))
+        fitted = fit_classifier(
+            _texts(part.rows), part.answers, part.question.keys, shared, context.seed, None, _groups(part.rows)
+        )
+        files |= fitted.classifier.files(context.folder / WRITTEN, part.number)
+        chosen[part.question.name] = fitted.chosen
+        scores.append(part.score(fitted.probabilities, fitted.held))
+        choosing, weights = choosing + fitted.choosing_seconds, weights + fitted.classifier.weights
+    return Fitted(
+        TextPart(), WeightsPart("linear"), files, chosen={"questions": chosen}, valid_score=float(np.mean(scores)),
+        search_seconds=choosing, train_seconds=time.perf_counter() - began - choosing, trainable_params=weights,
+    )  # fmt: skip
+
+
 def measure_time(context: Context) -> Timing:
-    """The seconds of a fit, from one on a sample of the rows."""
+    """The seconds of a fit, from one on a sample of the rows; of several questions the sum of one for each."""
     rows, began = (*context.train, *context.valid), time.perf_counter()
     embedder = pulled_embedder()
     load = time.perf_counter() - began
     if embedder is None:
         context.listen(Note(WITHOUT))
-    sample = [rows[place] for place in np.random.default_rng(context.seed).permutation(len(rows))[:SAMPLE]]
-    texts, answers = _texts(sample), _answers(sample)
-    labels = sorted(set(answers))
+    if not context.task.questions:
+        return _time_of(rows, _answers(rows), len(context.task.labels), embedder, load, context.seed)
+    times = [
+        _time_of(part.rows, part.answers, len(part.question.keys), embedder, load, context.seed)
+        for part in asked(context.task, rows)
+    ]
+    sums = {name: sum(getattr(each, name) for each in times) for name in ("fit", "row", "alone")}
+    return Timing(**sums, load=load, rss_mb=max(each.rss_mb for each in times))
+
+
+def _time_of(
+    rows: Sequence[Example], every: Sequence[str], choices: int, embedder: "Embedder | None", load: float, seed: int
+) -> Timing:
+    """The time of a fit to rows whose answers are among so many labels, with an embedder that took `load` seconds to
+    open."""
+    places = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]
+    sample, answers = [rows[place] for place in places], [every[place] for place in places]
+    texts, labels = _texts(sample), sorted(set(answers))
     began = time.perf_counter()
     if embedder is not None:
         embedder.embed(texts)
     reading = (time.perf_counter() - began) / len(sample)
     began = time.perf_counter()
-    classifier = fit_classifier(texts, answers, labels, embedder, context.seed, groups=_groups(sample)).classifier
+    classifier = fit_classifier(texts, answers, labels, embedder, seed, groups=_groups(sample)).classifier
     seconds = time.perf_counter() - began - reading * len(sample)
-    seconds *= work_of(len(rows), len(context.task.labels)) / work_of(len(sample), len(labels))
+    seconds *= work_of(len(rows), choices) / work_of(len(sample), len(labels))
     began = time.perf_counter()
     classifier.probabilities(texts)
     together = (time.perf_counter() - began) / len(texts)
@@ -70,7 +114,7 @@ def measure_time(context: Context) -> Timing:
     for text in texts[:TIMED]:
         classifier.probabilities([text])
     alone = (time.perf_counter() - began) / len(texts[:TIMED])
-    memory = memory_of(_texts(rows), len(context.task.labels)) / hardware.MB
+    memory = memory_of(_texts(rows), choices) / hardware.MB
     return Timing(
         fit=load + seconds + reading * len(rows), load=load, row=together, alone=alone, rss_mb=PROCESS_MB + memory
     )

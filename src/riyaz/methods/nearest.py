@@ -14,16 +14,20 @@ from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.data.groups import unit
 from riyaz.data.sampling import ordered
+from riyaz.data.task import Task
 from riyaz.engine.embedder import ModelEmbedder
 from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
+from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.methods.fitting.weights import WRITTEN
-from riyaz.metrics.calibration import fit_temperature
-from riyaz.predictor import CopyPredictor, Prediction
+from riyaz.metrics.calibration import fit_temperature, probabilities
+from riyaz.metrics.decisions import row_scores
+from riyaz.predictor import CopyPredictor, DecisionClassifier, Prediction, Predictor
 from riyaz.predictor.example_index import ExampleIndex, IndexDocument, IndexKind, index_files, label_means
+from riyaz.predictor.nearest_choices import choice_scores, nearest_choices
 from riyaz.results import About
-from riyaz.scoring import accepted_labels, score
+from riyaz.scoring import accepted_labels, decided_points, right_places, score
 
 KINDS: tuple[IndexKind, ...] = ("words", "vectors", "both")
 PER_LABEL = (1, 3, 5)  # examples of a label whose similarities make its score
@@ -39,12 +43,14 @@ WITHOUT = (
 
 @dataclass(frozen=True)
 class _Tried:
-    """A way to answer, its score on the rows that were left out, and of a closed set the labels' scores (m, L)."""
+    """A way to answer, its score on the rows that were left out, and the scores (m, L) of a closed set's labels, or of
+    each question's choices."""
 
     kind: IndexKind
     per_label: int
     mean: float
     scores: np.ndarray | None = None
+    choices: tuple[np.ndarray, ...] = ()
 
     @property
     def record(self) -> dict[str, object]:
@@ -63,6 +69,7 @@ def fit(context: Context) -> Fitted:
     if best.scores is not None:
         accepted = accepted_labels(context.task, [examples[place] for place in places])
         temperature = fit_temperature(best.scores, accepted)
+    temperatures = fitted_temperatures(context.task, best.choices, [examples[place] for place in places])
     document = IndexDocument(best.kind, best.per_label)
     if best.kind != "words" and embedder is not None:
         document = IndexDocument(best.kind, best.per_label, embedder.name, embedder.sha256)
@@ -72,7 +79,7 @@ def fit(context: Context) -> Fitted:
         TextPart(examples_file=EXAMPLES), WeightsPart("copy"), files | {EXAMPLES: examples_bytes(examples)},
         chosen={"index": best.kind, "per_label": best.per_label, "examples": len(examples),
                 "left_out": len(places), "candidates": [each.record for each in tried]},
-        valid_score=best.mean, temperature=temperature,
+        valid_score=best.mean, temperature=temperature, temperatures=temperatures,
         search_seconds=time.perf_counter() - began,
     )  # fmt: skip
 
@@ -93,10 +100,8 @@ def measure_time(context: Context) -> Timing:
         _try(context, sample, places, kind, vectors, embedder)
     # of each row that is left out, part of the time grows with the examples and part does not: the larger counts
     search = (time.perf_counter() - began) / len(sample) * max(1.0, len(examples) / len(sample))
-    predictor = CopyPredictor(
-        task=context.task, examples=tuple(sample), temperature=1.0 if context.task.kind == "closed" else None,
-        index=ExampleIndex(sample, _kinds(embedder)[-1], vectors, embedder),
-    )  # fmt: skip
+    index = ExampleIndex(sample, _kinds(embedder)[-1], vectors, embedder)
+    predictor = _predictor(context, tuple(sample), index)
     conversations, began = [example.messages for example in sample], time.perf_counter()
     predictor.answers(conversations)
     row, began = (time.perf_counter() - began) / len(sample), time.perf_counter()
@@ -107,12 +112,23 @@ def measure_time(context: Context) -> Timing:
     return Timing(fit=fitting, load=load, row=row, alone=alone)
 
 
+def _predictor(context: Context, examples: tuple[Example, ...], index: ExampleIndex) -> Predictor:
+    """What answers with these examples, to measure its time."""
+    task = context.task
+    if task.questions:
+        return DecisionClassifier(classifiers=nearest_choices(task, examples, index, 1, ()), task=task)
+    temperature = 1.0 if task.kind == "closed" else None
+    return CopyPredictor(task=task, examples=examples, temperature=temperature, index=index)
+
+
 def _try(
     context: Context, examples: Sequence[Example], places: Sequence[int], kind: IndexKind,
     vectors: np.ndarray | None, embedder: ModelEmbedder | None,
 ) -> list[_Tried]:  # fmt: skip
     """Every way to answer the rows at `places` by the other rows with one kind of index."""
     near, rows = _others(examples, places, kind, vectors, embedder), [examples[place] for place in places]
+    if context.task.questions:
+        return _try_questions(context.task, examples, rows, list(near), kind)
     if context.task.kind != "closed":
         answered = [Prediction(_nearest_answer(each, examples)) for each in near]
         return [_Tried(kind, 1, score(context.task, answered, rows).mean)]
@@ -122,6 +138,25 @@ def _try(
     right = accepted_labels(context.task, rows)
     means = [right[np.arange(len(rows)), scores[:, i].argmax(axis=1)].mean() for i in range(len(PER_LABEL))]
     return [_Tried(kind, k, float(means[i]), scores[:, i]) for i, k in enumerate(PER_LABEL)]
+
+
+def _try_questions(
+    task: Task, examples: Sequence[Example], rows: Sequence[Example], near: Sequence[np.ndarray], kind: IndexKind
+) -> list[_Tried]:
+    """Every way to answer the questions about the rows (m,) by the examples, whose similarities (n,) to each are
+    given."""
+    places, right = right_places(task, examples), right_places(task, rows)
+    tried = []
+    for per_label in PER_LABEL:
+        scores = tuple(
+            np.stack([choice_scores(each, own, len(question.choices), per_label) for each in near])
+            for question, own in zip(task.questions, places.T)
+        )
+        temperatures = fitted_temperatures(task, scores, rows)
+        p = [probabilities(part, temperature) for part, temperature in zip(scores, temperatures)]
+        mean = float(row_scores(decided_points(task, p, right)).mean())
+        tried.append(_Tried(kind, per_label, mean, choices=scores))
+    return tried
 
 
 def _others(

@@ -119,5 +119,5 @@ ABOUT = About(
 METHOD = Method(
     name="rag", about=ABOUT, fit=fit, candidates=len(COUNTS) + 1, with_prompt=with_prompt, probe=probe,
     answers_per_row=3.0,  # free answers once, spans with two numbers of passages
-    needs_documents=True, left_out=6,
+    needs_documents=True, answers_questions=False, left_out=6,
 )  # fmt: skip

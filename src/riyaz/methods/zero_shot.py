@@ -3,11 +3,17 @@
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
+from riyaz.methods.fitting.questions import fitted_temperatures
+from riyaz.metrics.calibration import probabilities
+from riyaz.metrics.decisions import row_scores
+from riyaz.predictor import DecisionModel
 from riyaz.results import About
-from riyaz.scoring import REOPEN_ROWS
+from riyaz.scoring import REOPEN_ROWS, decided_log_p, decided_points, right_places
 
 LIST_SHARE = 0.25  # largest share of the context that the list of labels may take
 
@@ -15,6 +21,8 @@ LIST_SHARE = 0.25  # largest share of the context that the list of labels may ta
 def fit(context: Context) -> Fitted:
     """Choose on validation whether the prompt lists the labels and whether to calibrate."""
     plain = base_predictor(context)
+    if plain.has_questions:
+        return _fit_questions(context, plain)
     began = time.perf_counter()
     candidates = [plain]
     labels = context.tokenizer.encode("\n".join(context.task.labels))
@@ -30,6 +38,21 @@ def fit(context: Context) -> Fitted:
         chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
         valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,
+    )  # fmt: skip
+
+
+def _fit_questions(context: Context, plain: DecisionModel) -> Fitted:
+    """Calibrate each question on the validation rows; nothing else is chosen."""
+    began, rows = time.perf_counter(), context.valid[: context.valid_rows]
+    scores = plain.question_scores([row.messages for row in rows], [row.where for row in rows])
+    temperatures = fitted_temperatures(context.task, scores, rows)
+    p = [probabilities(part, temperature) for part, temperature in zip(scores, temperatures)]
+    log_p = decided_log_p(context.task, scores, temperatures, rows)[:REOPEN_ROWS]
+    valid_score = row_scores(decided_points(context.task, p, right_places(context.task, rows))).mean()
+    return Fitted(
+        plain.text, WeightsPart(), temperatures=temperatures, search_seconds=time.perf_counter() - began,
+        chosen={"temperatures": temperatures}, valid_loss=-float(np.concatenate(log_p).mean()),
+        valid_score=float(valid_score),
     )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def interval(scores: np.ndarray, groups: np.ndarray | None = None, *, seed: int 
     if is_binary(scores) or spread == 0:
         # Equal rows have no variance to resample; Wilson assumes p(1-p), the largest possible for a mean p.
         return wilson(float(scores.sum()), n)
-    return bca_bootstrap(scores, seed=seed)
+    low, high = bca_bootstrap(scores, seed=seed)
+    return max(0.0, low), min(1.0, high)
 
 
 def mean_interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:

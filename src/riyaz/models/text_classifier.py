@@ -6,6 +6,8 @@ takes a flat stream of tokens, so `train.train` trains it, on rows whose answer 
 vocabulary.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,12 @@ from riyaz.models import bert
 
 
 class TextClassifier(nn.Module):
-    """The encoder and the labels' vectors (L, C), which begin as `prototypes`; cosines are divided by `temperature`."""
+    """The encoder and the labels' vectors (L, C), which begin as `prototypes`; cosines are divided by `temperature`.
+    Each question has as many labels as `sizes` says; without it there is one."""
 
-    def __init__(self, encoder: bert.Model, prototypes: Tensor, temperature: float) -> None:
+    def __init__(self, encoder: bert.Model, prototypes: Tensor, temperature: float, sizes: Sequence[int] = ()) -> None:
         super().__init__()
+        self.sizes = tuple(sizes) or (len(prototypes),)
         self.config, self.temperature = encoder.config, temperature
         self.encoder = encoder
         self.label_head = nn.Linear(prototypes.shape[1], len(prototypes), bias=False)

@@ -14,6 +14,7 @@ from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.decided import Decided
 from riyaz.predictor.deciding import deciding
+from riyaz.predictor.decisions import DecisionClassifier, DecisionModel
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.from_files import (
     ADAPTER,
@@ -28,14 +29,15 @@ from riyaz.predictor.from_files import (
 )
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.label_head import LabelHead
-from riyaz.predictor.own_questions import deciding_on, own_questions
+from riyaz.predictor.own_questions import answered_by, deciding_on, deciding_rows, own_questions
 from riyaz.predictor.prediction import Prediction, Stream
 from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
     "ADAPTER", "CHAT_TOKENS", "Base", "Chooser", "ClassifierPredictor", "ClosedPredictor", "CopyPredictor", "Decided",
-    "FreePredictor", "LabelHead", "ModelPredictor", "Prediction", "Predictor", "Prepared", "PromptText",
-    "PromptedModel", "SpanPredictor", "Stream", "TooLong", "deciding", "deciding_on", "open_adapter", "open_artifact",
-    "open_base", "open_model", "open_on", "open_target", "own_questions", "predictor_for", "source_for",
+    "DecisionClassifier", "DecisionModel", "FreePredictor", "LabelHead", "ModelPredictor", "Prediction", "Predictor",
+    "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong", "answered_by", "deciding",
+    "deciding_on", "deciding_rows", "open_adapter", "open_artifact", "open_base", "open_model", "open_on",
+    "open_target", "own_questions", "predictor_for", "source_for",
 ]  # fmt: skip

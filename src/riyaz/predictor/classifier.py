@@ -23,6 +23,7 @@ class ClassifierPredictor:
     answers_are: ClassVar[str] = "chosen from labels"
     has_model: ClassVar[Literal[False]] = False
     has_labels: ClassVar[Literal[True]] = True
+    has_questions: ClassVar[Literal[False]] = False
     from_set: ClassVar[bool] = True
     served: ClassVar[None] = None
     context: ClassVar[None] = None

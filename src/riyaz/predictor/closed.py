@@ -45,6 +45,7 @@ class ClosedPredictor(PromptedModel):
 
     answers_are: ClassVar[str] = "chosen from labels"
     has_labels: ClassVar[Literal[True]] = True
+    has_questions: ClassVar[Literal[False]] = False
     from_set: ClassVar[bool] = True
     max_new_tokens: ClassVar[int] = 0  # a label is chosen, however long it is
 

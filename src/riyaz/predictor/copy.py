@@ -31,6 +31,7 @@ class CopyPredictor:
     answers_are: ClassVar[str] = "copied"
     has_model: ClassVar[Literal[False]] = False
     has_labels: ClassVar[Literal[False]] = False
+    has_questions: ClassVar[Literal[False]] = False
     from_set: ClassVar[bool] = True
     served: ClassVar[None] = None
     context: ClassVar[None] = None

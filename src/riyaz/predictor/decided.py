@@ -23,11 +23,14 @@ class Decided:
         return int(min(best, key=lambda place: (self.question.labels[place], place)))
 
     @property
+    def answer_place(self) -> int:
+        """The place of the answer: the likeliest choice; of a predicate true from a probability of one half on."""
+        return int(self.probability < 0.5) if self.question.type == "predicate" else self.place
+
+    @property
     def answer(self) -> str | bool:
-        """The likeliest choice; of a predicate true from a probability of one half on."""
-        if self.question.type == "predicate":
-            return bool(self.probability >= 0.5)
-        return self.question.choices[self.place].value
+        """The value of the answer."""
+        return self.question.choices[self.answer_place].value
 
     @property
     def probability(self) -> float:

@@ -27,6 +27,7 @@ class FreePredictor(PromptedModel):
 
     answers_are: ClassVar[str] = "generated"
     has_labels: ClassVar[Literal[False]] = False
+    has_questions: ClassVar[Literal[False]] = False
     from_set: ClassVar[bool] = False
 
     max_new_tokens: int = CHAT_TOKENS

@@ -10,9 +10,10 @@ from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter, base_for
 from riyaz.artifact import MODEL_FREE, Artifact, TextPart
-from riyaz.classifiers import open_classifier
+from riyaz.classifiers import Classifier, open_classifier, open_classifiers
 from riyaz.config import Kv, Precision
 from riyaz.data import Example
+from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
@@ -20,10 +21,12 @@ from riyaz.families import describe
 from riyaz.predictor.beside import Beside
 from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.copy import CopyPredictor
+from riyaz.predictor.decisions import DecisionClassifier
 from riyaz.predictor.example_index import read_index
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.label_head import LabelHead
+from riyaz.predictor.nearest_choices import nearest_choices
 from riyaz.predictor.prompt import PromptedModel
 from riyaz.sources import Source, open_source
 from riyaz.text.tokenizer import Tokenizer
@@ -151,8 +154,11 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
     return predictor, adapters.read(folder, describe(base.source)) if adapted else None
 
 
-def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | ClassifierPredictor:
+def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | ClassifierPredictor | DecisionClassifier:
     """The predictor of an artifact that needs no language model. Raises RiyazError for a classifier without labels."""
+    if artifact.task is not None and artifact.task.questions:
+        classifiers = _question_classifiers(artifact, artifact.task, folder)
+        return DecisionClassifier(classifiers=classifiers, task=artifact.task, text=artifact.text)
     if artifact.weights.kind == "copy":
         examples = _examples(artifact, folder)
         document, index = read_index(folder, examples)
@@ -164,6 +170,15 @@ def _without_model(artifact: Artifact, folder: Path) -> CopyPredictor | Classifi
         raise RiyazError("names fewer than two labels", str(folder / artifacts.NAME), artifacts.TAMPERED)
     classifier = open_classifier(artifact.weights.kind, folder, artifact.task.labels)
     return ClassifierPredictor(classifier=classifier, task=artifact.task, text=artifact.text)
+
+
+def _question_classifiers(artifact: Artifact, task: Task, folder: Path) -> tuple[Classifier, ...]:
+    """One classifier for each question of the task."""
+    if artifact.weights.kind != "copy":
+        return open_classifiers(artifact.weights.kind, folder, [question.keys for question in task.questions])
+    examples = _examples(artifact, folder)
+    document, index = read_index(folder, examples)
+    return nearest_choices(task, examples, index, document.per_label, artifact.temperatures)
 
 
 def _examples(artifact: Artifact, folder: Path) -> tuple[Example, ...]:
@@ -182,8 +197,9 @@ def _assembled(
         lm=lm, adapter=adapter, bare=bare, head=_label_head(artifact, folder, lm), beside=_beside(artifact, folder),
     )  # fmt: skip
     return predictor_for(
-        model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature
-    )
+        model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature,
+        temperatures=artifact.temperatures,
+    )  # fmt: skip
 
 
 def _label_head(artifact: Artifact, folder: Path, lm: Engine) -> LabelHead | None:
@@ -191,7 +207,7 @@ def _label_head(artifact: Artifact, folder: Path, lm: Engine) -> LabelHead | Non
     if not artifact.weights.label_head:
         return None
     assert artifact.task is not None
-    return LabelHead.read(folder / artifacts.LABELS, len(artifact.task.labels), lm.runner.width)
+    return LabelHead.read(folder / artifacts.LABELS, artifact.task.choices, lm.runner.width)
 
 
 def _beside(artifact: Artifact, folder: Path) -> Beside | None:

@@ -15,7 +15,7 @@ HINT = "make the artifact again or copy it again"
 
 @dataclass(frozen=True, eq=False)
 class LabelHead:
-    """One row of C numbers for each of the task's labels, in their order."""
+    """One row of C numbers for each of the task's labels, or of its questions' choices, in their order."""
 
     weight: np.ndarray  # (L, C) float32
 
@@ -38,6 +38,10 @@ class LabelHead:
         safetensors.write(path, {WEIGHT: self.weight}, {"format": "pt"})
 
     def log_probabilities(self, hidden: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """log p of every label (n, L) in float64, from hidden states (n, C) float32. Row by row, since a product of
+        """log p of every label (n, L) in float64, from hidden states (n, C) float32."""
+        return log_softmax(self.logits(hidden) / temperature)
+
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """The logit of every label (n, L) in float64, from hidden states (n, C) float32. Row by row, since a product of
         many rows may round otherwise than that of one."""
-        return log_softmax(np.stack([self.weight @ row for row in hidden]).astype(np.float64) / temperature)  # (n, L)
+        return np.stack([self.weight @ row for row in hidden]).astype(np.float64)

@@ -1,8 +1,7 @@
 """Questions that an artifact was trained on are answered by it, all others by its base without training."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from riyaz.data import Message
 from riyaz.data.questions import Choice, Question
@@ -10,15 +9,25 @@ from riyaz.engine.parts import Steps
 from riyaz.predictor.decided import Decided
 from riyaz.predictor.deciding import deciding
 from riyaz.predictor.kinds import Predictor
+from riyaz.predictor.prediction import Prediction
 
 
 def own_questions(predictor: Predictor) -> tuple[Question, ...]:
-    """The questions that a predictor was trained on: the labels of its closed set are one choice without a name; none
-    for a plain model and for a task with other answers."""
+    """The questions that a predictor was trained on: those of its task; the labels of a closed set are one choice
+    without a name; none for a plain model and for a task with other answers."""
+    if predictor.has_questions:
+        return predictor.task.questions
     if not predictor.has_labels or predictor.task is None:
         return ()
     task = predictor.task
     return (Question("", "choice", task.instruction, tuple(map(Choice, task.labels))),)
+
+
+def answered_by(predictor: Predictor, questions: Sequence[Question]) -> list[str]:
+    """What answers each question: "training" that the predictor had on it, its "base" without training, or "" for
+    nothing, as no base is open."""
+    own, base = own_questions(predictor), "base" if predictor.has_model and predictor.bare is None else ""
+    return ["training" if any(mine.agrees(asked) for mine in own) else base for asked in questions]
 
 
 def deciding_on(
@@ -26,29 +35,50 @@ def deciding_on(
 ) -> Steps[list[Decided | None]]:
     """The answers to the questions about a conversation, in parts; None for a question that neither the predictor was
     trained on nor its base can answer, as no base is open. Raises RiyazError."""
-    own = own_questions(predictor)
-    trained = [next((mine for mine in own if mine.agrees(asked)), None) for asked in questions]
-    decided: list[Decided | None] = [None] * len(questions)
-    if any(trained):
-        probabilities = yield from _probabilities(predictor, conversation)
-        for place, (mine, asked) in enumerate(zip(trained, questions)):
-            if mine is not None:
-                order = [mine.choices.index(Choice(choice.value)) for choice in asked.choices]
-                decided[place] = Decided(asked, probabilities[order], trained=True)
-    others = [place for place, mine in enumerate(trained) if mine is None]
-    if others and predictor.has_model and predictor.bare is None:
-        answers = yield from deciding(predictor.base(), conversation, [questions[place] for place in others])
-        for place, answer in zip(others, answers):
-            decided[place] = answer
+    (decided,) = yield from deciding_rows(predictor, [conversation], questions)
     return decided
 
 
-def _probabilities(predictor: Predictor, conversation: Sequence[Message]) -> Steps[np.ndarray]:
-    """The calibrated probabilities (L,) of a predictor's labels."""
-    assert predictor.has_labels
-    if predictor.has_model:
-        (prediction,) = yield from predictor.choosing(predictor.prepare([conversation]))
-    else:
-        (prediction,) = predictor.answers([conversation])
-    assert prediction.probabilities is not None
-    return prediction.probabilities
+def deciding_rows(
+    predictor: Predictor, conversations: Sequence[Sequence[Message]], questions: Sequence[Question],
+    where: Sequence[str] = (),
+) -> Steps[list[list[Decided | None]]]:  # fmt: skip
+    """`deciding_on` of several conversations, which training answers together. Raises RiyazError, with the
+    conversation's entry of `where` if one does not fit the context."""
+    own = own_questions(predictor)
+    trained = [next((mine for mine in own if mine.agrees(asked)), None) for asked in questions]
+    rows: list[list[Decided | None]] = [[None] * len(questions) for _ in conversations]
+    if any(trained):
+        for decided, prediction in zip(rows, (yield from _predictions(predictor, conversations, where)), strict=True):
+            for place, (mine, asked) in enumerate(zip(trained, questions)):
+                if mine is not None:
+                    decided[place] = _as_asked(prediction, mine, asked)
+    others = [place for place, mine in enumerate(trained) if mine is None]
+    if others and predictor.has_model and predictor.bare is None:
+        for decided, conversation in zip(rows, conversations):
+            answers = yield from deciding(predictor.base(), conversation, [questions[place] for place in others])
+            for place, answer in zip(others, answers):
+                decided[place] = answer
+    return rows
+
+
+def _predictions(
+    predictor: Predictor, conversations: Sequence[Sequence[Message]], where: Sequence[str]
+) -> Steps[list[Prediction]]:
+    """The predictor's own answers, each with the probabilities of all labels."""
+    assert predictor.has_labels or predictor.has_questions
+    if not predictor.has_model:
+        return predictor.answers(conversations)
+    if predictor.has_labels and predictor.temperature is None and predictor.head is None:  # they are not calibrated
+        predictor = replace(predictor, temperature=1.0)
+    predictions = yield from predictor.choosing(predictor.prepare(conversations, where))
+    return predictions
+
+
+def _as_asked(prediction: Prediction, mine: Question, asked: Question) -> Decided:
+    """A predictor's answer to its own question, with the choices in the order in which they are asked."""
+    known = {(type(choice.value), choice.value): place for place, choice in enumerate(mine.choices)}
+    order = [known[type(choice.value), choice.value] for choice in asked.choices]
+    p = next((each.probabilities for each in prediction.decided if each.question is mine), prediction.probabilities)
+    assert p is not None
+    return Decided(asked, p[order], trained=True)

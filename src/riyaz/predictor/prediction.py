@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from riyaz.data.questions import answers_text
+from riyaz.predictor.decided import Decided
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -17,6 +20,7 @@ class Prediction:
     `log_probability` of a label or a span is in nats, with the end token and before calibration; None for a generated
     or copied answer. `confidence` is the calibrated probability that the answer is right, `runner_up` the label that
     comes next, `probabilities` (L,) float32 those of the task's labels in their order; None where they are not known.
+    `decided` are the answers to the task's questions, which the text holds as JSON.
     """
 
     text: str
@@ -25,6 +29,7 @@ class Prediction:
     confidence: float | None = None
     runner_up: str | None = None
     probabilities: "np.ndarray | None" = field(default=None, compare=False)
+    decided: tuple[Decided, ...] = field(default=(), compare=False)
 
 
 def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities: "np.ndarray") -> Prediction:
@@ -34,6 +39,13 @@ def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities:
     confidence = round(float(probabilities[best]), 4)
     runner_up = labels[second[0]] if second else None
     return Prediction(labels[best], confidence=confidence, runner_up=runner_up, probabilities=probabilities)
+
+
+def decided_prediction(decided: Sequence[Decided]) -> Prediction:
+    """The prediction of the answers to a task's questions."""
+    questions = [each.question for each in decided]
+    places = [each.answer_place for each in decided]
+    return Prediction(answers_text(questions, places), decided=tuple(decided))
 
 
 @dataclass(frozen=True, eq=False)

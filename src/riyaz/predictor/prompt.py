@@ -52,12 +52,13 @@ def expect_short(text: str, where: str = "") -> None:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A rendered conversation: the request for the engine, the passages in its prompt, best first, and what a
-    classifier beside the model adds to the labels' scores, (L,)."""
+    """A rendered conversation: the request for the engine, the passages in its prompt, best first, what a classifier
+    beside the model adds to the labels' scores, (L,), and its messages, where questions are asked about them."""
 
     request: Request
     passages: "tuple[Hit, ...]" = ()
     beside: np.ndarray | None = None
+    messages: tuple[Message, ...] = ()
 
     @property
     def citations(self) -> tuple[dict, ...]:

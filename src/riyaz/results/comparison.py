@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from riyaz.config import Metric
+from riyaz.data.task import Measure
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines
 from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
+from riyaz.results.questions import DecidedAnswer, QuestionScore
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm which had half of it and was still improving
@@ -203,6 +204,7 @@ class ArmResult:
     n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the test rows; None where none share one
     # why an arm that did not run counts as no better than those that did; None: it may be better
     ruled_out: str | None = field(default=None, metadata=OPTIONAL)
+    questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
 
     def __post_init__(self) -> None:
         if not is_bare(self.method):  # it names a folder
@@ -404,7 +406,7 @@ class Evaluation:
     Costs, forgetting and drift are not measured for the folds of a cross-validation: those fields are None.
     """
 
-    metric: Metric
+    metric: Measure
     checks: dict[str, Check]
     ms_per_answer: float | None = None
     merged_ms: float | None = field(default=None, metadata=OPTIONAL)
@@ -448,6 +450,7 @@ class Answer:
     right_probability: float | None = field(default=None, metadata=OPTIONAL)  # of the accepted label
     brier: float | None = field(default=None, metadata=OPTIONAL)  # the row's Brier score over all labels, 0 to 2
     group: str | None = field(default=None, metadata=OPTIONAL)  # rows of one group are not independent
+    decided: list[DecidedAnswer] | None = field(default=None, metadata=OPTIONAL)  # one for each question of the task
 
     @classmethod
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":

@@ -3,6 +3,8 @@
 In rows of training label number i is the token V + i, behind the vocabulary of V tokens, so that a batch may hold rows
 of labels and of text, each of which goes to its own head. A row of the head begins as the mean of those of the model's
 own head for the tokens of the label's text, so that the untrained head knows what labels mean.
+
+The labels may be those of several questions, one after the other: each has its probability among those of its question.
 """
 
 from collections.abc import Sequence
@@ -24,9 +26,10 @@ class LabelledModel(nn.Module):
     stored divided by `pace`, and `scaled` multiplies the hidden states instead.
     """
 
-    def __init__(self, base: Any, rows: Tensor, pace: float) -> None:
+    def __init__(self, base: Any, rows: Tensor, pace: float, sizes: Sequence[int] = ()) -> None:
         super().__init__()
         self.base, self.config, self.pace = base, base.config, pace
+        self.sizes = tuple(sizes) or (len(rows),)  # labels of each question
         self.label_head = nn.Linear(rows.shape[1], len(rows), bias=False, device="meta")
         self.label_head.weight = nn.Parameter(rows / pace)  # (L, C)
 
@@ -49,10 +52,13 @@ class LabelledModel(nn.Module):
         return rows
 
 
-def attach(model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0) -> LabelledModel:
-    """The model with an untrained head of labels, which are given as the tokens of their texts."""
+def attach(
+    model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0, sizes: Sequence[int] = ()
+) -> LabelledModel:
+    """The model with an untrained head of labels, which are given as the tokens of their texts, and of which each
+    question has as many as `sizes` says; without it there is one."""
     rows = [_rows(model, labels[i : i + AT_ONCE]) for i in range(0, len(labels), AT_ONCE)]
-    return LabelledModel(model, torch.cat(rows), pace)
+    return LabelledModel(model, torch.cat(rows), pace, sizes)
 
 
 def _rows(model: Any, labels: Sequence[Sequence[int]]) -> Tensor:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.artifact import MODEL_FREE, WEIGHT_KINDS, TextPart, WeightsPart
-from riyaz.config import Precision, TaskKind
+from riyaz.config import Precision
 from riyaz.data import Example
-from riyaz.data.task import Task
+from riyaz.data.task import Kind, Task
 from riyaz.events import Listen
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
@@ -105,6 +105,7 @@ class Fitted:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
     temperature: float | None = None  # of a closed set's label scores; None: answers get no confidence from it
+    temperatures: tuple[float, ...] = ()  # of the scores of each question's choices
     max_new_tokens: int | None = None  # longest answer; None: as the training answers require
     chosen: dict[str, Any] = field(default_factory=dict)  # the choices, for the result file
     checks: Checks = field(default_factory=dict)
@@ -157,7 +158,8 @@ class Method:
     time: Callable[[Context], Timing] | None = None
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
-    needs_labels: bool = False  # whether it answers closed sets only
+    needs_labels: bool = False  # whether it answers closed sets only, and questions
+    answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe
     of: tuple[str, ...] = ()  # methods of the same comparison whose artifacts it joins
@@ -190,9 +192,9 @@ class Method:
         """The fields of ByHand that change this method."""
         return self.takes if self.recipe is None else (*self.takes, "epochs", "steps", "learning_rate", "batch_size")
 
-    def for_task(self, kind: TaskKind, hand: ByHand = NOTHING) -> "Method":
+    def for_task(self, kind: Kind, hand: ByHand = NOTHING) -> "Method":
         """The method with the recipe for this kind of task, changed by what the user chose."""
-        recipe = (self.label_recipe if kind == "closed" else None) or self.recipe
+        recipe = (self.label_recipe if kind in ("closed", "questions") else None) or self.recipe
         return self if recipe is None else replace(self, recipe=recipe.by_hand(hand))
 
 

@@ -12,12 +12,16 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.fitting.base import Context, instruction_only
-from riyaz.metrics.calibration import fit_temperature
-from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
+from riyaz.metrics.calibration import fit_temperature, probabilities
+from riyaz.metrics.decisions import row_scores
+from riyaz.predictor import ClosedPredictor, DecisionModel, ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import (
     accepted_labels,
     answer_log_loss,
     answer_log_probabilities,
+    decided_log_p,
+    decided_points,
+    right_places,
     score,
     score_raw_and_calibrated,
 )
@@ -149,6 +153,8 @@ def candidate_points(
     """(predictor, calibrated, points, log p of each row's answer) of a candidate, whose score is the mean of its
     points: the rows' scores for a closed set, of a search without and with calibration, in one pass; else log p of the
     answers' tokens."""
+    if predictor.has_questions:
+        return [(predictor, False, *question_points(predictor, rows))]
     if not predictor.has_labels:
         parts = answer_log_probabilities(predictor, rows)
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])
@@ -160,6 +166,16 @@ def candidate_points(
         return [(predictor, False, score(context.task, likeliest, rows).rows, scores[np.arange(len(rows)), own])]
     *both, log_p = score_raw_and_calibrated(predictor, rows)
     return [(replace(predictor, calibrated=on), on, points, log_p) for on, points in zip((False, True), both)]
+
+
+def question_points(predictor: DecisionModel, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """The score (n,) of every row that answers questions, and the sum (n,) of log p of their right choices."""
+    task = predictor.task
+    scores = predictor.question_scores([row.messages for row in rows], [row.where for row in rows])
+    temperatures = predictor.temperatures or [1.0] * len(scores)
+    p = [probabilities(part, temperature) for part, temperature in zip(scores, temperatures)]
+    log_p = decided_log_p(task, scores, temperatures, rows)
+    return row_scores(decided_points(task, p, right_places(task, rows))), np.array([part.sum() for part in log_p])
 
 
 def answer_limit(context: Context) -> int:

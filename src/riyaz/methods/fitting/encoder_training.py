@@ -10,9 +10,11 @@ import numpy as np
 from riyaz.classifiers.fitting import label_words
 from riyaz.data import Example
 from riyaz.data.rows import Row
+from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe_embedder
 from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.label_rows import head_labels, head_sizes, label_tokens
 from riyaz.methods.fitting.pacing import PACE, within
 from riyaz.sources import Source
 
@@ -33,11 +35,13 @@ SCORED_TOKENS = 2048  # in a forward pass without gradients
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """What an encoder is trained on: the rows, whose answer is a label's number behind the vocabulary, and the vectors
-    (L, C) of the labels' own texts, with which the prototypes begin."""
+    """What an encoder is trained on: the rows, whose answer is a label's number behind the vocabulary, the vectors
+    (L, C) of the labels' own texts, with which the prototypes begin, and how many labels each of several questions
+    has."""
 
     rows: tuple[Row, ...]
     prototypes: np.ndarray
+    sizes: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> float:
@@ -45,16 +49,16 @@ class LabelledTexts:
         return sum(len(row.prompt) for row in self.rows) / len(self.rows)
 
 
-def labelled_texts(
-    source: Source, embedder: "ModelEmbedder", labels: Sequence[str], examples: Sequence[Example]
-) -> LabelledTexts:
+def labelled_texts(source: Source, embedder: "ModelEmbedder", task: Task, examples: Sequence[Example]) -> LabelledTexts:
     """The rows of the examples' last turns, and the vectors of the labels' names in words."""
-    numbers = {label: number for number, label in enumerate(labels, describe_embedder(source).config.vocab_size)}
+    V = describe_embedder(source).config.vocab_size
     tokens = embedder.framed([example.prompt for example in examples])
     rows = tuple(
-        Row(tuple(ids.tolist()), (numbers[example.answer],), example) for ids, example in zip(tokens, examples)
+        Row(tuple(ids.tolist()), label_tokens(task, example, V), example, bool(task.questions))
+        for ids, example in zip(tokens, examples)
     )
-    return LabelledTexts(rows, embedder.embed([label_words(label) for label in labels]))
+    prototypes = embedder.embed([label_words(label) for label in head_labels(task)])
+    return LabelledTexts(rows, prototypes, tuple(head_sizes(task)))
 
 
 def examples_of(rows: Sequence[Row]) -> list[Example]:
@@ -69,7 +73,7 @@ def training_steps(rows: int, tokens: float) -> int:
     return max(1, round(epochs * rows / BATCH))
 
 
-def build(source: Source, prototypes: np.ndarray, compute: str) -> "TextClassifier":
+def build(source: Source, texts: LabelledTexts, compute: str) -> "TextClassifier":
     """The encoder of a source, and prototypes. All weights train but the vectors of the tokens, which are half of them
     and of which few rows move few."""
     import torch
@@ -79,7 +83,7 @@ def build(source: Source, prototypes: np.ndarray, compute: str) -> "TextClassifi
 
     encoder = load_embedder(source, torch.float32).requires_grad_(True)
     encoder.embeddings.word_embeddings.requires_grad_(False).to(getattr(torch, compute))
-    return TextClassifier(encoder, torch.from_numpy(prototypes), TEMPERATURE)
+    return TextClassifier(encoder, torch.from_numpy(texts.prototypes), TEMPERATURE, texts.sizes)
 
 
 def train_plan(context: Context, steps: int) -> "TrainPlan":
@@ -111,7 +115,7 @@ def trained(
     these would take more than a share of the arm's time limit. Raises RiyazError."""
     from riyaz.train import train
 
-    model = build(source, texts.prototypes, context.compute)
+    model = build(source, texts, context.compute)
     plan, adjust = within(pace_file(context, folder), train_plan(context, steps), share * context.arm.train_limit)
     state = train(model, rows, (), plan, folder, listen, adjust=adjust)
     return model.eval().float(), state
@@ -128,6 +132,8 @@ def text_vectors(model: "TextClassifier", rows: Sequence[Row]) -> np.ndarray:
     with torch.inference_mode():
         for micro in micro_batches(rows, SCORED_TOKENS):
             stream = torch.from_numpy(micro.tokens), torch.from_numpy(micro.positions)
-            every = model(*stream, packed(micro.lengths).behind(micro.shared))
-            vectors.append(every[torch.from_numpy(micro.label_index)].float())
-    return torch.cat(vectors).numpy()
+            hidden = model(*stream, packed(micro.lengths).behind(micro.shared))
+            vectors.append(hidden[torch.from_numpy(micro.label_index)].float())
+    first = np.cumsum([0, *(len(row.answer) for row in rows[:-1])])  # of each row's answers
+    every: np.ndarray = torch.cat(vectors).numpy()
+    return every[first]

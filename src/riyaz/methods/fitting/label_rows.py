@@ -1,12 +1,18 @@
 """Training on labels instead of their texts: for a closed set, each row's answer is one of L labels, which a head of
-their own scores in one pass, and validation judges by the share of right ones."""
+their own scores in one pass, and validation judges by the share of right ones. A row that answers several questions has
+a label of each one's choices, all after one reading of its prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from riyaz.data import Example
+from riyaz.data.questions import answer_places
 from riyaz.data.rows import Row
+from riyaz.data.task import Task
 from riyaz.families import describe
 from riyaz.methods.fitting.base import Build, Context
 from riyaz.scoring import REOPEN_ROWS
@@ -19,8 +25,18 @@ SOFT_PACE = 1 / 20  # of a head beside a soft prompt, whose rates are twenty tim
 
 
 def has_label_head(context: Context) -> bool:
-    """Whether the labels of a closed set get a head of their own."""
-    return context.task.kind == "closed"
+    """Whether the labels of a closed set, or the choices of questions, get a head of their own."""
+    return context.task.kind in ("closed", "questions")
+
+
+def head_labels(task: Task) -> list[str]:
+    """The texts of a head's labels: those of a closed set, or the choices of one question after the other."""
+    return [label for question in task.questions for label in question.labels] or list(task.labels)
+
+
+def head_sizes(task: Task) -> list[int]:
+    """The number of labels of each question of a task; none for a closed set, which is one."""
+    return [len(question.choices) for question in task.questions]
 
 
 def judged(context: Context) -> Context:
@@ -39,8 +55,22 @@ def answers_as_labels(context: Context, rows: Sequence[Row]) -> list[Row]:
     if not has_label_head(context):
         return list(rows)
     V = describe(context.source).config.vocab_size
-    number = {label: (V + place,) for place, label in enumerate(context.task.labels)}
-    return [replace(row, answer=number[row.example.answer]) for row in rows if row.example is not None]
+    own = ((row, label_tokens(context.task, row.example, V)) for row in rows if row.example is not None)
+    return [replace(row, answer=labels, together=bool(context.task.questions)) for row, labels in own]
+
+
+def label_tokens(task: Task, example: Example, vocabulary: int) -> tuple[int, ...]:
+    """The label of an example's answer, or those of the questions that it answers, as tokens behind the vocabulary."""
+    if not task.questions:
+        return (vocabulary + _place_of(task.labels)[example.answer],)
+    first = np.cumsum([0, *head_sizes(task)]).tolist()
+    places = answer_places(task.questions, example.answer)
+    return tuple(vocabulary + start + place for start, place in zip(first, places) if place is not None)
+
+
+@lru_cache(maxsize=4)
+def _place_of(labels: tuple[str, ...]) -> dict[str, int]:
+    return {label: place for place, label in enumerate(labels)}
 
 
 def with_label_head(context: Context, build: Build) -> Build:
@@ -55,6 +85,7 @@ def put_label_head(context: Context, model: Any) -> Any:
 
     if not has_label_head(context):
         return model
-    texts = context.tokenizer.answer_ids(list(context.task.labels))
+    texts = context.tokenizer.answer_ids(head_labels(context.task))
     pace = SOFT_PACE if isinstance(model, SoftPrompt) else 1.0
-    return label_head.attach(model, [tokens[:-1] or tokens for tokens in texts], pace)  # without the end token
+    words = [tokens[:-1] or tokens for tokens in texts]  # without the end token
+    return label_head.attach(model, words, pace, head_sizes(context.task))

@@ -91,7 +91,7 @@ class _Trial:
     """What the opening at one learning rate has shown."""
 
     nats: np.ndarray  # (n,) −log p of the validation answers; infinity if training diverged
-    wrong: np.ndarray | None  # (n,) whether another label is likelier; None where answers are no labels
+    wrong: np.ndarray | None  # (n,) for how many answers another label is likelier; None where they are no labels
     scores: list[float] | None
     seconds: float
 
@@ -118,7 +118,9 @@ def _trial(
     wrong = None
     if scores_labels(model):
         log_p, places = label_log_p(model, valid), label_places(model, valid)
-        nats, wrong = -log_p[np.arange(len(valid)), places].astype(np.float64), log_p.argmax(1) != places
+        first = np.cumsum([0, *(len(row.answer) for row in valid[:-1])])  # of each row's answers
+        nats = np.add.reduceat(-log_p[np.arange(len(places)), places].astype(np.float64), first)
+        wrong = np.add.reduceat((log_p.argmax(1) != places).astype(np.float64), first)
     else:
         nats = np.array(row_nats(model, valid))
     return _Trial(nats, wrong, rated(model) if rated else None, time.perf_counter() - began)
@@ -128,7 +130,7 @@ def chosen(
     losses: dict[float, np.ndarray], tokens: np.ndarray, wrong: Mapping[float, np.ndarray] | None = None
 ) -> tuple[float, list[dict[str, Any]]]:
     """The chosen rate and the record, from −log p (n,) of the validation answers by rate and their lengths (n,), and
-    of labels whether each is `wrong` (n,).
+    of labels how many of each row are `wrong` (n,).
 
     Of labels those rates are compared whose accuracy is within one standard error of the highest. Of the rates whose
     loss is then within one standard error of the lowest it is the smallest, since a higher one forgets more. The
@@ -141,7 +143,7 @@ def chosen(
         raise RiyazError(f"the loss was not finite at learning rate {tried}", hint="give a lower --learning-rate")
     compared = finite = [rate for rate in sorted(losses) if math.isfinite(means[rate])]
     if wrong:
-        compared = _within_error({rate: wrong[rate].astype(float) for rate in finite}, np.ones(len(tokens)))
+        compared = _within_error({rate: wrong[rate] for rate in finite}, tokens)
     best = min(compared, key=lambda rate: means[rate])
     record: list[dict[str, Any]] = []
     for rate in sorted(losses):
@@ -149,7 +151,7 @@ def chosen(
         if rate in finite:
             record[-1]["error"] = _paired_error(losses[rate] - losses[best], tokens)
         if rate in finite and wrong:
-            record[-1]["accuracy"] = 1 - float(wrong[rate].mean())
+            record[-1]["accuracy"] = 1 - float(wrong[rate].sum() / total)
     return _within_error({rate: losses[rate] for rate in compared}, tokens)[0], record
 
 

@@ -32,9 +32,10 @@ from riyaz.methods.fitting.label_rows import (
 )
 from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
+from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.methods.fitting.recipe import REFITTED, refit_steps
 from riyaz.metrics.calibration import fit_temperature
-from riyaz.predictor import ADAPTER, ClosedPredictor, LabelHead, ModelPredictor, predictor_for
+from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
@@ -98,25 +99,24 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     first_loss = validate(model, valid[:REOPEN_ROWS], plan.micro_tokens)["valid_loss"]
     model, head, weights, files = _saved(context, model, save)
     choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
-    temperature, predictor = None, choice.predictor
+    calibration, predictor = dict[str, Any](), choice.predictor
     calibrated, valid_score = choice.calibrated, choice.score
-    if head is not None and predictor.has_labels:  # calibrated, since a head that is too sure multiplies rounding
-        temperature = _calibrated(context, predictor)
-        first_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
+    if head is not None:  # calibrated, since a head that is too sure multiplies rounding
+        calibration = _calibrated(context, predictor)
+        first_loss = answer_log_loss(replace(predictor, **calibration), context.valid[:REOPEN_ROWS])
     del choice, predictor, model  # so that there are never two whole models in memory
     last = None if head is None or shortened else _refit(context, build, rows, plan, state)
     refit_loss = None
     if last is not None:
         model, head, weights, files = _saved(context, last.model, save)
         predictor = _answering(context, model, head, saved=weights.kind == "full")
-        assert predictor.has_labels
-        refit_loss = answer_log_loss(replace(predictor, temperature=temperature), context.valid[:REOPEN_ROWS])
+        refit_loss = answer_log_loss(replace(predictor, **calibration), context.valid[:REOPEN_ROWS])
     for made in (*CHECKPOINTS, REFIT_BEGUN):
         remove(context.folder / made)
     if not context.arm.cut and not shortened:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
-        context.prompt_text.text, weights, context.files | files, calibrated=calibrated, temperature=temperature,
+        context.prompt_text.text, weights, context.files | files, calibrated=calibrated, **calibration,
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 **({REFITTED: last.steps} if last else {}),
                 "search": best.record, "calibrated": calibrated, "tokens_s": state.tokens / state.seconds,
@@ -168,13 +168,18 @@ def _refit(
     return _Refit(model, last.step, last.seconds)
 
 
-def _calibrated(context: Context, predictor: ClosedPredictor) -> float:
-    """The temperature of a head of labels, with which the validation rows' probabilities are kept as held out."""
+def _calibrated(context: Context, predictor: ModelPredictor) -> dict[str, Any]:
+    """The temperature of a head of labels, with which the validation rows' probabilities are kept as held out; or those
+    of a head of several questions. As the predictor's and the artifact's field."""
     rows = context.valid[: judged(context).valid_rows]
+    if predictor.has_questions:
+        each = predictor.question_scores([row.messages for row in rows], [row.where for row in rows])
+        return {"temperatures": fitted_temperatures(context.task, each, rows)}
+    assert predictor.has_labels
     scores = label_scores(predictor, rows)
     temperature = fit_temperature(scores, accepted_labels(context.task, rows))
     write_held_out(context.folder, range(len(rows)), scores, temperature)
-    return temperature
+    return {"temperature": temperature}
 
 
 def _saved(context: Context, model: Any, save: Save) -> tuple[Any, LabelHead | None, WeightsPart, dict[str, Any]]:

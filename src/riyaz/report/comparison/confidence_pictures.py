@@ -7,7 +7,7 @@ from riyaz.report.comparison.confidence import calibrated
 from riyaz.report.comparison.pictures import FULL, HALF, below, end_names
 from riyaz.report.media.markup import Markup
 from riyaz.report.media.svg import FAINT, colour, inset, label, picture
-from riyaz.results import ArmResult
+from riyaz.results import ArmResult, Calibration
 
 SHOWN = 12  # methods
 LEAST = 0.05  # share of answers from which on the curve is drawn: the first few rows are chance
@@ -40,7 +40,14 @@ def risk(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Ma
 
 def reliability(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
     """A panel for each arm: the share of right answers by their mean confidence, in bins."""
-    shown = calibrated(arms)[:SHOWN]
+    return panels_of([(arm.method, arm, each) for arm, each in calibrated(arms)], pick, width, name)
+
+
+def panels_of(
+    shown: list[tuple[str, ArmResult, Calibration]], pick: str | None, width: float, name: str
+) -> Markup | None:
+    """A panel for each title, in its arm's colour and mark; that of `pick` in bold."""
+    shown = shown[:SHOWN]
     if not shown:
         return None
     columns = 2 if width < HALF else 3 if width < FULL else 4
@@ -55,7 +62,7 @@ def reliability(arms: list[ArmResult], pick: str | None, width: float, name: str
             if place >= len(shown):
                 panel.set_visible(False)
                 continue
-            arm, each = shown[place]
+            title, arm, each = shown[place]
             shade = colour(about(arm).colour)
             panel.plot([0, 1], [0, 1], color=FAINT, lw=1, linestyle=(0, (4, 3)))
             sure, right, _ = zip(*each.bins, strict=True)
@@ -65,7 +72,7 @@ def reliability(arms: list[ArmResult], pick: str | None, width: float, name: str
             panel.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
             panel.tick_params(labelbottom=True, labelleft=place % columns == 0)
             panel.grid(lw=0.7)
-            panel.set_title(label(arm.method, 16), fontweight="bold" if arm.method == pick else "normal", pad=8)
+            panel.set_title(label(title, 16), fontweight="bold" if title == pick else "normal", pad=8)
         below(figure, "confidence; upwards: share that is right")
 
-    return picture(draw, width, height, name, "Share of right answers by their confidence, for each method")
+    return picture(draw, width, height, name, "Share of right answers by their confidence, for each panel")

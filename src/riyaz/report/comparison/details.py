@@ -27,7 +27,9 @@ ROW_KINDS = {
     "test": "to test on", "folds": "folds", "skipped": "left out",
     "incomplete": "without prompt or answer",
 }  # fmt: skip
-TASKS = {"closed": "a closed set of labels", "short": "short answers", "free": "free text"}
+TASKS = {
+    "closed": "a closed set of labels", "short": "short answers", "free": "free text", "questions": "typed questions",
+}  # fmt: skip
 SHOWN_LABELS = 100
 
 

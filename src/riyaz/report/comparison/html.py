@@ -16,6 +16,7 @@ from riyaz.report.comparison import (
     first_fold,
     labels,
     pictures,
+    questions,
     retrieval_pictures,
     worth,
 )
@@ -71,6 +72,7 @@ def _sections(
         ("arms", "The methods", "All methods, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
         ("worth", "Worth", worth.TITLE, _worth(comparison)),
+        ("questions", "Questions", questions.TITLE, _questions(comparison, arms)),
         ("sure", "How sure", confidence.TITLE, _sure(comparison, arms)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
         ("slices", "Slices", "Scores per slice", _slices(comparison, arms)),
@@ -216,6 +218,24 @@ def _sure(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     return join(
         element("p", confidence.NOTE), grid(titles, rows, "How true the confidences are"),
         element("div", *figures, class_="pair"),
+    )  # fmt: skip
+
+
+def _questions(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
+    """How every method answers each question, and how true the best one's confidences are."""
+    if not questions.asked(arms):
+        return None
+    best = next(arm for arm in arms if arm.questions and comparison.pick in (arm.method, None))
+    shown = [(name, best, each) for name, each in questions.calibrated(best)]
+    drawn = [
+        confidence_pictures.panels_of(shown, None, width, f"u{name}")
+        for width, name in ((pictures.FULL, "w"), (pictures.NARROW, "n"))
+    ]
+    caption = f"{best.method}, question by question. {confidence.RELIABILITY_NOTE}"
+    titles, rows = questions.figures(arms)
+    return join(
+        element("p", questions.NOTE), grid(*questions.table(arms), "Scores of each question"),
+        figure(drawn, caption, numbers(titles, rows)) if drawn[0] else None,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from riyaz.json_files import to_document
 from riyaz.report import row_problems
-from riyaz.report.comparison import confidence, extra_findings
+from riyaz.report.comparison import confidence, extra_findings, questions
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
@@ -53,6 +53,7 @@ def render(
         _table(comparison, arms),
         _troubles(comparison.arms),
         _seeds(arms),
+        _questions(arms),
         _sure(arms),
         _slices(arms, metric),
         escape(extra_findings.worst_slice_line(comparison)),
@@ -101,6 +102,13 @@ def _worth(comparison: Comparison) -> str:
 def _sure(arms: list[ArmResult]) -> str:
     titles, rows = confidence.table(arms)
     return f"## {confidence.TITLE}\n\n{grid(titles, rows)}\n\n{escape(confidence.NOTE)}" if rows else ""
+
+
+def _questions(arms: list[ArmResult]) -> str:
+    if not questions.asked(arms):
+        return ""
+    tables = "\n\n".join(grid(*table) for table in (questions.table(arms), questions.figures(arms)))
+    return f"## {questions.TITLE}\n\n{tables}\n\n{escape(questions.NOTE)}"
 
 
 def _slices(arms: list[ArmResult], metric: str) -> str:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress, quiet
 from riyaz.json_files import from_json
-from riyaz.report.comparison import confidence, extra_findings
+from riyaz.report.comparison import confidence, extra_findings, questions
 from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.media.markup import printable
 from riyaz.report.media.stacked import Cells, table
@@ -282,7 +282,7 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
     further = [("more rows", extra_findings.curve_line(comparison))]
     further.append(("worst slice", extra_findings.worst_slice_line(comparison)))
     further.append(("worth", " ".join(worth_lines(comparison))))
-    _print_findings(arms, [each for each in further if each[1]], out)
+    _print_findings(arms, [each for each in further if each[1]], out, comparison.pick)
     _print_troubles(comparison.arms, out)
 
 
@@ -307,10 +307,13 @@ def print_lines(lines: Iterable[Text], out: Console) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: Console) -> None:
-    """Prints one line for every retrieval, every arm with several seeds, a latency measured twice or an adapter,
-    the machine's load, the answers that differ alone, and the `further` lines."""
-    lines = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
+def _print_findings(
+    arms: list[ArmResult], further: list[tuple[str, str]], out: Console, pick: str | None = None
+) -> None:
+    """Prints one line for every question, every retrieval, every arm with several seeds, a latency measured twice or an
+    adapter, the machine's load, the answers that differ alone, and the `further` lines."""
+    lines = [(f"question  {name}", line) for name, line in questions.lines(arms, pick)]
+    lines += [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
     lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
     lines += [("latency", f"{arm.method}: {times}") for arm in arms if (times := measured_again(arm))]
     lines += [("merged", f"{arm.method}: {times}") for arm in arms if (times := merged(arm))]

@@ -16,6 +16,7 @@ from riyaz.engine.opening import EMBEDDER
 from riyaz.errors import RiyazError
 from riyaz.limits.limits_file import comparison_of, read_limits
 from riyaz.metrics.intervals import wilson
+from riyaz.report.comparison import confidence, questions
 from riyaz.report.comparison.arms import megabytes, milliseconds
 from riyaz.report.comparison.details import ROW_KINDS
 from riyaz.report.limits import markdown as limits_markdown
@@ -29,7 +30,7 @@ BINARY = ("accuracy", "exact_match")  # metrics of 0 or 1 for each row
 NOT_MEASURED, NOT_STATED = "not measured", "not stated"
 LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "Gemma": "gemma"}  # of the catalogue, as the hub writes them
 LIBRARIES = {"lora": "peft", "soft_prompt": "peft", "full": "transformers"}
-PIPELINES = {"closed": "text-classification"}
+PIPELINES = {"closed": "text-classification", "questions": "text-classification"}
 
 
 def card(target: str, use: str | None = None) -> str:
@@ -52,6 +53,7 @@ def card(target: str, use: str | None = None) -> str:
         "## Data", _data(made, compared),
         "## Method", _method(made, row),
         "## Scores", _scores(row, compared),
+        "## Confidence", _confidence(row),
         "## Costs", _costs(row),
         "## Forgetting", _forgetting(row),
         "## Licence", _licence(made),
@@ -117,9 +119,9 @@ def _method(made: Artifact, row: ArmResult | None) -> str:
     if plain:
         lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in plain.items()))
     if made.task is not None:
-        lines.append(
-            f"Task: {made.task.kind}, {len(made.task.labels)} labels" if made.task.labels else f"Task: {made.task.kind}"
-        )
+        count = f", {len(made.task.labels)} labels" if made.task.labels else ""
+        asked = ", ".join(f"{question.name} ({question.type})" for question in made.task.questions)
+        lines.append(f"Task: {made.task.kind}{count}{': ' if asked else ''}{asked}")
     lines.append("Seeds: " + (", ".join(f"{name} {value}" for name, value in made.seeds.items()) or NOT_STATED))
     lines.append("Versions: " + (", ".join(f"{name} {value}" for name, value in made.versions.items()) or NOT_STATED))
     return _list(lines)
@@ -133,6 +135,20 @@ def _scores(row: ArmResult | None, compared: Comparison | None) -> str:
              for name, part in row.slices.items()]  # fmt: skip
     table = grid(["slice", "rows", metric_name(row.metric), "95 % interval"], rows)
     return f"{table}\n\nOn held-out test rows; where this arm was picked by them, its score is a little optimistic."
+
+
+def _confidence(row: ArmResult | None) -> str:
+    """How true the confidences are: the reliability diagram of the labels, or of each question, as a table."""
+    measured = [] if row is None else questions.calibrated(row)
+    if row is not None and row.calibration is not None:
+        measured = [("all answers", row.calibration)]
+    if not measured:
+        return f"{NOT_MEASURED.capitalize()}."
+    parts = ["The confidence of an answer is the calibrated probability that it is right."]
+    for name, calibration in measured:
+        parts += [f"{escape(name)}: ECE {confidence.error(calibration)}, on {number(calibration.rows)} test rows",
+                  grid(*confidence.bins(calibration))]  # fmt: skip
+    return "\n\n".join(parts)
 
 
 def _of_slice(metric: str | None, part: SliceScore) -> str:

@@ -62,6 +62,7 @@ from riyaz.scoring import (
     confidence_fields,
     latency,
     predict,
+    question_scores,
     score,
 )
 
@@ -366,6 +367,7 @@ def evaluate_target(
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
         served=predictor.served, calibration=calibration_of(answered),
         n_groups=None if scores.groups is None else int(scores.groups.max()) + 1,
+        questions=question_scores(task, answered),
     )  # fmt: skip
 
 

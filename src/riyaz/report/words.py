@@ -13,7 +13,7 @@ ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
 BUSY = 0.1  # share of the CPU time asked for; arms that waited longer are named
 METRICS = {
     "accuracy": "accuracy",
-    "decisions": "mean of questions",
+    "decisions": "questions",
     "macro_f1": "macro F1",
     "exact_match": "exact match",
     "token_f1": "token F1",

@@ -486,3 +486,4 @@ class TargetScores:
     served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"
     calibration: Calibration | None = field(default=None, metadata=OPTIONAL)
     n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the rows; None where no two share one
+    questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)

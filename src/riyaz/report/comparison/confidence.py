@@ -39,6 +39,12 @@ def table(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
     return titles, rows
 
 
+def bins(calibration: Calibration) -> tuple[list[str], list[list[str]]]:
+    """(titles, rows): the reliability diagram as a table, one line for each bin."""
+    titles = ["mean confidence", "share that is right", "rows"]
+    return titles, [[number(sure, 3), number(right, 3), number(rows)] for sure, right, rows in calibration.bins]
+
+
 def line(arms: list[ArmResult]) -> str:
     """`linear 0.031, lora 0.140 (0.040 to 0.080 by chance)`: every ECE, and the band of one that is above it."""
     return ", ".join(

@@ -26,8 +26,11 @@ def after_comparison(comparison: Comparison, folder: Path) -> list[tuple[str, st
 
 def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> list[tuple[str, str]]:
     """(what it does, command line) for the artifact of an arm, which `target` names; export only where it has weights
-    of its own."""
+    of its own, and not of one that answers several questions, which no other format holds."""
     name = str(target)
+    if arm.questions:
+        decide = ["riyaz", "decide", name, str(rows), "--out", ANSWERS]
+        return [("answer rows", shlex.join(decide)), ("serve", shlex.join(["riyaz", "serve", name]))]
     commands = [
         ("answer rows", ["run", name, str(rows), "--out", ANSWERS]),
         ("chat", ["chat", name]),

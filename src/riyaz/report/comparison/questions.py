@@ -7,8 +7,8 @@ from riyaz.results import ArmResult, Calibration, QuestionScore
 TITLE = "Question by question"
 NOTE = (
     "A choice and a predicate score 1 where the answer is right (a predicate's from a probability of one half on), a "
-    "score 1 − |error| ÷ (levels − 1), where the error is that of the expected level. A method's score is the mean of "
-    "the questions'. AUROC: the chance that a right choice has a higher probability than a wrong one; 0.5 is "
+    "score 1 − |error| ÷ (levels − 1), where the error is that of the expected level. A method's score is the mean "
+    "over the questions. AUROC: the chance that a right choice has a higher probability than a wrong one; 0.5 is "
     "guessing. ECE: by how much confidence and the share of right answers differ. Intervals: 95 %."
 )
 
@@ -40,16 +40,19 @@ def calibrated(arm: ArmResult) -> list[tuple[str, Calibration]]:
 
 
 def lines(arms: list[ArmResult], pick: str | None) -> list[tuple[str, str]]:
-    """(question, `choice, 0.905, ECE 0.031 (0.010 to 0.060 by chance)`) of the picked arm, or of the best one."""
+    """(question, method and `line`) of the picked arm, or of the best one."""
     best = next((arm for arm in arms if arm.method == pick and arm.questions), None)
     best = best or next((arm for arm in arms if arm.questions), None)
     if best is None:
         return []
-    return [
-        (one.name, f"{one.type}, {best.method} {number(one.score, 3)}"
-         + (f", ECE {error(one.calibration)}" if one.calibration else ""))
-        for one in best.questions or ()
-    ]  # fmt: skip
+    return [(one.name, f"{best.method} {line(one)}") for one in best.questions or ()]
+
+
+def line(one: QuestionScore) -> str:
+    """`0.905 (choice), AUROC 0.980, ECE 0.031 (0.010 to 0.060 by chance)`."""
+    auroc = f", AUROC {number(one.auroc, 3)}" if one.auroc is not None else ""
+    sure = f", ECE {error(one.calibration)}" if one.calibration else ""
+    return f"{number(one.score, 3)} ({one.type}){auroc}{sure}"
 
 
 def _figures(one: QuestionScore) -> list[str]:

@@ -335,6 +335,8 @@ def print_scores(scored: TargetScores, out: Console) -> None:
     out.print(f"{name:<16}{number(scored.score, 3)}  ({interval(scored)}, 95 %){rows}")
     for metric, value in extras(scored):
         out.print(f"{metric:<16}{value}")
+    for one in scored.questions or ():
+        out.print(f"{one.name:<16}{questions.line(one)}")
     if scored.calibration:
         out.print(f"{'ECE':<16}{confidence.error(scored.calibration)}")
     out.print(f"{'ms per answer':<16}{tenths(scored.ms_per_answer)}")

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
-    from riyaz.library import Adapted, Comparison, Model, Pretraining, Token, adapt, compare, open, pretrain, pull
+    from riyaz.library import (
+        Adapted,
+        Comparison,
+        Decision,
+        Model,
+        Pretraining,
+        Token,
+        adapt,
+        compare,
+        open,
+        pretrain,
+        pull,
+    )
 
 # OpenMP's threads spin while they wait for each other; `layers.fast.threads` lets GNU's sleep beside other work.
 # Read when torch loads its OpenMP.
@@ -19,8 +31,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # GNU's; torch's own wheels o
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
 __version__ = "0.1.0"
 __all__ = [
-    "Adapted", "Comparison", "Model", "Pretraining", "RiyazError", "Token", "adapt", "compare", "open", "pretrain",
-    "pull",
+    "Adapted", "Comparison", "Decision", "Model", "Pretraining", "RiyazError", "Token", "adapt", "compare", "open",
+    "pretrain", "pull",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # for a type checker there is no name beside those above

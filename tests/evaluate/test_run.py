@@ -25,7 +25,7 @@ from riyaz.cli import run as verb
 from riyaz.data import many_files
 from riyaz.predictor import Prediction
 
-ANSWERER = verb._answerer
+ANSWERER = verb.answerer_of
 ROWS = [{"id": n, "text": f"question {n}", "score": float("nan")} for n in range(10)]
 
 
@@ -49,7 +49,7 @@ class Echo:
 def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
     monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
-    monkeypatch.setattr(verb, "_answerer", lambda target, precision: target)
+    monkeypatch.setattr(verb, "answerer_of", lambda target, precision: target)
     monkeypatch.setattr(partial_answers, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)
     write(ROWS)
@@ -274,7 +274,7 @@ def test_the_column_of_answers_has_a_name(name: str, echo: Echo) -> None:
 
 
 def test_the_target_is_looked_for_before_the_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb, "_answerer", ANSWERER)
+    monkeypatch.setattr(verb, "answerer_of", ANSWERER)
     write([{"utterance": f"a rather long question, number {n}", "n": n} for n in range(9)])
     for out in "out.jsonl", "/dev/null":
         told = run(out, target="no/such/model")
@@ -347,7 +347,7 @@ def test_answers_of_an_adapter_are_of_its_weights_its_configuration_and_its_base
 def test_answers_under_another_chat_template_are_not_mixed_in(
     echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb, "_answerer", ANSWERER)
+    monkeypatch.setattr(verb, "answerer_of", ANSWERER)
     model = tiny_llama.write_hf_folder(tmp_path / "model")
     echo.stop_at = 8
     assert run(target=str(model)).status == 130

@@ -53,6 +53,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     },
     "Use": {
         "run": "Answer every row of a file; after a stop, the same command continues",
+        "decide": "Answer typed questions about every row of a file, with calibrated probabilities",
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",
@@ -72,6 +73,7 @@ TABLES = (
     "riyaz compare",
     "riyaz adapt",
     "riyaz run",
+    "riyaz decide",
 )  # commands whose data is one file, one folder or one pattern
 NESTED = {  # verb -> its subcommands -> help; each is the function of its name in riyaz.cli.VERB
     "rag": {

@@ -32,14 +32,8 @@ class PartialAnswers:
     def __enter__(self) -> Self:
         """Raises RiyazError where the file cannot be written, is another program's, or holds another model's answers,
         or none to these rows."""
+        self.file = open_locked(self.path)
         try:
-            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            what = f"cannot be written ({error.strerror})"
-            raise RiyazError(what, str(self.path), "choose another --out") from error
-        try:
-            if not try_lock(self.file):
-                raise RiyazError("another riyaz is writing these answers", str(self.path), "wait for it")
             self._read()
         except BaseException:
             os.close(self.file)
@@ -103,13 +97,31 @@ class PartialAnswers:
         os.lseek(self.file, 0, os.SEEK_END)
 
     def _write(self, content: bytes) -> None:
-        try:
-            while content:
-                content = content[os.write(self.file, content) :]
-        except OSError as error:
-            failure = disk_error(error, self.path)
-            hint = f"{len(self.answers):,} answers are kept; free some space and run the same command again"
-            raise RiyazError(failure.what, str(self.path), hint) from error
+        append(self.file, content, self.path, len(self.answers))
+
+
+def open_locked(path: Path) -> int:
+    """The descriptor of a file of answers, made if it is missing, which no other process may then open so. Raises
+    RiyazError where it cannot be written, also for a link."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RiyazError(f"cannot be written ({error.strerror})", str(path), "choose another --out") from error
+    if not try_lock(file):
+        os.close(file)
+        raise RiyazError("another riyaz is writing these answers", str(path), "wait for it")
+    return file
+
+
+def append(file: int, content: bytes, path: Path, kept: int) -> None:
+    """Write at the end of a file of answers, which holds so many. Raises RiyazError when the disk is full."""
+    try:
+        while content:
+            content = content[os.write(file, content) :]
+    except OSError as error:
+        failure = disk_error(error, path)
+        hint = f"{kept:,} answers are kept; free some space and run the same command again"
+        raise RiyazError(failure.what, str(path), hint) from error
 
 
 def _key(example: Example) -> str:

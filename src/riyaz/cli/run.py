@@ -1,7 +1,5 @@
 """`riyaz run`: answers every row of a file and writes the rows with their answers."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,10 +11,10 @@ from riyaz.cli.abstaining import ByLimits, abstaining
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
+from riyaz.cli.rows_out import answerer_of, formulas_note, writable
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
-from riyaz.files import check_plain, disk_error, is_stream
-from riyaz.json_files import json_line
+from riyaz.files import disk_error, is_stream
 
 if TYPE_CHECKING:
     from riyaz.data import Example
@@ -58,10 +56,10 @@ def run(
 
     withheld, labels = abstaining(target, abstain), artifact.has_confidence(target)
     own, cited = _own_columns(prediction_column, labels or withheld is not None, labels)
-    real = out if is_stream(out) else _writable(out, file, force)
+    real = out if is_stream(out) else writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
-    answerer = _answerer(target, precision) + (" abstaining" if isinstance(withheld, ByLimits) else "")
+    answerer = answerer_of(target, precision) + (" abstaining" if isinstance(withheld, ByLimits) else "")
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
@@ -117,7 +115,7 @@ def run(
             written.write_rows(real, answered, columns, form)
             ready.remove()
         if form.kind in (".csv", ".tsv") and (formulas := written.formulas(answered)):
-            screen.talk.print(_formulas_note(formulas), soft_wrap=True)
+            screen.talk.print(formulas_note(formulas), soft_wrap=True)
     place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
     screen.talk.print(f"{len(examples):,} rows answered in {place}", soft_wrap=True)
     for note in notes:
@@ -150,50 +148,6 @@ def _refuse_own(written: Sequence[str], columns: Sequence[str], file: Path) -> N
         if column in columns:
             hint = "pass --prediction-column with another name, such as --prediction-column answered"
             raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
-
-
-def _formulas_note(formulas: int) -> str:
-    """A warning about fields that a spreadsheet may run."""
-    many = f"{formulas:,} fields begin", "those columns", "they"
-    begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
-    text = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
-    return text + ("formulas" if formulas > 1 else "a formula")
-
-
-def _writable(out: Path, file: Path, force: bool) -> Path:
-    """The file that is written, behind links; raises RiyazError before any row is answered."""
-    from riyaz.data.many_files import matching_files
-
-    real = Path(os.path.realpath(out))
-    if not real.parent.is_dir():
-        raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
-    if real.is_dir():
-        raise RiyazError("is a folder", str(out), "choose another --out")
-    check_plain(real)
-    if real in {Path(os.path.realpath(each)) for each in matching_files(file)}:
-        raise RiyazError("is the file that is read", str(out), "choose another --out")
-    if real.exists() and not force:
-        raise RiyazError("exists already", str(out), "pass --force to replace it, or choose another --out")
-    return real
-
-
-def _answerer(target: str, precision: str = "auto") -> str:
-    """What answers, as a hash: other weights, another text part, chat template, precision, engine or version of riyaz
-    have another one. Raises RiyazError, also for a target that does not exist."""
-    import riyaz
-    from riyaz import adapters, artifact
-    from riyaz.engine.opening import engine_name
-    from riyaz.sources import open_source, store
-
-    path = artifact.resolve(target)
-    described, config = path / artifact.NAME, path / adapters.CONFIG
-    if described.is_file():  # it holds the template, and the hashes of the base and of the artifact's files
-        parts = [hashlib.sha256(described.read_bytes()).hexdigest()]
-    else:
-        of_adapter = [config, *sorted(path.glob("*.safetensors"))] if config.is_file() else []
-        source = adapters.base_for(config, None)[0] if of_adapter else open_source(target)
-        parts = [source.sha256(), source.tokenizer().template, store.file_hash(of_adapter)]
-    return hashlib.sha256(json_line([riyaz.__version__, engine_name(), precision, *parts])).hexdigest()
 
 
 def _stream(out: Path, form: "Form", columns: list[str], rows: "Iterator[Row]") -> None:

@@ -27,6 +27,7 @@ class Bounds:
     mark: str = ":"  # between path and line, as in `Table`
     stored: int | None = None
     row: int | None = ROW  # most characters of a row; None: no limit on rows
+    streamed: bool = False  # the rows are not in memory together, so there may be any number
     rows: int = 0
     size: int = 0
 
@@ -51,6 +52,6 @@ class Bounds:
 
     def check_rows(self, rows: int) -> None:
         """Raises RiyazError if a file has more rows than are read."""
-        if self.row is not None and rows > MAX_ROWS:
+        if self.row is not None and not self.streamed and rows > MAX_ROWS:
             what = f"has more than {MAX_ROWS:,} rows"
             raise RiyazError(what, str(self.path), "take a part of them, such as the first 100,000")

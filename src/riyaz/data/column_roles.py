@@ -41,30 +41,48 @@ def find_reading(
     answers_required: bool = True,
     like: Reading | None = None,
     group: str = "",
-    asked: Sequence[str] = (),
+    reserved: Sequence[str] = (),
 ) -> tuple[Reading, str]:
     """The columns to read, and one line about them if they were guessed, or lack some of `like`. They are given, or
     those of `like` if the table has them, or recognised by name, or guessed, but not the column `group` nor those of
-    questions, `asked`. Raises RiyazError for no or more than one possible reading."""
+    questions, `reserved`. Raises RiyazError for no or more than one possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
             raise RiyazError(f"no column {column!r}", where, "columns: " + listed(table.columns))
     if prompt and prompt == answer:
         raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
+    if prompt in reserved:
+        raise RiyazError(f"{prompt!r} is given as the prompt and holds the answers to a question", where, "name another --prompt-column")
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
         return same
-    if not prompt and not answer and not asked:
+    if not prompt and not answer and not reserved:
         _refuse_other_tasks(table)
-    readings = [each for each in _readings(table, prompt, answer, answers_required) if each.prompt not in asked]
+    readings = _without(reserved, _readings(table, prompt, answer, answers_required))
     if len(readings) > 1:
         options = " or ".join(reading.format for reading in readings)
         hint = "pass " + ", or ".join(_flags(each.prompt, each.answer) for each in readings)
         first = _options(readings[0].prompt, readings[0].answer)
         raise RiyazError(f"the columns can be read as {options}", where, hint, first)
-    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required, (group, *asked))
+    if readings:
+        return readings[0], ""
+    reading, note = _guessed(table, prompt, answer, answers_required, (group, *reserved))
+    return _without(reserved, [reading])[0], note
+
+
+def _without(reserved: Sequence[str], readings: Sequence[Reading]) -> list[Reading]:
+    """The different readings of rows that answer questions: the columns `reserved` hold their answers, so no prompt has
+    part in these, and no other column is the answer."""
+    if not reserved:
+        return list(readings)
+    each = (
+        replace(reading, answer="", references="", before=tuple(name for name in reading.before if name not in reserved),
+                after=tuple(name for name in reading.after if name not in reserved))
+        for reading in readings if reading.prompt not in reserved
+    )  # fmt: skip
+    return list(dict.fromkeys(each))
 
 
 def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:

@@ -8,7 +8,9 @@ import codecs
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from riyaz.data.bounds import BOMB_BYTES, BOMB_RATIO, MAX_BYTES
 from riyaz.errors import RiyazError
@@ -31,28 +33,33 @@ class NotUTF8(RiyazError):
 
 def gunzip(path: Path, content: bytes) -> bytes:
     """The decompressed bytes of a .gz file, at most 2 GiB. Raises RiyazError if it is not gzip, truncated or a bomb."""
-    parts, size = [], 0
+    return b"".join(unpacked(path, io.BytesIO(content), len(content)))
+
+
+def unpacked(path: Path, file: IO[bytes], stored: int) -> Iterator[bytes]:
+    """`gunzip` of an open file of `stored` bytes, in pieces of at most CHUNK bytes."""
+    size = 0
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as reader:
+        with gzip.GzipFile(fileobj=file) as reader:
             while part := reader.read(CHUNK):
-                parts.append(part)
                 size += len(part)
-                if size > MAX_BYTES or (size > BOMB_BYTES and size > BOMB_RATIO * len(content)):
+                if size > MAX_BYTES or (size > BOMB_BYTES and size > BOMB_RATIO * stored):
                     before = size - len(part)
-                    what = f"{len(content):,} bytes of gzip decompress to more than {before:,}; decompression stopped"
+                    what = f"{stored:,} bytes of gzip decompress to more than {before:,}; decompression stopped"
                     raise RiyazError(what, str(path), "decompress it yourself if you trust it, or split it")
+                yield part
     except EOFError:
         raise RiyazError("the gzip data is cut short", str(path), "copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         detail = str(error).rpartition(": ")[2]
         raise RiyazError(f"not gzip, or damaged ({detail})", str(path), "compress it again with gzip") from None
-    return b"".join(parts)
 
 
-def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = "") -> str:
+def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = "", first: int = 1) -> str:
     """Bytes as text, without a byte order mark. Raises RiyazError with the line of the first byte that is not valid.
 
-    Without `encoding` the bytes must be UTF-8; `hint` then replaces the advice to name an encoding.
+    Without `encoding` the bytes must be UTF-8; `hint` then replaces the advice to name an encoding. `first` is the
+    number of their first line in the file.
     """
     if encoding is not None:
         return _decode_as(path, content, encoding)
@@ -70,7 +77,7 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
     start = min(bad)
     guess = wide or ("cp1252" if any(0x80 <= byte < 0xA0 for byte in body[start : start + 2**16]) else "latin-1")
     before = body[:start]
-    line, place = before.count(b"\n") + 1, start - before.rfind(b"\n")
+    line, place = before.count(b"\n") + first, start - before.rfind(b"\n")
     looks = "looks like" if wide else "may be"
     what = f"byte 0x{body[start]:02X} is not UTF-8 (byte {place} of the line; it {looks} {guess})"
     raise NotUTF8(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}", {"encoding": guess})

@@ -25,7 +25,7 @@ from riyaz.data.many_files import (
     read_tables,
 )
 from riyaz.data.parquet import SPLITS, saved_splits
-from riyaz.data.questions import Question, answer_places, asked
+from riyaz.data.questions import Question, answer_places, questions_from
 from riyaz.data.records import Incomplete, RowProblem, example_of
 from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.tables import Problems, Table
@@ -67,7 +67,9 @@ def load(
     combined = combine(path, tables)
     try:
         group, no_group = group_column_of(combined, group_column, like)
-        questions_here = _questions(combined, asked(questions) or (like.questions if like else ()), answer_column)
+        questions_here = questions_from(questions) or (like.questions if like else ())
+        if answers_required:
+            questions_here = _questions(combined, questions_here, answer_column)
         reading, note = find_reading(
             combined, prompt_column, answer_column, answers_required and not questions_here, like, group,
             [question.column for question in questions_here],
@@ -90,7 +92,8 @@ def load(
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
         raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
-    notes = [note, no_group if answers_required else "", *_missing(questions_here, examples)]
+    missing = _missing(questions_here, examples) if answers_required else []
+    notes = [note, no_group if answers_required else "", *missing]
     if merge_labels and not reading.spellings:
         reading = replace(reading, spellings=most_frequent_spellings(examples))
     if reading.spellings:
@@ -125,9 +128,9 @@ def _questions(table: Table, questions: tuple[Question, ...], answer_column: str
             hint = f"name its column as `column`; the file has {listed(table.columns)}"
             raise RiyazError(f"there is no column {question.column!r} for the question {question.name!r}",
                              str(table.path), hint)  # fmt: skip
-        cells = [str(value) for _, row in table.rows if (value := row.get(question.column)) not in (None, "")]
-        if cells and all(question.place(cell if cell not in ("True", "False") else cell.lower()) is None
-                         for cell in cells):  # fmt: skip
+        values = [value for _, row in table.rows if (value := row.get(question.column)) not in (None, "")]
+        cells = [value if isinstance(value, bool) else str(value) for value in values if value == value]  # not NaN
+        if cells and all(question.place(cell) is None for cell in cells):
             what = f"the column {question.column!r} holds none of the choices of the question {question.name!r}"
             raise RiyazError(what, str(table.path), f"it holds {listed(map(brief, dict.fromkeys(cells)))}")
     return placed

@@ -10,6 +10,7 @@ The words are those of OpenAI's `/v1/decisions`. `column` names the column of th
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ LONGEST = 2**14  # characters of instructions or of a description
 LONGEST_VALUE = 1000  # characters of a choice, a level or a name
 MEMBERS = {"predicate": (), "choice": ("choices",), "score": ("levels",)}  # beside those of every question
 COMMON = ("name", "type", "instructions", "column")
+WHOLE = re.compile(r"(-?\d+)\.0+")  # as a column with missing cells writes a whole number
 YES_NO = {"true": 0, "yes": 0, "1": 0, "1.0": 0, "false": 1, "no": 1, "0": 1, "0.0": 1}  # cells of a predicate's column
 
 
@@ -67,13 +69,18 @@ class Question:
         labels = self.labels
         return labels if len(set(labels)) == len(labels) else tuple(json.dumps(each.value) for each in self.choices)
 
-    def place(self, cell: str) -> int | None:
+    def place(self, cell: str | bool) -> int | None:
         """The place of the choice that a cell of the answers' column names, white space around it apart; a predicate's
-        may also say yes and no, or 1 and 0. None for a cell that names none."""
-        text = cell.strip()
+        may also say yes and no, or 1 and 0; 2.0 is 2 where no choice is written so. Of a text and a boolean that are
+        written alike a cell names the one of its own type. None for a cell that names none."""
+        text = str(cell).lower() if isinstance(cell, bool) else cell.strip()
         if self.type == "predicate":
             return YES_NO.get(text.casefold())
-        return next((place for place, label in enumerate(self.labels) if label.strip() == text), None)
+        named = [place for place, label in enumerate(self.labels) if label.strip() == text]
+        if not named and (whole := WHOLE.fullmatch(text)):
+            return self.place(whole[1])
+        typed = (place for place in named if isinstance(self.choices[place].value, bool) == isinstance(cell, bool))
+        return next(typed, named[0] if named else None)
 
     def agrees(self, other: "Question") -> bool:
         """Whether the other has this one's name, type and choices, so that one's answer is the other's: those of a
@@ -152,7 +159,7 @@ def question_of(entry: Any, where: str) -> Question:
     return Question(name, kind, instructions, choices, column)
 
 
-def asked(source: "Path | Sequence[Any] | None") -> tuple[Question, ...]:
+def questions_from(source: "Path | Sequence[Any] | None") -> tuple[Question, ...]:
     """The questions of a file, or of the tables of a riyaz.toml; none for None. Raises RiyazError."""
     if source is None:
         return ()
@@ -172,6 +179,8 @@ def answers_text(questions: Sequence[Question], places: Sequence[int | None]) ->
 def answer_places(questions: tuple[Question, ...], text: str) -> tuple[int | None, ...]:
     """The place of each question's answer in a text that `answers_text` wrote; None for one without an answer. Raises
     RiyazError for another text."""
+    if not questions:
+        return ()
     try:
         values = json.loads(text)
         known = [[_typed(choice.value) for choice in question.choices] for question in questions]

@@ -14,8 +14,8 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
     answers: tuple[str, ...] = ()
     turns = _turns(row, reading)
     if reading.questions:
-        messages = _prompt(row, reading) if turns is None else conversation(turns, reading.prompt, None, [], False)[0]
-        answers = _decided(row, reading.questions)
+        messages = _prompt(row, reading) if turns is None else _questioned(row, reading, turns)
+        answers = _decided(row, reading.questions, answers_required)
     elif turns is not None:
         tools = [row.get(column) for column in TOOLS]
         messages, answer = conversation(turns, reading.prompt, _optional(row, "system"), tools, answers_required)
@@ -56,7 +56,7 @@ def _prompt(row: dict[str, object], reading: Reading) -> tuple[Message, ...]:
         raise Incomplete(f"the row has no {reading.prompt!r}")
     before, after = ([as_text(_without_nan(row.get(c)), c) for c in side] for side in (reading.before, reading.after))
     content = "\n\n".join(part for part in (*before, prompt, *after) if part.strip())
-    system = _optional(row, "system")
+    system = _optional(row, "system") if not _is_asked(reading, "system") else None
     turn = {"role": "user", "content": content}
     return ({"role": "system", "content": system}, turn) if system else (turn,)
 
@@ -76,13 +76,27 @@ def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _decided(row: dict[str, object], questions: tuple[Question, ...]) -> tuple[str, ...]:
-    """The answers to the questions, as one text; empty if the row answers none."""
+def _questioned(row: dict[str, object], reading: Reading, turns: object) -> tuple[Message, ...]:
+    """The turns of a conversation up to its last user turn; columns that hold answers are no part of it."""
+    system = _optional(row, "system") if not _is_asked(reading, "system") else None
+    tools = [row.get(column) for column in TOOLS if not _is_asked(reading, column)]
+    return conversation(turns, reading.prompt, system, tools, answers_required=False)[0]
+
+
+def _is_asked(reading: Reading, column: str) -> bool:
+    """Whether a column holds the answers to a question."""
+    return any(question.column == column for question in reading.questions)
+
+
+def _decided(row: dict[str, object], questions: tuple[Question, ...], answers_required: bool) -> tuple[str, ...]:
+    """The answers to the questions, as one text; empty if the row answers none. Raises RowProblem for a cell that is
+    none of the choices, where an answer is required."""
     places = []
     for question in questions:
-        cell = as_text(_without_nan(row.get(question.column)), question.column)
-        places.append(question.place(cell))
-        if places[-1] is None and cell.strip():
+        value = _without_nan(row.get(question.column))
+        cell = as_text(value, question.column) if answers_required or not isinstance(value, (list, dict)) else ""
+        places.append(question.place(value if isinstance(value, bool) else cell))
+        if places[-1] is None and cell.strip() and answers_required:
             known = listed(map(brief, question.labels))
             raise RowProblem(f"{question.column!r} holds {brief(cell)}, which is none of the choices {known}")
     return (answers_text(questions, places),) if any(place is not None for place in places) else ()

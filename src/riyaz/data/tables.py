@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -108,14 +108,18 @@ def read_table(
         raise RiyazError("the file is empty", str(path), "write one example per line")
     bounds = Bounds(path, row=longest)
     if kind in (".csv", ".tsv"):
-        rows = list(_csv_rows(path, text, kind, bounds, numbered))
+        text = text.replace("\r\n", "\n")
+        if "\n" not in text:
+            text = text.replace("\r", "\n")  # ends lines in a file without LF; otherwise it may be part of a field
+        rows = list(csv_rows(path, io.StringIO(text, newline=""), separator(text, kind), bounds, numbered))
     else:
         rows = list(_json_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), kind, bounds))
     columns = tuple(dict.fromkeys(column for _, row in rows for column in row))
     return Table(path, rows, columns, digest)
 
 
-def _read_bytes(path: Path) -> bytes:
+def expect_table(path: Path) -> None:
+    """Raises RiyazError for a folder, a device and a file that is no table."""
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file in it")
     refuse_device(path)
@@ -123,14 +127,23 @@ def _read_bytes(path: Path) -> bytes:
         what = f"{path.suffix or 'a file without suffix'} is not supported"
         hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz), .xlsx or .parquet"
         raise RiyazError(what, str(path), hint)
+
+
+def _read_bytes(path: Path) -> bytes:
+    expect_table(path)
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise RiyazError(f"has more than {MAX_BYTES:,} bytes", str(path), "split it, or take fewer rows")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise RiyazError("no such file", str(path), "check the path") from None
     except OSError as error:
-        raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
+        raise not_read(error, path) from None
+
+
+def not_read(error: OSError, path: Path) -> RiyazError:
+    """A failed reading as a RiyazError that names the reason and the file."""
+    if isinstance(error, FileNotFoundError):
+        return RiyazError("no such file", str(path), "check the path")
+    return RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file")
 
 
 def _json_rows(path: Path, text: str, kind: str, bounds: Bounds) -> Iterator[tuple[int, dict[str, object]]]:
@@ -142,10 +155,18 @@ def _json_rows(path: Path, text: str, kind: str, bounds: Bounds) -> Iterator[tup
         # If rows share a line, row numbers are used instead, because a place must name one row.
         yield from rows if unique else ((number, row) for number, (_, row) in enumerate(rows, start=1))
         return
-    _check_one_line(path, text, kind)
-    problems = Problems(path)
     # Not splitlines(): a JSON string may contain U+2028 and the like unescaped.
-    for line, row_text in enumerate(text.split("\n"), start=1):
+    yield from json_lines(path, text.split("\n"), text, kind, bounds)
+
+
+def json_lines(
+    path: Path, lines: Iterable[str], beginning: str, kind: str, bounds: Bounds
+) -> Iterator[tuple[int, dict[str, object]]]:  # fmt: skip
+    """Rows of JSON Lines, except blank lines; `beginning` is the file's text, or as much of it as tells what it is.
+    Raises RiyazError."""
+    _check_one_line(path, beginning, kind)
+    problems = Problems(path)
+    for line, row_text in enumerate(lines, start=1):
         if not row_text.strip():
             continue
         bounds.add(line, len(row_text))
@@ -162,6 +183,7 @@ def _json_rows(path: Path, text: str, kind: str, bounds: Bounds) -> Iterator[tup
     hint = "write one JSON object per line"
     if kind == ".json":
         hint = "a .json file is an array of objects, or one object per line"
+    is_array = beginning.lstrip()[:1] == "["
     problems.check(hint + (", not one array over all lines, or call the file .json" if is_array else ""))
 
 
@@ -253,20 +275,16 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def _csv_rows(
-    path: Path, text: str, suffix: str, bounds: Bounds, numbered: bool
+def csv_rows(
+    path: Path, text: Iterable[str], delimiter: str, bounds: Bounds, numbered: bool = False
 ) -> Iterator[tuple[int, dict[str, object]]]:  # fmt: skip
-    """Rows of a CSV or TSV file; the first line names the columns."""
-    text = text.replace("\r\n", "\n")
-    if "\n" not in text:
-        text = text.replace("\r", "\n")  # ends lines in a file without LF; otherwise it may be part of a field
+    """Rows of the lines of a CSV or TSV file; the first names the columns. Raises RiyazError."""
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
-    delimiter = "\t" if suffix == ".tsv" else _delimiter(text)
     problems, start, header, rows, size = Problems(path), 1, None, 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal size
-        for line in io.StringIO(text, newline=""):
+        for line in text:
             size += len(line)
             bounds.check(start, size, UNQUOTED if size > len(line) else SHORTEN, least=True)
             yield line
@@ -295,9 +313,11 @@ def _csv_rows(
         raise RiyazError("the file has a header and no rows", str(path), "write one example per line")
 
 
-def _delimiter(text: str) -> str:
-    """The separator of a CSV file: a semicolon, which spreadsheets write in many locales, if the header has one and no
-    comma, or if it has neither and only the commas would divide rows of one column."""
+def separator(text: str, kind: str) -> str:
+    """The separator of a TSV file, a tab, or of a CSV file: a semicolon, which spreadsheets write in many locales, if
+    the header has one and no comma, or if it has neither and only the commas would divide rows of one column."""
+    if kind == ".tsv":
+        return "\t"
     first = text.split("\n", 1)[0]
     if "," in first or ";" in first:
         return "," if "," in first else ";"

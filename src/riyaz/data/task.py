@@ -122,8 +122,8 @@ def _of_questions(
             held = f"only the answer {question.labels[known.pop()]!r}" if known else "no answer"
             what = f"the rows have {held} to the question {question.name!r}, from which nothing can be learned"
             raise RiyazError(what, str(dataset.path), "leave the question out, or add rows with other answers")
-    asked = " ".join(question.instructions.strip() for question in questions)
-    said = asked if len(asked) <= MOST_ASKED else "Answer questions about the text."
+    instructions = " ".join(question.instructions.strip() for question in questions)
+    said = instructions if len(instructions) <= MOST_ASKED else "Answer questions about the text."
     why = f"{len(questions)} typed question{'s are' if len(questions) > 1 else ' is'} asked"
     return Task("questions", (), DECISIONS, said if instruction is None else instruction, why, questions)
 

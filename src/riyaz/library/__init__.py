@@ -11,9 +11,11 @@
 
 from riyaz.library.commands import adapt, compare, pretrain, pull
 from riyaz.library.comparison import Adapted, Comparison
+from riyaz.library.decision import Decision
 from riyaz.library.model import Model, Token, open
 from riyaz.library.pretraining import Pretraining
 
 __all__ = [
-    "Adapted", "Comparison", "Model", "Pretraining", "Token", "adapt", "compare", "open", "pretrain", "pull",
+    "Adapted", "Comparison", "Decision", "Model", "Pretraining", "Token", "adapt", "compare", "open", "pretrain",
+    "pull",
 ]  # fmt: skip

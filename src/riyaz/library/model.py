@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, NamedTuple, TypedDict, Unpack, get_args
+from typing import Any, NamedTuple, TypedDict, Unpack, get_args, overload
 
 from riyaz.artifact import reading_of
 from riyaz.config import Kv, Precision, SamplingConfig
@@ -15,13 +15,16 @@ from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
 from riyaz.data.memory import MARK, RowSource, path_or_table
+from riyaz.engine.parts import finished
 from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError, brief
+from riyaz.library.decision import Asked, Decision, decision_of, given_questions, questions_for
 from riyaz.library.options import Place, in_python
-from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, open_target
+from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, deciding_rows, open_target
 from riyaz.predictor.prompt import expect_short
 
 Messages = str | Sequence[Mapping[str, Any]]
+Decisions = dict[str, Decision | None]  # by the names of the questions
 Progress = Callable[[int, int], None]  # (done, total)
 IN_MEMORY = "data"  # the name of rows in memory in errors
 
@@ -104,6 +107,34 @@ class Model:
         with in_python():
             conversations, where = _conversations(rows, prompt_column, encoding, self.reading)
             return self.predictor.answers(conversations, where, max_tokens=limit, sampling=drawn, progress=progress)
+
+    @overload  # a string is a sequence of strings too
+    def decide(  # type: ignore[overload-overlap]
+        self, text: Messages, questions: Asked | None = None
+    ) -> Decisions: ...
+
+    @overload
+    def decide(
+        self, text: Sequence[str | Sequence[Mapping[str, Any]]], questions: Asked | None = None
+    ) -> list[Decisions]: ...
+
+    def decide(self, text: Any, questions: Asked | None = None) -> Decisions | list[Decisions]:
+        """The answers to typed questions about a text or a conversation, by the names of the questions; about a list of
+        them a list, in their order.
+
+        `questions` are dictionaries in the form of OpenAI's decisions, each with a name, or `Question`s, or the path of
+        a file; without them those that the artifact was trained on. None is the answer to a question that nothing can
+        answer: the artifact was not trained on it, and no language model is open. Raises RiyazError.
+        """
+        conversations, where, one = _asked_about(text)
+        with in_python():
+            typed_questions = questions_for(self.predictor, given_questions(questions), self.name)
+            rows = finished(deciding_rows(self.predictor, conversations, typed_questions, where))
+        answers = [
+            {question.name: decision_of(each) if each else None for question, each in zip(typed_questions, decided)}
+            for decided in rows
+        ]
+        return answers[0] if one else answers
 
     def logprobs(self, messages: Messages, answer: str) -> list[Token]:
         """The tokens of this answer to one conversation, end token included, each with its log-probability in nats;
@@ -190,6 +221,15 @@ def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
     if answer is not None:
         raise RiyazError("the last message is not the user's", where, hint)
     return turns
+
+
+def _asked_about(text: Any) -> tuple[list[Sequence[Message]], list[str], bool]:
+    """The conversations that are asked about, where each stands, and whether it is one that is not in a list."""
+    many = isinstance(text, Sequence) and not isinstance(text, (str, bytes))
+    if not many or (text and isinstance(text[0], Mapping)):
+        return [_conversation(text, "text")], ["text"], True
+    where = [f"text{MARK}{number}" for number in range(1, len(text) + 1)]
+    return [_conversation(each, place) for each, place in zip(text, where)], where, False
 
 
 def _conversations(

@@ -1,0 +1,117 @@
+"""Decisions kept in OUT.partial, a line for each row in the order of rows, while a run goes on: the same command
+continues after them. OUT.partial.json says what they are answers to."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from riyaz.cli.partial_answers import append, open_locked
+from riyaz.errors import RiyazError
+from riyaz.files import encoded
+from riyaz.json_files import parse_json, write_json
+
+DELETE = "delete it, or choose another --out"
+OTHERS = {  # what differs, by the member of OUT.partial.json
+    "answerer": "answers of another model, or another version of riyaz",
+    "rows": "answers to other rows",
+    "questions": "answers to other questions",
+    "options": "answers with another --abstain-below",
+}
+Record = dict[str, Any]
+
+
+class PartialDecisions:
+    """The answers of a run that is not finished: `count` rows have theirs. `about` has a hash for each member of
+    OTHERS; `tell` gets every record, also those of earlier runs. As a context manager it is locked, and removed if it
+    holds no answer at the end."""
+
+    def __init__(
+        self, out: Path, about: Mapping[str, str], rows: int, chunk: int, tell: Callable[[Record], None]
+    ) -> None:
+        """`rows` is the number of all rows, of which `chunk` are answered together."""
+        self.path, self.beside = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")
+        self.about, self.rows, self.chunk, self.tell = dict(about), rows, chunk, tell
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        """Raises RiyazError where the file cannot be written, is another program's, or holds answers to other rows or
+        questions, or another model's."""
+        self.file = open_locked(self.path)
+        try:
+            if os.fstat(self.file).st_size:
+                self._expect_ours()
+                self._read()
+            else:
+                write_json(self.beside, {"riyaz": "decide", **self.about})
+        except BaseException:
+            os.close(self.file)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.count:
+            self.remove()
+        os.close(self.file)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Append the answers to the next rows. Raises RiyazError when the disk is full; what was kept stays."""
+        # Plain values without NaN: `json_line` would look at each of them, for a quarter of a classifier's time.
+        lines = [encoded(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n") for record in records]
+        append(self.file, b"".join(lines), self.path, self.count)
+        self.count += len(records)
+        for record in records:
+            self.tell(record)
+
+    def records(self) -> Iterator[Record]:
+        """Every record, in the order of the rows."""
+        with open(self.path, "rb") as file:
+            for line in file:
+                yield _record(line)
+
+    def become(self, out: Path) -> None:
+        """The file takes the name `out`, once every row has its answers."""
+        os.fsync(self.file)
+        os.replace(self.path, out)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the files, after the answers are written elsewhere."""
+        self.path.unlink(missing_ok=True)
+        self.beside.unlink(missing_ok=True)
+
+    def _expect_ours(self) -> None:
+        written = parse_json(self.beside.read_bytes(), str(self.beside), DELETE) if self.beside.is_file() else None
+        if not isinstance(written, dict) or written.get("riyaz") != "decide":
+            what = "was not written by riyaz decide"
+            raise RiyazError(what, str(self.path), "move it away, or choose another --out")
+        for member, what in OTHERS.items():
+            if written.get(member) != self.about.get(member):
+                raise RiyazError(f"holds {what}", str(self.path), DELETE)
+
+    def _read(self) -> None:
+        """Count the answers, in whole chunks unless they end with the last row; whatever follows is cut off."""
+        end = 0
+        with open(self.path, "rb") as file:
+            while part := list(islice(file, self.chunk)):
+                records = [_record(line) for line in part]
+                whole = len(part) == self.chunk or self.count + len(part) == self.rows
+                if not whole or not all(records) or self.count + len(part) > self.rows:
+                    break
+                end += sum(map(len, part))
+                self.count += len(part)
+                for record in records:
+                    self.tell(record)
+        os.ftruncate(self.file, end)
+        os.lseek(self.file, 0, os.SEEK_END)
+
+
+def _record(line: bytes) -> Record:
+    """The record of a whole line; {} for what a stop left of one."""
+    try:
+        value = parse_json(line, "") if line.endswith(b"\n") else None
+    except RiyazError:
+        return {}
+    return value if isinstance(value, dict) and isinstance(value.get("answers"), dict) else {}

@@ -166,7 +166,7 @@ def resolve(target: str | Path) -> Path:
 
 
 def _arm(folder: Path, method: str, target: Path) -> Path:
-    """The folder of an arm's artifact; `target` is what was asked for."""
+    """The folder of an arm's artifact; `target` is what was question_count for."""
     artifact = folder / "arms" / method / "kept" / "artifact"
     if not is_bare(method) or not artifact.parent.parent.is_dir():
         raise RiyazError(f"the comparison has no arm {shown(method)}", str(target), _named_arms(folder))
@@ -305,8 +305,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
     if kind not in WEIGHT_KINDS:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
     quantised = QUANTISED in artifact.checksums
-    asked = len(artifact.task.questions) if artifact.task else 0
-    numbers = range(asked) if asked else (None,)
+    question_count = len(artifact.task.questions) if artifact.task else 0
+    numbers = range(question_count) if question_count else (None,)
     of_classifiers = {
         "linear": [of_question(name, number) for number in numbers for name in (CLASSIFIER, CLASSIFIER_WEIGHTS)],
         "encoder": [*(of_question(name, number) for number in numbers for name in (ENCODER, ENCODER_WEIGHTS)),
@@ -335,7 +335,7 @@ def _check_values(artifact: Artifact, where: str) -> None:
             raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)
     if artifact.temperature is not None and not artifact.temperature > 0:
         raise RiyazError(f"temperature is {artifact.temperature}", where, TAMPERED)
-    if artifact.temperatures and (len(artifact.temperatures) != asked or min(artifact.temperatures) <= 0):
+    if artifact.temperatures and (len(artifact.temperatures) != question_count or min(artifact.temperatures) <= 0):
         raise RiyazError(f"temperatures are {shown(str(artifact.temperatures))}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:

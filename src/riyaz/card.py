@@ -120,8 +120,8 @@ def _method(made: Artifact, row: ArmResult | None) -> str:
         lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in plain.items()))
     if made.task is not None:
         count = f", {len(made.task.labels)} labels" if made.task.labels else ""
-        asked = ", ".join(f"{question.name} ({question.type})" for question in made.task.questions)
-        lines.append(f"Task: {made.task.kind}{count}{': ' if asked else ''}{asked}")
+        named_questions = ", ".join(f"{question.name} ({question.type})" for question in made.task.questions)
+        lines.append(f"Task: {made.task.kind}{count}{': ' if named_questions else ''}{named_questions}")
     lines.append("Seeds: " + (", ".join(f"{name} {value}" for name, value in made.seeds.items()) or NOT_STATED))
     lines.append("Versions: " + (", ".join(f"{name} {value}" for name, value in made.versions.items()) or NOT_STATED))
     return _list(lines)

@@ -130,19 +130,19 @@ def question_scores(task: Task, rows: Sequence[Answer]) -> list[QuestionScore] |
     scored = []
     for place, question in enumerate(task.questions):
         known = [row for row in rows if row.decided and row.decided[place].right is not None]
-        found = QuestionScore(question.name, question.type, len(known))
+        scored_question = QuestionScore(question.name, question.type, len(known))
         if known:
             answers = [row.decided[place] for row in known if row.decided]
             points = np.array([answer.points for answer in answers], float)
             p, right = np.array([each.probabilities for each in answers]), np.array([each.right for each in answers])
             groups = group_numbers([row.group for row in known])
             low, high = interval(points, groups)
-            found = replace(
-                found, score=float(points.mean()), ci_low=low, ci_high=high,
+            scored_question = replace(
+                scored_question, score=float(points.mean()), ci_low=low, ci_high=high,
                 auroc=decisions.mean_auroc(question.type, p, right),
                 calibration=_calibration_of_choices(p, right, groups),
             )  # fmt: skip
-        scored.append(found)
+        scored.append(scored_question)
     return scored
 
 

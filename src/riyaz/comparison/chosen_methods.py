@@ -55,7 +55,7 @@ def _answers_all(method: str, task: Task, config: CompareConfig, listen: Listen)
     the user named the method."""
     if not task.questions or METHODS[method].answers_questions:
         return True
-    why = f"{method} answers one question, and these rows answer {len(task.questions)}"
+    why = f"{method} answers no typed questions, which these rows do"
     return _left_out(why, "leave it out", why, config, listen)
 
 

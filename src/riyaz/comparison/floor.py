@@ -36,12 +36,12 @@ def _of_questions(train: Sequence[Example], tested: Sequence[Example], task: Tas
     if not tested:
         return None
     rows, learned = sorted(tested, key=lambda example: example.where), right_places(task, train)
-    given = []
+    majority = []
     for question, places in zip(task.questions, learned.T):
         known = np.sort(places[places >= 0])
         counts = np.bincount(known, minlength=len(question.choices))
-        given.append(int(known[len(known) // 2]) if question.type == "score" and len(known) else int(counts.argmax()))
-    certain = [np.tile(np.eye(len(q.choices))[place], (len(rows), 1)) for q, place in zip(task.questions, given)]
+        majority.append(int(known[len(known) // 2]) if question.type == "score" and len(known) else int(counts.argmax()))
+    certain = [np.tile(np.eye(len(q.choices))[place], (len(rows), 1)) for q, place in zip(task.questions, majority)]
     scores = row_scores(decided_points(task, certain, right_places(task, rows)))
     low, high = interval(scores, group_numbers([row.group for row in rows]))
-    return Floor(answers_text(task.questions, given), float(scores.mean()), low, high), scores
+    return Floor(answers_text(task.questions, majority), float(scores.mean()), low, high), scores

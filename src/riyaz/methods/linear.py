@@ -15,7 +15,7 @@ from riyaz.data import Example
 from riyaz.engine.opening import EMBEDDER, pulled_embedder
 from riyaz.events import Note, Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Timing
-from riyaz.methods.fitting.questions import Asked, asked
+from riyaz.methods.fitting.questions import QuestionRows, question_rows
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.predictor import Prediction
 from riyaz.results import About
@@ -41,7 +41,7 @@ def fit(context: Context) -> Fitted:
         context.listen(Progress("fit", done, total))
 
     if context.task.questions:
-        return _fit_each(context, asked(context.task, rows), embedder)
+        return _fit_each(context, question_rows(context.task, rows), embedder)
     labels = context.task.labels
     fitted = fit_classifier(_texts(rows), _answers(rows), labels, embedder, context.seed, progress, _groups(rows))
     answered = [Prediction(labels[label]) for label in fitted.logits.argmax(axis=1)]
@@ -54,7 +54,7 @@ def fit(context: Context) -> Fitted:
     )  # fmt: skip
 
 
-def _fit_each(context: Context, each: Sequence[Asked], embedder: "Embedder | None") -> Fitted:
+def _fit_each(context: Context, each: Sequence[QuestionRows], embedder: "Embedder | None") -> Fitted:
     """One regression for each question, on the rows that answer it."""
     began, choosing, scores = time.perf_counter(), 0.0, []
     chosen, files, weights = dict[str, Any](), dict[str, Any](), 0
@@ -85,7 +85,7 @@ def measure_time(context: Context) -> Timing:
         return _time_of(rows, _answers(rows), len(context.task.labels), embedder, load, context.seed)
     times = [
         _time_of(part.rows, part.answers, len(part.question.keys), embedder, load, context.seed)
-        for part in asked(context.task, rows)
+        for part in question_rows(context.task, rows)
     ]
     sums = {name: sum(getattr(each, name) for each in times) for name in ("fit", "row", "alone")}
     return Timing(**sums, load=load, rss_mb=max(each.rss_mb for each in times))

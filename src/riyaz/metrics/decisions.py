@@ -33,8 +33,8 @@ def row_scores(each: np.ndarray) -> np.ndarray:
     the means of the rows; with some a row's may be above 1."""
     answered = ~np.isnan(each)
     counts = answered.sum(0)
-    asked = counts > 0
-    weights = np.where(asked, len(each) / np.maximum(counts, 1), 0.0) / max(1, int(asked.sum()))  # (Q,)
+    has_rows = counts > 0
+    weights = np.where(has_rows, len(each) / np.maximum(counts, 1), 0.0) / max(1, int(has_rows.sum()))  # (Q,)
     scores: np.ndarray = np.where(answered, each, 0.0) @ weights
     return scores
 

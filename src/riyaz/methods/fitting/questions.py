@@ -14,7 +14,7 @@ from riyaz.scoring import accepted_labels, right_places
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionRows:
     """A question, its number, and the rows that answer it, with the place (n,) of each one's choice."""
 
     number: int | None
@@ -32,11 +32,11 @@ class Asked:
         return float(points(self.question.type, probabilities, self.places[rows]).mean())
 
 
-def asked(task: Task, rows: Sequence[Example]) -> list[Asked]:
+def question_rows(task: Task, rows: Sequence[Example]) -> list[QuestionRows]:
     """The rows of each question of a task."""
     right = right_places(task, rows)
     return [
-        Asked(number, question, tuple(row for row, place in zip(rows, places) if place >= 0), places[places >= 0])
+        QuestionRows(number, question, tuple(row for row, place in zip(rows, places) if place >= 0), places[places >= 0])
         for number, (question, places) in enumerate(zip(task.questions, right.T))
     ]
 

@@ -223,7 +223,7 @@ def _sure(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
 
 def _questions(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     """How every method answers each question, and how true the best one's confidences are."""
-    if not questions.asked(arms):
+    if not questions.named_questions(arms):
         return None
     best = next(arm for arm in arms if arm.questions and comparison.pick in (arm.method, None))
     shown = [(name, best, each) for name, each in questions.calibrated(best)]

@@ -105,7 +105,7 @@ def _sure(arms: list[ArmResult]) -> str:
 
 
 def _questions(arms: list[ArmResult]) -> str:
-    if not questions.asked(arms):
+    if not questions.named_questions(arms):
         return ""
     tables = "\n\n".join(grid(*table) for table in (questions.table(arms), questions.figures(arms)))
     return f"## {questions.TITLE}\n\n{tables}\n\n{escape(questions.NOTE)}"

@@ -13,7 +13,7 @@ NOTE = (
 )
 
 
-def asked(arms: list[ArmResult]) -> list[tuple[str, str]]:
+def named_questions(arms: list[ArmResult]) -> list[tuple[str, str]]:
     """Name and type of each question, in their order; none where the rows have one answer."""
     first = next((arm.questions for arm in arms if arm.questions), None) or []
     return [(question.name, question.type) for question in first]

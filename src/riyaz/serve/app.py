@@ -1,4 +1,4 @@
-"""The application: every route, and every error in OpenAI's form."""
+"""The application: every route, and every error in the form of its clients."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -15,18 +15,22 @@ from riyaz.errors import RiyazError
 from riyaz.serve import adapters
 from riyaz.serve.chat import chat_completions
 from riyaz.serve.completions import completions
+from riyaz.serve.decisions import decisions
 from riyaz.serve.embeddings import embeddings
 from riyaz.serve.fields import TABLES
 from riyaz.serve.guard import Guard
 from riyaz.serve.http import ClientGone, error_response
+from riyaz.serve.messages import count_tokens, messages
 from riyaz.serve.metrics import TYPE
 from riyaz.serve.openapi import openapi
 from riyaz.serve.page.place import ASSETS, INDEX, PREFIX
 from riyaz.serve.page.routes import ROUTES as PAGE_ROUTES
 from riyaz.serve.page.routes import WITH_MODEL
 from riyaz.serve.problems import KINDS, Problem, problem_of
+from riyaz.serve.rerank import rerank
 from riyaz.serve.responses import responses
 from riyaz.serve.state import RETRY, State, running, state_of
+from riyaz.serve.systemone import systemone
 from riyaz.serve.tokens import detokenize, input_tokens, tokenize, tokenizer_info
 
 WITHOUT_MODEL = ("/health", "/ready", "/version", "/metrics", "/openapi.json")
@@ -92,6 +96,10 @@ ROUTES = [
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/chat/completions/input_tokens", input_tokens, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
+    Route("/v1/rerank", rerank, methods=["POST"]), Route("/rerank", rerank, methods=["POST"]),
+    Route("/v1/decisions", decisions, methods=["POST"]), Route("/v1/systemone", systemone, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]), Route("/detokenize", detokenize, methods=["POST"]),
     Route("/tokenizer_info", tokenizer_info),
 ]  # fmt: skip
@@ -106,7 +114,7 @@ class UntilLoaded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that can be answered."""
         if scope["type"] == "http" and not self._state.loaded and needs_model(scope["path"]):
-            return await error_response(loading())(scope, receive, send)
+            return await error_response(loading(), scope["path"])(scope, receive, send)
         await self._app(scope, receive, send)
 
 
@@ -157,4 +165,4 @@ async def failed(request: Request, error: Exception) -> Response:
         error = Problem(status, f"{request.method} {request.url.path[:100]}: {error.detail}", headers=headers)
     problem = problem_of(error)
     state.metrics.failed[problem.status] += 1
-    return error_response(problem)
+    return error_response(problem, request.url.path)

@@ -10,7 +10,7 @@ from riyaz.data.bounds import ROW
 from riyaz.engine.engine import Engine
 from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
 from riyaz.predictor import ModelPredictor, Prepared, PromptedModel
-from riyaz.serve.calls import earlier_calls
+from riyaz.serve.calls import Calls, Offer, earlier_calls
 from riyaz.serve.generation import Generation
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
@@ -52,10 +52,33 @@ def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = (
     return Turns(tuple(turns), begun, tuple(tools))
 
 
-def tools_of(body: Body) -> Sequence[Body]:
-    """The tools that a request offers."""
-    tools: Sequence[Body] = body.get("tools", ()) if body.get("tool_choice") != "none" else ()
-    return tools
+def offer_of(body: Body) -> Offer:
+    """The tools that a request offers, and what `tool_choice` and `parallel_tool_calls` let the answer do with them.
+    Raises Problem for a choice among tools that are not there, and for two tools of one name."""
+    tools, choice = tuple(body.get("tools", ())), body.get("tool_choice", "auto")
+    names = [tool["function"]["name"] for tool in tools]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise Problem(400, f"tools.{place}.function.name: {name[:64]!a} is twice", f"tools.{place}.function.name")
+    if not tools and choice not in ("auto", "none"):
+        raise Problem(400, "tool_choice: needs tools", "tool_choice")
+    if not tools or choice == "none":
+        return Offer()
+    single = body.get("parallel_tool_calls") is False
+    if isinstance(choice, str):
+        return Offer(tools, tools, must=choice == "required", single=single)
+    kind = choice["type"]
+    if kind not in choice:
+        raise Problem(400, f"tool_choice.{kind}: is missing", f"tool_choice.{kind}", "missing_required_parameter")
+    wanted = [choice] if kind == "function" else choice[kind]["tools"]
+    for tool in wanted:
+        if tool["function"]["name"] not in names:
+            what = f"tool_choice: {tool['function']['name'][:64]!a} is none of the tools"
+            raise Problem(400, what, "tool_choice")
+    among = {tool["function"]["name"] for tool in wanted}
+    callable_ = tuple(tool for tool in tools if tool["function"]["name"] in among)
+    must = kind == "function" or choice[kind]["mode"] == "required"
+    return Offer(tools, callable_, must, named=kind == "function", single=single)
 
 
 def _turn(message: Body, where: str, tools: bool) -> Message:
@@ -71,7 +94,12 @@ def _turn(message: Body, where: str, tools: bool) -> Message:
     text = content if isinstance(content, str) else "".join(_part(part, f"{where}.content") for part in content)
     expect_short(text, f"{where}.content")
     turn: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": text}
-    return turn | ({"tool_calls": earlier_calls(calls, f"{where}.tool_calls")} if calls else {})
+    if role == "tool" and message.get("tool_call_id"):
+        turn["tool_call_id"] = message["tool_call_id"]
+    made = earlier_calls(calls, f"{where}.tool_calls")
+    for place, call in enumerate(made):
+        expect_shallow(call["function"]["arguments"], f"{where}.tool_calls.{place}.function.arguments")
+    return turn | ({"tool_calls": made} if made else {})
 
 
 def expect_short(text: str, where: str) -> None:
@@ -81,14 +109,14 @@ def expect_short(text: str, where: str) -> None:
 
 
 def expect_shallow(schema: Any, where: str) -> None:
-    """Raises Problem for a schema of more than MAX_DEPTH objects within each other."""
+    """Raises Problem for a schema of more than MAX_DEPTH objects within each other, and for arguments as deep."""
     level = [schema]
     for _ in range(2 * MAX_DEPTH):  # a schema within another is two objects: properties, and its own
         inner = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
         level = [part for part in inner if isinstance(part, dict | list)]
         if not level:
             return
-    raise Problem(400, f"{where}: the schema is nested more than {MAX_DEPTH} deep", where)
+    raise Problem(400, f"{where}: is nested more than {MAX_DEPTH} deep", where)
 
 
 def _part(part: Body, where: str) -> str:
@@ -150,7 +178,7 @@ def prepared(model: ModelPredictor, turns: Turns, limit: int | None, most: int |
 
 def generation_of(
     model: ModelPredictor, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None,
-    grammar: Grammar | None,
+    grammar: Grammar | None, calls: Calls | None = None,
 ) -> Generation:  # fmt: skip
     """One answer to a prepared prompt; draws of several answers differ by their index."""
     stop = frozenset() if body.get("ignore_eos") else prepared.request.stop
@@ -158,8 +186,9 @@ def generation_of(
         prepared.request, id=index, sampling=sampling, added=added_of(body, model.lm), top=top, stop=stop,
         grammar=grammar,
     )  # fmt: skip
-    text = Text(model.tokenizer, stops_of(body), model.task is not None)
-    return Generation(model.lm, request, text, first=index == 0)
+    marks = [model.tokenizer.added.get(mark) for mark in calls.form.marks] if calls else []
+    text = Text(model.tokenizer, stops_of(body), model.task is not None, [mark for mark in marks if mark is not None])
+    return Generation(model.lm, request, text, first=index == 0, calls=calls)
 
 
 def idle_members(messages: Sequence[Body]) -> list[str]:
@@ -174,7 +203,5 @@ def idle_members(messages: Sequence[Body]) -> list[str]:
 
 
 def idle_fields(body: Body, served: Served) -> list[str]:
-    """Fields that change nothing where an answer is chosen or copied, and that calls are not held to their schema."""
-    strict = any(tool["function"].get("strict") for tool in tools_of(body))
-    drawn = [name for name in IDLE if name in body] if served.predictor.from_set else []
-    return [*drawn, *(["tools.function.strict"] if strict else [])]
+    """Fields that change nothing where an answer is chosen or copied."""
+    return [name for name in IDLE if name in body] if served.predictor.from_set else []

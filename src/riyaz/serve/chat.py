@@ -13,10 +13,10 @@ from riyaz.engine.request import Scored
 from riyaz.predictor import Prediction, Prepared
 from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
-from riyaz.serve.calls import Calls, writes_calls
+from riyaz.serve.calls import Offer
 from riyaz.serve.fields import CHAT, ignored_header
 from riyaz.serve.generation import Piece, Usage, chosen, generated
-from riyaz.serve.grammar import grammar_for, new_grammar
+from riyaz.serve.grammar import Syntax, new_grammar, syntax_of
 from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
@@ -34,7 +34,8 @@ class Chat:
     served: Served
     turns: Turns
     body: Body
-    grammar: str = ""
+    offer: Offer = field(default_factory=Offer)
+    syntax: Syntax | None = None
     usage: Usage = field(default_factory=Usage)
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -48,12 +49,6 @@ class Chat:
     def top(self) -> int | None:
         """Number of likeliest tokens with each token; None where no log-probabilities are asked for."""
         return int(self.body.get("top_logprobs", 0)) if self.body.get("logprobs") else None
-
-    def calls(self) -> Calls | None:
-        """What splits one answer into text and calls; None where there are no tools to call."""
-        if not self.turns.tools or not writes_calls(self.served.open.tokenizer.template):
-            return None
-        return Calls({tool["function"]["name"] for tool in self.turns.tools})
 
     @property
     def head(self) -> dict[str, Any]:
@@ -74,13 +69,16 @@ async def chat_completions(request: Request) -> Response:
 
 def idle(chat: Chat) -> list[str]:
     """Names of what a request says and its answer does not heed."""
-    return [*asking.idle_members(chat.body["messages"]), *asking.idle_fields(chat.body, chat.served)]
+    held = chat.syntax is not None and chat.syntax.where == "tools"
+    strict = ["tools.function.strict"] if chat.offer.strict and not held else []
+    return [*asking.idle_members(chat.body["messages"]), *asking.idle_fields(chat.body, chat.served), *strict]
 
 
 async def checked(state: State, body: Body) -> Chat:
     """The request of a body whose fields are each valid. Raises Problem."""
     served = state.shelf.find(body["model"])
-    turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
+    offer = asking.offer_of(body)
+    turns = asking.turns_of(body["messages"], served, offer.tools)
     if "top_logprobs" in body and not body.get("logprobs"):
         raise Problem(400, "top_logprobs: needs logprobs", "top_logprobs")
     if body.get("stream_options") and not body.get("stream"):
@@ -88,11 +86,11 @@ async def checked(state: State, body: Body) -> Chat:
     if body.get("logprobs") and not served.predictor.has_model:
         raise Problem(400, f"logprobs: {served.name} {NO_LOGPROBS}", "logprobs", "unsupported_parameter")
     asking.limit_of(body, state.config.max_tokens)
-    grammar = await state.prepare(lambda: grammar_for(body, served))
+    syntax = await state.prepare(lambda: syntax_of(body, offer, served))
     if not served.predictor.from_set:
-        await state.prepare(lambda: new_grammar(grammar, served))  # where it cannot be followed, that is said now
+        await state.prepare(lambda: new_grammar(syntax, served))  # where it cannot be followed, that is said now
         asking.added_of(body, served.open.lm)
-    return Chat(state, served, turns, body, grammar)
+    return Chat(state, served, turns, body, offer, syntax)
 
 
 async def pieces(chat: Chat) -> AsyncIterator[Piece]:
@@ -116,12 +114,14 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
                 yield _chosen_piece(index, prediction, scored)
             return
         sampling = asking.sampling_of(chat.body, predictor)
+        template = served.open.tokenizer.template
         generations = [
             asking.generation_of(
-                predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served)
+                predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.syntax, served),
+                chat.offer.calls(template),
             )
             for index in range(chat.count)
-        ]
+        ]  # fmt: skip
         async for piece in generated(state, generations, usage):
             yield replace(piece, citations=made.citations) if piece.finish else piece
 
@@ -150,51 +150,46 @@ async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
     """All answers in one response."""
     texts: list[list[str]] = [[] for _ in range(chat.count)]
     tokens: list[list[Scored]] = [[] for _ in range(chat.count)]
+    calls: list[list[dict[str, Any]]] = [[] for _ in range(chat.count)]
     ends: dict[int, Piece] = {}
     async for piece in pieces(chat):
         texts[piece.index].append(piece.text)
         tokens[piece.index].extend(_shown(chat, piece))
+        calls[piece.index].extend(piece.calls)
         if piece.finish:
             ends[piece.index] = piece
-    choices = [_choice(chat, ends[index], "".join(texts[index]), tokens[index]) for index in range(chat.count)]
+    choices = [
+        _choice(chat, ends[index], "".join(texts[index]), calls[index], tokens[index]) for index in range(chat.count)
+    ]
     document = {"object": "chat.completion", **chat.head, "choices": choices, "usage": usage_of(chat.usage)}
     return JSONResponse({**document, "timings": chat.usage.timings()}, headers=headers)
 
 
-def _choice(chat: Chat, end: Piece, text: str, tokens: Sequence[Scored]) -> dict[str, Any]:
+def _choice(chat: Chat, end: Piece, text: str, calls: list[dict], tokens: Sequence[Scored]) -> dict[str, Any]:
     """A whole answer."""
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, **own_members(end)}
-    finish = end.finish
-    if calls := chat.calls():
-        text, made = calls.push(text, last=True)
-        if made:
-            message |= {"content": text or None, "tool_calls": made}
-            finish = "tool_calls" if finish == "stop" else finish
-    return {"index": end.index, "finish_reason": finish, "logprobs": _logprobs(chat, tokens), "message": message}
+    if calls:
+        message |= {"content": text or None, "tool_calls": calls}
+    return {"index": end.index, "finish_reason": end.finish, "logprobs": _logprobs(chat, tokens), "message": message}
 
 
 async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
     """The chunks of a stream: the role, the text, the end of every answer, and the usage where it is asked for."""
     with_usage = bool((chat.body.get("stream_options") or {}).get("include_usage"))
-    calls: dict[int, Calls | None] = {}
+    count: dict[int, int] = {}  # calls so far
     async for piece in pieces(chat):
-        if piece.index not in calls:
-            calls[piece.index] = chat.calls()
+        if piece.index not in count:
+            count[piece.index] = 0
             yield _chunk(chat, with_usage, piece.index, {"role": "assistant", "content": None})
-        text, finish = piece.text, piece.finish
-        made: list[dict[str, Any]] = []
-        if splitting := calls[piece.index]:
-            before = splitting.count
-            text, made = splitting.push(text, last=finish is not None)
-            finish = "tool_calls" if finish == "stop" and splitting.count else finish
-            made = [{"index": before + place, **call} for place, call in enumerate(made)]
         shown = _shown(chat, piece)
-        if text or shown:
-            yield _chunk(chat, with_usage, piece.index, {"content": text}, _logprobs(chat, shown))
-        if made:
+        if piece.text or shown:
+            yield _chunk(chat, with_usage, piece.index, {"content": piece.text}, _logprobs(chat, shown))
+        if piece.calls:
+            made = [{"index": count[piece.index] + place, **call} for place, call in enumerate(piece.calls)]
+            count[piece.index] += len(made)
             yield _chunk(chat, with_usage, piece.index, {"tool_calls": made})
-        if finish:
-            yield _chunk(chat, with_usage, piece.index, own_members(piece), finish=finish)
+        if piece.finish:
+            yield _chunk(chat, with_usage, piece.index, own_members(piece), finish=piece.finish)
     if with_usage:
         end = {"choices": [], "usage": usage_of(chat.usage), "timings": chat.usage.timings()}
         yield dumped({"object": "chat.completion.chunk", **chat.head, **end})
@@ -218,7 +213,8 @@ def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:
     """The scored tokens without the one that ended the answer."""
     if chat.top is None or chat.served.predictor.from_set:
         return piece.tokens
-    ends = chat.served.open.tokenizer.eos_ids if piece.finish == "stop" and not chat.body.get("ignore_eos") else ()
+    ended = piece.finish in ("stop", "tool_calls") and not chat.body.get("ignore_eos")
+    ends = chat.served.open.tokenizer.eos_ids if ended else ()
     return tuple(token for token in piece.tokens if token.token not in ends)
 
 

@@ -1,6 +1,7 @@
 """POST /v1/embeddings: texts to vectors, by the embedder that retrieval uses too."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,16 @@ async def embeddings(request: Request) -> Response:
     """A vector of unit length for each text."""
     body, headers = await read_body(request, EMBEDDINGS)
     state = state_of(request)
-    if body["model"] != state.config.embedder:
-        state.shelf.find(body["model"])
-        raise Problem(400, f"model: {body['model']} has no embeddings; ask {state.config.embedder}", "model")
+    expect_embedder(state, body["model"])
     inputs = _inputs(body["input"])
     return await unless_gone(request.receive, _answer(state, body, inputs, headers))
+
+
+def expect_embedder(state: State, name: str) -> None:
+    """Raises Problem where another model than the embedder is asked for: 404 for one that is not served."""
+    if name != state.config.embedder:
+        state.shelf.find(name)
+        raise Problem(400, f"model: {name} has no embeddings; ask {state.config.embedder}", "model")
 
 
 async def _answer(state: State, body: dict[str, Any], inputs: list[Any], headers: dict[str, str]) -> Response:
@@ -34,8 +40,8 @@ async def _answer(state: State, body: dict[str, Any], inputs: list[Any], headers
         embedder = await state.prepare(state.embedder)
         if body.get("dimensions", embedder.dim) != embedder.dim:
             raise Problem(400, f"dimensions: the vectors have {embedder.dim}", "dimensions")
-        rows = await state.prepare(lambda: [_ids(embedder, each, f"input.{n}") for n, each in enumerate(inputs)])
-        vectors = await state.engine.work(lambda: _vectors(embedder, rows))
+        rows = await state.prepare(lambda: [ids_of(embedder, each, f"input.{n}") for n, each in enumerate(inputs)])
+        vectors = await state.engine.work(lambda: vectors_of(embedder, rows))
     data = [
         {"object": "embedding", "index": place, "embedding": _written(row, body.get("encoding_format"))}
         for place, row in enumerate(vectors)
@@ -57,10 +63,10 @@ def _inputs(value: Any) -> list[Any]:
     return inputs
 
 
-def _ids(embedder: ModelEmbedder, value: str | list[int], where: str) -> list[int]:
-    """The tokens of an input, without those around a text. Raises Problem for one that is too long, or that has tokens
-    of another tokenizer."""
-    ids = embedder.ids(value) if isinstance(value, str) else embedder.inner(list(map(int, value)))
+def ids_of(embedder: ModelEmbedder, value: str | list[int], where: str, most: int | None = None) -> list[int]:
+    """The tokens of an input, without those around a text: the first `most` of them, else all. Raises Problem for one
+    that is too long, or that has tokens of another tokenizer."""
+    ids = (embedder.ids(value) if isinstance(value, str) else embedder.inner(list(map(int, value))))[:most]
     if ids and max(ids) >= embedder.vocab_size:
         what = f"{where}: {max(ids)} is no token of {embedder.name}, which has {embedder.vocab_size:,}; send texts"
         raise Problem(400, what, where)
@@ -71,10 +77,10 @@ def _ids(embedder: ModelEmbedder, value: str | list[int], where: str) -> list[in
     return ids
 
 
-def _vectors(embedder: ModelEmbedder, rows: list[list[int]]) -> Steps[np.ndarray]:
+def vectors_of(embedder: ModelEmbedder, rows: Sequence[Sequence[int]]) -> Steps[np.ndarray]:
     """Vectors (n, dim) of texts of these tokens, in parts of about PART tokens."""
     vectors: list[np.ndarray] = []
-    part: list[list[int]] = []
+    part: list[Sequence[int]] = []
     for place, ids in enumerate(rows):
         part.append(ids)
         if sum(map(len, part)) >= PART or place == len(rows) - 1:

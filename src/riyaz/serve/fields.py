@@ -1,4 +1,5 @@
-"""Every field of OpenAI's requests, each in one of three uses: supported, neutral, or refused.
+"""Every field of a request, each in one of three uses: supported, neutral, or refused. OpenAI's are here, others in
+the tables beside this one.
 
 A supported field is checked by its schema and used. A neutral one is checked and changes nothing. A refused one gives
 400 with its name, unless it has a value that asks for nothing. A field that is in no table is left out, and its name
@@ -6,65 +7,41 @@ goes back in the header x-riyaz-ignored. The OpenAPI document and `capabilities`
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from riyaz.errors import brief
+from riyaz.serve.decision_fields import DECISIONS, SYSTEMONE
+from riyaz.serve.field import (
+    FLAG,
+    MAX_BIAS,
+    MAX_INPUTS,
+    MAX_MESSAGES,
+    MAX_N,
+    MAX_PROMPTS,
+    MAX_STOP,
+    MAX_TOOLS,
+    MAX_TOP,
+    MODEL,
+    OBJECT,
+    TEXT_OR_NULL,
+    TOKEN,
+    WHOLE,
+    Field,
+    listed,
+    number,
+    refused,
+    text,
+    texts_or_tokens,
+    whole,
+)
+from riyaz.serve.message_fields import COUNT, MESSAGES, RERANK
 from riyaz.serve.problems import Problem
 from riyaz.serve.schema import Schema, allows, check, unknown
 
-MAX_N, MAX_STOP, MAX_BIAS, MAX_TOP, MAX_PROMPTS, MAX_INPUTS = 8, 16, 1000, 20, 64, 256
-MAX_MESSAGES, MAX_TOOLS, MAX_NAMED = 1000, 64, 20
-WHOLE = 2**63 - 1
+MAX_NAMED = 20
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field's use and schema; `harmless` are the values of a refused field that ask for nothing."""
-
-    schema: Schema
-    use: Literal["supported", "neutral", "refused"] = "supported"
-    harmless: tuple[Any, ...] = ()
-    required: bool = False
-
-
-def text(most: int | None = None, least: int = 0) -> Schema:
-    """A string."""
-    return {"type": "string", "minLength": least, **({"maxLength": most} if most else {})}
-
-
-def number(least: float, most: float) -> Schema:
-    """A number, null included as in OpenAI's own schemas."""
-    return {"type": ["number", "null"], "minimum": least, "maximum": most}
-
-
-def whole(least: int, most: int = WHOLE) -> Schema:
-    """A whole number or null."""
-    return {"type": ["integer", "null"], "minimum": least, "maximum": most}
-
-
-def listed(items: Schema, most: int, least: int = 0) -> Schema:
-    """A list."""
-    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
-
-
-def texts_or_tokens(most: int) -> Schema:
-    """A text, its tokens, or a list of either."""
-    tokens = listed(TOKEN, 2**20, 1)
-    return {"anyOf": [{"type": "string"}, listed({"type": "string"}, most, 1), tokens, listed(tokens, most, 1)]}
-
-
-def refused(*harmless: Any) -> Field:
-    """A field that is not supported, and the values of it that ask for nothing."""
-    return Field({}, "refused", harmless)
-
-
-TOKEN: Schema = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
-FLAG: Schema = {"type": ["boolean", "null"]}
-OBJECT: Schema = {"type": ["object", "null"]}
-MODEL = Field(text(96, 1), required=True)
 STOP: Schema = {"anyOf": [text(256, 1), listed(text(256, 1), MAX_STOP), {"type": "null"}]}
 BIAS: Schema = {
     "type": ["object", "null"], "maxProperties": MAX_BIAS,
@@ -92,6 +69,32 @@ TOOL: Schema = {
             "properties": {"name": text(64, 1), "description": TEXT_OR_NULL, "parameters": OBJECT, "strict": FLAG},
         },
     },
+}  # fmt: skip
+NAMED_TOOL: Schema = {
+    "type": "object", "required": ["function"],
+    "properties": {
+        "type": {"type": "string", "enum": ["function"]},
+        "function": {"type": "object", "required": ["name"], "properties": {"name": text(64, 1)}},
+    },
+}  # fmt: skip
+TOOL_CHOICE: Schema = {
+    "anyOf": [
+        {"type": ["string", "null"], "enum": ["auto", "none", "required", None]},
+        {
+            "type": "object", "required": ["type"],
+            "properties": {
+                "type": {"type": "string", "enum": ["function", "allowed_tools"]},
+                "function": NAMED_TOOL["properties"]["function"],
+                "allowed_tools": {
+                    "type": "object", "required": ["mode", "tools"],
+                    "properties": {
+                        "mode": {"type": "string", "enum": ["auto", "required"]},
+                        "tools": listed(NAMED_TOOL, MAX_TOOLS, 1),
+                    },
+                },
+            },
+        },
+    ],
 }  # fmt: skip
 RESPONSE_FORMAT: Schema = {
     "type": ["object", "null"], "required": ["type"],
@@ -122,8 +125,8 @@ STORED = {
 }  # fmt: skip
 TOOLS = {
     "tools": Field(listed(TOOL, MAX_TOOLS)),
-    "parallel_tool_calls": Field(FLAG, "neutral"),
-    "tool_choice": Field({"type": ["string", "null"], "enum": ["auto", "none", None]}),
+    "parallel_tool_calls": Field(FLAG),
+    "tool_choice": Field(TOOL_CHOICE),
 }
 
 CHAT = {
@@ -182,6 +185,8 @@ TABLES = {
     "/v1/responses": RESPONSES, "/tokenize": TOKENIZE, "/detokenize": DETOKENIZE,
     "/v1/adapters": ADAPTERS, "/v1/load_lora_adapter": LOAD,
     "/v1/unload_lora_adapter": UNLOAD, "/v1/chat/completions/input_tokens": CHAT,
+    "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT, "/v1/rerank": RERANK, "/rerank": RERANK,
+    "/v1/decisions": DECISIONS, "/v1/systemone": SYSTEMONE,
 }  # fmt: skip
 # Riyaz's own members of an answer's message, each where it is known
 MESSAGE_MEMBERS: dict[str, Schema] = {

@@ -7,12 +7,13 @@ answer has its stop string, or time is up.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.request import Scored
 from riyaz.predictor import Chooser, Prediction, Prepared
+from riyaz.serve.calls import Calls
 from riyaz.serve.engine_thread import Events, Job
 from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.state import RETRY, State
@@ -21,18 +22,21 @@ from riyaz.serve.text import Text
 
 @dataclass(eq=False)
 class Generation:
-    """One answer to generate: the engine's request, and how its tokens become text. Of several answers to one prompt
-    the `first` says how much of it was kept from earlier requests."""
+    """One answer to generate: the engine's request, how its tokens become text, and what finds calls of tools in it.
+    Of several answers to one prompt the `first` says how much of it was kept from earlier requests."""
 
     lm: Engine
     request: Request
     text: Text
     first: bool = True
+    calls: Calls | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is new of one answer; `finish` is "stop" or "length" at its end."""
+    """What is new of one answer: text, whole calls of tools as OpenAI writes them, tokens. At its end `finish` is
+    "stop", "length", or for an answer with calls that was not cut `Calls.finish`; `stopped_by` is the stop string that
+    was found."""
 
     index: int
     text: str = ""
@@ -42,6 +46,8 @@ class Piece:
     citations: tuple[dict, ...] = ()
     confidence: float | None = None  # of a chosen answer: `Prediction.confidence`, and the label that comes next
     runner_up: str | None = None
+    stopped_by: str | None = None
+    calls: tuple[dict, ...] = ()
 
 
 @dataclass(eq=False)
@@ -87,7 +93,8 @@ async def generated(state: State, generations: Sequence[Generation], usage: Usag
                 if not _is_over(state, left, usage):
                     continue
                 for job in left:  # time is up: what there is, is the answer
-                    yield Piece(job.index, generations[job.index].text.finish(cut=True), finish="length")
+                    answer = generations[job.index]
+                    yield _told(answer, Piece(job.index, answer.text.finish(cut=True), finish="length"))
                     _count_end(state, usage, "length")
                 break
             job, step = event
@@ -104,8 +111,8 @@ async def generated(state: State, generations: Sequence[Generation], usage: Usag
                 del left[job]
                 if not step.done:
                     state.engine.cancel(job)
-                _count_end(state, usage, piece.finish)
-            if piece.text or piece.tokens or piece.prompt or piece.finish:
+                _count_end(state, usage, "length" if piece.finish == "length" else "stop")
+            if piece.text or piece.calls or piece.tokens or piece.prompt or piece.finish:
                 yield piece
     finally:
         for alarm in alarms:
@@ -144,12 +151,24 @@ def _piece(generation: Generation, job: Job, step: Step) -> Piece:
     scored = () if step.scored is None else (step.scored,)
     if step.token is None:
         finish = "stop" if generation.request.limit else "length"
-        return Piece(job.index, generation.text.finish(cut=False), scored, step.prompt, finish)
+        return _told(generation, Piece(job.index, generation.text.finish(cut=False), scored, step.prompt, finish))
     text = generation.text.push(step.token)
     if generation.text.stopped or step.done:
         text += generation.text.finish(cut=not generation.text.stopped)
     finish = "stop" if generation.text.stopped else "length" if step.done else ""
-    return Piece(job.index, text, scored, step.prompt, finish or None)
+    piece = Piece(job.index, text, scored, step.prompt, finish or None, stopped_by=generation.text.stopped_by)
+    return _told(generation, piece)
+
+
+def _told(generation: Generation, piece: Piece) -> Piece:
+    """The piece with its calls apart from its text. An answer that has the one call which it may have ends with it."""
+    calls = generation.calls
+    if calls is None:
+        return piece
+    text, made = calls.push(piece.text, last=piece.finish is not None)
+    finish = "stop" if calls.over else piece.finish
+    finish = calls.finish if finish == "stop" and calls.count else finish
+    return replace(piece, text=text, calls=tuple(made), finish=finish)
 
 
 def _time(state: State, usage: Usage, job: Job, step: Step, latest: dict[Job, float]) -> None:

@@ -39,7 +39,7 @@ class Guard:
         try:
             self.check(Headers(scope=scope), scope["path"], scope.get("query_string", b"").decode("latin-1"))
         except Problem as problem:
-            return await error_response(problem)(scope, receive, send)
+            return await error_response(problem, scope["path"])(scope, receive, send)
         with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
             await self._app(scope, receive, send)
 
@@ -56,7 +56,7 @@ class Guard:
                 what = "the page's token is missing or of an earlier start; open the link that the server printed"
                 raise Problem(401, what, code="invalid_token")
         elif self._keys and not self._is_public(path) and not self._has_key(headers):
-            raise Problem(401, "no valid API key; send it as Authorization: Bearer KEY")
+            raise Problem(401, "no valid API key; send it as Authorization: Bearer KEY or X-Api-Key: KEY")
 
     def _is_public(self, path: str) -> bool:
         return path in PUBLIC or (self._page is not None and (path == INDEX or path.startswith(ASSETS)))

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from riyaz.errors import brief
 from riyaz.serve.fields import Table, ignored_header, sort_out
-from riyaz.serve.problems import Problem, problem_of
+from riyaz.serve.problems import Problem, in_messages, problem_of
 from riyaz.serve.state import State, state_of
 
 MB = 2**20
@@ -82,9 +82,9 @@ def parse(data: bytes) -> dict[str, Any]:
     return body
 
 
-def error_response(problem: Problem) -> JSONResponse:
-    """The response of a Problem."""
-    return JSONResponse(problem.body(), problem.status, problem.headers)
+def error_response(problem: Problem, path: str) -> JSONResponse:
+    """The response of a Problem, in the form that the clients of a path read."""
+    return JSONResponse(problem.body(path), problem.status, problem.headers)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Response]) -> Response:
@@ -112,7 +112,8 @@ async def _gone(receive: Receive) -> None:
 
 class EventStream(Response):
     """Server-sent events. The status is sent with the first event, or after PING seconds, so that what goes wrong
-    before it is an error like any other; what goes wrong later is an event, and the stream ends without DONE."""
+    before it is an error like any other; what goes wrong later is an event, and the stream ends without DONE, as every
+    stream of Anthropic's messages does."""
 
     def __init__(self, events: AsyncGenerator[str, None], headers: dict[str, str], state: State) -> None:
         self.events, self.own, self.state = events, headers, state
@@ -135,20 +136,21 @@ class EventStream(Response):
             await self.events.aclose()
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = _Writer(send, self.own)
+        writer, named = _Writer(send, self.own), in_messages(scope["path"])
         pinging = asyncio.ensure_future(writer.ping())
         try:
             async for event in self.events:
                 await writer.write(f"{event}\n\n" if event.startswith("event: ") else f"data: {event}\n\n")
-            await writer.write(f"data: {DONE}\n\n", more=False)
+            await writer.write("" if named else f"data: {DONE}\n\n", more=False)
         except OSError:
             raise
         except Exception as error:
             problem = problem_of(error)
             self.state.metrics.failed[problem.status] += 1
             if not writer.started:
-                return await error_response(problem)(scope, receive, send)
-            await writer.write(f"data: {dumped(problem.body())}\n\n", more=False)
+                return await error_response(problem, scope["path"])(scope, receive, send)
+            event = "event: error\n" if named else ""
+            await writer.write(f"{event}data: {dumped(problem.body(scope['path']))}\n\n", more=False)
         finally:
             pinging.cancel()
 

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz import __version__
+from riyaz.serve.decision_fields import ANSWER_MEMBERS
 from riyaz.serve.fields import MESSAGE_MEMBERS, TABLES, Table
 from riyaz.serve.problems import KINDS
 from riyaz.serve.schema import allows
@@ -14,21 +15,31 @@ from riyaz.serve.state import state_of
 ERROR = {"$ref": "#/components/schemas/Error"}
 JSON = "application/json"
 MESSAGE = {"$ref": "#/components/schemas/Message"}
+DECISION = {"$ref": "#/components/schemas/DecisionAnswer"}
 ANSWERS: dict[str, dict[str, Any]] = {  # where a whole answer holds its messages
     "/v1/chat/completions": {
         "properties": {"choices": {"type": "array", "items": {"properties": {"message": MESSAGE}}}}
     },
     "/v1/responses": {"properties": {"output": {"type": "array", "items": MESSAGE}}},
+    "/v1/messages": MESSAGE,
+    "/v1/decisions": {"properties": {"answers": {"type": "array", "items": DECISION}}},
+    "/v1/systemone": {"properties": {"answers": {"type": "object", "additionalProperties": DECISION}}},
 }
 SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation", "/v1/completions": "Continue texts or tokens",
     "/v1/embeddings": "Turn texts into vectors", "/v1/responses": "Answer an input, without keeping it",
     "/v1/chat/completions/input_tokens": "Count the tokens of a conversation's prompt",
+    "/v1/messages": "Answer a conversation in Anthropic's form",
+    "/v1/messages/count_tokens": "Count the tokens of its prompt",
+    "/v1/rerank": "Order documents by how near they are to a query", "/rerank": "The same as in llama.cpp and vLLM",
+    "/v1/decisions": "Answer typed questions about an input with probabilities",
+    "/v1/systemone": "The same as in TypeSafe, llama.cpp and Ollama",
     "/tokenize": "The tokens of a text", "/detokenize": "The text of tokens",
     "/v1/adapters": "Serve an adapter or artifact of the server's folder",
     "/v1/load_lora_adapter": "The same as in vLLM",
     "/v1/unload_lora_adapter": "Serve an adapter no longer, as in vLLM",
 }  # fmt: skip
+EMBEDDING = ("/v1/embeddings", "/v1/rerank", "/rerank")  # the routes that the embedder answers
 READ = {
     "/health": "Whether the process lives", "/ready": "Whether a request would be taken", "/version": "The version",
     "/metrics": "Counters for Prometheus", "/v1/models": "What is served", "/v1/models/{name}": "One model",
@@ -47,7 +58,7 @@ def document(names: list[str], embedder: str) -> dict[str, Any]:
     """The OpenAPI document of every route, for these models."""
     paths: dict[str, dict[str, Any]] = {path: {"get": _operation(text, path)} for path, text in READ.items()}
     for path, table in TABLES.items():
-        served = [embedder] if path == "/v1/embeddings" else names
+        served = [embedder] if path in EMBEDDING else names
         body = {"required": True, "content": {JSON: {"schema": body_schema(table, served)}}}
         paths.setdefault(path, {})["post"] = {**_operation(SUMMARIES[path], path), "requestBody": body}
     for path, schema in ANSWERS.items():
@@ -59,10 +70,16 @@ def document(names: list[str], embedder: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0", "info": {"title": "riyaz serve", "version": __version__}, "paths": paths,
         "components": {
-            "schemas": {"Error": schema, "Message": {"type": "object", "properties": MESSAGE_MEMBERS}},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "Error": schema, "Message": {"type": "object", "properties": MESSAGE_MEMBERS},
+                "DecisionAnswer": {"type": "object", "properties": ANSWER_MEMBERS},
+            },
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"header": []}],
     }  # fmt: skip
 
 

@@ -20,6 +20,13 @@ KINDS = {
     507: ("server_error", "disk_full"),
 }  # fmt: skip
 
+MESSAGES = "/v1/messages"
+NAMES = {  # of errors as Anthropic's clients know them
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error",
+    409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error",
+    503: "overloaded_error", 507: "api_error",
+}  # fmt: skip
+
 
 class Problem(Exception):
     """Ends a request with this status; `param` names the field, `extra` holds further members of the error."""
@@ -33,10 +40,18 @@ class Problem(Exception):
         self.kind, usual = KINDS[status]
         self.code, self.headers, self.extra = code or usual, headers or {}, extra or {}
 
-    def body(self) -> dict[str, Any]:
-        """The error as OpenAI's clients read it: all four members are always there."""
+    def body(self, path: str) -> dict[str, Any]:
+        """The error as the clients of a path read it: OpenAI's four members are always there, and on Anthropic's routes
+        the type is one of Anthropic's."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code, **self.extra}
-        return {"error": error}
+        if not in_messages(path):
+            return {"error": error}
+        return {"type": "error", "error": error | {"type": NAMES.get(self.status, "invalid_request_error")}}
+
+
+def in_messages(path: str) -> bool:
+    """Whether Anthropic's clients ask for a path."""
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
 def problem_of(error: Exception, param: str | None = None) -> Problem:

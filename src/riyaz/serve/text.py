@@ -1,6 +1,6 @@
 """The text of an answer while its tokens come: whole characters, stop strings, and how a task's answers are cut."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from riyaz.text.sentences import whole_sentences
 from riyaz.text.tokenizer import Tokenizer
@@ -11,11 +11,15 @@ WINDOW = 16  # tokens that are decoded together at most, but for those within a 
 
 class Text:
     """Collects tokens; `push` gives the text that is certain by then, `finish` the rest. With a task the answer has no
-    white space around it, and one that was cut ends with its last whole sentence, as where it was measured."""
+    white space around it, and one that was cut ends with its last whole sentence, as where it was measured. Control
+    tokens are no text, but for those of `shown`."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), task: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), task: bool = False, shown: Collection[int] = ()
+    ) -> None:
         self.stopped = False  # a stop string was found; what follows it is left out
-        self._tokenizer, self._stop, self._task = tokenizer, stop, task
+        self.stopped_by: str | None = None  # which one
+        self._tokenizer, self._stop, self._task, self._shown = tokenizer, stop, task, shown
         self._ids: list[int] = []
         self._start = self._read = 0  # tokens before `_read` are text already; those from `_start` say how it goes on
         self._before = ""  # the text of the tokens between them
@@ -41,21 +45,22 @@ class Text:
 
     def _decoded(self, final: bool) -> str:
         """The text of the tokens that were not read yet; none while they end within a character."""
-        now = self._tokenizer.decode(self._ids[self._start :])
+        now = self._tokenizer.decode(self._ids[self._start :], self._shown)
         inside = now.endswith("\ufffd") and len(self._ids) - self._read < LONGEST
         if len(now) <= len(self._before) or (inside and not final):
             return ""
         new = now[len(self._before) :]
         if len(self._ids) - self._start >= WINDOW:
             self._start = self._read
-            now = self._tokenizer.decode(self._ids[self._start :])
+            now = self._tokenizer.decode(self._ids[self._start :], self._shown)
         self._read, self._before = len(self._ids), now
         return new
 
     def _find_stop(self) -> None:
-        places = [place for stop in self._stop if (place := self._text.find(stop, max(0, self._sent - len(stop)))) >= 0]
-        if places:
-            self.stopped, self._text = True, self._text[: min(places)]
+        begins = [(self._text.find(stop, max(0, self._sent - len(stop))), stop) for stop in self._stop]
+        if begins := [(place, stop) for place, stop in begins if place >= 0]:
+            place, self.stopped_by = min(begins)
+            self.stopped, self._text = True, self._text[:place]
 
     def _certain(self) -> str:
         """The text that no further token changes: not what may become a stop string, nor an unfinished sentence."""

@@ -13,7 +13,7 @@ from riyaz.serve.fields import CHAT, DETOKENIZE, TOKENIZE
 from riyaz.serve.http import read_body
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
-from riyaz.serve.state import state_of
+from riyaz.serve.state import State, state_of
 from riyaz.text.tokenizer import Tokenizer
 
 
@@ -79,9 +79,14 @@ async def input_tokens(request: Request) -> Response:
     body, headers = await read_body(request, CHAT)
     state = state_of(request)
     served = state.shelf.find(body["model"])
-    model = served.predictor
-    if not model.has_model:
+    if not served.predictor.has_model:
         raise Problem(400, f"model: {served.name} has no language model and reads no prompt", "model")
-    turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
-    made = await state.prepare(lambda: asking.prepared(model, turns, 1, None))
-    return JSONResponse({"input_tokens": made.request.length}, headers=headers)
+    return JSONResponse({"input_tokens": await prompt_length(state, served, body)}, headers=headers)
+
+
+async def prompt_length(state: State, served: Served, body: dict[str, Any]) -> int:
+    """Number of tokens of the prompt that a language model reads for a chat request. Raises Problem."""
+    model = served.predictor
+    assert model.has_model, "there is a prompt"
+    turns = asking.turns_of(body["messages"], served, asking.offer_of(body).tools)
+    return (await state.prepare(lambda: asking.prepared(model, turns, 1, None))).request.length

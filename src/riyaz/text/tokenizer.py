@@ -11,7 +11,7 @@ their marks and HIDE is removed.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import islice
@@ -149,9 +149,17 @@ class Tokenizer:
         mark, _hide = self._marks(texts)
         return self._encode([self._pattern.sub(rf"{mark}\g<0>{mark}", text) for text in texts], mark)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
-        return self._decode([number for number in ids if number not in self._control_text])
+    def decode(self, ids: Iterable[int], shown: Collection[int] = ()) -> str:
+        """The text of `ids` without control tokens but those of `shown`; bytes that are not UTF-8 become U+FFFD."""
+        text = self._decode([number for number in ids if number not in self._control_text or number in shown])
+        for token in {self._control_text[number] for number in shown if number in self._control_text}:
+            text = text.replace(f"{MARK}{token}{MARK}", token)
+        return text
+
+    @cached_property
+    def added(self) -> dict[str, int]:
+        """The texts that are one token whatever is around them, control tokens and others, with their ids."""
+        return {entry["content"]: entry["id"] for entry in self._added}
 
     def token_text(self, number: int) -> str:
         """The text that one token adds; a control token's name; `<id N>` for an id without a token."""

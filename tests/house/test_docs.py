@@ -28,7 +28,7 @@ PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
-    *("predict", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain", "ternarize"),
+    *("predict", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain", "ternarize"),
 }
 LOG_WORDS, CHANGELOG_LINES = 60, 25  # of an entry, and of the file
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
@@ -36,6 +36,7 @@ SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
+    ("--budget 2m", "--budget 15m --limit-test 40"),
     ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora --steps 16"),
 ]
 
@@ -285,8 +286,9 @@ def run_all(lines: list[str], folder: Path) -> None:
 
 
 def ask_served(line: str, page: str, folder: Path, environment: dict[str, str]) -> None:
-    """Run a server as a page says, on a free port, and the page's own code of OpenAI's client beside it."""
-    (code,) = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "openai" in block]
+    """Run a server as a page says, on a free port, and beside it the page's next code of OpenAI's client."""
+    behind = page[page.index(f"{line}\n") :]
+    code = next(block for block in re.findall(r"^```python\n(.*?)^```", behind, re.M | re.S) if "openai" in block)
     command = [*shlex.split(line), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as server:
         try:

@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError, joined
 from riyaz.predictor import Base, Predictor, open_base, open_on, source_for
 from riyaz.results import COMPARE, Comparison
 from riyaz.serve.shelf import Served, Shelf, expect_name
-from riyaz.sources import Source, open_source
+from riyaz.sources import Source, open_source, store
 
 FALLBACK = "model"  # the name of a folder of whose name nothing is left
 
@@ -41,7 +41,7 @@ class Opener:
             return []
         base = open_base(target, self.precision, self.kv)
         self.bases.append(base)
-        self.shelf.put(Served(plain_name(base.source.name), base.plain, base, target))
+        self._put_base(base, target)
         return []
 
     def serve_comparison(self, folder: Path) -> list[str]:
@@ -83,7 +83,7 @@ class Opener:
         base = None if source is None else self._base(source, removable and not further)
         predictor, adapter = open_on(base, folder, name)
         whole = source is not None and source.path.resolve() == folder.resolve()
-        parent = None if base is None or whole else self._name(base)
+        parent = None if base is None or whole else self._name(base, name)
         return Served(name, predictor, base, str(folder), parent, removable), adapter
 
     def _base(self, source: Source, running: bool) -> Base:
@@ -111,14 +111,22 @@ class Opener:
         if any(served.name == name for served in self.shelf):
             raise RiyazError(f"there is a model {name} already", hint="choose another name")
 
-    def _name(self, base: Base) -> str:
-        """The name of a base, which is served too from its first artifact on."""
+    def _name(self, base: Base, other: str) -> str:
+        """The name of a base, which is served too from its first artifact on; `other` is the artifact's."""
         for served in self.shelf:
             if served.base is base and served.parent is None:
                 return served.name
-        name = plain_name(base.source.name)
-        self.shelf.put(Served(name, base.plain, base, str(base.source.path)))
-        return name
+        return self._put_base(base, str(base.source.path), other)
+
+    def _put_base(self, base: Base, root: str, other: str = "") -> str:
+        """Serve a base under its own name, and under that of its file where this is another; `other` is the name of
+        what will be served on it. The first of the two that is free. Raises RiyazError where neither is."""
+        names = dict.fromkeys((plain_name(own_name(base.source)), plain_name(base.source.name)))
+        taken = {other, *(served.name for served in self.shelf)}
+        free = [name for name in names if name not in taken] or list(names)
+        for name in free:
+            self.shelf.put(Served(name, base.plain, base, root))
+        return free[0]
 
 
 def load(served: Served, adapter: Adapter | None) -> Steps[None]:
@@ -134,6 +142,14 @@ def unload(served: Served) -> None:
     predictor: Predictor = served.predictor
     if predictor.has_model and predictor.adapter is not None:
         predictor.lm.unload(predictor.adapter)
+
+
+def own_name(source: Source) -> str:
+    """The name under which a model was pulled, also where it was opened by the path of its file, `…/model.gguf`; else
+    that of its file or folder."""
+    path = source.path.resolve()
+    folder = path if path.is_dir() else path.parent
+    return folder.name if folder.parent == (store.home() / "models").resolve() else source.name
 
 
 def plain_name(target: str) -> str:

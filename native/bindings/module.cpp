@@ -138,16 +138,18 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
 }
 
 // Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token
-// in it, kind (Want), number of its names; `names` all names in order; `penalties` (W,). Returns the likeliest token of
-// each row (W,) and all log-probabilities or hidden states, row by row.
+// in it, kind (Want), number of its names; `names` all names in order; `penalties` (W,); `together` (N,): whether the
+// kernels of many tokens compute a run however few it has. Returns the likeliest token of each row (W,) and all
+// log-probabilities or hidden states, row by row.
 nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens,
-                  In<int32_t, 2> rows, In<int32_t, 1> names, In<float, 1> penalties) {
+                  In<int32_t, 2> rows, In<int32_t, 1> names, In<float, 1> penalties, In<bool, 1> together) {
     const int V = model.config.vocabulary;
     const auto numbers = [&](const int32_t* row) {  // of a row's result
         const Want want = Want(row[2]);
         return want == Want::full ? V : want == Want::named ? row[3] : want == Want::hidden ? model.config.hidden : 0;
     };
-    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0))
+    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0) ||
+        together.size() != sequences.size())
         refuse("sizes differ");
     for (size_t i = 0; i < tokens.size(); i++)
         if (tokens.data()[i] < 0 || tokens.data()[i] >= V)
@@ -160,6 +162,7 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
             refuse("a run without tokens");
         if (model.length(sequences.data()[i]) + n > model.config.context) refuse("a sequence beyond the context");
         runs[i].sequence = sequences.data()[i], runs[i].tokens = tokens.data() + at, runs[i].n = n;
+        runs[i].together = together.data()[i];
         at += n;
     }
     size_t size = 0, name = 0;

@@ -7,6 +7,7 @@ namespace riyaz {
 namespace {
 
 constexpr int QUERIES = 64;  // tokens of one item of attention
+constexpr int TILED = 8;     // tokens of a piece from which on tiles are filled well enough
 
 }  // namespace
 
@@ -116,7 +117,8 @@ void Pass::attend(int layer) {
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
         job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
         job.kv = c.kv;
-        (piece.many && k.many_tokens_by == ManyTokens::tiles && c.kv == Kv::bf16 ? k.attend_tiles : k.attend)(job);
+        const bool tiles = piece.many && piece.n >= TILED && k.many_tokens_by == ManyTokens::tiles && c.kv == Kv::bf16;
+        (tiles ? k.attend_tiles : k.attend)(job);
         for (int i = 0; sliced && i < item.n; i++) {
             Inputs own = heads.from(int(t) + i);
             if (own.fp32) own.fp32 += column;

@@ -66,30 +66,33 @@ Cache::~Cache() = default;
 
 int Cache::open() { return keep({}); }
 
-int Cache::open_after(int prefix) {
-    assert(changes_.empty());
-    const Sequence& before = find(prefix);
-    if (before.head.parent) throw std::logic_error("a prefix without its tokens");
+int Cache::open_after(int id, int length) {
     Sequence sequence;
-    share(before, before.length, sequence);
+    begin(id, length, sequence);
     sequence.head.sealed = true;
     return keep(std::move(sequence));
 }
 
 int Cache::fork(int id, int length) {
+    Sequence sequence;
+    const Sequence& from = begin(id, length, sequence);
+    sequence.family = from.family;
+    sequence.head.forked = true;
+    sequence.head.sealed = !sequence.head.parent && from.head.sealed && length == from.length;
+    return keep(std::move(sequence));
+}
+
+// The first `length` tokens of a sequence for an empty one, or where that is to take them from. Returns the sequence
+// that has them.
+const Cache::Sequence& Cache::begin(int id, int length, Sequence& sequence) {
     assert(changes_.empty());
     while (find(id).head.parent && length <= find(id).head.shared) id = find(id).head.parent;
     const Sequence& from = find(id);
-    Sequence sequence;
-    sequence.family = from.family;
-    sequence.head.forked = true;
-    if (!from.head.parent && length <= from.length) {
+    if (!from.head.parent && length <= from.length)
         share(from, length, sequence);
-        sequence.head.sealed = from.head.sealed && length == from.length;
-    } else {
+    else
         sequence.head.parent = id, sequence.head.shared = length;
-    }
-    return keep(std::move(sequence));
+    return from;
 }
 
 void Cache::close(int id) {

@@ -38,9 +38,10 @@ class Cache {
 
     // A new, empty sequence
     int open();
-    // A new sequence after all tokens of `prefix`. Its own tokens begin on a new page, so that where they stand, and
-    // with that the last bits of their results, does not depend on other sequences after the same prefix.
-    int open_after(int prefix);
+    // A new sequence after the first `length` tokens of another, as for `fork`. Its own tokens begin on a new page, so
+    // that where they stand, and with that the last bits of their results, does not depend on other sequences after the
+    // same tokens.
+    int open_after(int sequence, int length);
     // A new sequence that shares the first `length` tokens of another. More than the other has now are allowed, if it
     // has them when the fork is first appended to. Forks of one sequence put their first tokens on common pages:
     // thousands of forks by a token each take few pages.
@@ -95,7 +96,7 @@ class Cache {
 
     // How a sequence begins, and where it may go on
     struct Head {
-        int parent = 0, shared = 0;  // a fork that still has to take the first `shared` tokens of `parent`; else 0
+        int parent = 0, shared = 0;  // it still has to take the first `shared` tokens of `parent`; else 0
         bool forked = false;         // and not appended to since: goes on where other forks of its family do
         bool sealed = false;         // goes on with a new page
     };
@@ -116,6 +117,7 @@ class Cache {
     Sequence& find(int id);
     const Sequence& find(int id) const;
     int keep(Sequence&& sequence);
+    const Sequence& begin(int id, int length, Sequence& sequence);
     static void share(const Sequence& from, int length, Sequence& to);
     static int room(const PagePart& last);
     void refuse_above_limit(size_t bytes) const;

@@ -52,7 +52,7 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     sliced = c.head % (any_many ? many_tokens_group : GROUP) == 0 && !tokens &&
              m.at(-1, 0, ATTENTION_SUB_NORM).vector.empty();
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
-    copies = T <= ON_THEIR_OWN ? threads : 1;
+    copies = T <= ON_THEIR_OWN && !any_many ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
     attended = qkv + size_t(T) * qkv_width;

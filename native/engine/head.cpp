@@ -32,7 +32,7 @@ void Pass::collect() {
             const int i = row.token - piece.first;
             if (i >= 0 && i < tokens) wanted.push_back({&row, piece.begin + piece.vectors + i, piece.adapter, false});
         }
-        if (piece.many && wanted.size() - before >= MANY_TOKENS)
+        if (piece.many && (piece.run->together || wanted.size() - before >= MANY_TOKENS))
             for (size_t i = before; i < wanted.size(); i++) wanted[i].many = true;
     }
     const auto hidden_from = std::stable_partition(wanted.begin(), wanted.end(),
@@ -248,7 +248,8 @@ void Model::forward(std::vector<TokenRun>& runs) {
                 piece.vectors = std::clamp(state.vectors - from, 0, piece.n);
                 piece.first = std::max(0, from - state.vectors);
                 piece.position = cache.length(run.sequence) + ahead[run.sequence];
-                piece.many = kernels().many_tokens_by != ManyTokens::none && !config.fp32 && piece.n >= MANY_TOKENS;
+                piece.many = kernels().many_tokens_by != ManyTokens::none && !config.fp32 &&
+                             (run.together || piece.n >= MANY_TOKENS);
                 if (tokens + piece.n > PASS) {
                     compute();
                     ahead.clear();

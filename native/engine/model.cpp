@@ -96,7 +96,9 @@ int Model::keep(int sequence, int adapter, int vectors) {
 
 int Model::open(int adapter) { return keep(cache.open(), adapter, soft_tokens(adapter)); }
 
-int Model::open_after(int sequence) { return keep(cache.open_after(sequence), states_.at(sequence).adapter, 0); }
+int Model::open_after(int sequence, int length) {
+    return keep(cache.open_after(sequence, length), states_.at(sequence).adapter, 0);
+}
 
 int Model::fork(int sequence, int length) {
     const State parent = states_.at(sequence);

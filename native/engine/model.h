@@ -73,6 +73,7 @@ struct TokenRun {
     int sequence = 0;
     const int32_t* tokens = nullptr;
     int n = 0;
+    bool together = false;  // few tokens too are computed by the kernels of many: others are in the pass
     std::vector<Row> rows;  // in the order of their tokens
 };
 
@@ -107,7 +108,7 @@ class Model {
 
     // Sequences as in engine/runner.py; adapter -1 is none
     int open(int adapter);
-    int open_after(int sequence);
+    int open_after(int sequence, int length);
     int fork(int sequence, int length);
     void close(int sequence);
     int length(int sequence) const;

@@ -15,6 +15,7 @@ import numpy as np
 
 from riyaz.adapters import Adapter
 from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
+from riyaz.engine.forks import ForkScores, Stem, read_forks
 from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
@@ -255,6 +256,10 @@ class Engine:
             if progress is not None:
                 progress(len(batch))
         return np.stack(states)
+
+    def forking(self, stems: Sequence[Stem]) -> Steps[list[ForkScores]]:
+        """The log-probabilities of all endings of the forks behind each stem, in parts. Raises CacheFull."""
+        return read_forks(self._prefixes, stems, self._piece)
 
     def estimating(
         self, requests: Sequence[Request], offsets: np.ndarray, within: float, progress: Progress | None = None

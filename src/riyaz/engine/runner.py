@@ -68,12 +68,14 @@ Want = Best | Top | Named | Whole | Hidden
 class TokenRun:
     """Tokens to append to a sequence, and the wanted result; None only appends them.
 
-    `keep` False: no tokens are appended later, so that keys and values need not be kept."""
+    `keep` False: no tokens are appended later, so that keys and values need not be kept. `together`: a few tokens too
+    are computed as those of a long run, since the pass has many such runs."""
 
     sequence: int
     tokens: Sequence[int]
     want: Want | None = None
     keep: bool = True
+    together: bool = False
 
 
 class Runner(Protocol):
@@ -83,6 +85,7 @@ class Runner(Protocol):
     vocab_size: int
     width: int  # numbers of a hidden state
     cache_limit: int  # most bytes of keys and values of all open sequences
+    forks_ahead: bool  # a sequence may be forked, also `behind`, before any of its tokens is appended
     page: (
         int  # a sequence after a multiple of so many tokens of another computes as one that has read them; 0: none does
     )
@@ -108,6 +111,10 @@ class Runner(Protocol):
     def fork(self, sequence: int, length: int) -> int:
         """A new sequence that shares the first `length` tokens of another, the soft prompt's positions included. The
         last of them may be appended by an earlier run of the same `forward` in which the new sequence is first run."""
+
+    def behind(self, sequence: int, length: int) -> int:
+        """As `fork`, but what is appended computes as after a prefix: it does not depend on other sequences behind the
+        same tokens."""
 
     def close(self, sequence: int) -> None:
         """Close a sequence; tokens shared with other sequences are kept."""

@@ -1,17 +1,55 @@
-"""Any model answers any question about a text, without training."""
+"""Any model answers any question about a text, without training.
 
-from collections.abc import Sequence
-from dataclasses import replace
+    conversation ─► its tokens, read once ─► a fork for each question ─► log-probability of each choice's text
+
+Choices are not listed in the prompt, so their order plays no part. A choice's score is what the input adds to the
+log-probability of its text, without the token that ends an answer: log p(text | input) − log p(text | a text
+without content) (contextual calibration, Zhao et al. 2021, arXiv 2102.09690; Holtzman et al. 2021, arXiv 2104.08315),
+divided by the square root of its tokens, between a sum, which is too sure of long texts, and a mean. A description is
+another text of the choice, and the mean of both scores counts. `docs/log.md` has what was tried.
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from riyaz.artifact import TextPart
 from riyaz.data import Message
-from riyaz.data.questions import Question
+from riyaz.data.questions import Choice, Question
+from riyaz.engine.engine import Engine
+from riyaz.engine.forks import Fork, ForkScores, Stem
 from riyaz.engine.parts import Steps
-from riyaz.engine.trie import Trie
+from riyaz.engine.request import Request
 from riyaz.metrics.calibration import probabilities
 from riyaz.predictor.decided import Decided
-from riyaz.predictor.prompt import PromptedModel
+from riyaz.predictor.prompt import SHORTEST_PREFIX, PromptedModel, TooLong, expect_short
+from riyaz.text.tokenizer import Tokenizer
+
+NULL_TEXTS = ("N/A",)  # inputs without content; the empty text beside it made no difference (docs/log.md)
+ASKING = {"predicate": "", "choice": " Answer in a few words.", "score": " Answer in a few words."}  # after a question
+YES_NO = {True: "yes", False: "no"}  # the texts of a predicate's choices
+PROBES = ("0", "Q")  # questions that begin differently: what their prompts share is the input's
+RENDERED = 32  # prompts that are rendered together
+KNOWN = 4096  # questions whose scores without content are kept
+IDENTIFIER = re.compile(r"\w+(?:[-.]\w+)*")
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The answers about an input. `input_tokens` is how many tokens prompts have, the input's once and each question's;
+    `cached_tokens` of these had been read for earlier requests."""
+
+    answers: list[Decided]
+    input_tokens: int
+    cached_tokens: int
 
 
 def deciding(
@@ -19,14 +57,167 @@ def deciding(
 ) -> Steps[list[Decided]]:
     """The answers to the questions about a conversation, in parts. Raises RiyazError where it does not fit the
     context."""
-    decided = []
-    for question in questions:
-        turns = [
-            *conversation[:-1],
-            {"role": "user", "content": f"{conversation[-1]['content']}\n\n{question.instructions}"},
-        ]
-        ids = [tuple(each) for each in model.tokenizer.answer_ids(list(question.labels))]
-        (prepared,) = PromptedModel(tokenizer=model.tokenizer, lm=model.lm).prepare([turns], room=max(map(len, ids)))
-        scores = yield from model.lm.choosing([replace(prepared.request, constraint=Trie(ids))])
-        decided.append(Decided(question, probabilities(np.asarray(scores), 1.0)[0]))
-    return decided
+    (decisions,) = yield from deciding_counted(model, [conversation], questions)
+    return decisions.answers
+
+
+def deciding_counted(
+    model: PromptedModel, conversations: Sequence[Sequence[Message]], questions: Sequence[Question],
+    where: Sequence[str] = (),
+) -> Steps[list[Decisions]]:  # fmt: skip
+    """The answers to the questions about each conversation, all read together, in parts. An answer is bit by bit the
+    same whatever else is asked. Raises RiyazError, with the conversation's entry of `where`, for one that does not fit
+    the context."""
+    bare = replace(model, text=TextPart(), task=None, examples=(), retriever=None, head=None, beside=None)
+    known = _known.setdefault(bare.lm, _Known())
+    wordings = [_Wording(question, bare) for question in questions]
+    unknown = {each.key: each for each in wordings if bare.adapter or each.key not in known.offsets}
+    stems = []
+    for row, conversation in enumerate(conversations):
+        stems.append((yield from _stem(bare, conversation, wordings, where[row] if row < len(where) else "")))
+    for null in NULL_TEXTS if unknown else ():
+        stems.append((yield from _stem(bare, [{"role": "user", "content": null}], list(unknown.values()))))
+    results = yield from bare.lm.forking(stems)
+    rows, nulls = results[: len(conversations)], results[len(conversations) :]
+    offsets = {key: np.mean([null.scores[i] for null in nulls], axis=0) for i, key in enumerate(unknown)}
+    offsets |= {each.key: known.offsets[each.key] for each in wordings if each.key not in unknown}
+    if not bare.adapter:  # another adapter may get the same name
+        known.keep(offsets)
+    return [_decisions(wordings, offsets, stem, row) for stem, row in zip(stems, rows)]
+
+
+class _Known:
+    """What is known of an engine's model: the `beginning` of all prompts in tokens, and the log-probabilities (E,) of
+    the endings of the latest questions without content."""
+
+    def __init__(self) -> None:
+        self.beginning: tuple[int, ...] | None = None
+        self.offsets: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def keep(self, offsets: dict[bytes, np.ndarray]) -> None:
+        """Keep those that were used last."""
+        for key, each in offsets.items():
+            self.offsets[key] = each
+            self.offsets.move_to_end(key)
+        while len(self.offsets) > KNOWN:
+            self.offsets.popitem(last=False)
+
+    def beginning_of(self, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+        """The beginning of all prompts, if a prompt's `tokens` begin with it and it is worth keeping, else none."""
+        if self.beginning is None:
+            first, second = tokenizer.render([[{"role": "user", "content": probe}] for probe in PROBES])
+            self.beginning = tuple(first[: _common(first, second)])
+        count = len(self.beginning)
+        worth = SHORTEST_PREFIX <= count < len(tokens) and tuple(tokens[:count]) == self.beginning
+        return self.beginning if worth else ()
+
+
+_known: "WeakKeyDictionary[Engine, _Known]" = WeakKeyDictionary()  # only an engine's own thread uses its entry
+
+
+class _Wording:
+    """A question with the texts of its choices in tokens, each once: `endings`."""
+
+    def __init__(self, question: Question, model: PromptedModel) -> None:
+        self.question = question
+        self.prompt = question.instructions + ASKING[question.type]
+        values = list(_texts(question))
+        described = [place for place, choice in enumerate(question.choices) if choice.description.strip()]
+        texts = [*values, *(question.choices[place].description.strip() for place in described)]
+        # all but the token that ends an answer: how an answer goes on would count as much as what it says
+        ids = [tuple(answer[:-1] or answer) for answer in model.tokenizer.answer_ids(texts)]
+        self.endings = tuple(sorted(set(ids)))
+        place_of = {ending: place for place, ending in enumerate(self.endings)}
+        self._values = [place_of[ending] for ending in ids[: len(values)]]
+        self._descriptions = {place: place_of[ending] for place, ending in zip(described, ids[len(values) :])}
+
+    @cached_property
+    def key(self) -> bytes:
+        """What its scores without content depend on."""
+        return hashlib.sha256(repr((self.prompt, self.endings)).encode("utf-8", "surrogatepass")).digest()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest ending."""
+        return max(map(len, self.endings))
+
+    def scores(self, log_p: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """The score (L,) of each choice from the log-probabilities (E,) of the endings, with and without content."""
+        each = (log_p - offsets) / np.sqrt([len(ending) for ending in self.endings])
+        scores: np.ndarray = each[self._values].copy()
+        for place, ending in self._descriptions.items():
+            scores[place] = (scores[place] + each[ending]) / 2
+        return scores
+
+
+def _decisions(
+    wordings: Sequence[_Wording], offsets: dict[bytes, np.ndarray], stem: Stem, row: ForkScores
+) -> Decisions:
+    answers = []
+    for each, log_p in zip(wordings, row.scores):
+        scores = each.scores(log_p, offsets[each.key])
+        order = np.argsort(scores, kind="stable")  # a sum of the same numbers in another order may round otherwise
+        p = np.empty(len(scores), np.float32)
+        p[order] = probabilities(scores[order][None], 1.0)[0]
+        answers.append(Decided(each.question, p))
+    read = stem.request.length + sum(len(fork.tokens) for fork in stem.forks)
+    return Decisions(answers, read, row.cached)
+
+
+def _texts(question: Question) -> Iterator[str]:
+    """What the model is to answer for each choice: the value as it would be said, unless another choice is then
+    alike."""
+    if question.type == "predicate":
+        yield from (YES_NO[bool(choice.value)] for choice in question.choices)
+        return
+    said = [_said(choice) for choice in question.choices]
+    meant: dict[str, set[str]] = {}
+    for text, choice in zip(said, question.choices):
+        meant.setdefault(text, set()).add(choice.text)
+    for text, choice in zip(said, question.choices):
+        yield text if len(meant[text]) == 1 else choice.text.strip()
+
+
+def _said(choice: Choice) -> str:
+    """A value as it would be said: the words of an identifier, such as `lost_card` or `PlayMusic`."""
+    text = choice.text.strip()
+    if not IDENTIFIER.fullmatch(text):
+        return text
+    words = HUMP.sub(" ", re.sub("[_.-]+", " ", text)).split()
+    return " ".join(word if word.isupper() else word.lower() for word in words) if len(words) > 1 else text
+
+
+def _stem(
+    model: PromptedModel, conversation: Sequence[Message], wordings: Sequence[_Wording], where: str = ""
+) -> Steps[Stem]:
+    """The tokens of a conversation, and behind them those of each question. Raises TooLong."""
+    expect_short(conversation[-1]["content"], where)
+    first, second = model.tokenizer.render([_with(conversation, probe) for probe in PROBES])
+    shared = _common(first, second)
+    tokens = tuple(first[: max(1, shared)])
+    forks = []
+    for begin in range(0, len(wordings), RENDERED):
+        chunk = wordings[begin : begin + RENDERED]
+        prompts = model.tokenizer.render([_with(conversation, each.prompt) for each in chunk])
+        for each, prompt in zip(chunk, prompts):
+            if len(prompt) + each.longest > model.context:
+                raise TooLong(len(prompt), each.longest, model.context, where)
+            shared = min(_common(tokens, prompt), len(prompt) - 1)
+            forks.append(Fork(shared, tuple(prompt[shared:]), each.endings))
+        if begin + RENDERED < len(wordings):
+            yield
+    before = _known[model.lm].beginning_of(tokens, model.tokenizer)
+    return Stem(Request(0, tokens[len(before) :], prefix=before, adapter=model.adapter), tuple(forks))
+
+
+def _with(conversation: Sequence[Message], question: str) -> list[Message]:
+    """A conversation that ends with a question: in the user's last turn, or a turn of its own."""
+    *turns, last = conversation
+    if last["role"] != "user":
+        return [*conversation, {"role": "user", "content": question}]
+    return [*turns, {**last, "content": f"{last['content']}\n\n{question}"}]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of tokens with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))

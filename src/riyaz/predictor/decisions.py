@@ -19,7 +19,7 @@ from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.metrics.calibration import log_softmax, probabilities
 from riyaz.predictor.decided import Decided
-from riyaz.predictor.deciding import deciding
+from riyaz.predictor.deciding import deciding_counted
 from riyaz.predictor.prediction import Prediction, Stream, decided_prediction
 from riyaz.predictor.prompt import Prepared, PromptedModel
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LEAST = 1e-12  # a probability whose logarithm is finite
 BATCH = 256  # texts classified together
+TOGETHER = 16  # conversations about which a model without a head is asked together
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,11 +112,13 @@ class DecisionModel(PromptedModel):
             ends = np.cumsum([len(question.choices) for question in questions])
             return [log_softmax(part) for part in np.split(logits, ends[:-1], axis=1)]
         rows = []
-        for each in prepared:
-            answers = yield from deciding(self.base(), each.messages, questions)
-            rows.append([np.log(np.maximum(answer.probabilities.astype(np.float64), LEAST)) for answer in answers])
+        for first in range(0, len(prepared), TOGETHER):
+            batch = [each.messages for each in prepared[first : first + TOGETHER]]
+            for each in (yield from deciding_counted(self.base(), batch, questions)):
+                p = [np.maximum(answer.probabilities.astype(np.float64), LEAST) for answer in each.answers]
+                rows.append([np.log(part) for part in p])
             if tell is not None:
-                tell(1)
+                tell(len(batch))
         return [np.stack(column) for column in zip(*rows)]
 
 
@@ -173,4 +176,4 @@ def _predictions(
 
 def _prediction(task: Task, row: Sequence[np.ndarray]) -> Prediction:
     """The prediction of one row from the probabilities (L,) of each question's choices."""
-    return decided_prediction([Decided(asked, p, trained=True) for asked, p in zip(task.questions, row)])
+    return decided_prediction([Decided(question, p, trained=True) for question, p in zip(task.questions, row)])

@@ -30,7 +30,7 @@ class NativeRunner:
         self.vocab_size: int = family.config.vocab_size
         self.width: int = family.config.hidden_size
         self.cache_limit: int = model.cache_limit
-        self.page = PAGE
+        self.page, self.forks_ahead = PAGE, True
         self._family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
         self._places = plan.places(family.config)
@@ -79,11 +79,15 @@ class NativeRunner:
         if prefix is None:
             return int(self.model.open(number))
         assert self.model.adapter_of(prefix) == number, "a sequence has the same adapter as its prefix"
-        return int(self.model.open_after(prefix))
+        return self.behind(prefix, self.length(prefix))
 
     def fork(self, sequence: int, length: int) -> int:
         """A new sequence that shares the first `length` tokens of another."""
         return int(self.model.fork(sequence, length))
+
+    def behind(self, sequence: int, length: int) -> int:
+        """A fork whose own tokens begin on a new page."""
+        return int(self.model.open_after(sequence, length))
 
     def close(self, sequence: int) -> None:
         """Close a sequence."""
@@ -109,6 +113,7 @@ class NativeRunner:
                 np.array(rows, np.int32).reshape(-1, 4),
                 np.array(names, np.int32),
                 np.array(penalties, np.float32),
+                np.array([run.together for run in runs], bool),
             )
         except native.extension().CacheFull as error:
             raise CacheFull(str(error), self._family.source.name) from error

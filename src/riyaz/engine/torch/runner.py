@@ -87,7 +87,7 @@ class TorchRunner:
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.hidden_size
         self.cache_limit = cache_limit()
-        self.page = 0
+        self.page, self.forks_ahead = 0, False
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
         self._dtype = next(model.parameters()).dtype
@@ -203,6 +203,14 @@ class TorchRunner:
             child = replace(parent, slots=[], forked=(parent, own))
         parent.block.members.add(child)
         return self._keep(child)
+
+    def behind(self, sequence: int, length: int) -> int:
+        """A new sequence with the first `length` tokens of another as its prefix."""
+        beginning = self.fork(sequence, length)
+        try:
+            return self.open(self._sequences[beginning].adapter, beginning)
+        finally:
+            self.close(beginning)
 
     def close(self, sequence: int) -> None:
         """Close a sequence."""

@@ -72,6 +72,7 @@ export default defineConfig({
     rollupOptions: {
       output: {
         entryFileNames: "assets/page.js",
+        chunkFileNames: "assets/[name].js",
         assetFileNames: (asset) =>
           asset.names.some((name) => name.endsWith(".css")) ? "assets/page.css" : "assets/[name][extname]",
       },

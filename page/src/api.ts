@@ -1,6 +1,7 @@
 // The one place that talks to the server: JSON in both directions, streams of server-sent events, and errors as one
 // plain line.
 
+import type { Question, Reply } from "./questions.ts";
 import { key } from "./route.ts";
 import type * as T from "./types.ts";
 
@@ -132,6 +133,11 @@ export const api = {
   chat: (body: T.ChatRequest, signal: AbortSignal) => chunks("/v1/chat/completions", body, signal),
   length: (body: object) => post<{ input_tokens: number }>("/v1/chat/completions/input_tokens", body),
   next: (body: object, signal?: AbortSignal) => post<T.Next>("/page/next", body, signal),
+  decide: (body: object, signal: AbortSignal) => post<{ answers: readonly Reply[] }>("/v1/decisions", body, signal),
+  own: async (model: string) => (await get<{ questions: readonly Question[] }>("/page/questions", { model })).questions,
+  checked: async (questions: readonly unknown[]) =>
+    (await post<{ questions: readonly Question[] }>("/page/questions", { questions })).questions,
+  labelNext: (body: object) => post<{ places: readonly number[] }>("/page/label-next", body),
   files: (under: string) => get<T.Folder>("/page/files", { under }),
   data: async (query: Record<string, string>) => (await get<{ data: T.DataFound }>("/page/data", query)).data,
   runs: async () => (await get<{ runs: T.RunEntry[] }>("/page/runs")).runs,

@@ -1,5 +1,6 @@
 // The frame: the list of screens, and the one that the address names.
 
+import { signal, useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 import { Empty, Problem, Waiting } from "./parts/words.tsx";
@@ -16,6 +17,27 @@ import { Runs } from "./screens/runs.tsx";
 import { Side } from "./screens/side.tsx";
 import { info, models, problem, ready, refresh } from "./state.ts";
 
+// The code of this screen is a file of its own, which the browser loads when the screen is opened first.
+const decide = signal<ComponentType | null>(null);
+
+function Decide() {
+  const failed = useSignal("");
+  const load = () => {
+    import("./screens/decide.tsx").then(
+      (found) => {
+        decide.value = found.Decide;
+      },
+      () => {
+        failed.value = "This screen could not be loaded. Start the server again, then reload the page.";
+      },
+    );
+  };
+  useEffect(load, []);
+  const Shown = decide.value;
+  if (Shown) return <Shown />;
+  return failed.value ? <Problem text={failed.value} /> : <Waiting />;
+}
+
 interface Screen {
   readonly name: string;
   readonly title: string;
@@ -27,6 +49,7 @@ const SCREENS: readonly Screen[] = [
   { name: "chat", title: "Chat", group: "Talk", shown: Chat },
   { name: "next", title: "Next word", group: "Talk", shown: NextWord },
   { name: "side", title: "Side by side", group: "Talk", shown: Side },
+  { name: "decide", title: "Decide", group: "Talk", shown: Decide },
   { name: "data", title: "Data", group: "Adapt", shown: Data },
   { name: "compare", title: "Compare", group: "Adapt", shown: Compare },
   { name: "runs", title: "Runs", group: "Adapt", shown: Runs },

@@ -12,6 +12,7 @@ import type { Plan, Start } from "../types.ts";
 
 const data = signal("");
 const documents = signal("");
+const questions = signal(""); // a file of typed questions that every row answers
 const model = signal("");
 const out = signal(""); // the folder of the run; the server names one where it is empty
 const budget = signal("10m");
@@ -25,6 +26,7 @@ const body = (): Start => ({
   budget: budget.value,
   ...(out.value.trim() ? { out: out.value.trim() } : {}),
   ...(documents.value ? { documents: documents.value } : {}),
+  ...(questions.value ? { questions: questions.value } : {}),
   ...(leftOut.value.length ? { methods: chosen() } : {}),
 });
 
@@ -32,19 +34,22 @@ export function Compare() {
   const plan = useSignal<Plan | null>(null);
   const { busy, problem, run } = useWork();
   const given = route.value.query;
-  const [file, other] = [given.get("data"), given.get("documents")];
+  const [file, other, asked] = [given.get("data"), given.get("documents"), given.get("questions")];
   useEffect(() => {
-    if (file) data.value = file;
+    if (file) {
+      data.value = file;
+      questions.value = asked ?? ""; // those of other rows have other columns
+    }
     if (other) documents.value = other;
-  }, [file, other]);
+  }, [file, other, asked]);
   useEffect(() => {
     const base = models.value.find((each) => each.parent === null);
     if (!model.value && base) model.value = base.id;
   }, [models.value]);
-  const asked = JSON.stringify(body());
+  const settings = JSON.stringify(body());
   useEffect(() => {
     plan.value = null; // it was of other settings
-  }, [asked]);
+  }, [settings]);
   const estimate = () =>
     run("Reading the rows and measuring a few steps …", async () => {
       plan.value = await api.plan(body());
@@ -79,6 +84,14 @@ export function Compare() {
             kinds={["documents", "data", "folder"]}
             optional
             set={(path) => (documents.value = path)}
+          />
+          <FileChoice
+            label="Questions that each row answers"
+            value={questions.value}
+            kinds={["data"]}
+            upload
+            optional
+            set={(path) => (questions.value = path)}
           />
         </div>
         <div class="fields">
@@ -149,6 +162,7 @@ const TASKS: Readonly<Record<string, string>> = {
   closed: "a choice from a set of answers",
   short: "short answers",
   free: "free text",
+  questions: "answers to typed questions",
 };
 
 // The plan stands below a long form.

@@ -16,6 +16,7 @@ const TASKS: Readonly<Record<string, string>> = {
   closed: "a choice from a set of answers",
   short: "short answers",
   free: "free text",
+  questions: "answers to typed questions",
 };
 
 export function Data() {

@@ -211,11 +211,11 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
     { title: "Serve it to OpenAI’s clients", command: `riyaz serve ${quoted(path)}` },
     { title: "Export it for other tools", command: `riyaz export ${quoted(target)}` },
   ];
-  const chat = async () => {
+  const open = async (screen: string) => {
     try {
       const made = await api.open(`${path}/arms/${pick}`);
       await refresh();
-      go("chat", { model: made.id });
+      go(screen, { model: made.id });
     } catch (error) {
       problem.value = told(error);
     }
@@ -229,8 +229,11 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
       <p>{found.reason}</p>
       {arm && <Numbers arm={arm} />}
       <div class="actions">
-        <button type="button" class="main" onClick={() => void chat()}>
+        <button type="button" class="main" onClick={() => void open("chat")}>
           Chat with it
+        </button>
+        <button type="button" onClick={() => void open("decide")}>
+          Decide with it
         </button>
       </div>
       <Problem text={problem.value} />

@@ -76,6 +76,13 @@ def spread_choice(vectors: np.ndarray, unsure: np.ndarray, count: int) -> list[i
     return chosen
 
 
+def spread_texts(texts: Sequence[str], unsure: Sequence[float], count: int) -> list[int]:
+    """The places of at most `count` of the texts, chosen as `label_next` does, with an uncertainty of each, (n,), that
+    a model gave: 0 for sure, 1 for undecided between two answers."""
+    rows = [Example(({"role": "user", "content": text},), ()) for text in texts]
+    return spread_choice(_vectors(rows), np.asarray(unsure, np.float64), count)
+
+
 def _vectors(rows: Sequence[Example]) -> np.ndarray:
     (texts, _), embedder = beginnings(own_texts(rows)), pulled_embedder()
     return prompt_vectors(term_blocks(texts), None if embedder is None else embedder.embed(texts))

@@ -2,10 +2,23 @@
 
 from starlette.routing import Route
 
-from riyaz.serve.page import data, documents, files, following, info, models, records, starting, static, votes, word
+from riyaz.serve.page import (
+    data,
+    documents,
+    files,
+    following,
+    info,
+    models,
+    questions,
+    records,
+    starting,
+    static,
+    votes,
+    word,
+)
 from riyaz.serve.page.place import ASSETS, INDEX, REPORT
 
-WITH_MODEL = ("/page/next", "/page/adapters")  # the others answer while models are loaded
+WITH_MODEL = ("/page/next", "/page/adapters", "/page/questions")  # the others answer while models are loaded
 
 ROUTES = [
     Route(INDEX, static.index), Route(ASSETS + "{name}", static.asset),
@@ -19,5 +32,7 @@ ROUTES = [
     Route("/page/data", data.preview), Route("/page/limits", data.limits),
     Route("/page/collections", documents.listed), Route("/page/collections", documents.add, methods=["POST"]),
     Route("/page/search", documents.search, methods=["POST"]), Route("/page/document", documents.document),
+    Route("/page/questions", questions.own), Route("/page/questions", questions.checked, methods=["POST"]),
+    Route("/page/label-next", questions.label_next, methods=["POST"]),
     Route("/page/votes", votes.board), Route("/page/votes", votes.vote, methods=["POST"]),
 ]  # fmt: skip

@@ -35,19 +35,19 @@ LOG_TAIL = 4096  # bytes at the end of a log that are read
 BODY: dict[str, Field] = {
     "verb": Field({"type": "string", "enum": ["compare", "pretrain", "limits", "resume"]}),
     "data": Field(text(1024, 1)), "test": Field(text(1024, 1)), "rows": Field(text(1024, 1)),
-    "documents": Field(text(1024, 1)),
+    "documents": Field(text(1024, 1)), "questions": Field(text(1024, 1)),
     "texts": Field(listed(text(1024, 1), 100, 1)), "target": Field(text(1024, 1)), "path": Field(text(1024, 1)),
     "model": Field(text(1024, 1)), "out": Field(text(1024, 1)), "budget": Field(text(32, 1)),
     "more": Field(text(32, 1)), "size": Field({"type": "string", "enum": ["1m", "5m", "15m", "50m"]}),
     "methods": Field(listed(text(64, 1), 32)), "limits": Field(FLAG), "ternary": Field(FLAG), "seed": Field(whole(0)),
 }  # fmt: skip
 ARGUMENTS = {  # verb -> (what stands first, options)
-    "compare": (("data",), ("model", "test", "documents", "budget", "more", "methods", "limits", "seed")),
+    "compare": (("data",), ("model", "test", "documents", "questions", "budget", "more", "methods", "limits", "seed")),
     "pretrain": (("texts",), ("size", "budget", "ternary", "seed")),
     "limits": (("target",), ("rows", "documents", "budget")),
 }  # fmt: skip
 ANEW = ("compare", "limits")  # kinds of run whose command, given again, goes on or begins anew
-PATHS, DURATIONS = ("data", "test", "documents", "texts", "rows"), ("budget", "more")
+PATHS, DURATIONS = ("data", "test", "documents", "questions", "texts", "rows"), ("budget", "more")
 
 
 @dataclass(eq=False)

@@ -313,7 +313,7 @@ def _answering_states(model: Any, rows: PackedRows) -> Tensor:
     """The hidden states (N, C) of the tokens that predict the answers' tokens."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
-    if len(rows.labels) < len(hidden):
+    if not np.array_equal(rows.label_index, np.arange(len(hidden))):  # else every token predicts one
         hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
     return hidden
 

@@ -38,6 +38,10 @@ def data(
     out: Annotated[
         Path | None, Parameter(help="folder for problems.csv, every row that may be wrong, and label_next.csv")
     ] = None,
+    questions_out: Annotated[
+        Path | None,
+        Parameter(help="file to write: typed questions that columns with few values suggest, to be reworded"),
+    ] = None,
     reading: Reading = READING_DEFAULTS,
     json: Json = False,
 ) -> None:
@@ -47,6 +51,8 @@ def data(
     from riyaz.data import formats, split, task
 
     screen = Screen(json)
+    if questions_out is not None:
+        return _offer(screen, data, questions_out, data_config.encoding, reading.explicit)
     if unlabelled is not None and out is not None:
         refuse_labelled(out)
     flags = {**reading.explicit, "model": model, "test": test}
@@ -88,9 +94,44 @@ def data(
         document["problems"] = show_problems(screen, folder, detected, out)
     if more is not None:
         document["label_next"] = show_label_next(screen, folder, detected, more, label_next, out)
+    if found := _also_answers(folder.train):
+        screen.fact("questions", f"{listed(found)} may be answers too: --questions-out q.json writes questions to them")
     flags |= _mending(folder, detected)
     screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)
+
+
+def _also_answers(train: Any) -> list[str]:
+    """The columns of the training rows that are not read and suggest a question, where none is asked of these rows."""
+    from riyaz.data.many_files import read_tables
+    from riyaz.data.question_offer import offered
+
+    if not train.unused_columns or train.reading.questions:
+        return []
+    found = offered(read_tables(train.path, train.reading.encoding)[0])
+    return [question.column for question in found if question.column in train.unused_columns]
+
+
+def _offer(screen: Screen, data: Path, out: Path, encoding: str | None, flags: dict[str, Any]) -> None:
+    """Write the questions that the columns of a file suggest. Raises RiyazError where none does, or the file exists."""
+    from riyaz.data.many_files import read_tables
+    from riyaz.data.question_offer import offered
+    from riyaz.json_files import write_json
+
+    if out.exists():
+        raise RiyazError("exists already", str(out), "name another file")
+    if data.is_dir():
+        raise RiyazError("is a folder", str(data), "name its file of training rows")
+    questions = offered(read_tables(data, encoding)[0])
+    if not questions:
+        raise RiyazError("no column has a few values that repeat", str(data), "write the questions by hand")
+    document = {"questions": [question.document() for question in questions]}
+    write_json(out, document)
+    for question in questions:
+        screen.fact(question.name, f"{question.type}: {listed(question.labels)}")
+    screen.fact("written", f"{out}: say in `instructions` what is asked, and remove what is no question")
+    screen.fact("next", command_with("compare", data, {**flags, "questions": out}))
+    screen.finish({"out": str(out), **document})
 
 
 def _mending(folder: Any, task: Any) -> dict[str, bool]:

@@ -40,7 +40,8 @@ def _of_questions(train: Sequence[Example], tested: Sequence[Example], task: Tas
     for question, places in zip(task.questions, learned.T):
         known = np.sort(places[places >= 0])
         counts = np.bincount(known, minlength=len(question.choices))
-        majority.append(int(known[len(known) // 2]) if question.type == "score" and len(known) else int(counts.argmax()))
+        middle = question.type == "score" and len(known)
+        majority.append(int(known[len(known) // 2] if middle else counts.argmax()))
     certain = [np.tile(np.eye(len(q.choices))[place], (len(rows), 1)) for q, place in zip(task.questions, majority)]
     scores = row_scores(decided_points(task, certain, right_places(task, rows)))
     low, high = interval(scores, group_numbers([row.group for row in rows]))

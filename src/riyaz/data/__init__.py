@@ -94,8 +94,8 @@ class Reading:
     @property
     def format(self) -> str:
         """The columns used, joined by commas."""
-        answer_columns = (question.column for question in self.questions)
-        return ",".join(filter(None, (*self.before, self.prompt, *self.after, self.answer, self.references, *answer_columns)))
+        answers = (self.answer, self.references, *(question.column for question in self.questions))
+        return ",".join(filter(None, (*self.before, self.prompt, *self.after, *answers)))
 
 
 @dataclass(frozen=True)

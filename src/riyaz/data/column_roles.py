@@ -53,7 +53,8 @@ def find_reading(
     if prompt and prompt == answer:
         raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
     if prompt in reserved:
-        raise RiyazError(f"{prompt!r} is given as the prompt and holds the answers to a question", where, "name another --prompt-column")
+        what = f"{prompt!r} is given as the prompt and holds the answers to a question"
+        raise RiyazError(what, where, "name another --prompt-column")
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
@@ -77,12 +78,13 @@ def _without(reserved: Sequence[str], readings: Sequence[Reading]) -> list[Readi
     part in these, and no other column is the answer."""
     if not reserved:
         return list(readings)
-    each = (
-        replace(reading, answer="", references="", before=tuple(name for name in reading.before if name not in reserved),
-                after=tuple(name for name in reading.after if name not in reserved))
-        for reading in readings if reading.prompt not in reserved
-    )  # fmt: skip
-    return list(dict.fromkeys(each))
+    found = []
+    for reading in readings:
+        sides = reading.before, reading.after
+        before, after = (tuple(column for column in side if column not in reserved) for side in sides)
+        if reading.prompt not in reserved:
+            found.append(replace(reading, answer="", references="", before=before, after=after))
+    return list(dict.fromkeys(found))
 
 
 def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:

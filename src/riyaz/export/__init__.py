@@ -23,6 +23,7 @@ from riyaz.families import describe
 
 ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write}  # formats that hold an adapter only
 WHOLE = {"hf": hf.write, "gguf": gguf.write}  # formats that hold a whole model, with the adapter merged
+WITH_HEADS = (*artifacts.ADAPTER_KINDS, *artifacts.CLASSIFIERS, "full")  # kinds of weights with one for labels
 SCORING = ("peft", "hf")  # formats whose tool gives the hidden states that a head of labels scores
 DTYPES = {"hf": ("float32", "float16", "bfloat16"), "gguf": tuple(gguf.DTYPES)}
 FORMATS = (*ADAPTERS, *WHOLE, classifier.FORMAT)
@@ -69,6 +70,9 @@ def export(
     out, folder = Path(out), artifacts.resolve(target)
     if (folder / artifacts.NAME).is_file():
         document = Artifact.read(folder)
+        if document.task is not None and document.task.questions and document.weights.kind in WITH_HEADS:
+            what = f"{target} answers several questions, each by a head of its own, which {format} cannot hold"
+            raise RiyazError(what, "--format", "answer with riyaz decide, riyaz run or riyaz serve")
         if format == classifier.FORMAT or document.weights.kind == "linear":
             return classifier.export(folder, document, out, format, card)
     elif format == classifier.FORMAT:

@@ -34,11 +34,11 @@ class QuestionRows:
 
 def question_rows(task: Task, rows: Sequence[Example]) -> list[QuestionRows]:
     """The rows of each question of a task."""
-    right = right_places(task, rows)
-    return [
-        QuestionRows(number, question, tuple(row for row, place in zip(rows, places) if place >= 0), places[places >= 0])
-        for number, (question, places) in enumerate(zip(task.questions, right.T))
-    ]
+    each = []
+    for number, (question, places) in enumerate(zip(task.questions, right_places(task, rows).T)):
+        answering = tuple(row for row, place in zip(rows, places) if place >= 0)
+        each.append(QuestionRows(number, question, answering, places[places >= 0]))
+    return each
 
 
 @dataclass(frozen=True)

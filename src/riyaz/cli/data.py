@@ -94,8 +94,8 @@ def data(
         document["problems"] = show_problems(screen, folder, detected, out)
     if more is not None:
         document["label_next"] = show_label_next(screen, folder, detected, more, label_next, out)
-    if found := _also_answers(folder.train):
-        screen.fact("questions", f"{listed(found)} may be answers too: --questions-out q.json writes questions to them")
+    if columns := _also_answers(folder.train):
+        screen.fact("questions", f"{listed(columns)} may be answers too: --questions-out q.json writes questions to them")
     flags |= _mending(folder, detected)
     screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)
@@ -108,8 +108,8 @@ def _also_answers(train: Any) -> list[str]:
 
     if not train.unused_columns or train.reading.questions:
         return []
-    found = offered(read_tables(train.path, train.reading.encoding)[0])
-    return [question.column for question in found if question.column in train.unused_columns]
+    questions = offered(read_tables(train.path, train.reading.encoding)[0])
+    return [question.column for question in questions if question.column in train.unused_columns]
 
 
 def _offer(screen: Screen, data: Path, out: Path, encoding: str | None, flags: dict[str, Any]) -> None:

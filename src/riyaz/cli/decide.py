@@ -55,7 +55,7 @@ def decide(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Answer typed questions about every row of a file; after a stop, the same command continues."""
+    """Answer typed questions about every row of a file, with calibrated probabilities."""
     from riyaz import artifact
     from riyaz.cli.decided_rows import NUMBERS, TITLES, Spread, columns_of
     from riyaz.cli.partial_decisions import PartialDecisions
@@ -224,10 +224,13 @@ def _form(out: Path, file: Path) -> "Form":
     """How the file is written, by its name. Raises RiyazError."""
     from riyaz.data import written
 
+    hint = "end the name in .jsonl, .csv or .tsv"
     if out.suffix.lower() == ".parquet":
-        what = "Parquet is not written row by row"
-        raise RiyazError(what, str(out), "end the name in .jsonl, .csv or .tsv")
-    return written.form_of(out, file)
+        raise RiyazError("Parquet is not written row by row", str(out), hint)
+    try:
+        return written.form_of(out, file)
+    except RiyazError as error:
+        raise RiyazError(error.what, error.where, hint) from None
 
 
 def _expect_new(columns: Sequence[str], of_rows: Sequence[str], file: Path) -> None:

@@ -6,8 +6,7 @@ from riyaz.comparison import extra_runs
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.speeds import Speeds
-from riyaz.config import CompareConfig
-from riyaz.data.task import Kind
+from riyaz.config import CompareConfig, Kind
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.recipe import Recipe
 

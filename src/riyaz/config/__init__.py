@@ -7,7 +7,7 @@ and key.
 
 from riyaz.config.checking import Seconds, parse_budget
 from riyaz.config.comparison import CompareConfig
-from riyaz.config.data import METRICS, MIN_ROWS, DataConfig, Metric, TaskKind
+from riyaz.config.data import METRICS, MIN_ROWS, DataConfig, Kind, Measure, Metric, TaskKind
 from riyaz.config.limits import LimitsConfig
 from riyaz.config.option import Kv, Precision
 from riyaz.config.pretraining import FreshFamily, PretrainConfig
@@ -24,8 +24,10 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "FreshFamily",
+    "Kind",
     "Kv",
     "LimitsConfig",
+    "Measure",
     "Metric",
     "Precision",
     "PretrainConfig",

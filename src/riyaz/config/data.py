@@ -11,6 +11,9 @@ from riyaz.config.option import option
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
+# of a task: what the user may name, and that of typed questions, whose metric is the mean over them
+Kind = TaskKind | Literal["questions"]
+Measure = Metric | Literal["decisions"]
 MIN_ROWS = 20  # fewer rows are too few for a split
 
 

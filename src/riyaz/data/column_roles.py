@@ -78,13 +78,13 @@ def _without(reserved: Sequence[str], readings: Sequence[Reading]) -> list[Readi
     part in these, and no other column is the answer."""
     if not reserved:
         return list(readings)
-    found = []
+    readings_left = []
     for reading in readings:
         sides = reading.before, reading.after
         before, after = (tuple(column for column in side if column not in reserved) for side in sides)
         if reading.prompt not in reserved:
-            found.append(replace(reading, answer="", references="", before=before, after=after))
-    return list(dict.fromkeys(found))
+            readings_left.append(replace(reading, answer="", references="", before=before, after=after))
+    return list(dict.fromkeys(readings_left))
 
 
 def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:

@@ -84,13 +84,14 @@ class Question:
 
     def agrees(self, other: "Question") -> bool:
         """Whether the other has this one's name, type and choices, so that one's answer is the other's: those of a
-        choice in any order, levels in the same. A question without a name agrees with any name."""
+        choice in any order, levels in the same. Where this one has no name the other's is not looked at; another without
+        a name must have this one's instructions, as every predicate has the same choices."""
         mine, others = [[choice.value for choice in each.choices] for each in (self, other)]
         if self.type == "choice":
             mine, others = sorted(mine, key=_typed), sorted(others, key=_typed)
         alike = list(map(_typed, mine)) == list(map(_typed, others))
-        named = not (self.name and other.name) or self.name == other.name
-        return named and self.type == other.type and alike
+        named = self.name == other.name if other.name else self.instructions.strip() == other.instructions.strip()
+        return (named or not self.name) and self.type == other.type and alike
 
     def document(self) -> dict[str, Any]:
         """The question as a file of questions writes it."""
@@ -169,10 +170,9 @@ def questions_from(source: "Path | Sequence[Any] | None") -> tuple[Question, ...
 def answers_text(questions: Sequence[Question], places: Sequence[int | None]) -> str:
     """The answers of a row as JSON, `{"team": "billing", "urgent": true}`, from the place of each question's choice;
     None where a question has no answer."""
-    answered = [
-        (asked.name, asked.choices[place].value) for asked, place in zip(questions, places) if place is not None
-    ]
-    return json.dumps(dict(answered), ensure_ascii=False)
+    pairs = zip(questions, places, strict=True)
+    answers = {question.name: question.choices[place].value for question, place in pairs if place is not None}
+    return json.dumps(answers, ensure_ascii=False)
 
 
 @lru_cache(maxsize=2**16)

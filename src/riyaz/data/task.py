@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from riyaz.config import METRICS, Metric, TaskKind
+from riyaz.config import METRICS, Kind, Measure, Metric, TaskKind
 from riyaz.data import Dataset, Example
 from riyaz.data.column_guess import LABEL_CHARACTERS, few_short_values
 from riyaz.data.column_roles import LABELS
@@ -18,8 +18,6 @@ from riyaz.errors import RiyazError
 
 SHORT_WORDS = 6  # longest median answer of a short-answer task
 DECISIONS: Literal["decisions"] = "decisions"  # the metric of questions: the mean over them of each one's points
-Kind = TaskKind | Literal["questions"]
-Measure = Metric | Literal["decisions"]
 FITTING: dict[Kind, tuple[Measure, ...]] = {  # the metrics of each kind; the first is the default
     "closed": ("accuracy", "exact_match"),
     "short": ("exact_match", "token_f1", "rouge_l", "chrf"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from riyaz.data.task import Measure
+from riyaz.config import Measure
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines

@@ -61,7 +61,8 @@ class Grammar:
     def _expect_sound(self) -> None:
         """Raises Problem where the schema leads nowhere, or to too much work: then nothing keeps to it any longer."""
         if error := self._matcher.get_error():
-            what = f"{self._where}: the schema cannot be followed: {error.splitlines()[0][:200]}"
+            said = "".join(letter if letter.isprintable() else "\ufffd" for letter in error.split("\n")[0][:200])
+            what = f"{self._where}: the schema cannot be followed: {said}"
             raise Problem(400, what, self._where)
 
 

@@ -52,9 +52,7 @@ class LabelledModel(nn.Module):
         return rows
 
 
-def attach(
-    model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0, sizes: Sequence[int] = ()
-) -> LabelledModel:
+def attach(model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0, sizes: Sequence[int] = ()) -> LabelledModel:
     """The model with an untrained head of labels, which are given as the tokens of their texts, and of which each
     question has as many as `sizes` says; without it there is one."""
     rows = [_rows(model, labels[i : i + AT_ONCE]) for i in range(0, len(labels), AT_ONCE)]

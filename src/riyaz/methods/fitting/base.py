@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.artifact import MODEL_FREE, WEIGHT_KINDS, TextPart, WeightsPart
-from riyaz.config import Precision
+from riyaz.config import Kind, Precision
 from riyaz.data import Example
-from riyaz.data.task import Kind, Task
+from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText

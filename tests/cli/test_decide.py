@@ -320,6 +320,11 @@ def test_a_place_that_cannot_be_written_is_found_before_any_answer() -> None:
     assert decide("--force").status == 0 and len(lines()) == 10
     assert "no/such: the folder does not exist" in decide(out="no/such/out.jsonl").line
     assert "out.parquet: Parquet is not written row by row" in decide(out="out.parquet").line
+    assert decide(out="out.jsonl.gz").line.endswith("end the name in .jsonl, .csv or .tsv"), (
+        "no Parquet, which is refused"
+    )
+    os.mkfifo("pipe")
+    assert "pipe: is a stream, and the answers are kept beside" in decide("--force", out="pipe").line
     assert "is the file that is read" in decide("--force", out="rows.jsonl").line
     assert "was not trained on questions" in decide(target=written_model(), out="b.jsonl").line
     for value in "2", "-0.1", "nan":

@@ -135,6 +135,15 @@ def test_choices_with_the_same_text_share_its_probability(model: PromptedModel) 
     assert alike.probabilities[0] != alike.probabilities[1]  # told apart where only their words are the same
 
 
+def test_a_question_without_a_name_is_an_artifacts_own_by_its_instructions() -> None:
+    own, label = Question("urgent", "predicate", "Is it urgent?"), chosen("", "a", "b", instructions="Classify it.")
+    assert own.agrees(replace(own, name="")) and own.agrees(replace(own, instructions="Must we hurry?"))
+    assert not own.agrees(Question("", "predicate", "Is it about cats?")), "every predicate has these choices"
+    assert label.agrees(chosen("", "b", "a")) and label.agrees(chosen("team", "b", "a")), (
+        "an artifact's one label column"
+    )
+
+
 def test_a_description_counts(model: PromptedModel) -> None:
     bare = replace(QUESTIONS[2], choices=tuple(Choice(choice.value) for choice in QUESTIONS[2].choices))
     assert bits(decided(model, [bare])) != bits(decided(model, [QUESTIONS[2]]))

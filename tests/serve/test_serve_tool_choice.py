@@ -237,6 +237,7 @@ NAME = {"name": "hours"}
         ({"model": "none"}, "tools"), ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"tools": [tool("a", {"type": "string"})]}, "tools.0.function.parameters"),
         ({"tools": [tool("a", {"properties": {"b": {"type": "wheel"}}})]}, "tools"),
+        ({"tools": [tool("a", {"properties": {"b": {"type": "\u202e\x00"}}})]}, "tools"),
         ({"tools": [tool("a", {"properties": {"b": {"$ref": "#/nowhere"}}})]}, "tools"),
         ({"tools": [tool("a", {"properties": {"b": {"pattern": "(["}}})]}, "tools"),
         ({"tools": [tool("a", {"properties": {"b": False}, "required": ["b"]})]}, "tools"),

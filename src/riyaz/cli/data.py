@@ -95,7 +95,7 @@ def data(
     if more is not None:
         document["label_next"] = show_label_next(screen, folder, detected, more, label_next, out)
     if columns := _also_answers(folder.train):
-        screen.fact("questions", f"{listed(columns)} may be answers too: --questions-out q.json writes questions to them")
+        screen.fact("questions", f"{listed(columns)} may be answers too: --questions-out q.json writes the questions")
     flags |= _mending(folder, detected)
     screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)

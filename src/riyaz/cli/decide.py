@@ -223,8 +223,12 @@ def _finish(
 def _form(out: Path, file: Path) -> "Form":
     """How the file is written, by its name. Raises RiyazError."""
     from riyaz.data import written
+    from riyaz.files import is_stream
 
     hint = "end the name in .jsonl, .csv or .tsv"
+    if is_stream(out):
+        what = "is a stream, and the answers are kept beside the file until all rows have theirs"
+        raise RiyazError(what, str(out), "choose a file")
     if out.suffix.lower() == ".parquet":
         raise RiyazError("Parquet is not written row by row", str(out), hint)
     try:

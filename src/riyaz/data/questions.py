@@ -84,8 +84,8 @@ class Question:
 
     def agrees(self, other: "Question") -> bool:
         """Whether the other has this one's name, type and choices, so that one's answer is the other's: those of a
-        choice in any order, levels in the same. Where this one has no name the other's is not looked at; another without
-        a name must have this one's instructions, as every predicate has the same choices."""
+        choice in any order, levels in the same. Where this one has no name the other's is not looked at; another
+        without a name must have this one's instructions, as every predicate has the same choices."""
         mine, others = [[choice.value for choice in each.choices] for each in (self, other)]
         if self.type == "choice":
             mine, others = sorted(mine, key=_typed), sorted(others, key=_typed)

@@ -2,7 +2,7 @@
 
     text = card("runs/bank/lora", use="Route questions of customers to a desk.")
 
-It reads the artifact, and, of an arm of a comparison, its row of compare.json; and limits.json beside the artifact.
+It reads the artifact, its row of the comparison's compare.json or of adapted.json, and limits.json beside the artifact.
 Where something was not measured it says so.
 """
 
@@ -23,7 +23,7 @@ from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.limits import words as limits_words
 from riyaz.report.media.markdown_text import escape, grid
 from riyaz.report.words import duration, fit_seconds, forgetting, interval, metric_name, number
-from riyaz.results import COMPARE, LIMITS, ArmResult, Comparison, SliceScore
+from riyaz.results import ADAPTED, COMPARE, LIMITS, ArmResult, Comparison, SliceScore
 from riyaz.sources.catalogue import CATALOGUE, Package
 
 BINARY = ("accuracy", "exact_match")  # metrics of 0 or 1 for each row
@@ -41,8 +41,9 @@ def card(target: str, use: str | None = None) -> str:
         raise RiyazError("is no artifact", target, "give what riyaz adapt or riyaz compare made")
     made = Artifact.read(folder)
     home = comparison_of(folder / LIMITS)
-    compared = Comparison.read(home / COMPARE) if home else None
-    row = next((arm for arm in compared.arms if arm.method == folder.parent.parent.name), None) if compared else None
+    measured = home / COMPARE if home else folder / ADAPTED
+    compared = Comparison.read(measured) if measured.is_file() else None
+    row = next((arm for arm in compared.arms if arm.method == made.method), None) if compared else None
     limits = read_limits(target)
     name = folder.parent.parent.name if home else folder.resolve().name
     parts = [

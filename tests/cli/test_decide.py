@@ -323,8 +323,7 @@ def test_a_place_that_cannot_be_written_is_found_before_any_answer() -> None:
     assert decide(out="out.jsonl.gz").line.endswith("end the name in .jsonl, .csv or .tsv"), (
         "no Parquet, which is refused"
     )
-    os.mkfifo("pipe")
-    assert "pipe: is a stream, and the answers are kept beside" in decide("--force", out="pipe").line
+    assert "/dev/stdout: is a stream, and the answers are kept beside" in decide(out="/dev/stdout").line
     assert "is the file that is read" in decide("--force", out="rows.jsonl").line
     assert "was not trained on questions" in decide(target=written_model(), out="b.jsonl").line
     for value in "2", "-0.1", "nan":

@@ -1,5 +1,6 @@
 """`riyaz card`: what was measured, "not measured" elsewhere, and metadata that the hub reads."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tiny_comparison import closed_rows, command, write_rows
 from riyaz.card import card
 from riyaz.errors import RiyazError
 from riyaz.metrics.intervals import wilson
+from riyaz.results import ADAPTED
 
 
 def test_an_arm_has_its_scores_and_costs(quick: Finished) -> None:
@@ -36,6 +38,17 @@ def test_an_artifact_alone_says_what_was_not_measured(quick: Finished, tmp_path:
     for part in ("Scores", "Costs", "Forgetting"):
         assert f"## {part}\n\nNot measured." in text
     assert "Rows and slices: not measured" in text and not ModelCard(text).data.eval_results
+
+
+def test_an_artifact_of_adapt_keeps_what_was_measured(quick: Finished, tmp_path: Path) -> None:
+    folder, arm = shutil.copytree(quick.artifact("lora"), tmp_path / "mine"), quick.arm("lora")
+    shutil.copy(quick.out / "compare.json", folder / ADAPTED)
+    text = card(str(folder))
+    assert f"| all | {arm['n_test']} | {arm['score']:.3f} |" in text
+    assert f"all answers: ECE {arm['calibration']['ece']:.3f}" in text and "| mean confidence |" in text
+    assert len(re.findall(r"^\| [01]\.\d{3} \| [01]\.\d{3} \| \d+ \|$", text, re.MULTILINE)) == len(
+        arm["calibration"]["bins"]
+    )
 
 
 def test_limits_are_in_the_card_and_their_gaps_too(quick: Finished, tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_every_arm_answers_as_in_the_library(served: Running, quick: Finished) -
     assert texts(served, "out") == texts(served, f"out/{pick}")
 
 
+def test_a_model_trained_whole_is_no_base_that_answers_other_questions(served: Running) -> None:
+    asked_of = {"type": "predicate", "instructions": "Is it about cats?", "name": "cats"}
+    for model, kind in ("out/full", "refusal"), ("out/lora", "predicate"):
+        body = {"model": model, "input": "a", "questions": [asked_of]}
+        (answer,) = served.post("/v1/decisions", body).json()["answers"]
+        assert answer["type"] == kind and answer.get("answered_by", "base") == "base", model
+
+
 def test_a_copied_answer_has_no_log_probabilities(served: Running) -> None:
     body = {"model": "out/nearest", "messages": [{"role": "user", "content": "a"}]}
     found = assert_error(served.post("/v1/chat/completions", {**body, "logprobs": True}), 400)

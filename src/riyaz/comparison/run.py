@@ -49,12 +49,13 @@ from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.json_files import to_document
+from riyaz.json_files import to_document, write_json
 from riyaz.methods import CURVE, METHODS
 from riyaz.methods.fitting.base import instruction_only
 from riyaz.metrics.paired import paired_test
 from riyaz.quality.examine import examine
 from riyaz.results import (
+    ADAPTED,
     COMPARE,
     ArmResult,
     Comparison,
@@ -262,7 +263,9 @@ def adapt(
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
     if out.exists():
         out.rmdir()
-    shutil.move(ComparisonFolder(work).part(method, FINAL) / "artifact", out)
+    made = ComparisonFolder(work).part(method, FINAL) / "artifact"
+    write_json(made / ADAPTED, comparison)  # what was measured, for the card
+    shutil.move(made, out)
     remove(work)
     return arm
 

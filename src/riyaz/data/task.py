@@ -109,7 +109,7 @@ def _of_questions(
     asked for, and for a question to which the rows have fewer than two answers."""
     check_metric(metric, "questions")
     if kind is not None:
-        raise RiyazError(f"the rows answer questions, which are no {NAMES[kind]}", "--task", "leave it out")
+        raise RiyazError(f"the rows answer typed questions; they are not {NAMES[kind]}", "--task", "leave it out")
     assert dataset.reading is not None
     if dataset.reading.spellings:
         raise RiyazError("the choices of questions have their own spelling", "--merge-labels", "leave it out")

@@ -149,8 +149,11 @@ def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor
         return _without_model(artifact, folder), None
     if artifact.weights.kind != "full":
         _expect_base(artifact, base.source, folder)
-    adapted = artifact.weights.kind in artifacts.ADAPTER_KINDS
-    predictor = _assembled(artifact, folder, base.tokenizer, base.lm, adapter=name if adapted else None)
+    adapted, whole = artifact.weights.kind in artifacts.ADAPTER_KINDS, artifact.weights.kind == "full"
+    predictor = _assembled(
+        artifact, folder, base.tokenizer, base.lm, adapter=name if adapted else None,
+        bare=(lambda: _engine(_base_source(artifact, folder, None), "auto")) if whole else None,
+    )  # fmt: skip
     return predictor, adapters.read(folder, describe(base.source)) if adapted else None
 
 

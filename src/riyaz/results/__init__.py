@@ -2,6 +2,7 @@
 
 from riyaz.results.calibration import Calibration
 from riyaz.results.comparison import (
+    ADAPTED,
     COMPARE,
     FAR,
     FIT,
@@ -56,11 +57,11 @@ from riyaz.results.questions import DecidedAnswer, QuestionScore
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "SUITES",
-    "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison", "Curve", "CurvePoint",
-    "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts",
-    "Fit", "Flips", "Floor", "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "QuestionScore", "Remeasured",
-    "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead",
-    "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice",
-    "Worth",
+    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
+    "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison", "Curve",
+    "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "Evaluation", "Figure",
+    "FileFacts", "Fit", "Flips", "Floor", "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "QuestionScore",
+    "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore",
+    "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "TernarizeRun", "Text", "Word",
+    "WorstSlice", "Worth",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Results of a comparison as typed values: compare.json, and the files of each part of an arm.
 
-    compare.json        Comparison, with one ArmResult per arm
+    compare.json        Comparison, with one ArmResult per arm; adapted.json: the same beside what `riyaz adapt` made
     fit.json            Fit: how the artifact of a part was made
     result.json         Evaluation: its costs and checks
     predictions.jsonl   one Answer per test row
@@ -22,6 +22,7 @@ from riyaz.results.documents import ELSEWHERE, read_document
 from riyaz.results.questions import DecidedAnswer, QuestionScore
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
+ADAPTED = "adapted.json"
 GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm which had half of it and was still improving
 FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"

@@ -62,7 +62,7 @@ async def _whole(
     for place, (answer, (name, entry)) in enumerate(zip(decisions, entries.items())):
         if answer is None:  # this protocol cannot refuse one question of several
             where = _where(name, place)
-            what = f"{where}: {served.name} was not trained on it and has no language model; ask another model"
+            what = f"{where}: {served.name} was not trained on it and has no base that answers; ask another model"
             raise Problem(400, what, where, "unsupported_parameter")
         answers[name] = _answer(answer, entry)
     counted = {"input_tokens": usage.prompt, "output_tokens": 0}

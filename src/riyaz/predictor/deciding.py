@@ -37,7 +37,7 @@ ASKING = {"predicate": "", "choice": " Answer in a few words.", "score": " Answe
 YES_NO = {True: "yes", False: "no"}  # the texts of a predicate's choices
 PROBES = ("0", "Q")  # questions that begin differently: what their prompts share is the input's
 RENDERED = 32  # prompts that are rendered together
-KNOWN = 4096  # questions whose scores without content are kept
+KNOWN, WORDED = 4096, 64  # questions whose scores without content are kept, and whose texts in tokens
 IDENTIFIER = re.compile(r"\w+(?:[-.]\w+)*")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -70,7 +70,7 @@ def deciding_counted(
     the context."""
     bare = replace(model, text=TextPart(), task=None, examples=(), retriever=None, head=None, beside=None)
     known = _known.setdefault(bare.lm, _Known())
-    wordings = [_Wording(question, bare) for question in questions]
+    wordings = [known.wording(question, bare) for question in questions]
     unknown = {each.key: each for each in wordings if bare.adapter or each.key not in known.offsets}
     stems = []
     for row, conversation in enumerate(conversations):
@@ -88,11 +88,21 @@ def deciding_counted(
 
 class _Known:
     """What is known of an engine's model: the `beginning` of all prompts in tokens, and the log-probabilities (E,) of
-    the endings of the latest questions without content."""
+    the endings of the latest questions without content, and the texts of a few in tokens."""
 
     def __init__(self) -> None:
         self.beginning: tuple[int, ...] | None = None
         self.offsets: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._wordings: OrderedDict[Question, _Wording] = OrderedDict()
+
+    def wording(self, question: Question, model: PromptedModel) -> "_Wording":
+        """A question with its texts in tokens, made once while it is among the last ones."""
+        if question not in self._wordings:
+            self._wordings[question] = _Wording(question, model)
+            if len(self._wordings) > WORDED:
+                self._wordings.popitem(last=False)
+        self._wordings.move_to_end(question)
+        return self._wordings[question]
 
     def keep(self, offsets: dict[bytes, np.ndarray]) -> None:
         """Keep those that were used last."""
@@ -192,14 +202,17 @@ def _stem(
 ) -> Steps[Stem]:
     """The tokens of a conversation, and behind them those of each question. Raises TooLong."""
     expect_short(conversation[-1]["content"], where)
-    first, second = model.tokenizer.render([_with(conversation, probe) for probe in PROBES])
-    shared = _common(first, second)
-    tokens = tuple(first[: max(1, shared)])
-    forks = []
+    forks: list[Fork] = []
+    tokens: tuple[int, ...] = ()
     for begin in range(0, len(wordings), RENDERED):
         chunk = wordings[begin : begin + RENDERED]
-        prompts = model.tokenizer.render([_with(conversation, each.prompt) for each in chunk])
-        for each, prompt in zip(chunk, prompts):
+        probes = () if tokens else PROBES
+        texts = [*probes, *(each.prompt for each in chunk)]
+        prompts = model.tokenizer.render([_with(conversation, text) for text in texts])
+        if probes:
+            first, second = prompts[:2]
+            tokens = tuple(first[: max(1, _common(first, second))])
+        for each, prompt in zip(chunk, prompts[len(probes) :]):
             if len(prompt) + each.longest > model.context:
                 raise TooLong(len(prompt), each.longest, model.context, where)
             shared = min(_common(tokens, prompt), len(prompt) - 1)

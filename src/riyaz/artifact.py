@@ -297,6 +297,11 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         raise RiyazError("the checksum does not match the file", str(path), TAMPERED)
 
 
+def _has_choices(task: Task | None) -> bool:
+    """Whether a head could score the answers of a task: labels, or choices of questions."""
+    return task is not None and task.kind in ("closed", "questions")
+
+
 def _check_values(artifact: Artifact, where: str) -> None:
     """Raises RiyazError for an unknown kind, a negative number, a missing base, or a needed file that is not listed."""
     text, kind = artifact.text, artifact.weights.kind
@@ -317,7 +322,7 @@ def _check_values(artifact: Artifact, where: str) -> None:
         "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if artifact.weights.label_head:
-        if kind not in (*ADAPTER_KINDS, "full") or artifact.task is None or not artifact.task.choices:
+        if kind not in (*ADAPTER_KINDS, "full") or not _has_choices(artifact.task):
             raise RiyazError("weights.label_head is true without trained weights and labels", where, TAMPERED)
         needed = [*needed, LABELS]
     if beside := artifact.weights.beside:

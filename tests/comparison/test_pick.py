@@ -11,7 +11,9 @@ from scipy.stats import norm
 from riyaz.comparison import ranking as module
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.pick import Pick, choose
+from riyaz.config import Metric
 from riyaz.data import Example
+from riyaz.data.task import Task
 from riyaz.metrics.paired import ROWS_CAP, paired_test, shortfall
 from riyaz.results import ArmResult
 
@@ -273,19 +275,24 @@ def examples(answers: str, where: str) -> tuple[Example, ...]:
     return tuple(Example(messages, (a,), where=f"{where}:{100 - i}") for i, a in enumerate(answers))
 
 
+def by(metric: Metric) -> Task:
+    """A task that this metric decides."""
+    return Task("closed", (), metric, "", "")
+
+
 def test_the_floor_is_the_most_frequent_training_answer_on_the_test_rows() -> None:
-    made = majority_floor(examples("baabc", "train"), examples("aabc", "test"), "accuracy")
+    made = majority_floor(examples("baabc", "train"), examples("aabc", "test"), by("accuracy"))
     assert made is not None
     floor, scores = made
     assert (floor.answer, floor.score) == ("a", 0.5) and scores.tolist() == [1, 0, 0, 1], "by `where` as text"
     assert 0 < floor.ci_low < 0.5 < floor.ci_high < 1
-    made = majority_floor(examples("bbaac", "train"), examples("b", "test"), "exact_match")
+    made = majority_floor(examples("bbaac", "train"), examples("b", "test"), by("exact_match"))
     assert made is not None and made[0].score == 0.0, "of equally frequent answers the first in the alphabet"
-    assert majority_floor(examples("abc", "train"), examples("a", "test"), "rouge_l") is None, "no answer is frequent"
+    assert majority_floor(examples("abc", "train"), examples("a", "test"), by("rouge_l")) is None, "none is frequent"
 
 
 def test_the_reason_says_when_the_leader_is_not_above_the_floor() -> None:
-    made = majority_floor(examples("aab", "train"), examples("a" * 20 + "b" * 80, "test"), "accuracy")
+    made = majority_floor(examples("aab", "train"), examples("a" * 20 + "b" * 80, "test"), by("accuracy"))
     assert made is not None
     scores = made[1]
     near = {"lora": np.roll(scores, 3), "nearest": np.zeros(100)}

@@ -170,7 +170,7 @@ class Arms:
             self._process("fit", arm, FINAL)
         fit = None if self.plan.arm(arm.method).skipped else self._fit(arm)
         self.failed.pop(arm.method, None)
-        if fit is None or fit.valid_score is None or not self.folder.settings().task.choices:
+        if fit is None or fit.valid_score is None or self.folder.settings().task.kind not in ("closed", "questions"):
             return skipped
         fits = {other.method: self._fit(other) for other in self.plan.arms if other.state == "begun"}
         scores = {method: each.valid_score for method, each in fits.items() if each and each.valid_score is not None}

@@ -143,7 +143,7 @@ def chosen(
         raise RiyazError(f"the loss was not finite at learning rate {tried}", hint="give a lower --learning-rate")
     compared = finite = [rate for rate in sorted(losses) if math.isfinite(means[rate])]
     if wrong:
-        compared = _within_error({rate: wrong[rate] for rate in finite}, tokens)
+        compared = _within_error({rate: wrong[rate].astype(float) for rate in finite}, tokens)
     best = min(compared, key=lambda rate: means[rate])
     record: list[dict[str, Any]] = []
     for rate in sorted(losses):

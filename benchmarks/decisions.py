@@ -68,6 +68,7 @@ MUST = {
     "ece": ("<=", 0.05),
 }  # fmt: skip
 RANK, SCALE, ASKED_TOKENS, FIFTHS = 16, 2.0, 50, 5
+STEADY = 3  # times of a call within a round, one after the other
 LLAMA = """
 import json, os, sys, time
 import numpy as np
@@ -131,6 +132,12 @@ def milliseconds(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - began)
+
+
+def steady(work: Callable[[], Any]) -> float:
+    """The median of a few times, after one that another kind of work has made slow."""
+    work()
+    return statistics.median(milliseconds(work) for _ in range(STEADY))
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -215,7 +222,7 @@ def one_choice(base: Base, labels: Sequence[str], lora: Path, sizes: Sizes, llam
                 "lora_ms": lambda: finished(deciding_on(predictor, conversation, [question])),  # noqa: B023
             }
             order = list(sides) if turn % 2 else list(sides)[::-1]
-            told.append({"tokens": sum(read), **{name: milliseconds(sides[name]) for name in order}})
+            told.append({"tokens": sum(read), **{name: steady(sides[name]) for name in order}})
             new = choice_of(labels, f"{use.WHICH} ({turn})")
             told[-1]["first_ms"] = milliseconds(lambda: finished(deciding(base.plain, conversation, [new])))  # noqa: B023
             if peer is not None:

@@ -7,6 +7,7 @@ the same whichever forks are read beside it, and in which parts.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -53,28 +54,34 @@ class ForkScores:
 
 @dataclass(eq=False)
 class _Part:
-    """Some endings of a fork, which are read together: where they belong, their indices, and open sequences: behind
-    the fork's tokens, then of each chain."""
+    """Some endings of a fork, which are read together: where they belong, their indices, the log-probability of each
+    node of their tree, and open sequences: behind the fork's tokens, then of each chain."""
 
     stem: int
     fork: int
     endings: list[int]
     tree: "_Tree"
+    log_p: np.ndarray
     sequences: list[int] = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class _Chain:
     """Tokens of endings that are read in one sequence, behind `after` tokens of the chain number `parent` (-1: of the
-    fork's own tokens, all of them): `nodes` are theirs."""
+    fork's own tokens, all of them). After its tokens number `rows` (n,) the tokens `wanted` (n,) may follow, which are
+    the nodes `children` (n,)."""
 
     parent: int
     after: int
-    nodes: list[int]
+    tokens: tuple[int, ...]
+    rows: np.ndarray
+    wanted: np.ndarray
+    children: np.ndarray
 
 
 class _Tree:
-    """Endings as a tree: node 0 is their beginning, and `log_p` of the others that of their token."""
+    """Endings as a tree, whose node 0 is their beginning: the token of each node, the path of each ending, and chains
+    of the nodes that must be read."""
 
     def __init__(self, endings: Sequence[tuple[int, ...]]) -> None:
         self.children: list[dict[int, int]] = [{}]  # token -> node
@@ -89,22 +96,17 @@ class _Tree:
                 node = self.children[node][token]
                 path.append(node)
             self.paths.append(path)
-        self.log_p = np.zeros(len(self.token))
+        self.first = self._branch(-1, 0, [0])
         self.chains = list(self._chains())
 
-    def wanted(self, nodes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows (n,) of a run of nodes, and the tokens (n,) wanted after them."""
-        pairs = [(row, token) for row, node in enumerate(nodes) for token in self.children[node]]
-        rows, tokens = zip(*pairs)
-        return np.array(rows), np.array(tokens)
+    def totals(self, log_p: np.ndarray) -> list[float]:
+        """The log-probability of each ending, from those of the nodes."""
+        return [float(log_p[path].sum()) for path in self.paths]
 
-    def learn(self, nodes: Sequence[int], log_p: np.ndarray) -> None:
-        """Record what was wanted after a run of nodes."""
-        self.log_p[[child for node in nodes for child in self.children[node].values()]] = log_p
-
-    def totals(self) -> list[float]:
-        """The log-probability of each ending."""
-        return [float(self.log_p[path].sum()) for path in self.paths]
+    def _branch(self, parent: int, after: int, nodes: list[int]) -> _Chain:
+        pairs = [(row, *child) for row, node in enumerate(nodes) for child in self.children[node].items()]
+        rows, wanted, children = map(np.array, zip(*pairs))
+        return _Chain(parent, after, tuple(self.token[node] for node in nodes), rows, wanted, children)
 
     def _chains(self) -> Iterator[_Chain]:
         """The nodes that must be read, those with children, in chains, each behind its parent: the first child that
@@ -119,11 +121,16 @@ class _Tree:
                 nodes.append(inner[0])
             if len(nodes) == CUT:
                 begin.extend((count, CUT, other) for other in self._inner(nodes[-1]))
-            yield _Chain(parent, after, nodes)
+            yield self._branch(parent, after, nodes)
             count += 1
 
     def _inner(self, node: int) -> list[int]:
         return [child for child in self.children[node].values() if self.children[child]]
+
+
+@lru_cache(maxsize=64)
+def _tree(endings: tuple[tuple[int, ...], ...]) -> _Tree:
+    return _Tree(endings)
 
 
 def read_forks(prefixes: Prefixes, stems: Sequence[Stem], piece: int) -> Steps[list[ForkScores]]:
@@ -140,14 +147,15 @@ def read_forks(prefixes: Prefixes, stems: Sequence[Stem], piece: int) -> Steps[l
     def read(batch: list[int]) -> Steps[list[None]]:
         parts = []
         for s, f, endings in (dealt[each] for each in batch):
-            parts.append(_Part(s, f, endings, _Tree([stems[s].forks[f].endings[each] for each in endings])))
+            tree = _tree(tuple(stems[s].forks[f].endings[each] for each in endings))
+            parts.append(_Part(s, f, endings, tree, np.zeros(len(tree.token))))
         try:
             yield from _read_parts(prefixes, stems, inputs, unread, parts, piece)
         finally:
             for part in parts:
                 _close(prefixes, part.sequences)
         for part in parts:
-            results[part.stem][part.fork][part.endings] = part.tree.totals()
+            results[part.stem][part.fork][part.endings] = part.tree.totals(part.log_p)
         return [None] * len(batch)
 
     try:
@@ -226,7 +234,7 @@ def _read_parts(
         part.sequences.append(runner.behind(inputs[part.stem], begin))
         *begun, last = pieces(fork.tokens, piece or PASS)
         work += [(_run(part.sequences[0], tokens), None) for tokens in begun]
-        work.append(_asked(part, [0], part.sequences[0], last))
+        work.append(_asked(part, part.tree.first, part.sequences[0], last))
     if not runner.forks_ahead:
         yield from _forward(prefixes, unread, work, piece)
     for part, end in zip(parts, ends):
@@ -234,8 +242,7 @@ def _read_parts(
         for branch in part.tree.chains:
             begins.append(end if branch.parent < 0 else begins[branch.parent] + branch.after)
             part.sequences.append(runner.fork(part.sequences[1 + branch.parent], begins[-1]))
-            tokens = [part.tree.token[node] for node in branch.nodes]
-            work.append(_asked(part, branch.nodes, part.sequences[-1], tokens))
+            work.append(_asked(part, branch, part.sequences[-1], branch.tokens))
     yield from _forward(prefixes, unread, work, piece)
 
 
@@ -243,11 +250,14 @@ def _run(sequence: int, tokens: Sequence[int], want: Named | None = None) -> Tok
     return TokenRun(sequence, tuple(tokens), want, together=True)
 
 
-def _asked(part: _Part, nodes: Sequence[int], sequence: int, tokens: Sequence[int]) -> _Work:
-    """A run whose last tokens are nodes, after which their children are wanted, and who learns them."""
-    rows, wanted = part.tree.wanted(nodes)
-    want = Named(rows + len(tokens) - len(nodes), wanted)
-    return _run(sequence, tokens, want), lambda log_p: part.tree.learn(nodes, log_p)
+def _asked(part: _Part, branch: _Chain, sequence: int, tokens: Sequence[int]) -> _Work:
+    """A run whose last tokens are those of a chain, after which its children are wanted, and who learns them."""
+    want = Named(branch.rows + len(tokens) - len(branch.tokens), branch.wanted)
+
+    def learn(log_p: np.ndarray) -> None:
+        part.log_p[branch.children] = log_p
+
+    return _run(sequence, tokens, want), learn
 
 
 def _forward(prefixes: Prefixes, first: deque[_Work], work: deque[_Work], piece: int) -> Steps[None]:

@@ -4,6 +4,7 @@ import { api, told } from "../api.ts";
 import { bytes } from "../numbers.ts";
 import { info, useLoaded } from "../state.ts";
 import type { FileKind } from "../types.ts";
+import { dropping } from "./drop.ts";
 import { Problem } from "./words.tsx";
 
 interface Props {
@@ -36,21 +37,10 @@ export function FileChoice(props: Props) {
     }
     busy.value = "";
   };
-  const drop = (event: DragEvent) => {
-    event.preventDefault();
-    over.value = false;
-    if (props.upload) void send(event.dataTransfer?.files[0]);
-  };
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: dropping is one of three ways; the button and the field are the others
     <div
       class={over.value ? "files over" : "files"}
-      onDragOver={(event) => {
-        event.preventDefault();
-        over.value = true;
-      }}
-      onDragLeave={() => (over.value = false)}
-      onDrop={drop}
+      {...dropping(over, (file) => (props.upload ? send(file) : undefined))}
     >
       <label class="field" for={id}>
         <span>

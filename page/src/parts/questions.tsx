@@ -7,6 +7,7 @@ import { many } from "../numbers.ts";
 import { listIn, names, type Question, TYPES, type Value, written } from "../questions.ts";
 import { download } from "../sheet.ts";
 import { useLoaded, useWork } from "../state.ts";
+import { dropping } from "./drop.ts";
 import { Field, Problem } from "./words.tsx";
 
 const SHOWN = 12; // values of a question in the list
@@ -39,20 +40,7 @@ export function Questions() {
     edited.value = null;
   };
   return (
-    <section
-      class={over.value ? "files over" : "files"}
-      aria-label="Questions"
-      onDragOver={(event) => {
-        event.preventDefault();
-        over.value = true;
-      }}
-      onDragLeave={() => (over.value = false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        over.value = false;
-        void openFile(event.dataTransfer?.files[0]);
-      }}
-    >
+    <section class={over.value ? "files over" : "files"} aria-label="Questions" {...dropping(over, openFile)}>
       <h2>Questions</h2>
       <p class="under">
         {from.value === model.value && own.length > 0

@@ -5,6 +5,7 @@ import { count, many } from "../numbers.ts";
 import { type Answer, confidence, type Question, said, score, values } from "../questions.ts";
 import { csv, download, MOST_ROWS, read, textColumns } from "../sheet.ts";
 import { useWork } from "../state.ts";
+import { dropping } from "./drop.ts";
 import { Labels } from "./labels.tsx";
 import { Field, Problem } from "./words.tsx";
 
@@ -21,20 +22,7 @@ export function FileRows() {
     });
   };
   return (
-    <section
-      class={over.value ? "file-rows over" : "file-rows"}
-      aria-label="A file of texts"
-      onDragOver={(event) => {
-        event.preventDefault();
-        over.value = true;
-      }}
-      onDragLeave={() => (over.value = false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        over.value = false;
-        void open(event.dataTransfer?.files[0]);
-      }}
-    >
+    <section class={over.value ? "file-rows over" : "file-rows"} aria-label="A file of texts" {...dropping(over, open)}>
       <h2>A file of texts</h2>
       <p class="under">
         Drop a CSV or JSONL file with a column of texts here, of at most {count(MOST_ROWS)} rows. It stays in this tab:

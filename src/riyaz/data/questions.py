@@ -23,6 +23,7 @@ from riyaz.files import refuse_device
 QuestionType = Literal["predicate", "choice", "score"]
 TYPES: tuple[str, ...] = get_args(QuestionType)
 MOST_QUESTIONS, FEWEST_CHOICES, MOST_CHOICES = 400, 2, 255
+OWN_NAME = "label"  # of the question of one closed set, which has no name
 LONGEST = 2**14  # characters of instructions or of a description
 LONGEST_VALUE = 1000  # characters of a choice, a level or a name
 MEMBERS = {"predicate": (), "choice": ("choices",), "score": ("levels",)}  # beside those of every question

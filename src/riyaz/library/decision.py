@@ -6,12 +6,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from riyaz.data.questions import Question, questions_of, read_questions
+from riyaz.data.questions import OWN_NAME, Question, questions_of, read_questions
 from riyaz.errors import RiyazError, brief
 from riyaz.library.options import Place
 from riyaz.predictor import Decided, Predictor, answered_by, own_questions
 
-OWN_NAME = "label"  # of an artifact's own question that has no name
 Asked = Place | Mapping[str, Any] | Sequence[Question | Mapping[str, Any]]
 
 

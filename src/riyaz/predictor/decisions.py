@@ -76,10 +76,6 @@ class DecisionModel(PromptedModel):
         prepared = self.prepare([messages], passages=None if passages is None else [passages])
         return Stream(iter([finished(self._choosing(prepared))[0].text]), prepared[0].passages)
 
-    def text_of(self, tokens: Sequence[int], limit: int) -> str:
-        """Unused: no answer is generated."""
-        raise AssertionError("answers to questions are not generated")
-
     def chooser(self, prepared: Prepared) -> Self:
         """This predictor: it decides every answer."""
         return self

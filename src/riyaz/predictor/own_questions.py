@@ -11,6 +11,8 @@ from riyaz.predictor.deciding import deciding_counted
 from riyaz.predictor.kinds import Predictor
 from riyaz.predictor.prediction import Prediction
 
+TRAINING = "training"  # what answers a question that an artifact was trained on
+
 
 def own_questions(predictor: Predictor) -> tuple[Question, ...]:
     """The questions that a predictor was trained on: those of its task; the labels of a closed set are one choice
@@ -24,11 +26,27 @@ def own_questions(predictor: Predictor) -> tuple[Question, ...]:
     return (Question("", "choice", task.instruction, tuple(map(Choice, task.labels))),)
 
 
+def calibrated(predictor: Predictor) -> Predictor:
+    """The predictor, whose labels have probabilities: by a search at a temperature of 1 where none was fitted."""
+    if predictor.has_model and predictor.has_labels and predictor.head is None and predictor.temperature is None:
+        return replace(predictor, temperature=1.0)
+    return predictor
+
+
 def answered_by(predictor: Predictor, questions: Sequence[Question]) -> list[str]:
     """What answers each question: "training" that the predictor had on it, its "base" without training, or "" for
     nothing, as no base is open."""
     own, base = own_questions(predictor), "base" if predictor.has_model and predictor.bare is None else ""
-    return ["training" if any(mine.agrees(question) for mine in own) else base for question in questions]
+    return [TRAINING if any(mine.agrees(question) for mine in own) else base for question in questions]
+
+
+def own_answers(own: Sequence[Question], prediction: Prediction, questions: Sequence[Question]) -> list[Decided | None]:
+    """A predictor's answers, from its prediction, to the questions that agree with one of its `own`; None to others."""
+    agreeing = (next((mine for mine in own if mine.agrees(question)), None) for question in questions)
+    return [
+        None if mine is None else _as_asked(prediction, mine, question)
+        for mine, question in zip(agreeing, questions)
+    ]  # fmt: skip
 
 
 def deciding_on(
@@ -46,15 +64,12 @@ def deciding_rows(
 ) -> Steps[list[list[Decided | None]]]:  # fmt: skip
     """`deciding_on` of several conversations, which training answers together. Raises RiyazError, with the
     conversation's entry of `where` if one does not fit the context."""
-    own = own_questions(predictor)
-    trained = [next((mine for mine in own if mine.agrees(question)), None) for question in questions]
     rows: list[list[Decided | None]] = [[None] * len(questions) for _ in conversations]
-    if any(trained):
-        for decided, prediction in zip(rows, (yield from _predictions(predictor, conversations, where)), strict=True):
-            for place, (mine, question) in enumerate(zip(trained, questions)):
-                if mine is not None:
-                    decided[place] = _as_asked(prediction, mine, question)
-    others = [place for place, mine in enumerate(trained) if mine is None]
+    by = answered_by(predictor, questions)
+    if TRAINING in by:
+        own, predictions = own_questions(predictor), (yield from _predictions(predictor, conversations, where))
+        rows = [own_answers(own, prediction, questions) for prediction in predictions]
+    others = [place for place, who in enumerate(by) if who != TRAINING]
     if others and predictor.has_model and predictor.bare is None:
         rest = [questions[place] for place in others]
         for decided, answers in zip(rows, (yield from deciding_counted(predictor.base(), conversations, rest, where))):
@@ -69,9 +84,8 @@ def _predictions(
     """The predictor's own answers, each with the probabilities of all labels."""
     if not predictor.has_model:
         return predictor.answers(conversations)
-    assert predictor.has_labels or predictor.has_questions
-    if predictor.has_labels and predictor.temperature is None and predictor.head is None:  # they are not calibrated
-        predictor = replace(predictor, temperature=1.0)
+    predictor = calibrated(predictor)
+    assert predictor.has_model and (predictor.has_labels or predictor.has_questions)
     predictions = yield from predictor.choosing(predictor.prepare(conversations, where))
     return predictions
 

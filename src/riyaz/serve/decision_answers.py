@@ -9,13 +9,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from riyaz.data import Message
 from riyaz.data.questions import Question
 from riyaz.engine.parts import finished
-from riyaz.predictor import Decided, ModelPredictor, deciding_on, own_questions
+from riyaz.predictor import Decided, ModelPredictor, Prediction, answered_by, deciding_on, own_questions
 from riyaz.predictor.deciding import deciding_counted
+from riyaz.predictor.own_questions import TRAINING, calibrated, own_answers
 from riyaz.serve.generation import Usage
 from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.shelf import Served
@@ -51,11 +50,10 @@ async def _answers(
     predictor = served.predictor
     if not predictor.has_model:
         return await state.prepare(lambda: finished(deciding_on(predictor, conversation, questions)))
-    own = own_questions(predictor)
-    trained = await _trained(state, predictor, conversation, usage) if _any(own, questions) else None
-    answers = [_own_answer(own, trained, question) for question in questions]
-    if trained is None and _any(own, questions):
-        return await state.engine.work(lambda: deciding_on(predictor, conversation, questions))
+    answers: Answers = [None] * len(questions)
+    if TRAINING in answered_by(predictor, questions):
+        prediction = await _prediction(state, predictor, conversation, usage)
+        answers = own_answers(own_questions(predictor), prediction, questions)
     others = [question for question, answer in zip(questions, answers) if answer is None]
     if not others or predictor.bare is not None:
         return answers
@@ -67,32 +65,17 @@ async def _answers(
     return [next(left) if answer is None else answer for answer in answers]
 
 
-def _any(own: Sequence[Question], questions: Sequence[Question]) -> bool:
-    return any(mine.agrees(question) for mine in own for question in questions)
-
-
-async def _trained(
+async def _prediction(
     state: State, predictor: ModelPredictor, conversation: Sequence[Message], usage: Usage
-) -> list[np.ndarray] | None:
-    """The probabilities (L,) of the choices of each of an artifact's own questions; None where it has no calibration,
-    and they are not known."""
-    (made,) = await state.prepare(lambda: predictor.prepare([conversation], room=1))
-    chooser = predictor.chooser(made)
+) -> Prediction:
+    """An artifact's own answer, which the engine finds together with those of other requests."""
+    answering = calibrated(predictor)
+    assert answering.has_model
+    (made,) = await state.prepare(lambda: answering.prepare([conversation], room=1))
+    chooser = answering.chooser(made)
     assert chooser is not None, "own questions are answered by a search"
-    prediction = await state.engine.choose(chooser, made)
     usage.prompt += made.request.length
-    if prediction.decided:
-        return [each.probabilities for each in prediction.decided]
-    return None if prediction.probabilities is None else [prediction.probabilities]
-
-
-def _own_answer(own: Sequence[Question], trained: Sequence[np.ndarray] | None, question: Question) -> Decided | None:
-    """The artifact's answer to a question that has its own choices, perhaps in another order; None for another."""
-    for mine, probabilities in zip(own, trained or ()):
-        if mine.agrees(question):
-            places = {choice.value: place for place, choice in enumerate(mine.choices)}
-            return Decided(question, probabilities[[places[choice.value] for choice in question.choices]], trained=True)
-    return None
+    return await state.engine.choose(chooser, made)
 
 
 def who(answer: Decided) -> dict[str, str]:

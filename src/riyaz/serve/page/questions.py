@@ -7,14 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from riyaz.data.questions import MOST_QUESTIONS, Question, questions_of
+from riyaz.data.questions import MOST_QUESTIONS, OWN_NAME, Question, questions_of
 from riyaz.predictor import own_questions
 from riyaz.serve.field import Field, listed, text, whole
 from riyaz.serve.http import read_body
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import state_of
 
-LABEL = "label"  # the name of a closed set's one question, which has none: that of the column it usually stands in
 MOST_TEXTS, LONGEST, MOST_NEXT = 500, 2000, 100  # texts to choose from, characters of each, rows that are chosen
 CHECK = {"questions": Field(listed({}, MOST_QUESTIONS), required=True)}
 NEXT = {
@@ -35,7 +34,7 @@ def documents(questions: tuple[Question, ...]) -> list[dict[str, Any]]:
     written = []
     for question in questions:
         document = question.document()
-        document["name"] = question.name or LABEL
+        document["name"] = question.name or OWN_NAME
         document["instructions"] = question.instructions.strip() or "Which of these is it?"
         written.append(document)
     return written

@@ -11,9 +11,11 @@ from refusals import assert_refused
 from tiny_embedder import BagEmbedder
 
 from riyaz.cli import main as cli
+from riyaz.retrieval.chunks import chunk, passage
 from riyaz.retrieval.collection import THRESHOLD, Collection, add, verify
 from riyaz.retrieval.documents import Document
-from riyaz.retrieval.relevance import LEAST_QUESTIONS, questions, relevance
+from riyaz.retrieval.lexical import BM25
+from riyaz.retrieval.relevance import LEAST, LEAST_BY_WORDS, LEAST_QUESTIONS, questions, relevance, threshold
 from riyaz.retrieval.search import Retriever, citation
 
 DRAW = random.Random(7)
@@ -80,13 +82,36 @@ def test_a_collection_made_before_answers_as_before_until_documents_are_added(
     assert relevant(path, embedder, ASKED) == [True] * 4 and relevant(path, embedder, OTHER) == [False] * 4
 
 
-def test_too_few_documents_calibrate_nothing(tmp_path: Path, embedder: BagEmbedder | None) -> None:
+def test_a_small_collection_refuses_what_it_does_not_answer(tmp_path: Path, embedder: BagEmbedder | None) -> None:
     few = DOCUMENTS[: (LEAST_QUESTIONS - 1) // 6]
     add(tmp_path / "few", few, embedder)
-    assert Collection.open(tmp_path / "few").threshold is None
-    assert relevant(tmp_path / "few", embedder, ASKED[:1]) == [None]
+    threshold = Collection.open(tmp_path / "few").threshold
+    assert threshold is not None and threshold <= (LEAST if embedder else LEAST_BY_WORDS)
+    assert relevant(tmp_path / "few", embedder, [*ASKED, *OTHER]) == [True] * 4 + [False] * 4
     add(tmp_path / "few", DOCUMENTS, embedder)
-    assert Collection.open(tmp_path / "few").threshold is not None
+    assert (Collection.open(tmp_path / "few").threshold or 0) > threshold, "now its own questions tell"
+
+
+def test_one_document_without_a_sentence_has_the_usual_threshold(tmp_path: Path, embedder: BagEmbedder | None) -> None:
+    add(tmp_path / "one", [Document("a", "", "bikea bikeb", "a")], embedder)
+    assert Collection.open(tmp_path / "one").threshold == (LEAST if embedder else LEAST_BY_WORDS)
+    assert relevant(tmp_path / "one", embedder, ["bikea", "who is the CEO?"]) == [True, False]
+
+
+def test_where_own_questions_are_less_relevant_their_relevance_is_the_threshold() -> None:
+    class Far(BagEmbedder):
+        def embed(self, texts, progress=None):
+            return -super().embed(texts, progress)  # every question lies opposite to every passage
+
+    embedder = Far(dim=1024)
+    chunks = [piece for each in DOCUMENTS[:2] for piece in chunk(each)]
+    least = threshold(
+        chunks,
+        BagEmbedder(dim=1024).embed([each.text for each in chunks]),
+        BM25([passage(each) for each in chunks]),
+        embedder,
+    )
+    assert least < LEAST
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "x", ""])
@@ -144,3 +169,24 @@ def test_rag_ask_says_that_nothing_is_relevant(tmp_path: Path, capsys: pytest.Ca
     assert len(document["passages"]) == 2 and document["relevance"] >= document["threshold"]
     assert said("bikea bikec", "--threshold", "0.99").startswith("nothing relevant")
     assert said("zzz") == "no passage shares a word with the question\n"
+
+
+def test_rag_ask_of_a_small_collection_says_why_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*line: str) -> tuple[str, str]:
+        assert cli.main(["rag", "ask", str(tmp_path / "kept"), *line]) == 0
+        found = capsys.readouterr()
+        return found.out, found.err
+
+    add(tmp_path / "kept", [Document("a", "", "The bike costs four euros. The desk is open.", "a")], None)
+    out, _ = said("who is the ceo of this firm and how old are they?")
+    assert out.startswith("nothing relevant: the best passage has relevance 0.0") and "--threshold 0 shows" in out
+    out, err = said("what is the cost of the bike in euros?")
+    assert out.startswith("\n[1] a") and not err
+    database = sqlite3.connect(tmp_path / "kept")
+    database.execute("DELETE FROM meta WHERE key = ?", (THRESHOLD,))
+    database.commit()
+    database.close()
+    out, err = said("who is the ceo of this firm and how old are they?")
+    line = "not calibrated: the nearest passages follow, whatever is asked; add the documents again: riyaz rag add"
+    assert out.startswith("\n[1] a") and line in " ".join(err.split())
+    assert "not calibrated" not in said("bike", "--threshold", "0")[1], "what was asked for needs no remark"

@@ -38,7 +38,7 @@ def names(hits: list[Hit]) -> list[str]:
 
 def test_a_hit_is_a_range_of_its_document_and_a_citation_is_that_range(collections):
     (hit,) = Retriever(collections[1]).search(["petrol"], 3)[0]
-    assert replace(hit, score=0.0, relevance=None) == Hit("cars", "Cars", "", 0, 27, TEXTS["cars"], 0.0)
+    assert replace(hit, score=0.0, relevance=None, relevant=None) == Hit("cars", "Cars", "", 0, 27, TEXTS["cars"], 0.0)
     assert hit.score > 0 and hit.relevance is not None and 0 < hit.relevance < 1
     assert citation(hit) == {"doc_id": "cars", "title": "Cars", "start": 0, "end": 27}
 

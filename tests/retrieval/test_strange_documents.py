@@ -156,7 +156,11 @@ def test_links_are_read_where_they_stay_in_the_folder(tmp_path: Path) -> None:
     assert [(document.doc_id, document.text) for document in documents] == [
         ("same.txt", "Nine to five."), ("sub/rules.txt", "Nine to five."),
     ]  # fmt: skip
-    assert notes == ["1 file of other kinds left out: .txt (1)", "5 links to other folders not followed"]
+    assert notes == [
+        "1 file of other kinds left out: .txt (1)",
+        "5 links to other folders not followed",
+        "1 document says the same as another, so a search shows their text once: sub/rules.txt and same.txt",
+    ]
     (tmp_path / "name").symlink_to("docs")
     assert [document.text for document in read_documents(tmp_path / "name")[0]] == ["Nine to five."] * 2
 

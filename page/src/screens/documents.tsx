@@ -85,14 +85,29 @@ function Search({ all }: { all: readonly Collection[] }) {
       <Problem text={problem.value || about?.problem || ""} />
       {busy.value && <Waiting>Searching …</Waiting>}
       {found.value?.length === 0 && <Empty>No passage was found.</Empty>}
-      {found.value && found.value.length > 0 && (
-        <ol class="plain cards" aria-live="polite">
-          {found.value.map((passage) => (
-            <Card key={`${passage.doc_id} ${passage.start}`} passage={passage} />
-          ))}
-        </ol>
-      )}
+      {found.value && found.value.length > 0 && <Found passages={found.value} />}
       {query.value.trim() && <Command text={`riyaz rag ask ${quoted(collection.value)} ${quoted(query.value)}`} />}
+    </>
+  );
+}
+
+// Passages of which none fits the question are shown only on demand.
+function Found({ passages }: { passages: readonly Passage[] }) {
+  const cards = (
+    <ol class="plain cards" aria-live="polite">
+      {passages.map((passage) => (
+        <Card key={`${passage.doc_id} ${passage.start}`} passage={passage} />
+      ))}
+    </ol>
+  );
+  if (!passages.every((passage) => passage.relevant === false)) return cards;
+  return (
+    <>
+      <Empty>Nothing relevant: no passage of these documents seems to answer the question.</Empty>
+      <details>
+        <summary>Show the nearest passages in any case</summary>
+        {cards}
+      </details>
     </>
   );
 }
@@ -174,7 +189,8 @@ function Collect({ done, first }: { done: () => void; first: boolean }) {
     problem.value = "";
     try {
       const { added } = await api.collect(name.value, documents.value);
-      said.value = `${many(added.added, "document")} added, ${added.replaced} replaced, ${added.unchanged} unchanged.`;
+      const counts = `${many(added.added, "document")} added, ${added.replaced} replaced, ${added.unchanged} unchanged.`;
+      said.value = [counts, ...(added.notes ?? []).map((note) => `${note}.`)].join(" ");
       done();
     } catch (error) {
       said.value = "";

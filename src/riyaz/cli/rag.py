@@ -89,6 +89,9 @@ def ask(
     least = retriever.threshold if threshold is None else threshold
     best = max((hit.relevance or 0.0 for hit in ranked), default=0.0)
     hits = ranked[:k] if least is None or best >= least else []
+    if least is None and hits:
+        line = "not calibrated: the nearest passages follow, whatever is asked; add the documents again: riyaz rag add"
+        screen.talk.print(line, style="dim", soft_wrap=True)
     document: dict[str, Any] = {
         "collection": collection, "question": question, "relevance": best, "threshold": least,
         "passages": [asdict(hit) for hit in hits],

@@ -55,7 +55,7 @@ class Collection:
     path: Path
     documents: tuple[Document, ...]
     embedder: tuple[str, str] | None  # name and sha256 of the model that made the vectors
-    threshold: float | None  # below this relevance nothing here fits a question; None: not calibrated
+    threshold: float | None  # below this relevance nothing here fits a question; None in files of earlier versions
     _chunks: list[Chunk]
     _vectors: np.ndarray | None
 
@@ -181,14 +181,12 @@ def _add(
 
 
 def _calibrate(path: Path, database: sqlite3.Connection, embedder: Embedder | None) -> None:
-    """Store the relevance below which nothing in the collection fits a question, unless it is too small to tell."""
+    """Store the relevance below which nothing in the collection fits a question."""
     _, chunks, vectors, problems = _contents(database, _meta(database))
     if problems:
         raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
     least = threshold(chunks, vectors, BM25([passage(each) for each in chunks], words_and_prefixes), embedder)
-    database.execute("DELETE FROM meta WHERE key = ?", (THRESHOLD,))
-    if least is not None:
-        database.execute("INSERT INTO meta VALUES (?, ?)", (THRESHOLD, repr(least)))
+    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (THRESHOLD, repr(least)))
 
 
 def _write(

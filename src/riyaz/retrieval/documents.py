@@ -8,7 +8,7 @@ would answer the test's questions.
 import bisect
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
+from riyaz.retrieval.copies import Saying, saying
 from riyaz.retrieval.database import is_collection
 from riyaz.retrieval.parsers import PARSERS, Parsed, clean, one_line
 
@@ -32,6 +33,11 @@ class Document:
     text: str
     where: str
     pages: tuple[int, ...] = ()
+
+    @property
+    def untitled(self) -> bool:
+        """Whether its title is only the name of its file."""
+        return self.title == Path(self.where).stem
 
     def pages_of(self, start: int, end: int) -> tuple[int, int] | None:
         """The numbers of the first and last page of a range of characters, from 1; None in a text without pages."""
@@ -188,7 +194,23 @@ def _distinct(documents: Iterator[Document], notes: list[str]) -> list[Document]
         notes.append(f"{_count(len(empty), 'empty document')} left out: {empty[0]}{rest}")
     if repeated:
         notes.append(f"{_count(repeated, 'repetition')} of a document left out")
+    notes += _copies(distinct.values())
     return list(distinct.values())
+
+
+def _copies(documents: Iterable[Document]) -> list[str]:
+    """A note on documents that say the same as an earlier one, if there are any."""
+    first: dict[Saying, str] = {}
+    copies = []
+    for each in documents:
+        said = saying("" if each.untitled else each.title, each.text)
+        if first.setdefault(said, each.doc_id) != each.doc_id:
+            copies.append(f"{each.doc_id} and {first[said]}")
+    if not copies:
+        return []
+    rest = f" and {len(copies) - 1:,} more" if len(copies) > 1 else ""
+    says = "says the same as another" if len(copies) == 1 else "say the same as others"
+    return [f"{_count(len(copies), 'document')} {says}, so a search shows their text once: {copies[0]}{rest}"]
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from riyaz.data import Example
 from riyaz.retrieval.collection import Collection
-from riyaz.retrieval.search import DEPTH, Hit, Retriever
+from riyaz.retrieval.search import Hit, Retriever
 
 
 def open_retriever(path: Path) -> Retriever:
@@ -28,8 +28,8 @@ class RestrictedRetriever(Retriever):
         """Clear the caches of the wrapped retriever."""
         self._retriever.clear_cache()
 
-    def search(self, queries: Sequence[str], k: int, within: Sequence[object] | None = None) -> list[list[Hit]]:
-        """The k best hits in each question's documents; `within` is ignored."""
+    def search(self, queries: Sequence[str], k: int, *_: object, **__: object) -> list[list[Hit]]:
+        """The k best hits in each question's documents; `within` and `without` are ignored."""
         return self._retriever.search(queries, k, [self._documents.get(query) for query in queries])
 
 
@@ -52,10 +52,6 @@ class _OtherDocuments(Retriever):
         """Clear the caches of the wrapped retriever."""
         self._retriever.clear_cache()
 
-    def search(self, queries: Sequence[str], k: int, within: Sequence[object] | None = None) -> list[list[Hit]]:
-        """At most k hits for each query, best first, from its other documents; `within` is ignored."""
-        hits_of = self._retriever.search(queries, max(k, DEPTH))
-        return [
-            [hit for hit in hits if hit.doc_id not in self._left_out.get(query, ())][:k]
-            for query, hits in zip(queries, hits_of)
-        ]
+    def search(self, queries: Sequence[str], k: int, *_: object, **__: object) -> list[list[Hit]]:
+        """At most k hits for each query, best first, from its other documents; `within` and `without` are ignored."""
+        return self._retriever.search(queries, k, without=[self._left_out.get(query, ()) for query in queries])

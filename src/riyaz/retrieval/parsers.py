@@ -15,6 +15,7 @@ from riyaz.errors import RiyazError, install
 from riyaz.files import refuse_device
 from riyaz.retrieval import pdf_worker
 from riyaz.retrieval.html_text import html_text
+from riyaz.retrieval.running_lines import without_running_lines
 
 FILE_MB = 64
 PAGES, TEXT_CHARACTERS = 5000, 16_000_000  # of a PDF
@@ -97,9 +98,11 @@ def parse_html(path: Path) -> Parsed:
 
 
 def parse_pdf(path: Path) -> Parsed:
-    """The text of a PDF's pages with a blank line between them; a note counts pages without text."""
+    """The text of a PDF's pages without headers and footers, with a blank line between them; notes count the lines left
+    out and the pages without text."""
     _docs_package("pypdfium2", path)
-    title, texts = _pdf_pages(path)
+    title, printed = _pdf_pages(path)
+    texts, left_out, such = without_running_lines(printed)
     pages: list[int] = []
     pieces: list[str] = []
     place = 0
@@ -112,8 +115,11 @@ def parse_pdf(path: Path) -> Parsed:
     if blank == len(texts):
         note = f"left out, none of its {blank} pages holds text: scanned? riyaz has no character recognition"
         return Parsed("", "", notes=(note,), without_text=True)
-    notes = (f"{blank} of {len(texts)} pages hold no text: scanned?",) if blank else ()
-    return Parsed(_title(title), "".join(pieces), tuple(pages), notes)
+    notes = [f"{blank} of {len(texts)} pages hold no text: scanned?"] if blank else []
+    if left_out:
+        lines = f"{left_out:,} line{'s' if left_out > 1 else ''} of headers and footers left out of {len(texts)} pages"
+        notes.insert(0, f"{lines}, such as {' and '.join(map(repr, such))}")
+    return Parsed(_title(title), "".join(pieces), tuple(pages), tuple(notes))
 
 
 def _pdf_pages(path: Path) -> tuple[str, list[str]]:

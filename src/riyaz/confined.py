@@ -30,12 +30,13 @@ def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, s
     return command, environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def confine(memory_mib: int) -> None:
-    """Limits this process to so much memory, no new files or processes, no reaction to Ctrl-C."""
+def confine(memory_mib: int, files: int = 3) -> None:
+    """Limits this process to so much memory, no new processes, no reaction to Ctrl-C, nothing written to a file, and
+    file descriptors below `files`: with 3 it opens no more files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if resource is None:
         return
-    limits = {"AS": memory_mib << 20, "NOFILE": 3, "FSIZE": 0, "NPROC": 0, "CORE": 0}
+    limits = {"AS": memory_mib << 20, "NOFILE": files, "FSIZE": 0, "NPROC": 0, "CORE": 0}
     for name, value in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))

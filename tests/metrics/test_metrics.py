@@ -10,6 +10,7 @@ from rouge_score import rouge_scorer
 from sacrebleu import sentence_chrf
 from scipy import stats
 
+from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.metrics.intervals import bca_bootstrap, interval, standard_error, wilson
 from riyaz.metrics.paired import (
@@ -29,6 +30,7 @@ from riyaz.metrics.scores import (
     macro_f1,
     normalise_squad,
     rouge_l,
+    row_extras,
     score_rows,
     token_f1,
 )
@@ -121,14 +123,19 @@ def test_chrf_equals_sacrebleu(prediction: str, answers: list[str]) -> None:
 
 def test_score_rows_and_extras() -> None:
     predictions, answers = ["red", "blue"], [["red"], ["green", "the blue"]]
-    assert score_rows("exact_match", predictions, answers).tolist() == [1, 1]
-    assert score_rows("accuracy", predictions, answers).tolist() == [1, 0]
-    assert set(extras("accuracy", predictions, answers)) == {"macro_f1"}
-    assert extras("exact_match", predictions, answers) == {"token_f1": 1.0}
-    assert set(extras("rouge_l", predictions, answers)) == {"chrf"}
-    assert extras("rouge_l", [], []) == {"chrf": 0.0} and extras("accuracy", [], []) == {"macro_f1": 0.0}
+    rows = [Example((), tuple(accepted)) for accepted in answers]
+    assert score_rows("exact_match", predictions, rows).tolist() == [1, 1]
+    assert score_rows("accuracy", predictions, rows).tolist() == [1, 0]
+    assert set(extras("accuracy", predictions, answers, [{}, {}])) == {"macro_f1"}
+    assert row_extras("accuracy", predictions, rows) == [{}, {}]
+    each = row_extras("exact_match", predictions, rows)
+    assert each == [{"token_f1": 1.0}] * 2 and extras("exact_match", predictions, answers, each) == {"token_f1": 1.0}
+    assert set(row_extras("rouge_l", predictions, rows)[0]) == {"chrf", "length_ratio"}
+    assert extras("rouge_l", [], [], []) == {} and extras("accuracy", [], [], []) == {"macro_f1": 0.0}
+    some = extras("chrf", predictions, answers, [{"slots": 0.5}, {"rouge_l": 1.0}])
+    assert some == {"slots": 0.5, "rouge_l": 1.0}, "a mean is over the rows that have the metric"
     with pytest.raises(RiyazError, match="unknown metric 'bleu'"):
-        score_rows("bleu", predictions, answers)
+        score_rows("bleu", predictions, rows)
 
 
 # Intervals

@@ -17,9 +17,11 @@ CHUNK = 500_000  # counts in memory at once: 4 MB, which stay in the cache
 
 
 def interval(scores: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> tuple[float, float]:
-    """Two-sided 95 % interval of the mean of `scores` (n,) in 0..1; (0, 1) without rows. `groups` (n,) are the numbers
-    of the rows' groups, where some share one."""
+    """Two-sided 95 % interval of the mean of `scores` (n,) in 0..1, or of any size below 0; (0, 1) without rows.
+    `groups` (n,) are the numbers of the rows' groups, where some share one."""
     scores = np.asarray(scores, float)
+    if is_unbounded(scores):
+        return mean_interval(scores, groups)
     if groups is not None:
         return _over_groups(scores, groups)
     n, spread = len(scores), np.ptp(scores) if len(scores) else 0.0
@@ -48,6 +50,11 @@ def _over_groups(scores: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     rows = mean * (1 - mean) / error**2 if error else float(count)  # equal scores: a group tells as much as one row
     return wilson(mean * rows, rows, quantile(groups, (1 + CONFIDENCE) / 2))
+
+
+def is_unbounded(scores: np.ndarray) -> bool:
+    """Whether scores are log-probabilities, which have no lowest value: one is below 0."""
+    return bool((np.asarray(scores) < 0).any())
 
 
 def is_binary(scores: np.ndarray) -> bool:

@@ -15,7 +15,15 @@ import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit
 
 from riyaz.metrics.groups import clustered_error, quantile
-from riyaz.metrics.intervals import CHUNK, CONFIDENCE, RESAMPLES, bca_bootstrap, is_binary, resample_counts
+from riyaz.metrics.intervals import (
+    CHUNK,
+    CONFIDENCE,
+    RESAMPLES,
+    bca_bootstrap,
+    is_binary,
+    is_unbounded,
+    resample_counts,
+)
 
 # The variance of every pair counts two won and two lost rows more than were seen, because arms that agree on all rows
 # may differ on the next one. For few differing rows this is close to the exact Poisson bounds.
@@ -42,7 +50,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, 
     `groups` (n,) a permutation test and Student's t over these."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if groups is not None:
-        return _over_groups(a - b, groups, seed)
+        return _over_groups(a - b, groups, seed, inf if is_unbounded(a) or is_unbounded(b) else 1.0)
     if not (is_binary(a) and is_binary(b)):
         return paired_bootstrap(a, b, seed=seed)
     # Interval of Bonett and Price (2012): one row won and one lost added, then Wald.
@@ -53,14 +61,14 @@ def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, 
     return Paired(float((a - b).mean()), float(low), float(high), mcnemar_exact(a, b), "mcnemar")
 
 
-def _over_groups(gain: np.ndarray, groups: np.ndarray, seed: int) -> Paired:
+def _over_groups(gain: np.ndarray, groups: np.ndarray, seed: int, most: float) -> Paired:
     """Paired test of the differences (n,) of rows in groups. As in `_unseen` the variance counts two won and two lost
-    groups more than were seen, so that its interval has a width where no row differs."""
+    groups more than were seen, so that its interval has a width where no row differs; it ends within ±`most`."""
     count, difference = int(groups.max()) + 1, float(gain.mean())
     totals = np.bincount(groups, gain) * count / len(groups)  # (G,), with the mean of the rows
     error = sqrt(clustered_error(gain, groups) ** 2 + float(_unseen(totals[:, None])[0]) / count**2)
     half = quantile(groups, (1 + CONFIDENCE) / 2) * error
-    low, high = max(-1.0, difference - half), min(1.0, difference + half)
+    low, high = max(-most, difference - half), min(most, difference + half)
     return Paired(difference, low, high, sign_flips(gain, groups, seed=seed), "sign flips over groups")
 
 
@@ -100,7 +108,7 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: 
 class Shortfall:
     """Simultaneous 95 % upper bounds on max_k mean_k - mean_i for each arm i of M, from `n` rows."""
 
-    upper: np.ndarray  # (M,) in 0..1
+    upper: np.ndarray  # (M,) at least 0, of scores in 0..1 at most 1
     lead: np.ndarray  # (M, M) observed mean_k - mean_i
     error: np.ndarray  # (M, M) standard error of the lead
     critical: np.ndarray  # (M,) critical value of arm k taken as the best
@@ -123,7 +131,8 @@ class Shortfall:
 
 
 def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
-    """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1."""
+    """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1
+    or of any size below 0."""
     gain, first, second = _gains(scores)
     n, arms = len(gain), len(scores)
     lead, unseen, error = _leads(gain)
@@ -138,7 +147,8 @@ def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) 
     quantile = np.quantile(np.hstack(worst), CONFIDENCE, axis=1, method="higher")
     critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, CONFIDENCE))
     lead_all, error_all = _square(lead, -lead, arms), _square(error, error, arms)
-    upper = (lead_all + critical[:, None] * error_all).max(axis=0).clip(0, 1)
+    most = inf if is_unbounded(scores) else 1.0
+    upper = (lead_all + critical[:, None] * error_all).max(axis=0).clip(0, most)
     return Shortfall(upper, lead_all, error_all, critical, n)
 
 

@@ -1,16 +1,21 @@
-"""Scores of a predicted text against the accepted answers, in 0..1; the best accepted answer counts."""
+"""Scores of a predicted text against its row, in 0..1; the best accepted answer counts.
+
+The score `nats` is none of a text: `scoring.score` takes it from the log-probability of the accepted answer.
+"""
 
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from riyaz.data import Example
 from riyaz.errors import RiyazError
+from riyaz.metrics import commands, covered, executed, structured, tool_calls
 
 if TYPE_CHECKING:
     from sacrebleu.metrics import CHRF
@@ -19,21 +24,50 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = {"a", "an", "the"}
 
 
-def score_rows(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> np.ndarray:
-    """The score of every row, (n,), by `metric`, a key of METRICS. Raises RiyazError for another one."""
+RowScore = Callable[[str, Example], float]
+
+
+def score_rows(
+    metric: str, predictions: Sequence[str], rows: Sequence[Example], max_words: int | None = None
+) -> np.ndarray:
+    """The score of every row, (n,), by `metric`, a key of METRICS, of which texts count up to the `max_words`-th word.
+    Raises RiyazError for another metric."""
     if metric not in METRICS:
         raise RiyazError(f"unknown metric '{metric}'", hint=f"use one of {', '.join(METRICS)}")
-    score = METRICS[metric]
-    return np.array([score(text, row) for text, row in zip(predictions, answers, strict=True)], float)
+    score, most = METRICS[metric], max_words if metric in WRITTEN else None
+    return np.array([score(covered.first_words(p, most), row) for p, row in zip(predictions, rows, strict=True)], float)
 
 
-def extras(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The second metric, shown beside `metric`, with its mean over the rows; macro-F1 for accuracy."""
+def row_extras(
+    metric: str, predictions: Sequence[str], rows: Sequence[Example], max_words: int | None = None
+) -> list[dict[str, float]]:
+    """The second metrics of every row, shown beside `metric`: none for accuracy, and slots only where a row has some.
+    Lengths are those of the whole texts."""
+    seconds = SECONDS.get(metric, {})
+    both = [(covered.first_words(text, max_words), text) for text in predictions]
+    return [
+        {
+            name: score(cut if name in WRITTEN else whole, row)
+            for name, score in seconds.items() if name != "slots" or wanted_slots(row)
+        }
+        for (cut, whole), row in zip(both, rows, strict=True)
+    ]  # fmt: skip
+
+
+def extras(
+    metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]], each: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """The second metrics shown beside `metric`: macro-F1 for accuracy, else the means over the rows that have them of
+    those of `each` row."""
     if metric == "accuracy":
         return {"macro_f1": macro_f1(predictions, answers)}
-    second = _SECOND[metric]
-    scores = score_rows(second, predictions, answers)
-    return {second: float(scores.mean()) if len(scores) else 0.0}
+    names = dict.fromkeys(name for row in each for name in row)
+    return {name: float(np.mean([row[name] for row in each if name in row])) for name in names}
+
+
+def wanted_slots(row: Example) -> tuple[str, ...]:
+    """The texts that must occur in the answer to a row."""
+    return row.check.slots if row.check else ()
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
@@ -136,11 +170,47 @@ def _chrf() -> "CHRF":
     return CHRF()
 
 
-METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
-    "accuracy": accuracy,
-    "exact_match": exact_match,
-    "token_f1": token_f1,
-    "rouge_l": rouge_l,
-    "chrf": chrf,
+def _by_answers(score: Callable[[str, Sequence[str]], float]) -> RowScore:
+    return lambda prediction, row: score(prediction, row.answers)
+
+
+def _slots(prediction: str, row: Example) -> float:
+    return covered.slots(prediction, wanted_slots(row))
+
+
+METRICS: dict[str, RowScore] = {
+    "accuracy": _by_answers(accuracy),
+    "exact_match": _by_answers(exact_match),
+    "token_f1": _by_answers(token_f1),
+    "rouge_l": _by_answers(rouge_l),
+    "chrf": _by_answers(chrf),
+    "json_f1": _by_answers(structured.json_f1),
+    "tools": _by_answers(tool_calls.tools),
+    "sql": executed.sql,
+    "pass@1": executed.passes,
+    "command": _by_answers(commands.command),
+    "slots": _slots,
 }
-_SECOND = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}
+WRITTEN = frozenset(("exact_match", "token_f1", "rouge_l", "chrf", "slots", "slots_all"))  # scores of written text
+_SLOTS: dict[str, RowScore] = {"slots": _slots}
+_LENGTH: dict[str, RowScore] = {"length_ratio": _by_answers(covered.length_ratio)}
+SECONDS: dict[str, dict[str, RowScore]] = {  # the second metrics of each
+    "exact_match": {"token_f1": METRICS["token_f1"]},
+    "token_f1": {"exact_match": METRICS["exact_match"]},
+    "rouge_l": {"chrf": METRICS["chrf"], **_SLOTS, **_LENGTH},
+    "chrf": {"rouge_l": METRICS["rouge_l"], **_SLOTS, **_LENGTH},
+    "json_f1": {
+        "parses": _by_answers(structured.parses), "exact_object": _by_answers(structured.exact_object),
+    },
+    "tools": {
+        "name": _by_answers(tool_calls.name), "arguments": _by_answers(tool_calls.arguments),
+        "parses": _by_answers(tool_calls.parses),
+    },
+    "sql": {"runs": executed.query_runs, "exact_match": METRICS["exact_match"]},
+    "pass@1": {"runs": executed.code_runs},
+    "command": {"chrf": METRICS["chrf"]},
+    "slots": {
+        "slots_all": lambda prediction, row: float(_slots(prediction, row) == 1), "chrf": METRICS["chrf"], **_LENGTH,
+    },
+    "nats": {"chrf": METRICS["chrf"], **_SLOTS, **_LENGTH},
+}  # fmt: skip

@@ -1,0 +1,233 @@
+"""Scores of JSON, commands, slots and lengths by hand-made cases, of executed answers by verdicts, and of nats."""
+
+import json
+import shlex
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riyaz.data import Example
+from riyaz.data.checks import Check
+from riyaz.data.task import Task
+from riyaz.errors import RiyazError
+from riyaz.metrics.commands import command
+from riyaz.metrics.covered import first_words, length_ratio, slots
+from riyaz.metrics.intervals import interval, mean_interval
+from riyaz.metrics.paired import paired_test, shortfall
+from riyaz.metrics.scores import row_extras, score_rows
+from riyaz.metrics.structured import exact_object, json_f1, parses
+from riyaz.predictor import Prediction
+from riyaz.scoring import by_text, score
+
+LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "b", " a  b"])
+VALUES = st.recursive(
+    LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from("xyz"), x, max_size=3)
+)
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "prediction, answer, expected",
+    [
+        ('{"name": "Ann", "day": "Monday"}', '{"day": "Monday", "name": "Ann"}', 1),
+        ('{"name": "Ann", "day": "Tuesday"}', '{"name": "Ann", "day": "Monday"}', 1 / 2),
+        ('{"name": "Ann"}', '{"name": "Ann", "day": "Monday"}', 2 / 3),
+        (
+            '{"name": "Ann", "day": "Monday"}',
+            '{"name": "Ann", "day": null}',
+            2 / 3,
+        ),  # a value in place of null is wrong
+        ('{"name": "Ann"}', '{"name": "Ann", "day": null}', 1),  # a null is no field
+        ("{}", '{"name": null, "tags": []}', 1),
+        ("{}", '{"name": "Ann"}', 0),
+        ('{"n": [1, 2, 2]}', '{"n": [2, 1, 2]}', 1),
+        ('{"n": [1, 2]}', '{"n": [2, 2]}', 1 / 2),
+        ('{"n": 1.0}', '{"n": 1}', 1),
+        ('{"n": "1"}', '{"n": 1}', 0),
+        ('{"n": true}', '{"n": 1}', 0),
+        ('{"a": {"b": 1}}', '{"a.b": 1}', 0),
+        ('{"s": " red   bike "}', '{"s": "red bike"}', 1),
+        ('{"s": "Red bike"}', '{"s": "red bike"}', 0),
+        ('```json\n{"n": 1}\n```', '{"n": 1}', 1),
+        ('```json\n{"n": 1}', '{"n": 1}', 1),
+        ('Here you are: {"n": 1}', '{"n": 1}', 0),
+        ('{"n": 1', '{"n": 1}', 0),
+        ('{"n": NaN}', '{"n": 1}', 0),
+        ("[" * 100_000, '{"n": 1}', 0),
+        ("", '{"n": null}', 0),
+    ],
+)
+def test_json_f1(prediction: str, answer: str, expected: float) -> None:
+    assert json_f1(prediction, [answer]) == pytest.approx(expected)
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[object, ...]]:
+    """The fields of a value by plain recursion."""
+    if isinstance(value, dict):
+        return [leaf for name, inner in value.items() for leaf in leaves(inner, (*path, name))]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in leaves(inner, (*path, "[]"))]
+    same = " ".join(value.split()) if isinstance(value, str) else value
+    return [] if value is None else [(path, type(same), same)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES, VALUES)
+def test_json_f1_equals_precision_and_recall(one: Any, other: Any) -> None:
+    found, wanted = Counter(leaves(one)), Counter(leaves(other))
+    hits = sum((found & wanted).values())
+    precision, recall = (hits / max(1, sum(each.values())) for each in (found, wanted))
+    expected = 2 * precision * recall / (precision + recall) if hits else float(not found and not wanted)
+    assert json_f1(json.dumps(one), [json.dumps(other)]) == pytest.approx(expected)
+    assert json_f1(json.dumps(one), [json.dumps(other), json.dumps(one)]) == 1
+
+
+def test_parse_rate_and_whole_objects() -> None:
+    assert [parses(text, []) for text in ('{"n": 1}', "[1]", "```\n{}\n```", "n", "{} {}")] == [1, 1, 1, 0, 0]
+    assert exact_object('{"b": 2, "a": 1}', ['{"a": 1, "b": 2}']) == 1
+    assert exact_object('{"a": 1}', ['{"a": 1, "b": null}']) == 0, "nulls count"
+    assert exact_object("[2, 1]", ["[1, 2]"]) == 0 and exact_object("x", ["x"]) == 0
+
+
+# Commands
+
+MANY = [f"-o{i} {i}" for i in range(12)]  # more than every set of which is tried
+
+
+@pytest.mark.parametrize(
+    "prediction, answer, expected",
+    [
+        ("ls -l src", "ls src -l", 1),
+        ("ls   -l 'src'", 'ls -l "src"', 1),
+        ("tar -x -f a.tar", "tar -f a.tar -x", 1),
+        ("sort -k 2 -t , -r f", "sort -r -t , -k 2 f", 1),
+        ("head -n 5 f", "head f -n 5", 1),
+        ("head -n 5 f", "head -n 6 f", 0),
+        ("cp a b", "cp b a", 0),
+        ("cp -r a b", "cp -r b a", 0),
+        ("tool -a 1 -b 2", "tool -a 2 -b 1", 0),  # each option keeps its value
+        ("rm -- -a -b", "rm -- -b -a", 0),  # names behind --
+        ("cat f|wc -l", "cat f | wc -l", 1),
+        ("wc -l | cat f", "cat f | wc -l", 0),
+        ("cat f ; wc -l", "cat f | wc -l", 0),
+        ("grep '#x' f", "grep '#x' f", 1),
+        ("$ git log --oneline -n 1", "git log -n 1 --oneline", 1),
+        ("```sh\ngit status\n```", "git status", 1),
+        ("git status  # shows it", "git status", 0),
+        ("echo 'open", "echo open", 0),
+        ("", "ls", 0),
+        ("tool " + " ".join(MANY), "tool " + " ".join(reversed(MANY)), 1),
+    ],
+)
+def test_command(prediction: str, answer: str, expected: float) -> None:
+    assert command(prediction, [answer]) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("ab -'\"\\|;$#é", min_size=1, max_size=6), min_size=1, max_size=6))
+def test_a_command_equals_itself_in_other_quotes(words: list[str]) -> None:
+    line = shlex.join(words)
+    assert command("   ".join(f"'{word}'" if "'" not in word else shlex.quote(word) for word in words), [line]) == 1
+
+
+# Written text
+
+
+def test_slots_occur_as_they_stand_or_with_an_ending() -> None:
+    assert slots("Ann's RED  bikes cost 45 euros.", ["Ann", "red bike", "45"]) == 1
+    assert slots("It costs 145 or 45.50 or 2,45.", ["45"]) == 0 and slots("It costs 45.", ["45"]) == 1
+    assert slots("Ann", ["Ann", "Ben", "Cem"]) == pytest.approx(1 / 3) and slots("", []) == 1
+
+
+def test_length_ratio_takes_the_nearest_reference() -> None:
+    assert length_ratio("x" * 12, ["y" * 10, "z" * 20]) == pytest.approx(1.2)
+    assert length_ratio("", ["y"]) == 0 and length_ratio("ab", [""]) == 2
+
+
+def test_text_beyond_the_limit_of_words_earns_nothing() -> None:
+    row = Example((), ("the cat sat on the mat",))
+    long = "a dog lay there then the cat sat on the mat"
+    whole, cut = score_rows("rouge_l", [long], [row]), score_rows("rouge_l", [long], [row], max_words=4)
+    assert whole[0] > 0.7 and cut[0] == 0 and first_words(" a  b\nc d", 3) == " a  b\nc"
+    (extra,) = row_extras("rouge_l", [long], [row], max_words=4)
+    assert extra["chrf"] < 0.2 and extra["length_ratio"] == pytest.approx(len(long) / 22), (
+        "lengths are of the whole text"
+    )
+    assert score_rows("json_f1", ['{"a": "b c"}'], [Example((), ('{"a": "b c"}',))], max_words=1)[0] == 1
+
+
+def test_slots_stand_beside_the_score_of_rows_that_have_some() -> None:
+    rows = [Example((), ("Ann rides",), check=Check(slots=("Ann", "bike"))), Example((), ("Ben walks",))]
+    first, second = row_extras("chrf", ["Ann rides", "Ben walks"], rows)
+    assert first["slots"] == 0.5 and "slots" not in second
+    assert score_rows("slots", ["Ann rides"], rows[:1]).tolist() == [0.5]
+    assert row_extras("slots", ["Ann's bike", "Ann"], [rows[0], rows[0]])[0]["slots_all"] == 1
+    assert row_extras("slots", ["Ann"], rows[:1])[0]["slots_all"] == 0
+
+
+# Executed answers
+
+
+def test_queries_and_code_are_scored_with_the_share_that_runs(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "d.sqlite") as connection:
+        connection.execute("create table t (n integer)")
+        connection.executemany("insert into t values (?)", [(1,), (2,), (3,)])
+    row = Example((), ("select n from t where n > 1",), where="t:1", check=Check(database=str(tmp_path / "d.sqlite")))
+    predicted = ["SELECT n FROM t WHERE n >= 2", "select n from t", "select gone from t"]
+    assert score_rows("sql", predicted, [row] * 3).tolist() == [1, 0, 0]
+    assert [each["runs"] for each in row_extras("sql", predicted, [row] * 3)] == [1, 1, 0]
+    code = Example(
+        (), ("def double(n): return 2 * n",), check=Check(tests="assert double(2) == 4\nassert double(3) == 6")
+    )
+    predicted = ["```python\ndef double(n):\n    return n + n", "def double(n): return n + 2", "def double(n) return"]
+    assert score_rows("pass@1", predicted, [code] * 3).tolist() == [1, 0, 0]
+    assert [each["runs"] for each in row_extras("pass@1", predicted, [code] * 3)] == [1, 1, 0]
+
+
+# Log-probabilities
+
+
+def test_nats_are_of_the_answers_characters() -> None:
+    task = Task("free", (), "nats", "", "")
+    rows = [Example((), ("four",), slice="a"), Example((), ("twelve chars",), slice="b")]
+    predictions = [Prediction("four", accepted_log_probability=-2.0), Prediction("x", accepted_log_probability=-24.0)]
+    scored = score(task, predictions, rows)
+    assert scored.rows.tolist() == [-0.5, -2.0] and scored.mean == -1.25 and scored.slices["b"].score == -2
+    assert scored.extras["chrf"] == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(AssertionError):
+        score(task, [Prediction("four"), Prediction("x")], rows)
+    assert score(by_text(task), [Prediction("four"), Prediction("x")], rows).rows[0] == 1
+
+
+def test_intervals_and_bounds_of_scores_below_zero_are_not_clipped() -> None:
+    generator = np.random.default_rng(0)
+    a = -np.abs(generator.normal(4, 1, 60))
+    b = a - 2 - generator.normal(0, 0.1, 60)
+    low, high = interval(a)
+    assert low < a.mean() < high < -3 and (low, high) == mean_interval(a)
+    groups = np.arange(60) // 2
+    assert interval(a, groups) == mean_interval(a, groups) and interval(a, groups)[0] < a.mean()
+    for which in (None, groups):
+        test = paired_test(a, b, which)
+        assert test.low < 2 < test.high and test.low > 1.7, "a difference of two nats lies beyond 1"
+    assert shortfall(np.stack([a, b])).upper[1] > 1.9
+    assert shortfall(np.stack([a, b]) > -5).upper.max() <= 1
+
+
+def test_a_predictor_without_a_model_gives_no_nats() -> None:
+    from riyaz.scoring import with_accepted
+
+    class Copies:
+        has_model = False
+
+    task = Task("free", (), "nats", "", "")
+    with pytest.raises(RiyazError, match="gives an accepted answer no probability"):
+        with_accepted(Copies(), task, [Prediction("x")], [Example((), ("x",))])  # type: ignore[arg-type]

@@ -1,0 +1,210 @@
+"""pass@1: what is taken for the code of an answer, what passes, and what is said where it cannot be confined."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from riyaz.errors import RiyazError
+from riyaz.metrics import code, namespaces
+from riyaz.metrics.child import Child
+from riyaz.metrics.code import Verdict, passes, require_confinement, texts_of
+
+DOUBLE = "def double(x):\n    return 2 * x"
+TESTS = "assert double(2) == 4\nassert double('a') == 'aa'"
+
+
+def confinement() -> str:
+    """What this machine lacks; empty where code can be confined."""
+    try:
+        require_confinement()
+    except RiyazError as error:
+        return str(error)
+    return ""
+
+
+LACKING = confinement()
+
+
+def refused(call: str = "x = 1") -> bool:
+    """Whether code is refused here, which then is one line that names the metric."""
+    if LACKING:
+        with pytest.raises(RiyazError, match=r"metric pass@1: generated code cannot be confined here: .*--unsafe-code"):
+            passes(call, "")
+    return bool(LACKING)
+
+
+def test_what_this_machine_can_confine_is_confined() -> None:
+    """A refusal must not hide a fault of ours: the kernel is asked in another way."""
+    ask = "import ctypes; c = ctypes.CDLL(None); n = c.unshare(0x7C020000) and c.unshare(0x7C020000 | 0x10000000)\n"
+    ask += "raise SystemExit(n or c.mount(b'none', b'/', None, 1 << 18 | 16384, None))"
+    assert not LACKING or subprocess.run([sys.executable, "-c", ask], check=False).returncode, LACKING
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        DOUBLE,
+        f"Here it is:\n\n```python\n{DOUBLE}\n```\nUse it like this:\n```python\nprint(double(nothing))\n```",
+        f"```python\n{DOUBLE}",  # cut off behind it
+        f"~~~py\n{DOUBLE}\n~~~",
+        f"```bash\npip install x\n```\n\n```\n{DOUBLE}\n```",
+        f"```python\ndouble(3)\n```\n```python\n{DOUBLE}\n```",  # the block that defines something
+        f"The function doubles:\n\n{DOUBLE}\n\nIt returns twice its argument.",
+        f"from math import pi\n\n{DOUBLE}\n\nif __name__ == '__main__':\n    raise SystemExit(1)",
+    ],
+)
+def test_the_code_of_an_answer_is_found(answer: str) -> None:
+    assert refused() or passes(answer, TESTS) == Verdict(True, True)
+
+
+def test_blocks_that_define_something_come_first() -> None:
+    assert texts_of("```\na = 1\n```\n```\ndef f(): pass\n```") == ["def f(): pass\n", "a = 1\n"]
+    assert texts_of("No code.") == ["No code."]
+
+
+@pytest.mark.parametrize(
+    ("answer", "tests", "runs", "why"),
+    [
+        (DOUBLE, "assert double(2) == 5", True, "AssertionError:"),
+        (DOUBLE, "assert triple(2) == 6", True, "NameError: name 'triple' is not defined"),
+        (DOUBLE, "def (", True, "SyntaxError: "),
+        ("raise ValueError('no')", "", False, "ValueError: no"),
+        ("I cannot do that.", "", False, "SyntaxError: "),
+        ("", "double(2)", True, "NameError: "),
+        ("import numpy", "", False, "ModuleNotFoundError: "),
+        ("import riyaz", "", False, "ModuleNotFoundError: "),
+    ],
+)
+def test_a_failure_says_why(answer: str, tests: str, runs: bool, why: str) -> None:
+    if not refused():
+        verdict = passes(answer, tests)
+        assert not verdict.passed and verdict.runs == runs and verdict.why.startswith(why), verdict
+
+
+def test_the_standard_library_can_be_imported() -> None:
+    names = (
+        "collections csv dataclasses datetime decimal fractions functools hashlib heapq itertools json math random re"
+    )
+    names += " statistics string typing zlib bisect calendar cmath graphlib xml.etree.ElementTree html.parser shlex"
+    use = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int = 1\nfrom datetime import datetime\n"
+    use += "assert P() == P(1) and datetime.strptime('2024-05-06', '%Y-%m-%d').month == 5 and round(math.pi) == 3"
+    assert refused() or passes(f"import {', '.join(names.split())}\n{use}", "") == Verdict(True, True)
+
+
+def test_a_row_leaves_nothing_to_the_next() -> None:
+    if not refused():
+        assert passes("import math, builtins\nmath.pi = 3\nbuiltins.left = 1", "assert math.pi == 3").passed
+        assert passes("import math", "assert math.pi > 3.14\nassert 'left' not in dir(__builtins__)").passed
+
+
+def test_tests_have_the_functions_of_python_not_the_answers() -> None:
+    answer = "import builtins\nbuiltins.abs = builtins.max = lambda *a: 0\ndel builtins.len\ndef double(x): return 0"
+    for tests in ("assert abs(double(2) - 4) < 1e-9", "assert max(0, double(2) + 4) == 0", "assert len('a') == 0"):
+        assert refused() or passes(answer, tests) == Verdict(False, True, "AssertionError:")
+
+
+def test_the_same_code_gives_the_same_verdict() -> None:
+    """Hashes of strings, chance and the time zone are no matter of luck."""
+    if not refused():
+        look = "assert 0, (hash('a'), random.random(), time.tzname)"
+        assert len({passes("import random, time", look).why for _ in range(3)}) == 1
+
+
+def test_tests_may_be_long() -> None:
+    assert refused() or passes(DOUBLE, TESTS + "\n#" + "x" * 150_000).passed
+    assert passes(DOUBLE + "#" * code.CODE, TESTS) == Verdict(False, False, "more than 200,000 characters of code")
+
+
+def test_three_hundred_rows_take_less_than_a_minute() -> None:
+    began = time.monotonic()
+    assert refused() or all(passes(DOUBLE, TESTS).passed for _ in range(50))
+    assert time.monotonic() - began < 10
+
+
+def test_a_killed_process_is_replaced() -> None:
+    if not refused():
+        pid = code._confined.pid
+        assert pid is not None and passes(DOUBLE, TESTS).passed
+        os.kill(pid, 9)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert passes(DOUBLE, TESTS).passed and code._confined.pid != pid
+
+
+def test_nothing_outlives_a_process_that_is_killed() -> None:
+    script = "from riyaz.metrics import code; code.passes('', ''); print(code._confined.pid, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, stderr=-1, text=True) as started:
+        if LACKING:
+            assert "cannot be confined" in started.communicate()[1]
+            return
+        assert started.stdout is not None
+        outer = int(started.stdout.readline())
+        family = {outer, *children_of(outer)}
+        assert len(family) == 2, "the process outside the namespace, and the first one inside"
+        started.kill()
+    until_gone(family)
+
+
+def children_of(pid: int) -> set[int]:
+    """Numbers of the living processes that this one started."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def until_gone(pids: set[int], seconds: float = 20) -> None:
+    """Waits until none of the processes lives. Fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end, "a process is left"
+        time.sleep(0.02)
+
+
+def test_where_it_cannot_be_confined_it_is_refused_or_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the kernel or a container forbids namespaces."""
+    lacking = "import sys; sys.path.insert(0, {!r}); from riyaz.metrics import namespaces, code_worker; "
+    lacking = lacking.format(str(Path(code.__file__).parents[2])) + "namespaces.PRIVATE = 0xFFFFFFFF; "
+    monkeypatch.setattr(
+        code, "_confined", Child(lambda: ([sys.executable, "-S", "-c", lacking + "code_worker.main(True)"], {}))
+    )
+    monkeypatch.setenv(code.UNSAFE, "0")
+    code._runner.cache_clear()
+    try:
+        with pytest.raises(RiyazError) as error:
+            require_confinement()
+        line = str(error.value)
+        assert "confined here: unshare: Invalid argument; use Linux" in line and "--unsafe-code" in line
+        with pytest.raises(RiyazError, match="cannot be confined"):
+            passes(DOUBLE, TESTS)
+        require_confinement(unsafe=True)
+        assert passes(DOUBLE, TESTS) == Verdict(True, True)
+        assert not passes("import os\nos.fork()", "").passed and not passes("open('x', 'w')", "").passed
+    finally:
+        code._confined.stop()
+        code._limited.stop()
+        code._runner.cache_clear()
+
+
+def test_who_may_confine_uses_it_even_if_allowed_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(code.UNSAFE, "0")
+    if not refused():
+        require_confinement(unsafe=True)
+        assert code.is_unsafe() and not passes("import os\nassert os.path.exists('/etc/passwd')", "").passed
+        assert code._limited.pid is None
+
+
+def test_every_machine_has_its_calls_once() -> None:
+    for machine, calls in namespaces.CALLS.items():
+        numbers = calls.split()
+        assert len(numbers) == len(set(numbers)) and not {namespaces.OPENAT[machine], namespaces.FCNTL[machine]} & {
+            int(number) for number in numbers
+        }

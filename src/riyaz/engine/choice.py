@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from riyaz.engine.grammar import Parse
 from riyaz.engine.request import Added, Request, Scored
-from riyaz.engine.runner import Best, Top, Want, Whole
+from riyaz.engine.runner import Best, Every, Top, Want, Whole
 from riyaz.engine.sampling import draw, falling, likeliest
 
+TRIED = 8  # likeliest tokens that are asked for one by one whether they fit a grammar, before all are
 
-def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top:
+
+def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top | Every:
     """What the next token after `answer` is chosen from."""
     sampling = request.sampling
     changed = request.added is not None or request.grammar is not None
@@ -19,31 +22,55 @@ def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top
     count = sampling.top_k if sampling.top_k and not changed else vocab_size
     count = max(count if whole else 1, request.top or 0)
     if sampling.repetition_penalty == 1:
+        if request.grammar is not None and _takes_likeliest(request):
+            return Every()
         return Best() if not whole and request.top is None else Top(count)
     seen = {*request.prefix, *request.tokens, *answer} - request.stop
     return Top(count, tuple(sorted(seen)), sampling.repetition_penalty)
 
 
-def choose(request: Request, answer: Sequence[int], result: Any) -> tuple[int, Scored | None]:
-    """The next token after `answer`, from what the runner gave for `want`; and its probability, where asked for."""
+def choose(
+    request: Request, answer: Sequence[int], result: Any, parse: Parse | None = None
+) -> tuple[int, Scored | None]:
+    """The next token after `answer`, from what the runner gave for `want`; and its probability, where asked for.
+    `parse` is where the answer stands in the request's grammar. Raises Unfollowable."""
     if isinstance(result, int):
         return result, None
+    if isinstance(result, np.ndarray):
+        assert parse is not None
+        token = _likeliest_fitting(result, parse)
+        parse.accept(token)
+        return token, None
     tokens, log_p = result
     sampling = request.sampling
     order, adjusted = np.arange(len(tokens)), log_p
     if request.added is not None:
         adjusted = adjusted + _additions(request.added, answer, len(tokens))[tokens]
-    if request.grammar is not None:
-        adjusted = np.where(request.grammar.allowed()[tokens], adjusted, -np.inf)
-    if adjusted is not log_p:
         order = falling(adjusted.astype(np.float32))
+    if parse is not None:
+        order = order[parse.allowed()[tokens[order]]]
     if sampling.temperature > 0:
         token = draw(tokens[order], adjusted[order], sampling, request.id, len(answer))
     else:
         token = int(tokens[order[0]])
-    if request.grammar is not None:
-        request.grammar.accept(token)
+    if parse is not None:
+        parse.accept(token)
     return token, None if request.top is None else _scored(token, tokens, log_p, request.top)
+
+
+def _takes_likeliest(request: Request) -> bool:
+    """Whether the likeliest token that fits is the next one, and nothing else is asked for."""
+    return request.sampling.temperature == 0 and request.added is None and request.top is None
+
+
+def _likeliest_fitting(log_p: np.ndarray, parse: Parse) -> int:
+    """The likeliest token (V,) that fits, then the lower one; overwrites `log_p`. The likeliest of all mostly fits."""
+    for _ in range(TRIED):
+        token = int(log_p.argmax())
+        if parse.fits(token):
+            return token
+        log_p[token] = -np.inf
+    return int(np.where(parse.allowed(), log_p, -np.inf).argmax())
 
 
 def prompt_want(length: int) -> Want:

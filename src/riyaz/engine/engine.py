@@ -19,7 +19,7 @@ from riyaz.engine.forks import ForkScores, Stem, read_forks
 from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
-from riyaz.engine.runner import Best, CacheFull, Hidden, Named, Runner, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Every, Hidden, Named, Runner, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
@@ -288,7 +288,8 @@ class Engine:
     def _begin(self, request: Request) -> Answer:
         self._check(request)
         self._tickets += 1
-        answer = Answer(request, self._tickets, done=request.limit < 1 and request.echo is None)
+        parse = request.grammar.start() if request.grammar else None
+        answer = Answer(request, self._tickets, done=request.limit < 1 and request.echo is None, parse=parse)
         if not answer.done:
             self._scheduler.add(answer)
         return answer
@@ -364,7 +365,7 @@ class Engine:
             return TokenRun(answer.sequence, piece, prompt_want(len(piece)))
         return TokenRun(answer.sequence, piece, None if answer.unread else self._want(answer))
 
-    def _want(self, answer: Answer) -> Best | Top:
+    def _want(self, answer: Answer) -> Best | Top | Every:
         return want(answer.request, answer.tokens, self.runner.vocab_size)
 
     def _result(self, answer: Answer, run: TokenRun, result: Any) -> Step | None:
@@ -391,7 +392,7 @@ class Engine:
         if not request.limit:
             answer.done = True
             return Step(answer.ticket, None, True, prompt=prompt, cached=answer.cached)
-        token, scored = choose(request, answer.tokens, result)
+        token, scored = choose(request, answer.tokens, result, answer.parse)
         if token in request.stop:
             answer.done = True
             return Step(answer.ticket, None, True, scored, prompt, answer.cached)

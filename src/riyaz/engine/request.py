@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-
+from riyaz.engine.grammar import Grammar
 from riyaz.engine.trie import Trie
 
 
@@ -52,16 +50,6 @@ class Scored:
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Grammar(Protocol):
-    """What an answer may be, token by token; it belongs to one request."""
-
-    def allowed(self) -> np.ndarray:
-        """Whether each token may come next, (V,) bool; at least one may."""
-
-    def accept(self, token: int) -> None:
-        """Go on with a token."""
-
-
 @dataclass(frozen=True, eq=False)
 class Request:
     """One prompt, `prefix + tokens`, and the limits of its answer. Equal prefixes are computed once; `tokens` is not
@@ -70,9 +58,9 @@ class Request:
     `id` identifies the request to its caller. With the seed and the position it determines the random numbers, so a
     sampled answer does not depend on other requests. `adapter` names the loaded adapter, None uses the base alone. The
     answer has at most `limit` tokens and ends before a token of `stop`. `constraint` holds the allowed answers of a
-    closed set, each with its end token; `grammar` allows tokens one after the other. `top` asks that every token of the
-    answer is Scored, with so many likeliest tokens; `echo` the same of every token of the prompt but the first, which
-    then has no `prefix`.
+    closed set, each with its end token; `grammar` is what the answer must be otherwise. `top` asks that every token of
+    the answer is Scored, with so many likeliest tokens; `echo` the same of every token of the prompt but the first,
+    which then has no `prefix`.
     """
 
     id: int

@@ -57,11 +57,16 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class Every:
+    """Log-probabilities (V,) float32 of all tokens after the run, in the tokens' order; the caller's to change."""
+
+
+@dataclass(frozen=True)
 class Hidden:
     """The hidden state after the run's last token, behind the final norm: (C,) float32, what the head multiplies."""
 
 
-Want = Best | Top | Named | Whole | Hidden
+Want = Best | Top | Named | Whole | Every | Hidden
 
 
 @dataclass(frozen=True, eq=False)

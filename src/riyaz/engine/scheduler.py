@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from riyaz.engine.grammar import Parse
 from riyaz.engine.request import Request, Scored
 
 MAX_RUNNING = 64  # most requests that run together
@@ -13,7 +14,8 @@ SLOTS = 8192  # most tokens of them, answers at their limits: 190 MB of keys and
 
 @dataclass(eq=False)
 class Answer:
-    """The state of a request: the answer's tokens so far, and the runner's sequence while it runs."""
+    """The state of a request: the answer's tokens so far, where they stand in its grammar, and the runner's sequence
+    while it runs."""
 
     request: Request
     ticket: int
@@ -25,6 +27,7 @@ class Answer:
     cached: int = 0  # tokens of its prompt that were read by earlier requests
     done: bool = False
     error: Exception | None = None  # why it has no answer
+    parse: Parse | None = None
 
     @property
     def slots(self) -> int:

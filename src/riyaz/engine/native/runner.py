@@ -9,7 +9,7 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, CacheFull, Hidden, Named, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Every, Hidden, Named, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
@@ -146,6 +146,8 @@ class NativeRunner:
                 results[place] = own.copy()  # else it would keep the values of all runs
             elif isinstance(run.want, Hidden):
                 results[place] = own.copy()
+            elif isinstance(run.want, Every):
+                results[place] = own
             elif isinstance(run.want, Whole):
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
@@ -210,6 +212,8 @@ def _ask(
         seen = want.seen if want.penalty != 1 else ()
         rows.append((place, last, FULL, len(seen)))
         names.extend(seen)
+    elif isinstance(want, Every):
+        rows.append((place, last, FULL, 0))
     elif isinstance(want, Named):
         after = want.rows.tolist()
         if after and after.count(after[0]) == len(after):  # as in every search

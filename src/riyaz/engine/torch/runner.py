@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Hidden, Named, TokenRun, Top, Whole, cache_limit
+from riyaz.engine.runner import Best, Every, Hidden, Named, TokenRun, Top, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -397,6 +397,8 @@ class _Answer:
         elif isinstance(want, Top):
             tokens = np.argsort(-log_p[low - begin], kind="stable")[: want.count]
             self.result = tokens, log_p[low - begin, tokens]
+        elif isinstance(want, Every):
+            self.result = log_p[low - begin].copy()
         elif isinstance(want, Named):
             here = (self._at >= low - self.first) & (self._at < high - self.first)
             self.result[here] = log_p[self._at[here] + self.first - begin, want.tokens[here]]

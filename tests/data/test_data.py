@@ -116,7 +116,7 @@ def turn(role: str, content: object, **more) -> dict:
 )
 def test_conversations_end_with_the_last_answer_to_learn(tmp_path, turns, context, answer):
     dataset = read(tmp_path, {"messages": turns})
-    (example,) = dataset.examples
+    example = dataset.examples[-1]
     assert dataset.format == "messages" and example.messages[-1]["role"] == "user"
     assert [message["content"] for message in example.messages] == context and example.answers == (answer,)
 

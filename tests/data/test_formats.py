@@ -14,6 +14,7 @@ from refusals import assert_refused
 
 from riyaz.data import encodings, formats, many_files
 from riyaz.errors import RiyazError
+from riyaz.text.calls import turn_text
 
 PAGE = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
 ROWS = [{"text": f"t{n} é", "label": "lm"[n % 2]} for n in range(4)]
@@ -39,6 +40,12 @@ def flags(text: str) -> dict[str, str]:
 def write(path: Path, *rows: dict) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def shown(turn: dict) -> str:
+    """A turn as the page writes it: definitions of tools by their names, calls as text."""
+    names = [tool["function"]["name"] for tool in turn.get("tools", ())]
+    return f"tools: {', '.join(names)}" if names else f"{turn['role']}: {turn_text(turn)}"
 
 
 def pairs(dataset) -> list[tuple[str, str]]:
@@ -67,10 +74,10 @@ def saved(folder: Path, rows: list[dict], features: dict | None = None, **state:
 @pytest.mark.parametrize("cells", table("Columns", "format"), ids=lambda cells: cells[0])
 def test_every_format_of_the_page_is_read_as_it_says(tmp_path, cells):
     _, row, read_as, messages, answers = cells
-    dataset = formats.load(write(tmp_path / "a.jsonl", json.loads(row)))
+    dataset = formats.load(write(tmp_path / "a.jsonl", json.loads(row)), turns="last")
     (example,) = dataset.examples
     assert dataset.format == read_as
-    assert [f"{turn['role']}: {turn['content']}" for turn in example.messages] == json.loads(messages)
+    assert [shown(turn) for turn in example.messages] == json.loads(messages)
     assert list(example.answers) == json.loads(answers)
     assert not {"system", "tools"} & set(dataset.unused_columns)
 
@@ -118,7 +125,7 @@ def test_results_of_tools_that_follow_each_other_are_one_turn_and_a_call_is_an_a
         {"role": "tool", "content": [{"type": "text", "text": "2"}]},
         {"role": "assistant", "tool_calls": [{"function": call}, {"function": call}]},
     ]
-    (example,) = formats.load(write(tmp_path / "a.jsonl", {"messages": turns})).examples
+    _, example = formats.load(write(tmp_path / "a.jsonl", {"messages": turns})).examples
     text = '<tool_call>\n{"name": "f", "arguments": {"y": "é"}}\n</tool_call>'
     assert example.answer == f"{text}\n{text}" and example.messages[1]["content"] == f"wait\n{text}"
     assert example.prompt == "<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response>"

@@ -191,7 +191,7 @@ print(template._worker._process.pid, flush=True)
 
 
 def test_a_looping_orphan_ends_by_itself() -> None:
-    request = {"template": LOOPS[0], "conversations": [HELLO], "add_generation_prompt": True}
+    request = {"template": LOOPS[0], "conversations": [HELLO], "tools": [None], "add_generation_prompt": True}
     request |= {"variables": {}, "output_limit": 100, "cpu_seconds": 0.5}
     command = [sys.executable, "-m", "riyaz.text.template_worker"]
     result = subprocess.run(command, input=json.dumps(request).encode() + b"\n", capture_output=True, timeout=60)

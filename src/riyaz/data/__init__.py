@@ -8,11 +8,17 @@ import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from riyaz.data.checks import Check
 from riyaz.data.questions import Question
 from riyaz.files import new_sha256
+from riyaz.json_files import to_json
+from riyaz.text.calls import turn_of, turn_text
 
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+# {"role": "system" | "user" | "assistant" | "tool", "content": text}; an assistant's turn may have "tool_calls" in
+# OpenAI's form, a tool's one the "tool_call_id", and a system turn the definitions of the "tools" of its conversation
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,32 @@ class Example:
     doc_ids: tuple[str, ...] = ()  # documents that contain the answer
     own_doc_ids: tuple[str, ...] = ()  # documents that are this row itself, where rows are documents too
     group: str | None = None  # rows of one group, such as of one customer, are not independent; None: a row alone
+    check: Check | None = None  # by what the answer is checked beside `answers`
 
     @property
     def prompt(self) -> str:
-        """The text of the last user turn."""
-        return self.messages[-1]["content"]
+        """The text of the last turn, which is the user's or a tool's result."""
+        return str(self.messages[-1]["content"])
 
     @property
     def turns(self) -> list[str]:
-        """The texts of the turns but the system's."""
-        return [turn["content"] for turn in self.messages if turn["role"] != "system"]
+        """The texts of the turns but the system's, with their calls of tools."""
+        return [turn_text(turn) for turn in self.messages if turn["role"] != "system"]
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """The definitions of the tools that its answer may call, in OpenAI's form."""
+        return tuple(self.messages[0].get("tools", ()))
+
+    @property
+    def turn(self) -> int:
+        """The number of its answer among those of the conversation, from 1."""
+        return 1 + sum(turn["role"] == "assistant" for turn in self.messages)
+
+    @property
+    def said(self) -> str | Message:
+        """The answer as the chat template reads it: its text, or a message where it may hold calls of tools."""
+        return turn_of(self.answer) if self.tools else self.answer
 
     @property
     def answer(self) -> str:
@@ -45,7 +67,8 @@ class Example:
     @cached_property
     def key(self) -> str:
         """Hash of the normalised conversation without system turns; rows with equal keys are duplicates."""
-        return new_sha256("\x1f".join(map(normalise, self.turns)).encode()).hexdigest()
+        tools = [to_json(list(self.tools))] if self.tools else []
+        return new_sha256("\x1f".join(map(normalise, [*tools, *self.turns])).encode()).hexdigest()
 
     def to_record(self) -> dict[str, object]:
         """The example as a JSON object, which `from_record` reads."""
@@ -56,6 +79,7 @@ class Example:
             "doc_ids": list(self.doc_ids) or None,
             "own_doc_ids": list(self.own_doc_ids) or None,
             "group": self.group,
+            "check": self.check and self.check.to_record(),
         }
         return record | {name: value for name, value in optional.items() if value is not None}
 
@@ -70,6 +94,7 @@ class Example:
             doc_ids=tuple(record.get("doc_ids", ())),
             own_doc_ids=tuple(record.get("own_doc_ids", ())),
             group=record.get("group"),
+            check=Check.from_record(record["check"]) if "check" in record else None,
         )
 
 
@@ -90,6 +115,9 @@ class Reading:
     spellings: tuple[str, ...] = ()  # of the labels, if others were merged into them
     group: str = ""  # the column that names the group of a row
     questions: tuple[Question, ...] = ()  # each with the column of its answers; then `answer` is empty
+    checks: tuple[str, ...] = ()  # columns that say by what an answer is checked
+    turns: str = "last"  # "all": every answer of a conversation makes a row
+    called: bool = False  # whether the chat template writes a conversation's tools; else they are text
 
     @property
     def format(self) -> str:
@@ -122,7 +150,7 @@ class Dataset:
     def unused_columns(self) -> tuple[str, ...]:
         """Columns of the file that no example uses."""
         used = {*self.format.split(","), "slice", "doc_id", "doc_ids", "system"}
-        used |= {self.reading.group} if self.reading else set()
+        used |= {self.reading.group, *self.reading.checks} if self.reading else set()
         if not self.answer_column:
             used |= {"tools", "functions"}
         return tuple(column for column in self.columns if column not in used)

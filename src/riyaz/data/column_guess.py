@@ -22,7 +22,7 @@ ID_CHARACTERS = 40  # longest identifier of another form
 NAME_PARTS = re.compile(r"[^\W_]+")
 TEXT_WORDS = 3  # fewest words of a value, on average, that make a property of a row a text
 HEADER_WORDS = 3  # most words of a column's name
-RESERVED = frozenset({"slice", "doc_id", "doc_ids", "system", "tools", "functions"})
+RESERVED = frozenset({"slice", "doc_id", "doc_ids", "system", "tools", "functions", "tests"})
 # Names, case folded, of what a row is about or where it is from: no prompt and no answer unless sentences stand there.
 PROPERTIES = frozenset({"split", "author", "user", "username", "lang", "language", "locale", "source", "url"})
 IDS = frozenset({"id", "ids", "uuid", "guid"})  # also as parts of a name

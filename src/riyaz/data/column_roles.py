@@ -15,7 +15,7 @@ from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, listed
 
 PAIRS = (
-    ("prompt", "completion"), ("prompt", "response"),
+    ("prompt", "completion"), ("prompt", "response"), ("prompt", "answer"), ("prompt", "answers"),
     ("text", "label"), ("text", "category"), ("text", "intent"), ("sentence", "label"),
     ("text", "answer"), ("text", "answers"),
     ("question", "answer"), ("question", "answers"), ("question", "response"), ("query", "response"),
@@ -25,7 +25,7 @@ PAIRS = (
 PROMPTS, ANSWERS = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS))
 # Columns joined to a recognised prompt column: (before it, after it).
 BESIDE = {"question": (("context", "passage"), ()), "instruction": ((), ("input", "context"))}
-REFERENCES = {"summary": "references"}  # answer column -> column of further accepted answers
+REFERENCES = "references"  # column of further accepted answers, a list in each row
 CONVERSATIONS = ("messages", "conversations")
 TOOLS = ("tools", "functions")  # definitions of a conversation's tools
 LABELS = frozenset({"label", "category", "intent"})
@@ -142,8 +142,8 @@ def _readings(table: Table, prompt: str | None, answer: str | None, answers_requ
 def _with_neighbours(table: Table, prompt: str, answer: str, prompt_given: bool, answer_given: bool) -> Reading:
     sides = ((), ()) if prompt_given else BESIDE.get(prompt, ((), ()))
     before, after = (tuple(c for c in side if c in table.columns and c != answer) for side in sides)
-    references = "" if answer_given else REFERENCES.get(answer, "")
-    return Reading(prompt, answer, before, after, references if references in table.columns else "")
+    alone = answer_given or answer in LABELS or answer in ("", *CONVERSATIONS) or REFERENCES in (prompt, answer)
+    return Reading(prompt, answer, before, after, REFERENCES if REFERENCES in table.columns and not alone else "")
 
 
 def _refuse_other_tasks(table: Table) -> None:

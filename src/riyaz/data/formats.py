@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import config
+from riyaz.config import Turns
 from riyaz.data import Dataset, Example, Reading
+from riyaz.data.check_columns import check_columns, check_of, one_database
 from riyaz.data.column_roles import find_reading
 from riyaz.data.encodings import NotUTF8
 from riyaz.data.groups import by_document, group_column_of
@@ -26,9 +28,10 @@ from riyaz.data.many_files import (
 )
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.questions import Question, answer_places, questions_from
-from riyaz.data.records import Incomplete, RowProblem, example_of
+from riyaz.data.records import Incomplete, RowProblem, example_of, examples_of, holds_conversations
 from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.tables import Problems, Table
+from riyaz.data.turns import by_turn
 from riyaz.errors import RiyazError, brief, listed
 
 
@@ -52,6 +55,8 @@ def load(
     merge_labels: bool = False,
     group_column: str | None = None,
     questions: Path | Sequence[Any] | None = None,
+    database: Path | None = None,
+    turns: Turns | None = None,
     answers_required: bool = True,
     like: Reading | None = None,
 ) -> Dataset:
@@ -60,7 +65,9 @@ def load(
     What is not given is as in `like`, where the file has its columns. Without `encoding` text must be UTF-8. Rows
     without a prompt or an answer are left out and counted with `skip_incomplete`. Labels are spelled as in `like`, or
     each in its most frequent way with `merge_labels`. With `questions`, a file of them or a list, the answers are those
-    of their columns, and rows that answer none are left out. Raises RiyazError with file and line.
+    of their columns, and rows that answer none are left out. Queries run on `database` where a row names no other one.
+    Of a conversation every answer makes an example, or only the last, as `turns` says.
+    Raises RiyazError with file and line.
     """
     encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
     path = path.path if isinstance(path, Table) else Path(path)
@@ -81,11 +88,16 @@ def load(
     reading = replace(reading, encoding=encoding, skip_incomplete=skip, spellings=spellings, group=group)
     if questions_here:
         reading = replace(reading, answer="", references="", questions=questions_here, skip_incomplete=True)
-    folder = common_folder(tables)
+    used = {*reading.format.split(","), reading.group}
+    reading = replace(reading, checks=check_columns(combined, used) if answers_required else ())
+    if like is None and holds_conversations(combined, reading.prompt):
+        reading = replace(reading, turns="last" if reading.checks else "all", called=True)  # checks are of the last
+    reading = replace(reading, turns=turns or reading.turns)
+    folder, all_rows = common_folder(tables), one_database(database) if answers_required else ""
     examples: list[Example] = []
     skipped = incomplete = 0
     for table in tables:
-        of_table, skipped_here, incomplete_here = _examples(table, reading, folder, answers_required)
+        of_table, skipped_here, incomplete_here = _examples(table, reading, folder, answers_required, all_rows)
         examples += of_table
         skipped += skipped_here
         incomplete += incomplete_here
@@ -99,6 +111,9 @@ def load(
     if reading.spellings:
         examples, merged = spell_alike(examples, reading.spellings)
         notes.append(merged)
+    if answers_required:
+        examples, conversations = by_turn(examples)
+        notes.append(conversations)
     if answers_required and not group and not no_group:
         examples, grouped = by_document(examples)
         notes.append(grouped)
@@ -158,29 +173,39 @@ def _tables(path: Path | Table, encoding: str | None, like: Reading | None) -> t
         return like.encoding, read_tables(path, like.encoding)
 
 
-def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int, int]:
+def _examples(
+    table: Table, reading: Reading, folder: Path, answers_required: bool, database: str
+) -> tuple[list[Example], int, int]:  # fmt: skip
     """The examples of one table, its number of conversations in which every answer has weight 0, and of incomplete rows
     that are left out."""
     examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
     incomplete = 0
     for line, row in table.rows:
         try:
-            example = example_of(row, reading, table.place(line, folder), answers_required)
+            made = _of_row(row, reading, table.place(line, folder), answers_required)
+            if reading.checks or database:
+                check = check_of(row, reading.checks, table.path.parent, database)
+                made = [replace(example, check=check) for example in made]
         except RowProblem as problem:
             incomplete += isinstance(problem, Incomplete)
             if not (reading.skip_incomplete and isinstance(problem, Incomplete)):
                 problems.add(line, str(problem))
             continue
-        if example is None:
-            skipped += 1
-        else:
-            examples.append(example)
+        skipped += not made
+        examples += made
     hint = "correct or remove the row" + ("s" if len(problems.entries) > 1 else "")
     if incomplete and answers_required and not reading.skip_incomplete:
         hint += ", or pass --skip-incomplete to leave out those without a prompt or an answer"
     mended = bool(incomplete) and incomplete == len(problems.entries) and answers_required
     problems.check(hint, {"skip_incomplete": True} if mended else None)
     return examples, skipped, incomplete
+
+
+def _of_row(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> list[Example]:
+    if answers_required:
+        return examples_of(row, reading, where)
+    example = example_of(row, reading, where, answers_required)
+    return [] if example is None else [example]
 
 
 def open_data(path: str | Path | Table, *, test: str | Path | Table | None = None, **options: Any) -> DataFolder:

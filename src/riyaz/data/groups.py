@@ -42,7 +42,7 @@ def by_document(examples: list[Example]) -> tuple[list[Example], str]:
     named = Counter(example.doc_ids for example in examples if example.doc_ids)
     if len(named) < FEWEST or max(named.values()) == 1:
         return examples, ""
-    grouped = [replace(example, group="\n".join(example.doc_ids) or None) for example in examples]
+    grouped = [replace(example, group="\n".join(example.doc_ids) or example.group) for example in examples]
     return grouped, f"rows with the same doc_id are a group: {len(grouped)} rows in {count_groups(grouped)} groups"
 
 

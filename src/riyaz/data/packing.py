@@ -44,15 +44,18 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         positions=_flat((range(shared), *(range(shared, shared + length) for length in lengths))),
         lengths=lengths,
         shared=shared,
-        label_index=_flat(_predicting(row, end) for row, end in zip(rows, ends)),
-        labels=_flat(row.answer for row in rows),
+        label_index=_flat(_predicting(row, end, shared) for row, end in zip(rows, ends)),
+        labels=_flat(row.labels for row in rows),
     )
 
 
-def _predicting(row: Row, end: int) -> Iterable[int]:
-    """The places of a row, which ends before `end`, that predict its answer: its last ones, or its last one alone."""
+def _predicting(row: Row, end: int, shared: int) -> Iterable[int]:
+    """The places of a row, which ends before `end`, that predict its answers: of the last one its last ones, or its
+    last one alone. Places among the `shared` first tokens are the same for all rows."""
     count = len(row.answer)
-    return (end - 1,) * count if row.together else range(end - count, end)
+    last = (end - 1,) * count if row.together else range(end - count, end)
+    places = (place - 1 for start, stop in row.earlier for place in range(start, stop))
+    return chain((place if place < shared else place + end - row.length for place in places), last)
 
 
 def padded(rows: PackedRows, multiple: int) -> PackedRows:

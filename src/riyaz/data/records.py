@@ -1,16 +1,46 @@
 """Make an `Example` of a row of a table."""
 
+import json
 import math
 
 from riyaz.data import Example, Message, Reading
+from riyaz.data.check_columns import texts_of
 from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS
-from riyaz.data.conversations import Incomplete, RowProblem, as_text, conversation, is_messages, trimmed
+from riyaz.data.conversations import (
+    Incomplete,
+    RowProblem,
+    answered_turns,
+    as_text,
+    conversation,
+    is_messages,
+    trimmed,
+)
 from riyaz.data.questions import Question, answers_text
+from riyaz.data.tables import Table
+from riyaz.data.turns import of_one_conversation
 from riyaz.errors import brief, listed
 
 
+def examples_of(row: dict[str, object], reading: Reading, where: str) -> list[Example]:
+    """The examples of a row with answers: one, or that of every answer of a conversation, which are then a group; none
+    for a conversation in which every answer has weight 0. Raises RowProblem."""
+    turns = _turns(row, reading) if reading.turns == "all" and not reading.questions else None
+    if turns is None:
+        example = example_of(row, reading, where, answers_required=True)
+        return [example] if example is not None else []
+    tools = [row.get(column) for column in TOOLS]
+    pairs = answered_turns(turns, reading.prompt, _optional(row, "system"), tools, reading.called)
+    group = _optional(row, reading.group) if reading.group else None
+    examples = [
+        Example(messages, (answer,), _optional(row, "slice"), where, _documents(row), group=group)
+        for messages, answer in pairs if answer is not None
+    ]  # fmt: skip
+    return of_one_conversation(examples)
+
+
 def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:
-    """The example of a row; None for a conversation in which every answer has weight 0. Raises RowProblem."""
+    """The example of a row, of a conversation that of its last answer; None for a conversation in which every answer
+    has weight 0. Raises RowProblem."""
     answers: tuple[str, ...] = ()
     turns = _turns(row, reading)
     if reading.questions:
@@ -18,7 +48,8 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
         answers = _decided(row, reading.questions, answers_required)
     elif turns is not None:
         tools = [row.get(column) for column in TOOLS]
-        messages, answer = conversation(turns, reading.prompt, _optional(row, "system"), tools, answers_required)
+        system = _optional(row, "system")
+        messages, answer = conversation(turns, reading.prompt, system, tools, answers_required, reading.called)
         if answer is None and answers_required:
             return None
         answers = (answer,) if answer is not None else ()
@@ -32,6 +63,11 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
         raise Incomplete("the row answers none of the questions")
     group = _optional(row, reading.group) if reading.group else None
     return Example(messages, answers, _optional(row, "slice"), where, _documents(row), group=group)
+
+
+def holds_conversations(table: Table, prompt: str) -> bool:
+    """Whether the column of prompts holds conversations, as its first row shows."""
+    return prompt in CONVERSATIONS or (bool(table.rows) and is_messages(table.rows[0][1].get(prompt)))
 
 
 def _turns(row: dict[str, object], reading: Reading) -> object | None:
@@ -70,17 +106,23 @@ def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
         raise RowProblem(f"{reading.answer!r} holds several labels; only one is supported")
     values = list(value) if isinstance(value, list) else [value]
     references = row.get(reading.references)
-    if isinstance(references, list):
-        values += references
-    texts = (trimmed(as_text(each, reading.answer)) for each in values)
+    if isinstance(references, (str, list)):
+        values += texts_of(references, reading.references, lines=False)
+    texts = (trimmed(_answer(each, reading.answer)) for each in values)
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _answer(value: object, column: str) -> str:
+    """An accepted answer as text: an object, which is no label, as the JSON that the model is to write."""
+    is_object = isinstance(value, dict) and column not in LABELS
+    return as_text(json.dumps(value, ensure_ascii=False) if is_object else value, column)
 
 
 def _questioned(row: dict[str, object], reading: Reading, turns: object) -> tuple[Message, ...]:
     """The turns of a conversation up to its last user turn; columns that hold answers are no part of it."""
     system = _optional(row, "system") if not _is_asked(reading, "system") else None
     tools = [row.get(column) for column in TOOLS if not _is_asked(reading, column)]
-    return conversation(turns, reading.prompt, system, tools, answers_required=False)[0]
+    return conversation(turns, reading.prompt, system, tools, False, reading.called)[0]
 
 
 def _is_asked(reading: Reading, column: str) -> bool:

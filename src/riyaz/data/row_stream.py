@@ -94,7 +94,8 @@ def open_rows(
         reading, note = find_reading(table, prompt_column, None, answers_required=False, like=like)
     except RiyazError as error:
         raise mixed_columns(error, path, heads) from None
-    reading = replace(reading, answer="", references="", group="", questions=(), spellings=(), encoding=encoding)
+    reading = replace(reading, answer="", references="", group="", questions=(), spellings=(), checks=(),
+                      encoding=encoding, called=like is None or like.called)  # fmt: skip
     columns, count, digest = dict.fromkeys(chain.from_iterable(head.columns for head in heads)), 0, hashlib.sha256()
     for part in parts:
         count += _check(part, reading, columns, digest)

@@ -1,13 +1,16 @@
 """Turn examples into token ids, and check that they can be learned from.
 
 A row is the prompt as the chat template renders it and the answer with its end-of-turn id; the loss is on the answer
-only. Rows are never truncated: one that does not fit is counted and left out.
+only. A conversation is one row if each of its prompts begins with the one before it and that one's answer: then the
+loss is on all its answers. Rows are never truncated: one that does not fit is counted and left out.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from riyaz.data import Example, Message
+from riyaz.data.turns import conversation_of
 from riyaz.errors import RiyazError
 from riyaz.text.tokenizer import Tokenizer
 
@@ -26,12 +29,24 @@ PREFIX = "prompt_is_prefix"
 @dataclass(frozen=True, slots=True)
 class Row:
     """Token ids of one training row; `answer` ends with the end-of-turn id. With `together` its tokens do not follow
-    each other: each is predicted by the prompt alone, as the answer to one of several questions."""
+    each other: each is predicted by the prompt alone, as the answer to one of several questions. `earlier` answers are
+    learned too: each is a part of the prompt, from its first token to the one before its end."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     example: Example | None = None
     together: bool = False
+    earlier: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The tokens that the loss is on."""
+        return (*(token for start, end in self.earlier for token in self.prompt[start:end]), *self.answer)
+
+    @property
+    def answers(self) -> int:
+        """The number of answers that are learned."""
+        return 1 + len(self.earlier)
 
     @property
     def length(self) -> int:
@@ -48,7 +63,7 @@ def encode_rows(
     RiyazError if these are over 5 %, if a row fails a check of FATAL, or if the template drops turns.
     """
     _check_turns(tokenizer, prompts)
-    encoded = tokenizer.rows([(list(messages), example.answer) for messages, example in prompts])
+    encoded = tokenizer.rows([(list(messages), example.said) for messages, example in prompts])
     rows = [
         Row(tuple(row.prompt), tuple(row.answer), example) for row, (_, example) in zip(encoded, prompts, strict=True)
     ]
@@ -77,12 +92,57 @@ def encode_rows(
     return [row for row in rows if id(row) not in left_out], checks
 
 
+def joined(rows: Sequence[Row]) -> list[Row]:
+    """The rows with those of a conversation as one, in the place of its last, as far as each begins with all the tokens
+    of the one before: what is learned is the same, and the conversation is read once."""
+    conversations: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.example is not None and (name := conversation_of(row.example)) and not row.together:
+            conversations.setdefault(name, []).append(row)
+    within: dict[int, Row] = {}  # by the id of a row the shortest one that begins with it
+    whole: dict[int, Row] = {}  # by the id of a row the same with the answers of those within it
+    for members in conversations.values():
+        members.sort(key=lambda row: len(row.prompt))
+        for place, row in enumerate(members):
+            tokens = (*row.prompt, *row.answer)
+            after = next((each for each in members[place + 1 :] if each.prompt[: len(tokens)] == tokens), None)
+            if after is not None:
+                within[id(row)] = after
+        for row in members:
+            spans = (*whole.get(id(row), row).earlier, (len(row.prompt), len(row.prompt) + len(row.answer)))
+            if (after := within.get(id(row))) is not None:
+                known = whole.get(id(after), after)
+                whole[id(after)] = replace(known, earlier=tuple(sorted((*known.earlier, *spans))))
+    return [whole.get(id(row), row) for row in rows if id(row) not in within]
+
+
+def rows_per_step(rows: Sequence[Row], answers: int) -> int:
+    """How many rows hold about so many answers, at least one."""
+    return max(1, round(answers * len(rows) / max(1, sum(row.answers for row in rows))))
+
+
+def divided_note(rows: Sequence[Row]) -> str:
+    """A line about `joined` rows whose conversation is more than one row, "" for none."""
+    conversations = [conversation_of(row.example) for row in rows if row.example is not None]
+    counts = Counter(name for name in conversations if name)
+    several = sum(count > 1 for count in counts.values())
+    if not several:
+        return ""
+    return (
+        f"{several:,} of {len(counts):,} conversations are read more than once: a later prompt does not begin with the "
+        "turns before it, as the chat template or the passages make it"
+    )
+
+
 def rendered(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> list[tuple[str, str]]:
     """Each row as the model reads it: (prompt, answer with its end-of-turn token); the loss is on the answer only."""
     _check_turns(tokenizer, prompts)
     texts = tokenizer.render_texts([list(messages) for messages, _ in prompts])
     end = tokenizer.token_text(tokenizer.end_of_turn)
-    return [(text, example.answer + end) for text, (_, example) in zip(texts, prompts)]
+    called = tokenizer.answer_ids([example.said for _, example in prompts if example.tools])
+    answers = iter(tokenizer.decode(ids, ids) for ids in called)
+    examples = [example for _, example in prompts]
+    return [(text, next(answers) if row.tools else row.answer + end) for text, row in zip(texts, examples)]
 
 
 def _check_turns(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> None:

@@ -26,6 +26,7 @@ from riyaz.data.groups import check_groups, count_groups, crossing
 from riyaz.data.sampling import deal, hold_out, ordered, sample, without
 from riyaz.data.spellings import twins_note
 from riyaz.data.task import Task
+from riyaz.data.turns import conversation_of
 from riyaz.errors import RiyazError
 
 FOLDS = 5
@@ -168,7 +169,9 @@ def _drop_leaked(
     places = {example.key: example.where for example in reversed(rows)}
     leaked = [example for example in test.examples if example.key in places]
     share = len(leaked) / len(test.examples)
-    if share > MAX_LEAKAGE and not allow:
+    # many conversations begin alike: their first answers alone are no sign of copied rows, and the copies are dropped
+    copied = sum(example.turn > 1 or not conversation_of(example) for example in leaked)
+    if copied > MAX_LEAKAGE * len(test.examples) and not allow:
         what = f"{len(leaked)} of {len(test.examples)} test rows ({share:.1%}) are training rows too"
         pair = f"{leaked[0].where} ({places[leaked[0].key]})"
         hint = "remove them, or pass --allow-leakage to continue without their training copies"
@@ -268,8 +271,9 @@ def _unlearned(result: Split) -> list[Example]:
     return [row for part, labels in zip(parts, learned) for row in rows_with_unseen_labels(part.test, labels)]
 
 
-def _place(example: Example) -> tuple[str, int]:
-    """(file, line number), or (name, row number) for rows in memory, by which rows sort in their order."""
-    place = re.fullmatch(r"(.*?)(?::| row )?(\d*)", example.where, re.DOTALL)
+def _place(example: Example) -> tuple[str, int, int]:
+    """(file, line number, number of the answer), or (name, row number, …) for rows in memory, by which rows sort in
+    their order."""
+    place = re.fullmatch(r"(.*?)(?::| row )?(\d*)(?: turn (\d+))?", example.where, re.DOTALL)
     assert place is not None  # the pattern matches any text
-    return place[1], int(place[2] or 0)
+    return place[1], int(place[2] or 0), int(place[3] or 0)

@@ -7,21 +7,27 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from riyaz.config import METRICS, Kind, Measure, Metric, TaskKind
+from riyaz.config import METRICS, TOOLS, Kind, Measure, Metric, TaskKind
 from riyaz.data import Dataset, Example
 from riyaz.data.column_guess import LABEL_CHARACTERS, few_short_values
 from riyaz.data.column_roles import LABELS
+from riyaz.data.judging import EXECUTED, expect_judged, suggested
 from riyaz.data.questions import Question, answer_places
+from riyaz.data.schema import OPTION, as_written, expect_tools, read_schema
 from riyaz.errors import RiyazError
 
 SHORT_WORDS = 6  # longest median answer of a short-answer task
+LIMIT = "--max-new-tokens"
 DECISIONS: Literal["decisions"] = "decisions"  # the metric of questions: the mean over them of each one's points
+# the metrics of answers that more than their words decide on
+JUDGED: tuple[Measure, ...] = ("json_f1", "tools", "sql", "pass@1", "command", "slots", "nats")
 FITTING: dict[Kind, tuple[Measure, ...]] = {  # the metrics of each kind; the first is the default
     "closed": ("accuracy", "exact_match"),
-    "short": ("exact_match", "token_f1", "rouge_l", "chrf"),
-    "free": ("rouge_l", "chrf", "token_f1", "exact_match"),
+    "short": ("exact_match", "token_f1", "rouge_l", "chrf", *JUDGED),
+    "free": ("rouge_l", "chrf", "token_f1", "exact_match", *JUDGED),
     "questions": (DECISIONS,),
 }
 NAMES: dict[Kind, str] = {
@@ -34,7 +40,7 @@ INSTRUCTION = {
     "free": "",  # leaves the default system turn of the chat template
 }
 OWN_SHARE = 0.9  # share of rows with a system turn that says how to answer, from which the default is left out
-TOOLS = re.compile(r"<tools>.*</tools>", re.DOTALL)  # definitions, which say nothing about the answer
+DEFINITIONS = re.compile(r"<tools>.*</tools>", re.DOTALL)  # definitions, which say nothing about the answer
 # A system turn that says no more than a chat template's own one, such as "You are a helpful assistant."
 GENERIC = re.compile(
     r"(you are \w+, created by [\w ]+\. )?you are (an? )?([\w-]+[, ]+){0,4}(assistant|chatbot|ai|model)"
@@ -44,8 +50,11 @@ GENERIC = re.compile(
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its kind, labels (sorted; closed only), deciding metric, instruction, the reason for its kind, and the
-    questions that every row answers, if that is its kind."""
+    """A task: its kind, labels (sorted; closed only), deciding metric, instruction, the reason for its kind, the
+    questions that every row answers, if that is its kind, and the text of the JSON schema that generated answers keep
+    to: TOOLS where the tools of each row say it, "" for text of any kind. Words of a written answer behind the
+    `max_words`-th do not count. An answer has at most `max_new_tokens` tokens; None: as many as the training answers
+    need."""
 
     kind: Kind
     labels: tuple[str, ...]
@@ -53,6 +62,9 @@ class Task:
     instruction: str
     why: str
     questions: tuple[Question, ...] = ()
+    schema: str = ""
+    max_words: int | None = None
+    max_new_tokens: int | None = None
 
     @property
     def choices(self) -> int:
@@ -65,12 +77,17 @@ def detect(
     instruction: str | None = None,
     metric: Metric | None = None,
     kind: TaskKind | None = None,
+    schema: Path | None = None,
+    max_words: int | None = None,
+    max_new_tokens: int | None = None,
 ) -> Task:
-    """Detect the task from all rows of a training file, unless its kind is given. Raises RiyazError for a metric or a
-    kind that does not fit, and for a single answer."""
+    """Detect the task from all rows of a training file, unless its kind is given. Raises RiyazError for a metric, a
+    kind, a schema or a limit that does not fit, for a row that the metric cannot judge, and for a single answer."""
     if metric is not None and metric not in METRICS:
         raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
     if dataset.reading is not None and dataset.reading.questions:
+        refuse_schema(schema, "questions")
+        refuse_limit(max_new_tokens, "questions")
         return _of_questions(dataset, dataset.reading.questions, instruction, metric, kind)
     rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
     if distinct == 1:
@@ -86,18 +103,35 @@ def detect(
             hint = "give at least two rows for each label"
         what = f"{len(answers)} different answers in {rows} rows are no set of labels"
         raise RiyazError(what, str(dataset.path), hint)
+    suggestion = suggested(dataset.examples)
+    if suggestion and detected == "closed":  # labels may stand beside such columns, and be objects
+        plain = schema is not None or metric in JUDGED or suggestion[0] in (*EXECUTED, "tools")
+        suggestion = suggestion if plain and dataset.answer_column not in LABELS else None
+    if suggestion:
+        detected, why = "free", suggestion[1]
     if kind is not None:
         detected, why = kind, "it was given"
     check_metric(metric, detected)
+    refuse_schema(schema, detected)
+    refuse_limit(max_new_tokens, detected)
     if detected != "closed" and dataset.reading is not None and dataset.reading.spellings:
         what = f"--merge-labels merges spellings of labels, and these answers are {NAMES[detected]}"
         raise RiyazError(what, str(dataset.path), "leave it out, or pass --task closed if they are labels")
+    default = suggestion[0] if suggestion and detected != "closed" else FITTING[detected][0]
+    expect_judged(metric or default, dataset)
+    written = as_written(read_schema(schema), (row.answer for row in dataset.examples)) if schema else ""
+    if written == TOOLS:
+        for row in dataset.examples:
+            expect_tools(row.tools, row.where)
     return Task(
         kind=detected,
         labels=tuple(sorted(answers)) if detected == "closed" else (),
-        metric=metric or FITTING[detected][0],
+        metric=metric or default,
         instruction=_instruction(dataset.examples, detected) if instruction is None else instruction,
         why=why,
+        schema=written,
+        max_words=max_words,
+        max_new_tokens=max_new_tokens,
     )
 
 
@@ -126,9 +160,29 @@ def _of_questions(
     return Task("questions", (), DECISIONS, said if instruction is None else instruction, why, questions)
 
 
+def refuse_schema(schema: Path | None, kind: Kind) -> None:
+    """Raises RiyazError for a schema where answers are not generated."""
+    if schema is not None:
+        _expect_generated(kind, OPTION)
+
+
+def refuse_limit(max_new_tokens: int | None, kind: Kind) -> None:
+    """Raises RiyazError for a limit in tokens where answers are not generated."""
+    if max_new_tokens is not None:
+        _expect_generated(kind, LIMIT)
+
+
+def _expect_generated(kind: Kind, option: str) -> None:
+    """Raises RiyazError for an option that has no effect on answers of this kind, which are chosen."""
+    if kind in ("closed", "questions"):
+        what = f"these answers are {NAMES[kind]}, which are chosen and not generated"
+        hint = "leave it out" + (", or pass --task free if they are no labels" if kind == "closed" else "")
+        raise RiyazError(what, option, hint)
+
+
 def says_how(system: str) -> bool:
     """Whether a system turn can say how to answer: more than tools and "You are a helpful assistant."."""
-    text = " ".join(TOOLS.sub("", system).split())
+    text = " ".join(DEFINITIONS.sub("", system).split())
     return bool(text) and GENERIC.fullmatch(text.casefold()) is None
 
 

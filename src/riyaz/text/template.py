@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from riyaz.confined import CPU_LIMIT_REACHED, module_command
@@ -29,16 +29,19 @@ OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
 
 
 def render_chat(
-    template: str, conversations: list[list[dict]], *, add_generation_prompt: bool, variables: dict
-) -> list[str]:
-    """The text of each conversation, as transformers renders it. Raises RiyazError when the template fails."""
+    template: str, conversations: list[list[dict]], *, add_generation_prompt: bool, variables: dict,
+    tools: Sequence[Sequence[dict]] = (),
+) -> list[str]:  # fmt: skip
+    """The text of each conversation, as transformers renders it with its own `tools`, where there are any. Raises
+    RiyazError when the template fails."""
     if len(template) > TEMPLATE_CHARACTERS:
         raise RiyazError(f"{len(template)} characters long, the limit is {TEMPLATE_CHARACTERS}", WHERE)
     texts: list[str] = []
-    for batch, characters in _batches(conversations):
+    for batch, characters in _batches(conversations, tools or [()] * len(conversations)):
         request = {
             "template": template,
-            "conversations": batch,
+            "conversations": [messages for messages, _ in batch],
+            "tools": [own or None for _, own in batch],
             "add_generation_prompt": add_generation_prompt,
             "variables": variables,
             "output_limit": OUTPUT_CHARACTERS + OUTPUT_PER_CHARACTER * characters,
@@ -52,18 +55,22 @@ def render_chat(
     return texts
 
 
-def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]], int]]:
-    """Yields (batch, its number of characters); a conversation over the limit gets a batch by itself."""
-    batch: list[list[dict]] = []
+def _batches(
+    conversations: list[list[dict]], tools: Sequence[Sequence[dict]]
+) -> Iterator[tuple[list[tuple[list[dict], Sequence[dict]]], int]]:
+    """Yields (batch of conversations with their tools, its number of characters); a conversation over the limit gets a
+    batch by itself."""
+    batch: list[tuple[list[dict], Sequence[dict]]] = []
     characters = 0
-    for messages in conversations:
+    for messages, own in zip(conversations, tools, strict=True):
         if not messages:
             raise RiyazError("a conversation without messages", WHERE)
         length = sum(len(str(value)) for message in messages for value in message.values())
+        length += len(str(own)) if own else 0
         if batch and (len(batch) == BATCH_CONVERSATIONS or characters + length > BATCH_CHARACTERS):
             yield batch, characters
             batch, characters = [], 0
-        batch.append(messages)
+        batch.append((messages, own))
         characters += length
     if batch:
         yield batch, characters

@@ -114,7 +114,7 @@ def render(request: dict, compile_template: Callable[[str], jinja2.Template]) ->
         template = compile_template(request["template"])
         for messages in request["conversations"]:
             number = len(texts)
-            names = {"tools": None, "documents": None, **request["variables"], "messages": messages}
+            names = {"tools": request["tools"][number], "documents": None, **request["variables"], "messages": messages}
             pieces = []
             for piece in template.generate(names, add_generation_prompt=request["add_generation_prompt"]):
                 remaining -= len(piece)

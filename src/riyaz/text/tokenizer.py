@@ -24,10 +24,11 @@ from riyaz.errors import RiyazError
 from riyaz.files import write_bytes, write_text
 from riyaz.json_files import to_json
 from riyaz.text import tokenizer_files, tokenizer_gguf
+from riyaz.text.calls import has_tools, takes_tools, turn_text, without_definitions, without_tools
 from riyaz.text.template import render_chat
 from riyaz.text.tokenizer_files import TokenizerFiles
 
-Message = dict[str, str]
+Message = dict[str, Any]  # {"role", "content", maybe "tool_calls"}; the first may hold definitions of "tools"
 Conversation = list[Message]
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a SentencePiece token for one byte of a character outside the vocabulary
@@ -191,9 +192,9 @@ class Tokenizer:
     def render(
         self, conversations: list[Conversation], *, add_generation_prompt: bool = True, tools: Sequence[dict] = ()
     ) -> list[list[int]]:
-        """Ids of each conversation as the chat template writes it, with descriptions of `tools` where it `takes_tools`;
-        control tokens in messages and tools stay plain text. Raises RiyazError when the template fails or would drop a
-        turn."""
+        """Ids of each conversation as the chat template writes it, with descriptions of `tools`, or else those of its
+        first turn; control tokens in messages and tools stay plain text. Where it does not take tools those of the
+        turns are text. Raises RiyazError when the template fails or would drop a turn."""
         texts, mark = self._checked_texts(conversations, add_generation_prompt, tools)
         return self._encode(texts, mark)
 
@@ -202,8 +203,22 @@ class Tokenizer:
         texts, mark = self._checked_texts(conversations, add_generation_prompt)
         return [text.replace(mark, "") for text in texts]
 
-    def answer_ids(self, answers: list[str]) -> list[list[int]]:
-        """Ids of each answer at the start of the assistant's turn, followed by the end-of-turn id."""
+    def answer_ids(self, answers: Sequence[str | Message]) -> list[list[int]]:
+        """Ids of each answer at the start of the assistant's turn, followed by the end-of-turn id. One with calls of
+        tools is given as a message, and written as the chat template writes it."""
+        ids = self._text_ids([each if isinstance(each, str) else turn_text(each) for each in answers])
+        called = [place for place, each in enumerate(answers) if not isinstance(each, str) and each.get("tool_calls")]
+        if called and self.takes_tools:
+            question = {"role": "user", "content": "A question?"}
+            (prompt,) = self.render([[question]])
+            whole = self.render([[question, answers[place]] for place in called], add_generation_prompt=False)  # type: ignore[list-item]
+            for place, full in zip(called, whole):
+                end = next((i for i in range(len(prompt), len(full)) if full[i] in self.eos_ids), None)
+                if full[: len(prompt)] == prompt and end is not None:
+                    ids[place] = [*full[len(prompt) : end], self.end_of_turn]
+        return ids
+
+    def _text_ids(self, answers: list[str]) -> list[list[int]]:
         mark, _hide = self._marks(answers)
         prefix = self._answer_prefix.replace(MARK, mark)
         prefix_ids, *joined = self._encode([prefix, *(prefix + answer for answer in answers)], mark)
@@ -214,7 +229,7 @@ class Tokenizer:
             for ids, answer in zip(joined, answers, strict=True)
         ]
 
-    def rows(self, pairs: list[tuple[Conversation, str]]) -> list[Row]:
+    def rows(self, pairs: Sequence[tuple[Conversation, str | Message]]) -> list[Row]:
         """The training row of each conversation and its answer, rendered in one batch. Raises RiyazError."""
         prompts = self.render([messages for messages, _answer in pairs])
         fulls = self.render([_answered(*pair) for pair in pairs], add_generation_prompt=False)
@@ -269,7 +284,7 @@ class Tokenizer:
     @property
     def takes_tools(self) -> bool:
         """Whether the chat template writes descriptions of tools."""
-        return re.search(r"\btools\b", self.template) is not None
+        return takes_tools(self.template)
 
     @cached_property
     def turns_kept(self) -> int | None:
@@ -333,29 +348,39 @@ class Tokenizer:
     def _checked_texts(
         self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[dict] = ()
     ) -> tuple[list[str], str]:
-        """As `_rendered`, after `check_turns` and with the system turn moved where the template writes none."""
+        """As `_rendered`, after `check_turns`, with the system turn moved where the template writes none and with the
+        definitions of tools taken out of it."""
         for messages in conversations:
             self.check_turns(messages)
+        of_each: list[Sequence[dict]] = [tools] * len(conversations)
+        if not self.takes_tools:
+            conversations = [without_tools(row, tools) if tools or has_tools(row) else row for row in conversations]
+            of_each = [()] * len(conversations)
+        elif any(row and row[0].get("tools") for row in conversations):
+            of_each = [tools or row[0].get("tools", ()) for row in conversations]
+            conversations = [without_definitions(messages) for messages in conversations]
         if any(row and row[0].get("role") == "system" for row in conversations) and not self.takes_system:
             conversations = [_without_system(messages) for messages in conversations]
-        return self._rendered(conversations, add_generation_prompt, tools)
+        return self._rendered(conversations, add_generation_prompt, of_each)
 
     def _rendered(
-        self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[dict] = ()
+        self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[Sequence[dict]] = ()
     ) -> tuple[list[str], str]:
         """(texts of the conversations with the template's control tokens between two marks, the mark)."""
         values = [
             value if isinstance(value, str) else to_json(value)  # calls of tools
             for messages in conversations for message in messages for value in message.values()
         ]  # fmt: skip
-        values += [to_json(tool) for tool in tools]
+        values += [to_json(list(own)) for own in {id(own): own for own in tools}.values() if own]
         mark, hide = self._marks([*values, self.template])
         hidden = [
             [{name: self._hidden(value, hide) for name, value in message.items()} for message in messages]
             for messages in conversations
         ]
-        variables = self._variables | ({"tools": [self._hidden(tool, hide) for tool in tools]} if tools else {})
-        texts = render_chat(self.template, hidden, add_generation_prompt=add_generation_prompt, variables=variables)
+        texts = render_chat(
+            self.template, hidden, add_generation_prompt=add_generation_prompt, variables=self._variables,
+            tools=[self._hidden(list(own), hide) for own in tools],
+        )  # fmt: skip
         return [
             self._pattern.sub(rf"{mark}\g<0>{mark}", text.replace(mark, "")).replace(hide, "") for text in texts
         ], mark
@@ -436,8 +461,8 @@ def _probe(rounds: int) -> Conversation:
     return [{"role": role, "content": f"{PROBE}{number}"} for number, role in enumerate(roles[:-1])]
 
 
-def _answered(messages: Conversation, answer: str) -> Conversation:
-    return [*messages, {"role": "assistant", "content": answer}]
+def _answered(messages: Conversation, answer: str | Message) -> Conversation:
+    return [*messages, {"role": "assistant", "content": answer} if isinstance(answer, str) else answer]
 
 
 def _plain(error: BaseException) -> str:

@@ -1,0 +1,66 @@
+"""What a metric needs of a row to judge its answer, and the metric that the rows' checks suggest."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+
+from riyaz.config import Measure, Metric
+from riyaz.data import Dataset, Example
+from riyaz.errors import RiyazError
+
+EXECUTED: tuple[Measure, ...] = ("pass@1", "sql")  # the metrics that run the answers
+# the metrics that need more of a row than answers: whether it has it, what it is called, what to do
+NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
+    "pass@1": (lambda row: bool(row.check and row.check.tests), "no tests", "write them into a column `tests`"),
+    "sql": (
+        lambda row: bool(row.check and row.check.database), "no database",
+        "name one with --database, or in a column `database`",
+    ),
+    "slots": (
+        lambda row: bool(row.check and row.check.slots), "no texts that must occur",
+        "write them into a column `slots`",
+    ),
+    "json_f1": (lambda row: all(map(is_object, row.answers)), "an answer that is no JSON object", "correct it"),
+    "command": (lambda row: all(map(_is_command, row.answers)), "an answer that is no command", "close its quotes"),
+}  # fmt: skip
+
+
+def suggested(examples: Sequence[Example]) -> tuple[Metric, str] | None:
+    """The metric by which answers with the checks of these rows are judged, and why; None where none is suggested."""
+    if any(row.check and row.check.tests for row in examples):
+        return "pass@1", "the rows have tests"
+    if any(row.check and row.check.database for row in examples):
+        return "sql", "the rows have a database"
+    if any(isinstance(row.said, dict) and row.said.get("tool_calls") for row in examples):
+        return "tools", "answers call tools"
+    if all(is_object(answer) for row in examples for answer in row.answers):
+        return "json_f1", "every answer is a JSON object"
+    return None
+
+
+def expect_judged(metric: Measure, dataset: Dataset, examples: Sequence[Example] | None = None) -> None:
+    """Raises RiyazError naming the first of a file's rows, or of `examples`, that a metric cannot judge."""
+    if metric not in NEEDS:
+        return
+    fits, lacking, hint = NEEDS[metric]
+    for row in dataset.examples if examples is None else examples:
+        if not fits(row):
+            what = f"the row has {lacking}, by which {metric} judges"
+            raise RiyazError(what, dataset.place(row), f"{hint}, or choose another --metric")
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_command(text: str) -> bool:
+    try:
+        return bool(shlex.split(text))
+    except ValueError:
+        return False

@@ -1,0 +1,152 @@
+"""Columns by which answers are checked: how they are read in every format, refused, stored, and what they suggest."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riyaz.data import Dataset, Example, task
+from riyaz.data.checks import Check, databases_hash
+from riyaz.data.formats import load, open_data
+from riyaz.data.written import form_of, write_rows
+from riyaz.errors import RiyazError
+
+TESTS = "assert double(2) == 4"
+SCHEMA = {"type": "object", "required": ["name"]}
+
+
+def database(path: Path, rows: int = 3) -> Path:
+    """A table of whole numbers."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table numbers (n integer)")
+        connection.executemany("insert into numbers values (?)", [(n,) for n in range(rows)])
+    return path
+
+
+def read(folder: Path, *rows: dict[str, Any], name: str = "train.jsonl", **options: Any) -> Dataset:
+    path = folder / name
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    write_rows(path, rows, columns, form_of(path, path))
+    return load(path, **options)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv", "train.tsv", "train.parquet"])
+def test_every_format_holds_checks(tmp_path: Path, name: str) -> None:
+    database(tmp_path / "numbers.sqlite")
+    full = {"prompt": "p", "completion": "a", "tests": TESTS, "database": "numbers.sqlite", "schema": SCHEMA,
+            "slots": ["Ann", "red bike"], "references": ["b", "a"]}  # fmt: skip
+    data = read(tmp_path, full, {"prompt": "q", "completion": "c"}, name=name)
+    with_check, bare = data.examples
+    check = Check(TESTS, str(tmp_path / "numbers.sqlite"), json.dumps(SCHEMA), ("Ann", "red bike"))
+    assert with_check.check == check and with_check.answers == ("a", "b")
+    assert bare.check is None and bare.answers == ("c",)
+    assert not data.unused_columns and data.reading is not None
+    assert data.reading.checks == ("tests", "database", "schema", "slots")
+
+
+def test_lists_in_a_cell(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(
+        'prompt,completion,slots\np,a,Ann|red bike\nq,b,"Ben\nblue bike"\nr,c,"[""x|y""]"\n'
+    )
+    slots = [row.check and row.check.slots for row in load(tmp_path / "train.csv").examples]
+    assert slots == [("Ann", "red bike"), ("Ben", "blue bike"), ("x|y",)]
+    lines = read(tmp_path, {"prompt": "p", "completion": "a", "tests": ["x = 1", "assert x"], "slots": {"who": "Ann"}})
+    assert lines.examples[0].check == Check("x = 1\nassert x", slots=("Ann",))
+
+
+def test_one_database_for_all_rows_and_a_rows_own(tmp_path: Path) -> None:
+    both, own = database(tmp_path / "both.sqlite"), database(tmp_path / "own.sqlite")
+    rows = {"prompt": "p", "completion": "a"}, {"prompt": "q", "completion": "b", "database": "own.sqlite"}
+    data = read(tmp_path, *rows, database=both)
+    assert [row.check and row.check.database for row in data.examples] == [str(both), str(own)]
+    (tmp_path / "riyaz.toml").write_text('database = "both.sqlite"\n')
+    assert open_data(tmp_path).train.examples[0].check == Check(database=str(both))
+
+
+@pytest.mark.parametrize(
+    "column, value, problem",
+    [
+        ("database", "gone.sqlite", "the database 'gone.sqlite' cannot be read (No such file or directory)"),
+        ("database", "train.jsonl", "the database 'train.jsonl' is no SQLite file"),
+        ("tests", "assert (", "'tests' is not Python: '(' was never closed in its line 1"),
+        ("tests", "x = 1", "'tests' holds nothing that can fail"),
+        ("schema", "text", "'schema' holds no JSON Schema, which is an object of JSON"),
+    ],
+)
+def test_a_wrong_check_names_file_and_line(tmp_path: Path, column: str, value: str, problem: str) -> None:
+    database(tmp_path / "ok.sqlite")
+    right = {"database": "ok.sqlite", "tests": TESTS, "schema": SCHEMA}[column]
+    rows = {"prompt": "p", "completion": "a", column: right}, {"prompt": "q", "completion": "b", column: value}
+    with pytest.raises(RiyazError) as raised:
+        read(tmp_path, *rows)
+    assert problem in str(raised.value) and "train.jsonl:2" in str(raised.value), str(raised.value)
+
+
+def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RiyazError, match="name an SQLite file with --database"):
+        read(tmp_path, {"prompt": "p", "completion": "a"}, database=tmp_path / "gone.sqlite")
+
+
+def test_columns_of_such_names_that_hold_something_else_are_not_read(tmp_path: Path) -> None:
+    data = read(tmp_path, {"text": "t", "label": "l", "tests": "blood, urine", "schema": "CREATE TABLE t (n)"})
+    assert data.examples[0].check is None and data.unused_columns == ("tests", "schema")
+    named = read(tmp_path, {"tests": TESTS, "answer": "a"}, prompt_column="tests", answer_column="answer")
+    assert named.examples[0].check is None, "the prompt's own column is no check"
+    cited = read(tmp_path, {"text": "t", "label": "l", "references": ["Smith 2001"]})
+    assert cited.examples[0].answers == ("l",), "a label has no second accepted answer"
+
+
+def test_a_check_survives_its_record_and_old_records_open() -> None:
+    check = Check(TESTS, "/d.sqlite", "{}", ("Ann",))
+    row = Example(({"role": "user", "content": "p"},), ("a",), check=check)
+    assert Example.from_record(json.loads(json.dumps(row.to_record()))) == row
+    assert "check" not in Example(({"role": "user", "content": "p"},), ("a",)).to_record()
+    for wrong in ({"slots": "Ann"}, {"tests": 1}):
+        with pytest.raises(ValueError, match="is not a check"):
+            Check.from_record(wrong)
+
+
+def test_the_contents_of_databases_are_hashed(tmp_path: Path) -> None:
+    one, other = database(tmp_path / "1.sqlite", 3), database(tmp_path / "2.sqlite", 4)
+    first = databases_hash([Check(database=str(one)), None])
+    assert first and first != databases_hash([Check(database=str(other))])
+    assert databases_hash([Check(TESTS), None]) is None
+
+
+def rows_with(check: Check | None, answer: str = "some text of more than six words {}") -> tuple[Example, ...]:
+    prompts = ({"role": "user", "content": f"p{i}"} for i in range(8))
+    return tuple(Example((p,), (answer.replace("{}", str(i)),), check=check) for i, p in enumerate(prompts))
+
+
+def dataset(examples: tuple[Example, ...]) -> Dataset:
+    return Dataset(examples, "prompt,completion", Path("t.jsonl"), "", ("prompt", "completion"))
+
+
+@pytest.mark.parametrize(
+    "check, answer, metric",
+    [
+        (Check(TESTS), "def double(n): return 2 * n + {} - {}", "pass@1"),
+        (Check(TESTS), "same {}", "pass@1"),  # short answers, but no words
+        (Check(database="/d"), "select {}", "sql"),
+        (None, '{"a": {}}', "json_f1"),
+        (Check(slots=("x",)), "some text of more than six words {}", "rouge_l"),
+        (Check(schema="{}"), "some text of more than six words {}", "rouge_l"),
+    ],
+)
+def test_checks_suggest_the_metric(check: Check | None, answer: str, metric: str) -> None:
+    assert task.detect(dataset(rows_with(check, answer))).metric == metric
+
+
+def test_a_row_that_the_metric_cannot_judge_is_named() -> None:
+    mixed = (*rows_with(Check(TESTS)), *rows_with(None, "other words, seven of them at least {}"))
+    with pytest.raises(RiyazError, match="the row has no tests, by which pass@1 judges"):
+        task.detect(dataset(mixed))
+    assert task.detect(dataset(mixed), metric="chrf").metric == "chrf"
+    with pytest.raises(RiyazError, match=r"no database, by which sql judges.*--database"):
+        task.detect(dataset(rows_with(None)), metric="sql")
+    with pytest.raises(RiyazError, match="an answer that is no JSON object"):
+        task.detect(dataset(rows_with(None)), metric="json_f1")
+    labels = tuple(Example(row.messages, (str(i % 2),), check=Check(TESTS)) for i, row in enumerate(rows_with(None)))
+    assert task.detect(dataset(labels), kind="closed").metric == "accuracy"

@@ -108,3 +108,11 @@ def test_a_row_whose_turns_the_chat_template_leaves_out_is_refused_by_its_place(
         for encode in (partial(encode_rows, context=1024), rendered):
             with assert_refused(said):
                 encode(short, [(talk.messages, talk)])
+
+
+def test_a_given_limit_of_the_answers_is_the_room_they_need(tokenizer: Tokenizer) -> None:
+    split = Split(examples(30, "train"), examples(8, "valid"), examples(9, "test"))
+    free = replace(TASK, kind="free", labels=(), metric="rouge_l")
+    assert without_too_long(split, replace(free, max_new_tokens=900), tokenizer, 1024) == (split, [])
+    with assert_refused("rows do not fit the context of 1024 tokens"):
+        without_too_long(split, replace(free, max_new_tokens=1020), tokenizer, 1024)

@@ -19,6 +19,7 @@ from riyaz.comparison.measure import _Bench, _derived, _disk_factor
 from riyaz.comparison.speeds import Speeds, TrainSpeed
 from riyaz.data.packing import batch
 from riyaz.data.rows import Row
+from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.families import describe
@@ -186,7 +187,11 @@ def test_full_fine_tuning_is_derived_with_the_memory_of_every_parameter(
     parameters = measure._parameters(bench.context)
     speed = _derived(TABLE["full"], 100.0, bench)
     assert speed.step_seconds == SPEED.step_seconds * factor and speed.trainable == parameters
-    assert speed.rss_mb == pytest.approx(500 + 16 * parameters / 2**20), "weights, gradient and two moments"
+    bytes_each = 16 - {"exact": 4, "int8": 2}[base]
+    held = 500 + bytes_each * parameters / 2**20
+    assert speed.rss_mb == pytest.approx(held), "weight, gradient and two moments in place of the base's weight"
+    in_bf16 = replace(bench, context=replace(bench.context, compute="bfloat16"))
+    assert _derived(TABLE["full"], 100.0, in_bf16).rss_mb == pytest.approx(500 + (14 - 2) * parameters / 2**20)
     assert speed.disk_mb == pytest.approx(_disk_factor(full.RECIPE) * 4 * parameters / 2**20)
     whole = replace(SPEED, trainable=parameters)
     bench.training["lora"] = 100.0, whole
@@ -210,3 +215,67 @@ def test_a_training_writes_no_more_than_the_disk_that_is_estimated(
     weights = 4 * fitted.trainable_params
     estimated = _disk_factor(Recipe(1, 1, 1, rates, rates[0])) * weights
     assert 0.7 * estimated < max(sizes) < 1.15 * estimated, "beside the weights, names and states"
+
+
+@pytest.mark.parametrize(
+    ("seen", "limit", "tokens"),
+    [
+        ([9, 3], 64, 6.0),  # all have ended
+        ([64, 64], 200, 200.0),  # none has
+        ([10, 64], 64, 37.0),  # the limit is reached
+        ([20, 60, 64, 64], 200, (208 + 2 * (1 - math.exp(-136 * 2 / 208)) * 208 / 2) / 4),
+    ],
+)
+def test_the_length_of_answers_follows_from_those_that_were_seen_to_end(
+    seen: list[int], limit: int, tokens: float
+) -> None:
+    assert measure.expected_tokens(seen, 64, limit) == pytest.approx(tokens)
+
+
+class Ending:
+    """An engine whose answers have these lengths, one second for every token read or made."""
+
+    context = 4096
+
+    def __init__(self, lengths: list[int], clock: list[float]) -> None:
+        self.lengths, self.clock = lengths, clock
+
+    def adapter_tokens(self, adapter: Any) -> int:
+        return 0
+
+    def generate(self, requests: list[Any], progress: Any = None) -> list[list[int]]:
+        made = [[7] * min(length, request.limit) for length, request in zip(self.lengths, requests)]
+        self.clock[0] += sum(len(each.tokens) + len(each.prefix) for each in requests) + sum(map(len, made))
+        return made
+
+
+def test_generated_answers_take_the_time_of_the_tokens_that_were_made(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = replace(context, task=Task("free", (), "rouge_l", "Answer.", ""))
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    plain = base_predictor(free)
+    read = sum(len(each.request.tokens) for each in plain.prepare([row.messages for row in free.valid[:8]])) / 8
+
+    def loss(_: Any, rows: Any) -> None:
+        clock[0] += read * len(rows)
+
+    monkeypatch.setattr(measure, "answer_log_loss", loss)
+    ending = replace(plain, lm=Ending([10] * 8, clock))
+    seconds = measure._answer_seconds(ending, 40, free)
+    assert seconds["tokens"] == 10 and seconds["row"] == pytest.approx(read + 10), "not up to the limit"
+    running = measure._answer_seconds(replace(plain, lm=Ending([500] * 8, clock)), 200, free)
+    assert running["tokens"] == 200 and running["row"] == pytest.approx(read + 200, rel=0.02)
+    mean = sum(map(len, free.tokenizer.answer_ids([row.said for row in free.valid]))) / len(free.valid)
+    for base in (seconds, running):  # however long the base talks, a trained arm answers as its rows do
+        trained = measure._after_training(base, 200, free)
+        assert trained["row"] == pytest.approx(read + measure.LONGEST_TRAINED * mean, rel=0.05)
+
+
+@pytest.mark.parametrize(("peak", "estimate"), [(800, 1000), (9490, 10490)])
+def test_the_margin_over_the_measured_peak_does_not_grow_with_the_model(
+    monkeypatch: pytest.MonkeyPatch, peak: float, estimate: float
+) -> None:
+    monkeypatch.setattr(measure.hardware, "peak_rss", lambda: peak * 2**20)
+    assert measure._peak_mb() == estimate

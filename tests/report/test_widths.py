@@ -68,7 +68,7 @@ def test_the_comparison_keeps_every_figure(width: int) -> None:
     for line in lines:
         if line:
             tables[line.split()[0]] += f"  {line}"
-    for column in words.columns(document.metric, document.pick):
+    for column in words.columns(document.arms, document.pick):
         assert column.title in tables["method"], column.title
         for one in document.arms:
             assert column.fill(one) in tables[one.method], (one.method, column.title)

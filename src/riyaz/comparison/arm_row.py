@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from riyaz.comparison.folder import FINAL, ComparisonFolder, megabytes
+from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.decisions import row_scores as scores_of_questions
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
-from riyaz.metrics.scores import extras
+from riyaz.metrics.scores import WRITTEN, extras, row_extras
 from riyaz.results import (
     ELSEWHERE,
     FIT,
@@ -39,9 +40,11 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     """
     if plan.skipped or reason:
         status: Status = "skipped" if plan.skipped else "failed"
-        return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about,
-                         ruled_out=plan.ruled_out or None)  # fmt: skip
-    runs = [folder.part(plan.method, part) for part in parts]
+        about, ruled_out = METHODS[plan.method].about, plan.ruled_out or None
+        return ArmResult(
+            plan.method, status, plan.base, reason=plan.skipped or reason, about=about, ruled_out=ruled_out
+        )
+    runs = [folder.part(plan.name, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
     final_fit, final = fits[parts.index(FINAL)], results[parts.index(FINAL)]
     plan = with_own_steps(plan, final_fit.chosen)
@@ -55,6 +58,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
     return ArmResult(
         method=plan.method,
+        base=plan.base,
         status="failed" if failed else "cut" if plan.cut else "ok",
         metric=final.metric,
         **_scored(final.metric, rows),
@@ -65,7 +69,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         serve_rss_mb=final.serve_rss_mb,
         served=final.served,
         trainable_params=final_fit.trainable_params,
-        artifact_mb=megabytes(folder.part(plan.method, FINAL) / "artifact"),
+        artifact_mb=megabytes(folder.part(plan.name, FINAL) / "artifact"),
         ms_per_answer=final.ms_per_answer,
         merged_ms=final.merged_ms,
         prompt_tokens=final.prompt_tokens,
@@ -164,7 +168,6 @@ def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
     low, high = interval(scores, groups)
     nats = [row.answer_log_probability for row in rows if row.answer_log_probability is not None]
     second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
-    others = {} if rows[0].decided else extras(metric, [row.prediction for row in rows], [row.answers for row in rows])
     return {
         "score": float(scores.mean()),
         "ci_low": low,
@@ -172,16 +175,27 @@ def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
         "slices": slice_scores(scores, [row.slice for row in rows], groups),
         "n_test": len(rows),
         "n_groups": None if groups is None else int(groups.max()) + 1,
-        "extras": others | second,
+        "extras": _extras(metric, rows) | second,
     }
+
+
+def _extras(metric: str, rows: Sequence[Answer]) -> dict[str, float]:
+    """The second metrics, from those of the rows; an earlier version wrote none, and only for metrics of text."""
+    if rows[0].decided:
+        return {}
+    texts, answers = [row.prediction for row in rows], [row.answers for row in rows]
+    each = [row.extras or {} for row in rows]
+    if not any(each) and metric in WRITTEN:
+        each = row_extras(metric, texts, [Example((), tuple(accepted)) for accepted in answers])
+    return extras(metric, texts, answers, each)
 
 
 def row_groups(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Sequence[str]) -> np.ndarray | None:
     """The number (n,) of the group of each row, in the order of `row_scores`; None where no two rows share one."""
-    method = next((arm.method for arm in arms if arm.status in FINISHED), None)
-    if method is None:
+    name = next((arm.name for arm in arms if arm.status in FINISHED), None)
+    if name is None:
         return None
-    rows = [row for part in parts for row in Answer.read(folder.part(method, part) / PREDICTIONS)]
+    rows = [row for part in parts for row in Answer.read(folder.part(name, part) / PREDICTIONS)]
     return group_numbers([row.group for row in sorted(rows, key=lambda row: (row.where, row.score or 0.0))])
 
 
@@ -195,7 +209,7 @@ def row_points(rows: Sequence[Answer]) -> np.ndarray:
 
 
 def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Sequence[str]) -> dict[str, np.ndarray]:
-    """{method: scores (n,) of the test rows} of the finished arms, in the same order for all arms.
+    """{arm: scores (n,) of the test rows} of the finished arms, in the same order for all arms.
 
     Raises RiyazError if two arms have answered different rows.
     """
@@ -203,11 +217,11 @@ def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Seque
     places: list[str] = []  # of the first arm's rows
     for arm in arms:
         if arm.status in FINISHED:
-            files = [folder.part(arm.method, part) / PREDICTIONS for part in parts]
+            files = [folder.part(arm.name, part) / PREDICTIONS for part in parts]
             rows = [row for file in files for row in Answer.read(file)]
             rows.sort(key=lambda row: (row.where, row.score or 0.0))
             places = places or [row.where for row in rows]
             if places != [row.where for row in rows]:
                 raise RiyazError("its rows are not those of the other arms", str(files[-1]), ELSEWHERE)
-            scores[arm.method] = row_points(rows)
+            scores[arm.name] = row_points(rows)
     return scores

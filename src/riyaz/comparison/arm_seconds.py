@@ -5,11 +5,12 @@ the most steps that fit into given seconds.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from riyaz.comparison.bases import method_of
 from riyaz.comparison.speeds import Speeds
 from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
-from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.recipe import Recipe, opening, refit_steps, search_rates, trains_opening
+from riyaz.results import parted
 from riyaz.scoring import REOPEN_ROWS
 
 VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
@@ -32,13 +33,13 @@ class Sizes:
 class PlanInputs:
     """The inputs of a plan that stay the same when it is made anew during the comparison."""
 
-    methods: Mapping[str, Recipe | None]  # None: not trained
+    methods: Mapping[str, Recipe | None]  # by the arm's name, as everything here; None: not trained
     speeds: Speeds
     sizes: Sizes
     seed: int
     aside: float = 0.0  # share of the training time that is kept for extra runs
-    rate_of: Mapping[str, str] = field(default_factory=dict)  # whose learning rate a method takes
-    # methods that the user did not name: those that are left out where not every recipe fits, and those that wait there
+    rate_of: Mapping[str, str] = field(default_factory=dict)  # whose learning rate an arm takes
+    # arms whose methods the user did not name: those left out where not every recipe fits, and those that wait there
     optional: tuple[str, ...] = ()
     may_wait: tuple[str, ...] = ()
 
@@ -57,27 +58,27 @@ def total(seconds: Mapping[str, float]) -> float:
     return sum(seconds.values())
 
 
-def full_steps(inputs: PlanInputs, method: str) -> int:
-    """The steps of a method's full recipe; 0 if it trains nothing."""
-    recipe = inputs.methods[method]
+def full_steps(inputs: PlanInputs, name: str) -> int:
+    """The steps of an arm's full recipe; 0 if it trains nothing."""
+    recipe = inputs.methods[name]
     return 0 if recipe is None else recipe.steps(inputs.sizes.train)
 
 
-def least_steps(inputs: PlanInputs, method: str) -> int:
+def least_steps(inputs: PlanInputs, name: str) -> int:
     """The steps with fewer of which an arm is left out: LEAST_STEPS, or all where its recipe has fewer."""
-    return min(LEAST_STEPS, full_steps(inputs, method))
+    return min(LEAST_STEPS, full_steps(inputs, name))
 
 
-def tried_rates(inputs: PlanInputs, method: str) -> tuple[float, ...]:
+def tried_rates(inputs: PlanInputs, name: str) -> tuple[float, ...]:
     """The learning rates that the full training tries: the default alone where it takes the rate of another arm."""
-    recipe, full = inputs.methods[method], full_steps(inputs, method)
+    recipe, full = inputs.methods[name], full_steps(inputs, name)
     assert recipe is not None
-    return (recipe.default_rate,) if inputs.rate_of.get(method) in inputs.methods else search_rates(recipe, full, full)
+    return (recipe.default_rate,) if inputs.rate_of.get(name) in inputs.methods else search_rates(recipe, full, full)
 
 
 def looked_rows(inputs: PlanInputs) -> tuple[int, int]:
     """(rows answered alone, rows on which retrieval is evaluated), as many as their time allows."""
-    able = [speed for method, speed in inputs.speeds.predict.items() if method in inputs.methods]
+    able = [speed for name, speed in inputs.speeds.predict.items() if name in inputs.methods]
     alone = max((speed.answer_seconds for speed in able), default=0.0)
     look = max((speed.look_seconds for speed in able), default=0.0)
     test = inputs.sizes.test
@@ -93,20 +94,19 @@ def fixed_seconds(inputs: PlanInputs) -> dict[str, dict[str, float]]:
     speeds, sizes = inputs.speeds, inputs.sizes
     latency_rows, looked = looked_rows(inputs)
     fixed = {}
-    for method in inputs.methods:
-        if method in speeds.unable:
+    for name in inputs.methods:
+        if name in speeds.unable:
             continue
-        speed = speeds.predict[method]
-        start = 2 * (speeds.start_seconds + speed.load_seconds) + (
-            speeds.torch_seconds if METHODS[method].trains else 0.0
-        )
+        speed, method = speeds.predict[name], method_of(name)
+        start = 2 * (speeds.start_seconds + speed.load_seconds) + (speeds.torch_seconds if method.trains else 0.0)
         answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
-        changes = METHODS[method].about.weights != "none"
-        base_runs = 0 if not METHODS[method].about.language_model else 2 if changes else 1
+        changes = method.about.weights != "none"
+        base_runs = 0 if not method.about.language_model else 2 if changes else 1
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
-        evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
+        base_seconds = (speeds.base_seconds_of or {}).get(parted(name)[1] or "", speeds.base_seconds)
+        evaluation = answers + base_seconds * base_runs + looked * speed.look_seconds + reopening
         fit = speed.choose_seconds * sizes.parts
-        fixed[method] = {"start": start * sizes.parts, "fit": fit, "evaluate": evaluation}
+        fixed[name] = {"start": start * sizes.parts, "fit": fit, "evaluate": evaluation}
     return fixed
 
 
@@ -115,13 +115,13 @@ def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
-def training_seconds(inputs: PlanInputs, method: str, run: Training, opened: ArmPlan | None) -> dict[str, float]:
+def training_seconds(inputs: PlanInputs, name: str, run: Training, opened: ArmPlan | None) -> dict[str, float]:
     """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
     opening that is trained already."""
-    speed, parts = inputs.speeds.arms[method], inputs.sizes.parts
-    if run.steps < least_steps(inputs, method) and not opened:
+    speed, parts = inputs.speeds.arms[name], inputs.sizes.parts
+    if run.steps < least_steps(inputs, name) and not opened:
         return {"search": 0.0, "train": 0.0}
-    search, full = 0.0, full_steps(inputs, method)
+    search, full = 0.0, full_steps(inputs, name)
     first = opening(run.steps, full)
     if first and not opened and trains_opening(run.rates, run.steps, full):
         rates = len(run.rates)
@@ -141,33 +141,33 @@ def validation_count(steps: int) -> int:
     return max(1, min(VALIDATIONS, steps // BETWEEN))
 
 
-def refit_seconds(inputs: PlanInputs, method: str, run: Training, opened: ArmPlan | None) -> float:
+def refit_seconds(inputs: PlanInputs, name: str, run: Training, opened: ArmPlan | None) -> float:
     """Seconds by which a refit lengthens a training."""
-    once, twice = (training_seconds(inputs, method, replace(run, refit=refit), opened) for refit in (False, True))
+    once, twice = (training_seconds(inputs, name, replace(run, refit=refit), opened) for refit in (False, True))
     return total(twice) - total(once)
 
 
 def refits_seconds(inputs: PlanInputs, able: Sequence[str]) -> float:
-    """Seconds of the refits of these methods' whole recipes."""
+    """Seconds of the refits of these arms' whole recipes."""
     whole = {m: Training(full_steps(inputs, m), tried_rates(inputs, m)) for m in in_refit_order(inputs, able)}
-    return sum(refit_seconds(inputs, method, run, None) for method, run in whole.items())
+    return sum(refit_seconds(inputs, name, run, None) for name, run in whole.items())
 
 
 def in_refit_order(inputs: PlanInputs, methods: Iterable[str]) -> list[str]:
-    """Those methods whose recipes have a refit; the one first that is left out last."""
-    having = [method for method in methods if (recipe := inputs.methods[method]) is not None and recipe.refit]
-    return sorted(having, key=lambda method: -METHODS[method].left_out)
+    """Those arms whose recipes have a refit; the one first that is left out last."""
+    having = [name for name in methods if (recipe := inputs.methods[name]) is not None and recipe.refit]
+    return sorted(having, key=lambda name: -method_of(name).left_out)
 
 
 def affordable_steps(
-    inputs: PlanInputs, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None
+    inputs: PlanInputs, name: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None
 ) -> int:
     """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
 
     def fits(steps: int) -> bool:
-        return total(training_seconds(inputs, method, Training(steps, rates), opened)) <= seconds
+        return total(training_seconds(inputs, name, Training(steps, rates), opened)) <= seconds
 
-    low, high = 0, full_steps(inputs, method)
+    low, high = 0, full_steps(inputs, name)
     if fits(high):  # with one rate it may take less than a shorter run, which keeps its opening to be continued
         return high
     while low < high:

@@ -21,6 +21,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row
 from riyaz.comparison.arm_seconds import PlanInputs, in_refit_order
+from riyaz.comparison.bases import in_leaving_order, method_of, parts_of, unplanned
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import Seconds
@@ -28,7 +29,6 @@ from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove
 from riyaz.json_files import to_document
-from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
@@ -64,7 +64,7 @@ class Arms:
     budget: float  # seconds of the whole command
     since: Callable[[], float]  # seconds since it began
     listen: Listen
-    failed: dict[str, str] = field(default_factory=dict)  # method -> why
+    failed: dict[str, str] = field(default_factory=dict)  # by the arm's name: why
 
     def run(self) -> None:
         """Run every arm that has not run, and continue those that were cut short while there is time."""
@@ -72,89 +72,89 @@ class Arms:
         if self.parts == [FINAL] and self.revive():
             self._run_all()
         if self.parts == [FINAL] and not self.inputs.aside and (arm := self._longer()):
-            self.listen(Note(f"{arm.method} was still improving: it trains on for the time that is left, {arm.steps} "
+            self.listen(Note(f"{arm.name} was still improving: it trains on for the time that is left, {arm.steps} "
                              f"steps instead of {arm.had}"))  # fmt: skip
-            self._set_aside(arm.method)
+            self._set_aside(arm.name)
             self._save_arm(arm)
             seconds = self.since() + _seconds(arm)
             self._save(replace(self.plan, estimate=self.plan.estimate | {"seconds": seconds}))
-            self._run_planned(arm.method)
-            for other in self._joining(arm.method):
+            self._run_planned(arm.name)
+            for other in self._joining(arm.name):
                 if other.state != "begun":
-                    self._run_planned(other.method)
+                    self._run_planned(other.name)
 
     def revive(self, stopped: bool = False) -> bool:
         """Plan again the arms that were cut short or had no time, and with `stopped` those that were stopped; False if
         nothing is worth running."""
         earlier, unable = self.plan, self.inputs.speeds.unable
-        lost = {arm.method for arm in earlier.arms if self.failed.keys() & set(METHODS[arm.method].of)}
-        arms = tuple(arm if arm.method in unable or arm.method in lost else self._revived(arm, stopped)
+        lost = {arm.name for arm in earlier.arms if self.failed.keys() & set(parts_of(arm.name))}
+        arms = tuple(arm if arm.name in unable or arm.name in lost else self._revived(arm, stopped)
                      for arm in earlier.arms)  # fmt: skip
         revived = replace(earlier, arms=arms)
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=revived)
-        unchanged = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
-        self._save(replace(plan, arms=tuple(unchanged.get(arm.method, arm) for arm in plan.arms)))
+        unchanged = {arm.name: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.name))}
+        self._save(replace(plan, arms=tuple(unchanged.get(arm.name, arm) for arm in plan.arms)))
         return len(unchanged) < len(earlier.arms)
 
     def rows(self) -> list[ArmResult]:
         """The rows of compare.json, in the order of the plan."""
-        return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.method, "")) for arm in self.plan.arms]
+        return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.name, "")) for arm in self.plan.arms]
 
     def _run_all(self) -> None:
-        quick = [arm.method for arm in sorted(self.plan.arms, key=_seconds) if self._is_quick(arm)]
-        for method in quick:
-            self._run_planned(method)
-        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.method not in quick])
-        for arm in sorted((arm for arm in self.plan.arms if arm.method not in quick), key=self._turn):
-            self._run_planned(arm.method)
+        quick = [arm.name for arm in sorted(self.plan.arms, key=_seconds) if self._is_quick(arm)]
+        for name in quick:
+            self._run_planned(name)
+        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.name not in quick])
+        for arm in sorted((arm for arm in self.plan.arms if arm.name not in quick), key=self._turn):
+            self._run_planned(arm.name)
 
     def _turn(self, arm: ArmPlan) -> tuple[bool, bool, bool, int, float]:
         """What orders the arms that are not quick: trained ones and those that join them before the others, and of
         these the one first that is left out last, as what the others leave is too short for some of the refits."""
-        method = METHODS[arm.method]
-        waits = arm.waits or any(other.waits for other in self.plan.arms if other.method in method.of)
-        trained = bool(arm.recipe_steps or method.of)
+        method, parts = method_of(arm.name), parts_of(arm.name)
+        waits = arm.waits or any(other.waits for other in self.plan.arms if other.name in parts)
+        trained = bool(arm.recipe_steps or parts)
         return not trained, waits, self._takes(arm), -method.left_out * trained, _seconds(arm)
 
     def _is_quick(self, arm: ArmPlan) -> bool:
         """Whether an arm runs before the openings of the others."""
-        if arm.skipped or arm.waits or arm.cut or self._takes(arm) or METHODS[arm.method].of:
+        if arm.skipped or arm.waits or arm.cut or self._takes(arm) or parts_of(arm.name):
             return False
-        return not METHODS[arm.method].about.language_model or _seconds(arm) <= planning.QUICK * self.budget
+        return not method_of(arm.name).about.language_model or _seconds(arm) <= planning.QUICK * self.budget
 
     def _takes(self, arm: ArmPlan) -> bool:
         """Whether an arm takes the learning rate that another finds, and so comes after it."""
-        return self.inputs.rate_of.get(arm.method) in self.inputs.methods
+        return self.inputs.rate_of.get(arm.name) in self.inputs.methods
 
-    def _run_planned(self, method: str) -> None:
+    def _run_planned(self, name: str) -> None:
         """Plan an arm anew, unless it has begun, and run it."""
-        arm = self.plan.arm(method)
-        if METHODS[method].of and arm.skipped and arm.state != "begun" and not self._missing(method):
-            arm = ArmPlan(method)  # its parts had no result before
+        arm = self.plan.arm(name)
+        if parts_of(name) and arm.skipped and arm.state != "begun" and not self._missing(name):
+            arm = unplanned(name)  # its parts had no result before
             self._save_arm(arm)
         if arm.state != "begun" and not arm.skipped:
             self._replan()
-            arm = self._with_time(self.plan.arm(method))
+            arm = self._with_time(self.plan.arm(name))
             if arm.had and not arm.skipped and not _worth(arm):
                 arm = replace(arm, steps=arm.had, had=0)
             elif arm.had and not arm.skipped:
-                self._set_aside(method)
+                self._set_aside(name)
         self._save_arm(arm)
         if not arm.skipped:
             self._run(arm)
             if arm.had:
                 self._keep_the_longer(arm)
-        row = arm_row(self.folder, self.plan.arm(method), self.parts, self.failed.get(method, ""))
+        row = arm_row(self.folder, self.plan.arm(name), self.parts, self.failed.get(name, ""))
         self.listen(ArmDone(to_document(row)))
 
     def _with_time(self, arm: ArmPlan) -> ArmPlan:
         """The arm as begun; one without training that has waited for the others is skipped if it takes too long."""
         left = self.budget * planning.RESERVE - self.since()
-        if missing := self._missing(arm.method):
+        if missing := self._missing(arm.name):
             return replace(arm, skipped=missing)
         if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
             return self._tried(arm, left)
-        if METHODS[arm.method].own_training:
+        if method_of(arm.name).own_training:
             arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
 
@@ -162,19 +162,19 @@ class Arms:
         """An arm that takes longer than the `left` seconds, skipped. Where there is time for its choices on validation
         rows, and on these its labels are worse than the best arm's beyond chance, it counts as no better."""
         skipped = replace(arm, skipped="it takes longer than the time that was left; --more continues")
-        tried = (self.folder.part(arm.method, FINAL) / FIT).exists()  # in an earlier round
+        tried = (self.folder.part(arm.name, FINAL) / FIT).exists()  # in an earlier round
         if self.parts != [FINAL] or (not tried and arm.seconds["start"] + arm.seconds["fit"] > left):
             return skipped
         if not tried:
-            self.listen(Phase("fit", "on validation rows", arm.method))
+            self.listen(Phase("fit", "on validation rows", arm.name))
             self._process("fit", arm, FINAL)
-        fit = None if self.plan.arm(arm.method).skipped else self._fit(arm)
-        self.failed.pop(arm.method, None)
+        fit = None if self.plan.arm(arm.name).skipped else self._fit(arm)
+        self.failed.pop(arm.name, None)
         if fit is None or fit.valid_score is None or self.folder.settings().task.kind not in ("closed", "questions"):
             return skipped
-        fits = {other.method: self._fit(other) for other in self.plan.arms if other.state == "begun"}
-        scores = {method: each.valid_score for method, each in fits.items() if each and each.valid_score is not None}
-        best = max(scores, key=lambda method: scores[method], default="")
+        fits = {other.name: self._fit(other) for other in self.plan.arms if other.state == "begun"}
+        scores = {name: each.valid_score for name, each in fits.items() if each and each.valid_score is not None}
+        best = max(scores, key=lambda name: scores[name], default="")
         rows, valid = (self._independent(count) for count in (self.plan.valid_rows, self.inputs.sizes.valid))
         if not best or wilson(fit.valid_score * rows, rows)[1] >= wilson(scores[best] * valid, valid)[0]:
             return skipped
@@ -190,47 +190,48 @@ class Arms:
         groups = self._valid_groups(count)
         return count if groups is None else int(groups.max()) + 1
 
-    def _joining(self, method: str) -> list[ArmPlan]:
+    def _joining(self, name: str) -> list[ArmPlan]:
         """The arms that join this one."""
-        return [arm for arm in self.plan.arms if method in METHODS[arm.method].of]
+        return [arm for arm in self.plan.arms if name in parts_of(arm.name)]
 
-    def _missing(self, method: str) -> str:
-        """Why an arm cannot join the methods that it is made `of`: the first of them without a result; "" if it can."""
-        for name in METHODS[method].of:
-            arm, joins = self.plan.arm(name), f"it joins {joined(METHODS[method].of)}"
-            if arm.skipped or name in self.failed:
-                return f"{joins}; {name}: {arm.skipped or self.failed[name]}"
-            if not all((self.folder.part(name, part) / RESULT).exists() for part in self.parts):
-                return f"{joins}, and {name} has no result"
+    def _missing(self, name: str) -> str:
+        """Why an arm cannot join those that it is made of: the first of them without a result; "" if it can."""
+        joins = f"it joins {joined(parts_of(name))}"
+        for other in parts_of(name):
+            arm = self.plan.arm(other)
+            if arm.skipped or other in self.failed:
+                return f"{joins}; {other}: {arm.skipped or self.failed[other]}"
+            if not all((self.folder.part(other, part) / RESULT).exists() for part in self.parts):
+                return f"{joins}, and {other} has no result"
             row = arm_row(self.folder, arm, self.parts, "")
             if row.status not in FINISHED:
-                return f"{joins}; {name}: {row.reason}"
+                return f"{joins}; {other}: {row.reason}"
         return ""
 
     def _longer(self) -> ArmPlan | None:
         """The trained arm that leads on validation rows, planned for as many more steps as the time that is left
         allows; None if its best validation was not its last, or the time is too short. No test row has a say."""
-        fits = {arm.method: self._fit(arm) for arm in self.plan.arms}
-        scores = {method: fit.valid_score for method, fit in fits.items() if fit and fit.valid_score is not None}
-        trained = [arm for arm in self.plan.arms if arm.steps and arm.took and not arm.cut and arm.method in scores]
+        fits = {arm.name: self._fit(arm) for arm in self.plan.arms}
+        scores = {name: fit.valid_score for name, fit in fits.items() if fit and fit.valid_score is not None}
+        trained = [arm for arm in self.plan.arms if arm.steps and arm.took and not arm.cut and arm.name in scores]
         if not trained:
             return None
-        arm = max(trained, key=lambda arm: scores[arm.method])
-        fit = fits[arm.method]
+        arm = max(trained, key=lambda arm: scores[arm.name])
+        fit = fits[arm.name]
         assert fit is not None
-        recipe = self.inputs.methods[arm.method]
+        recipe = self.inputs.methods[arm.name]
         improving = fit.chosen.get("best_step") == fit.chosen.get("steps") == arm.steps
         if (
             not improving
             or recipe is None
             or recipe.fixed
-            or scores[arm.method] < max(scores.values()) - NEAR
+            or scores[arm.name] < max(scores.values()) - NEAR
             or fit.train_seconds <= 0
         ):
             return None
         each = fit.train_seconds / arm.steps
         rest = arm.took - fit.train_seconds - fit.search_seconds
-        again = sum(other.took or _seconds(other) for other in self._joining(arm.method))  # which are made anew
+        again = sum(other.took or _seconds(other) for other in self._joining(arm.name))  # which are made anew
         left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest - again
         steps = min(int(LONGEST * arm.recipe_steps), int(left / each))
         if steps < LONGER * arm.steps:
@@ -244,8 +245,8 @@ class Arms:
 
     def _fit(self, arm: ArmPlan) -> Fit | None:
         """How the arm's artifact was made; None where it has none."""
-        path = self.folder.part(arm.method, FINAL) / FIT
-        return Fit.read(path) if path.exists() and not arm.skipped and arm.method not in self.failed else None
+        path = self.folder.part(arm.name, FINAL) / FIT
+        return Fit.read(path) if path.exists() and not arm.skipped and arm.name not in self.failed else None
 
     def _replan(self) -> None:
         plan = planning.make_plan(self.inputs, budget=self.budget, spent=self.since(), earlier=self.plan)
@@ -254,28 +255,28 @@ class Arms:
 
     def _spared(self, arm: ArmPlan) -> ArmPlan:
         """A skipped arm, or, if it has run before, the arm as it was then."""
-        before = self.plan.arm(arm.method)
+        before = self.plan.arm(arm.name)
         return replace(before, state="begun", steps=before.had, had=0) if before.had else arm
 
     def _run(self, arm: ArmPlan) -> None:
         """Fit and evaluate every part of an arm; a failure becomes the reason in its row."""
         began, whole = time.monotonic(), True
         for part in self.parts:
-            run = self.folder.part(arm.method, part)
+            run = self.folder.part(arm.name, part)
             for work, product in (("fit", FIT), ("evaluate", RESULT)):
-                if arm.method in self.failed or self.plan.arm(arm.method).skipped or (run / product).exists():
+                if arm.name in self.failed or self.plan.arm(arm.name).skipped or (run / product).exists():
                     whole = False  # the time of this command is not that of the whole arm
                     continue
-                self.listen(Phase(work, part if part != FINAL else "", arm.method))
+                self.listen(Phase(work, part if part != FINAL else "", arm.name))
                 self._process(work, arm, part, time.monotonic() - began)
-        if arm.method in self.failed or self.plan.arm(arm.method).skipped:
+        if arm.name in self.failed or self.plan.arm(arm.name).skipped:
             return
         arm = self._as_trained(arm)
         self._save_arm(replace(arm, took=time.monotonic() - began) if whole else arm)
 
     def _as_trained(self, arm: ArmPlan) -> ArmPlan:
         """The arm with the steps that its run had in the end, and the seconds that these were planned to take."""
-        changes = [Paced.read(self.folder.part(arm.method, part) / PACE).changes for part in self.parts]
+        changes = [Paced.read(self.folder.part(arm.name, part) / PACE).changes for part in self.parts]
         steps = min(each[-1][1] if each else arm.steps for each in changes)
         if steps == arm.steps:
             return arm
@@ -284,19 +285,19 @@ class Arms:
 
     def _process(self, work: str, arm: ArmPlan, part: str, spent: float = 0.0) -> None:
         """Run one process of an arm that has run for `spent` seconds; it is stopped when it takes much too long."""
-        method, run = arm.method, self.folder.part(arm.method, part)
-        arguments, limit = [work, str(self.folder.path), method, part], self._limit(arm, spent)
-        reason = processes.run_worker(arguments, run / "log.txt", about(method, self.listen), limit=max(1.0, limit))
+        name, run = arm.name, self.folder.part(arm.name, part)
+        arguments, limit = [work, str(self.folder.path), name, part], self._limit(arm, spent)
+        reason = processes.run_worker(arguments, run / "log.txt", about(name, self.listen), limit=max(1.0, limit))
         if reason == processes.STOPPED:
             after = f"it was stopped after {Seconds(round(spent + limit))}, when the budget was spent"
             self._save_arm(replace(arm, skipped=f"{after}; --more continues"))
         elif reason:
-            self.failed[method] = reason
+            self.failed[name] = reason
 
     def _limit(self, arm: ArmPlan, spent: float) -> float:
         """Seconds after which a process is stopped that begins now, of an arm that has run for `spent` seconds."""
         left = OVERRUN * self.budget - self.since()
-        alone = not any(other.took for other in self.plan.arms) and not METHODS[arm.method].own_training
+        alone = not any(other.took for other in self.plan.arms) and not method_of(arm.name).own_training
         if arm.recipe_steps or alone:
             return left
         return min(left, max(UNTRAINED_TIMES * _seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
@@ -309,24 +310,24 @@ class Arms:
         opened = [arm for arm in arms if arm.state == "opened"]
         if self.parts != [FINAL] or len(racing) + len(opened) < 2 or not self._short_of_time(racing + opened):
             return
-        for method in [arm.method for arm in racing]:
+        for name in [arm.name for arm in racing]:
             self._replan()
-            arm = self.plan.arm(method)
+            arm = self.plan.arm(name)
             if arm.skipped or not arm.opening:
                 continue
             self._save_arm(arm)
-            self.listen(Phase("search", "opening", method))
+            self.listen(Phase("search", "opening", name))
             self._process("open", arm, FINAL)
-            if method not in self.failed and not self.plan.arm(method).skipped:
+            if name not in self.failed and not self.plan.arm(name).skipped:
                 self._save_arm(replace(arm, state="opened"))
-        scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
+        scores = {arm.name: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
         behind = _behind(scores, self._valid_groups(len(next(iter(scores.values())))))
-        waiting = behind or [min(scores, key=lambda method: METHODS[method].left_out)]
-        for method in waiting:
-            self._save_arm(replace(self.plan.arm(method), waits=True, behind=method in behind))
-        shown = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
+        waiting = behind or in_leaving_order(scores)[:1]
+        for name in waiting:
+            self._save_arm(replace(self.plan.arm(name), waits=True, behind=name in behind))
+        shown = ", ".join(f"{name} {rows.mean():.3f}" for name, rows in scores.items())
         wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
         self.listen(Note(f"after their openings the arms score on validation rows: {shown}; {wait}"))
 
@@ -334,12 +335,12 @@ class Arms:
         """Whether an arm is planned for less than its recipe, or the one whose refit comes first has no time for it."""
         if any(arm.cut for arm in arms):
             return True
-        refitted = [] if self.inputs.aside else in_refit_order(self.inputs, (arm.method for arm in arms))
+        refitted = [] if self.inputs.aside else in_refit_order(self.inputs, (arm.name for arm in arms))
         return bool(refitted) and not self.plan.arm(refitted[0]).refit
 
     def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:
         """The row scores (n,) of an opened arm; None if there are none."""
-        path = self.folder.part(arm.method, FINAL) / SEARCH
+        path = self.folder.part(arm.name, FINAL) / SEARCH
         scores = Search.read(path).scores if arm.state == "opened" and path.exists() else None
         return np.array(scores) if scores else None
 
@@ -347,10 +348,10 @@ class Arms:
         if arm.skipped and arm.state == "begun":  # stopped: it goes on where it was
             return replace(arm, skipped="") if stopped else arm
         if arm.skipped:
-            return ArmPlan(arm.method)
+            return unplanned(arm.name)
         if arm.state != "begun" or not arm.cut:
             return arm
-        has_openings = (self.folder.part(arm.method, FINAL) / OPENINGS).is_dir()
+        has_openings = (self.folder.part(arm.name, FINAL) / OPENINGS).is_dir()
         return replace(arm, state="opened" if has_openings else "planned", waits=False, had=arm.steps)
 
     def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:
@@ -359,10 +360,10 @@ class Arms:
             return before.skipped != after.skipped == ""
         return before.skipped != "" or before.state != "begun" or _worth(after)
 
-    def _set_aside(self, method: str) -> None:
+    def _set_aside(self, name: str) -> None:
         """Move what an arm has made into the folder BEFORE, before it goes on."""
         remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
-        for run in (self.folder.path / "arms" / method).glob("*"):
+        for run in (self.folder.path / "arms" / name).glob("*"):
             if run.name in self.parts:
                 _move(run, run / BEFORE)
             else:  # an extra run, of the arm as it was
@@ -371,8 +372,8 @@ class Arms:
     def _keep_the_longer(self, arm: ArmPlan) -> None:
         """Remove the result of the arm's earlier run; if the new run failed, was stopped, has no more steps, or is no
         better on validation rows where it is longer than the recipe, bring it back."""
-        now, folders = self.plan.arm(arm.method), [self.folder.part(arm.method, part) for part in self.parts]
-        worse = bool(now.skipped) or arm.method in self.failed or now.steps <= arm.had
+        now, folders = self.plan.arm(arm.name), [self.folder.part(arm.name, part) for part in self.parts]
+        worse = bool(now.skipped) or arm.name in self.failed or now.steps <= arm.had
         if not worse and arm.had >= arm.recipe_steps:
             before, after = (Fit.read(folders[-1] / name) for name in (f"{BEFORE}/{FIT}", FIT))
             lost_refit = REFITTED in before.chosen and REFITTED not in after.chosen
@@ -383,20 +384,20 @@ class Arms:
                     remove(run / product)
                 _move(run / BEFORE, run)
             remove(run / BEFORE)
-        self.failed.pop(arm.method, None)
+        self.failed.pop(arm.name, None)
         if not worse:
-            self._outdate(arm.method)
+            self._outdate(arm.name)
         self._save_arm(replace(now, skipped="", steps=arm.had, had=0) if worse else replace(now, had=0))
 
-    def _outdate(self, method: str) -> None:
-        """Plan those arms anew that have joined an earlier run of the method."""
-        for arm in self._joining(method):
+    def _outdate(self, name: str) -> None:
+        """Plan those arms anew that have joined an earlier run of this one."""
+        for arm in self._joining(name):
             if arm.state == "begun":
-                remove(self.folder.path / "arms" / arm.method)
-                self._save_arm(ArmPlan(arm.method, arm.seconds, pace=arm.pace))
+                remove(self.folder.path / "arms" / arm.name)
+                self._save_arm(replace(unplanned(arm.name), seconds=arm.seconds, pace=arm.pace))
 
     def _save_arm(self, arm: ArmPlan) -> None:
-        arms = tuple(arm if arm.method == other.method else other for other in self.plan.arms)
+        arms = tuple(arm if arm.name == other.name else other for other in self.plan.arms)
         self._save(replace(self.plan, arms=arms))
 
     def _save(self, plan: ComparisonPlan) -> None:
@@ -424,9 +425,9 @@ def _seconds(arm: ArmPlan) -> float:
 
 
 def _behind(scores: dict[str, np.ndarray], groups: np.ndarray | None) -> list[str]:
-    """The methods whose row scores (n,) are below the best one's beyond chance; `groups` (n,) of the same rows."""
-    best = max(scores, key=lambda method: float(scores[method].mean()))
-    others = {method: rows for method, rows in scores.items() if method != best}
+    """The arms whose row scores (n,) are below the best one's beyond chance; `groups` (n,) of the same rows."""
+    best = max(scores, key=lambda name: float(scores[name].mean()))
+    others = {name: rows for name, rows in scores.items() if name != best}
     return [name for name, rows in others.items() if paired_test(rows, scores[best], groups).p_value < ALPHA]
 
 

@@ -51,8 +51,11 @@ def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[
 
 
 def _answers_all(method: str, task: Task, config: CompareConfig, listen: Listen) -> bool:
-    """Whether a method can answer the questions of a task, if it has some; a note says where not. Raises RiyazError if
-    the user named the method."""
+    """Whether a method can answer the questions of a task, if it has some, and is measured by its metric; a note says
+    where not. Raises RiyazError if the user named the method."""
+    if task.metric == "nats" and not METHODS[method].about.language_model:
+        why = f"{method} gives an answer no probability, of which nats is the logarithm"
+        return _left_out(why, "leave it out, or choose another --metric", why, config, listen)
     if not task.questions or METHODS[method].answers_questions:
         return True
     why = f"{method} answers no typed questions, which these rows do"

@@ -9,6 +9,7 @@ from riyaz.data.rows import MAX_FAILED
 from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
+from riyaz.json_files import to_json
 from riyaz.prompting import messages_for
 from riyaz.text.tokenizer import Tokenizer
 
@@ -47,10 +48,12 @@ def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, con
     doubtful = [
         example
         for example in examples
-        if around + sum(len(turn["content"].encode()) for turn in example.messages)
-        + len(example.answer.encode()) > context
+        if around + sum(len(to_json(turn).encode()) for turn in example.messages)
+        + max(len(example.answer.encode()), task.max_new_tokens or 0) > context
     ]  # fmt: skip
     text = TextPart(task.instruction)
-    rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
-    limits = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as in methods.fitting.choices.answer_limit
+    rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.said) for e in doubtful])
+    # as in methods.fitting.choices.answer_limit
+    spare = 2.0 if task.schema else 1.25
+    limits = [task.max_new_tokens or max(8, round(spare * len(row.answer))) for row in rows]
     return {id(e): e.where for e, row, limit in zip(doubtful, rows, limits) if len(row.prompt) + limit > context}

@@ -1,6 +1,6 @@
 """Extra trainings in the time that is left after the arms: more seeds if two arms are close, and fewer rows.
 
-An extra run lies beside the arm's own part (`arms/METHOD/seed-1/`, `arms/METHOD/rows-25/`), is described by its
+An extra run lies beside the arm's own part (`arms/ARM/seed-1/`, `arms/ARM/rows-25/`), is described by its
 `part.json`, and uses the learning rate that the arm's search found.
 """
 
@@ -46,9 +46,9 @@ class ExtraRun:
         return replace(arm, learning_rates=(self.learning_rate,), train_limit=0.0, refit=refit)
 
 
-def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:
+def read_extra_run(folder: ComparisonFolder, name: str, part: str) -> ExtraRun | None:
     """The extra run of that name; None for a part of the split. Raises RiyazError for a damaged part.json."""
-    path = folder.part(method, part) / "part.json"
+    path = folder.part(name, part) / "part.json"
     return from_json(ExtraRun, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else None
 
 
@@ -77,26 +77,32 @@ def seeds(
             run_extra(folder, plan, arm, ExtraRun(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
     seeded = {}
     for score, arm in best:
-        runs = _finished(folder, arm.method, "seed-")
+        runs = _finished(folder, arm.name, "seed-")
         if runs:
             extra = [SeedScore(run.seed, float(points.mean())) for run, points in runs]
-            seeded[arm.method] = replace(arm, seeds=[SeedScore(plan.seed, score), *extra])
-    return [seeded.get(arm.method, arm) for arm in arms]
+            seeded[arm.name] = replace(arm, seeds=[SeedScore(plan.seed, score), *extra])
+    return [seeded.get(arm.name, arm) for arm in arms]
+
+
+def curve_arm(arms: Sequence[ArmResult]) -> ArmResult | None:
+    """The arm of the data curve: LoRA, of several bases on the one where it scores best; None if it did not finish."""
+    trained = [arm for arm in arms if arm.method == CURVE and arm.status in FINISHED]
+    return max(trained, key=lambda arm: -1.0 if arm.score is None else arm.score, default=None)
 
 
 def data_curve(
     folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[ArmResult], left: Callable[[], float], listen: Listen
 ) -> list[CurveScore]:
-    """Scores of LoRA trained on a quarter, on half and on all of the training rows; [] if the arm did not finish."""
-    arm = next((arm for arm in arms if arm.method == CURVE and arm.status in FINISHED), None)
+    """Scores of `curve_arm` trained on a quarter, on half and on all of the training rows; [] if it did not finish."""
+    arm = curve_arm(arms)
     if arm is None:
         return []
     rate = _rate(folder, arm)
     for stride in STRIDES:
         run_extra(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(FINAL, "train"))
-    curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, CURVE, "rows-")]
-    curve.append((rows, row_points(Answer.read(folder.part(CURVE, FINAL) / PREDICTIONS))))
+    curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, arm.name, "rows-")]
+    curve.append((rows, row_points(Answer.read(folder.part(arm.name, FINAL) / PREDICTIONS))))
     groups = group_numbers([row.group for row in folder.rows(FINAL, "test")])
     return [
         CurveScore(count, float(points.mean()), *interval(points, groups))
@@ -113,26 +119,26 @@ def run_extra(
     listen: Listen,
 ) -> None:
     """Fit and evaluate one extra run, unless it is done already or takes longer than the `left()` seconds."""
-    method = arm.method
-    place = folder.part(method, extra.name)
+    name = arm.name
+    place = folder.part(name, extra.name)
     if (place / RESULT).exists():
         return
-    final = folder.part(method, FINAL)
+    final = folder.part(name, FINAL)
     fit, result = Fit.read(final / FIT), Evaluation.read(final / RESULT)
     # an arm's opening may have been trained before its fit, in a process of its own
     needed = max(fit.seconds - fit.search_seconds, fit.train_seconds) + result.eval_seconds
     if needed > left():
-        listen(Note(f"no time left for {method} {extra.name}, which takes {needed:.0f} s"))
+        listen(Note(f"no time left for {name} {extra.name}, which takes {needed:.0f} s"))
         return
     write_json(place / "part.json", extra)
     for work, product in (("fit", FIT), ("evaluate", RESULT)):
         if (place / product).exists():
             continue
-        listen(Phase(work, extra.name, method))
-        arguments = [work, str(folder.path), method, extra.name]
-        reason = processes.run_worker(arguments, place / "log.txt", about(method, listen))
+        listen(Phase(work, extra.name, name))
+        arguments = [work, str(folder.path), name, extra.name]
+        reason = processes.run_worker(arguments, place / "log.txt", about(name, listen))
         if reason:
-            listen(Note(f"{method} {extra.name} failed: {reason}"))
+            listen(Note(f"{name} {extra.name} failed: {reason}"))
             break
     listen(ArmDone(to_document(arm)))  # the arm's row has not changed
 
@@ -141,15 +147,15 @@ def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
     """The learning rate that the arm's search found. Raises RiyazError if its fit.json names none."""
     rate = arm.chosen.get("learning_rate")
     if not isinstance(rate, float):
-        raise RiyazError("names no learning rate", str(folder.part(arm.method, FINAL) / FIT), DAMAGED)
+        raise RiyazError("names no learning rate", str(folder.part(arm.name, FINAL) / FIT), DAMAGED)
     return rate
 
 
-def _finished(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[ExtraRun, np.ndarray]]:
+def _finished(folder: ComparisonFolder, name: str, prefix: str) -> list[tuple[ExtraRun, np.ndarray]]:
     """The extra runs of an arm that are evaluated and passed their checks, with the scores (n,) of the test rows."""
     runs = []
-    for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):
-        extra = read_extra_run(folder, method, place.name)
+    for place in sorted((folder.path / "arms" / name).glob(f"{prefix}*")):
+        extra = read_extra_run(folder, name, place.name)
         if extra is None or not (place / RESULT).exists():
             continue
         checks = [*Fit.read(place / FIT).checks.values(), *Evaluation.read(place / RESULT).checks.values()]

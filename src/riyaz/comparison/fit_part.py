@@ -5,6 +5,7 @@ from dataclasses import replace
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
+from riyaz.comparison.bases import method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
@@ -13,29 +14,28 @@ from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import Context, Fitted, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
 from riyaz.methods.fitting.weights import WRITTEN
-from riyaz.results import FIT, CurvePoint, Fit
+from riyaz.results import FIT, CurvePoint, Fit, parted
 from riyaz.sources import Source
 
 
 def fit_part(
-    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, method: str, part: str,
+    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, name: str, part: str,
     source: Source, task: Task, listen: Listen,
 ) -> Fit:  # fmt: skip
-    """Fit `method` on a part's training and validation rows and write `artifact/`; `seconds` of the result is 0."""
-    run = folder.part(method, part)
+    """Fit an arm on a part's training and validation rows and write `artifact/`; `seconds` of the result is 0."""
+    run, method = folder.part(name, part), method_of(name)
     for stray in run.glob(".artifact.*"):  # left by a process that was killed
         remove(stray)
-    context = context_of(folder, settings, plan, method, part, source, task, listen)
+    context = context_of(folder, settings, plan, name, part, source, task, listen)
     try:
-        fitted = METHODS[method].fit(context)
-        assert fitted.weights.kind == METHODS[method].about.weights
+        fitted = method.fit(context)
+        assert fitted.weights.kind == method.about.weights
         files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid))}
-        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), files)
+        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method.name), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy
     of = [Fit.read(other / FIT).peak_rss_mb for other in context.others.values()]  # whose training is this arm's, too
@@ -49,23 +49,23 @@ def fit_part(
 
 
 def context_of(
-    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, method: str, part: str,
+    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, name: str, part: str,
     source: Source, task: Task, listen: Listen,
 ) -> Context:  # fmt: skip
     """The input of a method's `fit` for one part of an arm."""
-    extra, arm = read_extra_run(folder, method, part), plan.arm(method)
-    rows, other = FINAL if extra else part, METHODS[method].rate_of
-    hand = by_hand(method, settings.settings, settings.methods)
+    extra, arm = read_extra_run(folder, name, part), plan.arm(name)
+    rows, other = FINAL if extra else part, rate_of(name)
+    hand = by_hand(method_of(name).name, settings.settings, settings.methods)
     if other and hand.learning_rate is None and (searched := folder.part(other, rows) / SEARCH).exists():
         arm = replace(arm, learning_rates=(Search.read(searched).rate,))
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
-        seed=extra.seed if extra else plan.seed, folder=folder.part(method, part), listen=listen,
+        seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
         replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
-        others={name: folder.part(name, rows) for name in METHODS[method].of},
+        others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
     )  # fmt: skip
 
 

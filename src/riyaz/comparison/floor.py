@@ -1,7 +1,10 @@
-"""The score of always giving the most frequent answer: a floor beside the arms."""
+"""What needs no model: always the most frequent answer, the prompt itself or its first sentence, an empty object.
+
+The one that scores highest on the training rows is the floor beside the arms.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,8 +15,41 @@ from riyaz.metrics.decisions import row_scores
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import score_rows
-from riyaz.results import Floor
+from riyaz.results import Floor, FloorKind
 from riyaz.scoring import decided_points, right_places
+from riyaz.text.sentences import first_sentence
+
+CHOSEN_ON = 200  # training rows on which the floors are compared, at most
+COPIES: dict[FloorKind, Callable[[str], str]] = {"copy": lambda prompt: prompt, "first_sentence": first_sentence}
+FITTING: dict[str, dict[FloorKind, Callable[[str], str]]] = {  # what answers a prompt, by metric
+    **dict.fromkeys(("rouge_l", "chrf", "token_f1", "slots"), COPIES),
+    "json_f1": {"empty_object": lambda _: "{}"},
+}
+
+
+def highest_floor(train: Sequence[Example], tested: Sequence[Example], task: Task) -> tuple[Floor, np.ndarray] | None:
+    """Of the floors that fit the metric that with the highest score on training rows, and its scores (n,) on the tested
+    ones as `majority_floor` orders them. None without test rows, by `nats`, and where no floor fits."""
+    if task.metric == "nats" or not tested:
+        return None
+    majority = majority_floor(train, tested, task)
+    if task.metric not in FITTING:
+        return majority
+    sample = train[:CHOSEN_ON]
+    means = {kind: float(_scores(answer, sample, task).mean()) for kind, answer in FITTING[task.metric].items()}
+    best = max(means, key=means.__getitem__)
+    if majority is not None:
+        answer = majority[0].answer
+        if not _scores(lambda _: answer, sample, task).mean() < means[best]:
+            return majority
+    rows = sorted(tested, key=lambda example: example.where)
+    scores = _scores(FITTING[task.metric][best], rows, task)
+    groups = group_numbers([row.group for row in rows])
+    return Floor("", float(scores.mean()), *interval(scores, groups), kind=best), scores
+
+
+def _scores(answer: Callable[[str], str], rows: Sequence[Example], task: Task) -> np.ndarray:
+    return score_rows(task.metric, [answer(row.prompt) for row in rows], rows, task.max_words)
 
 
 def majority_floor(train: Sequence[Example], tested: Sequence[Example], task: Task) -> tuple[Floor, np.ndarray] | None:
@@ -27,7 +63,7 @@ def majority_floor(train: Sequence[Example], tested: Sequence[Example], task: Ta
     if count < 2 or not tested:
         return None
     rows = sorted(tested, key=lambda example: example.where)
-    scores = score_rows(task.metric, [answer] * len(rows), [row.answers for row in rows])
+    scores = score_rows(task.metric, [answer] * len(rows), rows, task.max_words)
     return Floor(answer, float(scores.mean()), *interval(scores, group_numbers([row.group for row in rows]))), scores
 
 

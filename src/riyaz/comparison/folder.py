@@ -3,11 +3,12 @@
 settings.json   what was asked for; a command that asks for something else is refused
 split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with folds also fold-1/, fold-2/, …
 collection.sqlite   the index of the user's documents, if there are any
-measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base
+measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base. Of several bases each
+                has these in bases/NAME/
 events.jsonl    what its commands told: phases, progress, arms, and how each command ended
 problems.json   rows that may be wrong; the report writes them to problems.csv too
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
-arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
+arms/ARM/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
 
 import json
@@ -22,16 +23,16 @@ from riyaz.config import CONFIGS, Precision
 from riyaz.data import Example, Reading
 from riyaz.data.split import Split
 from riyaz.data.task import Task
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.files import remove
 from riyaz.json_files import from_json, read_json, write_json, write_lines
-from riyaz.results import COMPARE, Documents
+from riyaz.results import COMPARE, Documents, parted
 from riyaz.results.problems import PROBLEMS
 
 DAMAGED = "remove it, or choose another --out"
 # what is in the folder before there is a plan: it is made anew for other settings
 BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
-               "base_kl.safetensors", PROBLEMS)  # fmt: skip
+               "base_kl.safetensors", "bases", PROBLEMS)  # fmt: skip
 FINAL = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
@@ -64,13 +65,27 @@ class Chosen:
 class Settings:
     """settings.json, without the settings that only planning reads."""
 
-    model: ModelFile
+    model: ModelFile  # of several the first
     data: dict[str, str | None]  # hashes of the files
     task: Task
     reading: dict[str, Any]  # a DataConfig, and as `columns` the Reading of the training rows
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
+    models: tuple[ModelFile, ...] = ()  # all of them by the names of their arms, where there are several
+
+    def base_of(self, arm: str) -> str | None:
+        """The base of an arm, the first for one that uses none; None where there is only one, which has no name."""
+        return parted(arm)[1] or (self.models[0].name if self.models else None)
+
+    def model_of(self, base: str | None) -> ModelFile:
+        """The model of this base; None: the only one. Raises RiyazError for one that settings.json does not name."""
+        if base is None:
+            return self.model
+        for model in self.models:
+            if model.name == base:
+                return model
+        raise RiyazError(f"names no model {shown(base)}", "settings.json", DAMAGED)
 
 
 class ComparisonFolder:
@@ -88,8 +103,9 @@ class ComparisonFolder:
         return "settings.json" in names or all(name.startswith(".") for name in names)
 
     def _begun(self) -> bool:
-        log, done = self.path / "measure.log", ("plan.json", "measured.json")
-        return any((self.path / name).exists() for name in done) or (log.exists() and log.stat().st_size > 0)
+        log, done = self.path / "measure.log", [self.path / "plan.json", *self.path.glob("bases/*/measured.json")]
+        done.append(self.path / "measured.json")
+        return any(path.exists() for path in done) or (log.exists() and log.stat().st_size > 0)
 
     def claim(self, settings: dict[str, Any], more: bool = False) -> None:
         """Write settings.json, or check that it holds these settings, with `more` of any budget.
@@ -159,15 +175,22 @@ class ComparisonFolder:
         """The rows of one part; `which` is train, valid or test."""
         return read_examples(self.path / "split" / part / f"{which}.jsonl", DAMAGED)
 
-    def part(self, method: str, part: str) -> Path:
-        """The folder of one part of an arm."""
-        return self.path / "arms" / method / part
+    def part(self, name: str, part: str) -> Path:
+        """The folder of one part of the arm of this name."""
+        return self.path / "arms" / name / part
+
+    def base(self, base: str | None) -> Path:
+        """The folder of what was measured of a base; None: of the only one."""
+        return self.path if base is None else self.path / "bases" / base
 
 
 def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
     """Add the options to stored settings that riyaz did not have when it wrote them, with their defaults, so that the
     same command continues the comparison."""
     defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
+    if isinstance(stored, dict) and isinstance(stored.get("task"), dict):
+        for key in ("schema", "max_words", "max_new_tokens"):
+            stored["task"].setdefault(key, getattr(Task, key))
     for part in ("reading", "settings"):
         if isinstance(stored, dict) and isinstance(stored.get(part), dict):
             for key in now[part].keys() - stored[part].keys():
@@ -175,12 +198,16 @@ def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
             columns = stored[part].get("columns")
             if isinstance(columns, dict):
                 columns.setdefault("group", Reading.group)
+                columns.setdefault("checks", [])
+                columns.setdefault("turns", Reading.turns)
+                columns.setdefault("called", Reading.called)
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two settings, in the words of the command line: data, model, methods, budget, …"""
     settings = [key for part in ("reading", "settings") for key in now[part] if stored[part].get(key) != now[part][key]]
-    sections = [key for key in ("data", "documents", "model", "methods") if stored.get(key) != now.get(key)]
+    sections = [key for key in ("data", "documents", "model", "models", "methods") if stored.get(key) != now.get(key)]
+    sections = [key for key in sections if key != "models" or "model" not in sections]
     names = sections + [key.replace("_", " ") for key in settings]
     return names or sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))
 

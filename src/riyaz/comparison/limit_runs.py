@@ -28,26 +28,26 @@ def for_arms(budget: float, limits: bool, listen: Listen) -> float:
 
 def measure(folder: ComparisonFolder, comparison: Comparison, left: Callable[[], float], listen: Listen) -> None:
     """Measure the arms that have no limits.json yet; an arm that fails is a note."""
-    waiting = [arm.method for arm in in_order(comparison) if not _path(folder, arm.method).exists()]
-    for place, method in enumerate(waiting):
+    waiting = [arm.name for arm in in_order(comparison) if not _path(folder, arm.name).exists()]
+    for place, name in enumerate(waiting):
         share = left() / (len(waiting) - place)
         if share < LEAST and place:
             listen(Note(f"no time left for the limits of {', '.join(waiting[place:])}"))
             return
         seconds = max(LEAST, share)
-        listen(Phase("limits", f"about {seconds:.0f} s", method))
-        arguments = ["limits", str(folder.path), method, f"{seconds:.0f}"]
-        reason = processes.run_worker(arguments, folder.part(method, FINAL) / "log.txt", about(method, listen))
+        listen(Phase("limits", f"about {seconds:.0f} s", name))
+        arguments = ["limits", str(folder.path), name, f"{seconds:.0f}"]
+        reason = processes.run_worker(arguments, folder.part(name, FINAL) / "log.txt", about(name, listen))
         if reason:
-            listen(Note(f"the limits of {method} were not measured: {reason}"))
+            listen(Note(f"the limits of {name} were not measured: {reason}"))
 
 
 def in_order(comparison: Comparison) -> Sequence[ArmResult]:
     """The arms that may be picked: those with a score, the pick and the runner-up first, then by score."""
     first = [name for name in (comparison.pick, comparison.runner_up) if name is not None]
     scored = [arm for arm in comparison.ranked if arm.status in FINISHED and arm.score is not None]
-    return sorted(scored, key=lambda arm: first.index(arm.method) if arm.method in first else len(first))
+    return sorted(scored, key=lambda arm: first.index(arm.name) if arm.name in first else len(first))
 
 
-def _path(folder: ComparisonFolder, method: str) -> Path:
-    return folder.part(method, FINAL) / "artifact" / LIMITS
+def _path(folder: ComparisonFolder, name: str) -> Path:
+    return folder.part(name, FINAL) / "artifact" / LIMITS

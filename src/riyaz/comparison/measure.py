@@ -1,5 +1,6 @@
 """Measures this machine's speeds with this model on these rows: a few real steps of each kind of work."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed, joint_speed
 from riyaz.data import Example
 from riyaz.data.packing import batch
-from riyaz.data.rows import Row
+from riyaz.data.rows import Row, rows_per_step
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts
 from riyaz.engine.opening import engine_name
@@ -46,11 +47,14 @@ T = TypeVar("T")
 
 STEPS = 4  # training steps; the first is not counted
 # Peak memory of an arm / that of the few steps measured here: models of the search that come and go leave holes, and
-# prompts with more examples or passages are read at once.
-RSS_MARGIN = 1.25
+# prompts with more examples or passages are read at once. It is at most MARGIN_MB more: such holes do not grow with the
+# model. Of Qwen2.5-Coder-0.5B 4 steps of `full` needed 9,490 MB, the arm 9,685.
+RSS_MARGIN, MARGIN_MB = 1.25, 1000.0
+# bytes of a weight that trains: 16 bits to compute with and 16 for the rest, the gradient's sum, its mean, mean square
+MASTER_BYTES = {"bfloat16": 2 + 2 + 4 + 2 + 4, "float32": 4 + 4 + 4 + 4}
 BATCH_ROWS, QUESTION_ROWS = 8, 3  # answered in one batch, and where several questions are asked without a head
-ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
-LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
+SEEN_TOKENS = 64  # of an answer, at most; the length and the time of a longer one are extrapolated
+LONGEST_TRAINED = 1.25  # mean answer of a trained arm / mean accepted answer: most end alike, some run to the limit
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
 # The training of a second adapter is not measured if its prompts are at most ALIKE times as long as the first one's and
@@ -61,9 +65,11 @@ LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answe
 
 
 def measure_speeds(
-    folder: ComparisonFolder, settings: Settings, source: Source, task: Task, seconds: float, listen: Listen
-) -> Speeds:
-    """Measure the speeds of all methods; also writes the base's facts into the folder.
+    folder: ComparisonFolder, settings: Settings, source: Source, task: Task, seconds: float, listen: Listen,
+    base: str | None = None, known: Mapping[str, AnswerSpeed] | None = None,
+) -> Speeds:  # fmt: skip
+    """Measure the speeds of all methods on a base; also writes the base's facts into the folder that it has there.
+    `known` are the speeds of the methods without a language model, where another base's measuring has them.
 
     After `seconds` no further method is measured, and a second adapter may not be either (AMPLE): the speed is derived
     from another method's. The base, one method's answers and one method's training are always measured.
@@ -74,33 +80,34 @@ def measure_speeds(
     train, valid = folder.rows(FINAL, "train"), folder.rows(FINAL, "valid")
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
-        valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
+        valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.base(base), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(), hand=ByHand.of(settings.settings),
         precision=settings.settings.precision,
     )  # fmt: skip
     hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
-    methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()]
+    methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()
+               if known is None or METHODS[name].about.language_model]  # fmt: skip
     pieces = 1 + sum(1 + (method.recipe is not None) for method in methods)
     bench = _Bench(context, began + seconds, pieces, seconds)
     bench.begin("the base on validation rows and general text")
     clock = time.perf_counter()
     plain = base_predictor(context)
     load_seconds, clock = time.perf_counter() - clock, time.perf_counter()
-    BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
+    BaseFacts.measure(plain, valid, settings.settings.general, folder.base(base))
     base_seconds = time.perf_counter() - clock
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
     joining = [method for method in methods if method.of]
     apart = [method for method in methods if method.own_training]
     answering = [method for method in methods if not method.own_training and not method.of]
     predicting = bench.each(answering, "answers of", answers)
-    rss = RSS_MARGIN * hardware.peak_rss() / hardware.MB
+    rss = _peak_mb()
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
     trained.sort(key=lambda method: -method.left_out)  # those first that run in the shortest budgets
     torch_seconds = _import_torch(threads) if trained or apart else 0.0
     training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
     predicting |= bench.each(apart, "training of", partial(_own_speed, context=context))
-    predicting |= bench.each(joining, "answers of", partial(_joint_speed, known=predicting))
+    predicting |= bench.each(joining, "answers of", partial(_joint_speed, known={**(known or {}), **predicting}))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
@@ -218,7 +225,7 @@ def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, ben
     if bench.answers and bench.late(max(seconds["measuring"] for _, seconds in bench.answers.values())):
         bench.derived[method.name] = None
         longest, known = max(bench.answers.values(), key=lambda entry: entry[0])
-        return {name: value * tokens / longest for name, value in known.items()}
+        return {name: value * (1.0 if name == "tokens" else tokens / longest) for name, value in known.items()}
     seconds = _answer_seconds(predictor, limit, bench.context)
     bench.answers[key] = tokens, seconds | {"measuring": time.perf_counter() - began}
     return dict(seconds)
@@ -226,22 +233,24 @@ def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, ben
 
 def _after_training(seconds: dict[str, float], limit: int, context: Context) -> dict[str, float]:
     """The entries of `seconds` that training changes: one pass over the prompt scores the labels of a closed set; other
-    answers end near the length of the accepted ones instead of at the limit."""
+    answers end near the length of the accepted ones, wherever those of the base end."""
     if has_label_head(context):
         return {"row": seconds["loss"], "candidate": seconds["loss"], "alone": seconds["pass"]}
-    mean = sum(map(len, context.tokenizer.answer_ids([row.answer for row in context.valid]))) / len(context.valid)
-    share = min(1.0, LONGEST_TRAINED * mean / limit)  # of the tokens that the base generates
-    return {name: seconds["loss"] + share * max(0.0, seconds[name] - seconds["loss"]) for name in ("row", "alone")}
+    mean = sum(map(len, context.tokenizer.answer_ids([row.said for row in context.valid]))) / len(context.valid)
+    share = min(limit, LONGEST_TRAINED * mean) / max(1.0, seconds["tokens"])  # of the tokens that the base generates
+    read = {"row": seconds["loss"], "alone": seconds["pass"]}
+    return {name: before + share * max(0.0, seconds[name] - before) for name, before in read.items()}
 
 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
     """Seconds per row: "loss" of its accepted answer, that of one row alone ("pass"), answering it in a batch ("row")
-    and "alone", and scoring one "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a
-    candidate."""
+    and "alone", and scoring one "candidate" of `choices.choose` on it; the seconds of the "null" prompts of a
+    candidate; and the "tokens" of a generated answer, 0 where answers are chosen."""
     rows = _spread(context.valid, BATCH_ROWS)
     read = _read if predictor.has_questions else answer_log_loss  # of questions a head gives all answers after a pass
     read(predictor, rows[:2])  # reads the shared prefix and warms up
     loss, once = (_seconds(partial(read, predictor, some)) / len(some) for some in (rows, rows[:1]))
+    tokens = 0.0
     if predictor.has_questions:
         rows = rows[:QUESTION_ROWS]
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
@@ -252,9 +261,13 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
         null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
         candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)
     else:
-        row, alone = (_generation_seconds(predictor, limit, some) / len(some) for some in (rows, rows[:1]))
+        (took, seen), (took_alone, seen_alone) = (_generated(predictor, limit, some) for some in (rows, rows[:1]))
+        tokens = expected_tokens(seen, min(limit, SEEN_TOKENS), limit)
+        row = loss + tokens * max(0.0, took - len(rows) * loss) / max(1, sum(seen))
+        alone = once + tokens * max(0.0, took_alone - once) / max(1, sum(seen_alone))
         candidate, null = loss, 0.0
-    return {"loss": loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null}
+    return {"loss": loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null,
+            "tokens": tokens}  # fmt: skip
 
 
 def _read(predictor: ModelPredictor, rows: Sequence[Example]) -> None:
@@ -263,13 +276,24 @@ def _read(predictor: ModelPredictor, rows: Sequence[Example]) -> None:
     finished(predictor.lm.hidden_states([each.request for each in prepared]))
 
 
-def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Example]) -> float:
-    """Seconds to answer the rows in one batch with `limit` tokens each; a large limit is extrapolated linearly."""
-    if limit <= ANSWER_TOKENS[-1]:
-        return _seconds(lambda: predict(predictor, rows, max_tokens=limit))
-    short, longer = (_seconds(partial(predict, predictor, rows, max_tokens=count)) for count in ANSWER_TOKENS)
-    per_token = max(0.0, longer - short) / (ANSWER_TOKENS[1] - ANSWER_TOKENS[0])
-    return short + (limit - ANSWER_TOKENS[0]) * per_token
+def _generated(predictor: ModelPredictor, limit: int, rows: Sequence[Example]) -> tuple[float, list[int]]:
+    """(seconds, tokens of each answer) of answering the rows in one batch with SEEN_TOKENS tokens each, at most."""
+    room, began = min(limit, SEEN_TOKENS), time.perf_counter()
+    prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows], room=room)
+    answers = predictor.lm.generate([each.request for each in prepared])
+    return time.perf_counter() - began, [len(answer) for answer in answers]
+
+
+def expected_tokens(seen: Sequence[int], room: int, limit: int) -> float:
+    """Mean tokens of answers with a limit, from the tokens `seen` of some that had `room` for no more.
+
+    Those that filled it are taken to end later as often in so many tokens as all have ended until then (an exponential
+    time, whose rate is known from censored times); where none has ended they run to the limit.
+    """
+    ended = sum(tokens < room for tokens in seen)
+    rate, left = ended / max(1, sum(seen)), limit - room
+    more = (1 - math.exp(-rate * left)) / rate if rate else float(left)
+    return (sum(seen) + (len(seen) - ended) * more) / len(seen)
 
 
 def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
@@ -280,8 +304,8 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     recipe, context = method.recipe, method.with_prompt(bench.context)
     assert recipe is not None
     began = time.perf_counter()
-    rows, valid = rows_for(context, context.train), rows_for(context, valid_examples(context))
-    tokens = recipe.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
+    rows, valid = rows_for(context, context.train), rows_for(context, valid_examples(context), whole=False)
+    tokens = rows_per_step(rows, recipe.batch_size) * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
     if bench.training and (bench.late(bench.slowest) or _is_ample(method, tokens, bench)):
         bench.derived[method.name] = None
         return _derived(method, tokens, bench)
@@ -301,8 +325,8 @@ def _is_ample(method: Method, tokens: float, bench: _Bench) -> bool:
 
 def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
     """The training of a method that was not measured, from one that was: time by the tokens of a step; a soft prompt
-    takes its own disk; a method that trains the whole model takes longer, and its memory holds weights, gradient and
-    two moments of every parameter."""
+    takes its own disk; a method that trains the whole model takes longer, and its memory holds weight, gradient and
+    two moments of every parameter in place of the base's weight."""
     assert method.recipe is not None
     known_tokens, known = next(iter(bench.training.values()))
     factor = tokens / known_tokens
@@ -314,12 +338,21 @@ def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
         from riyaz.layers.swaps.frozen import is_int8
 
         parameter_mb = 4 * _parameters(bench.context) / hardware.MB  # one float32 of each
+        compute = bench.context.compute
+        base_bytes = 2 if is_int8() or compute == "bfloat16" else 4  # two codes of 8 bits, or one number
+        more_mb = (MASTER_BYTES[compute] - base_bytes) / 4 * parameter_mb
         slower = CODED_FACTOR if is_int8() else WHOLE_FACTOR
         speed = replace(
-            speed, step_seconds=speed.step_seconds * slower, rss_mb=known.rss_mb + 4 * parameter_mb,
+            speed, step_seconds=speed.step_seconds * slower, rss_mb=known.rss_mb + more_mb,
             disk_mb=_disk_factor(method.recipe) * parameter_mb, trainable=_parameters(bench.context),
         )  # fmt: skip
     return speed
+
+
+def _peak_mb() -> float:
+    """The peak memory of an arm whose few steps this process has measured, in MB."""
+    peak = hardware.peak_rss() / hardware.MB
+    return min(RSS_MARGIN * peak, peak + MARGIN_MB)
 
 
 def _parameters(context: Context) -> int:
@@ -345,8 +378,9 @@ def _timed_training(
     scratch = context.folder / "scratch"
     remove(scratch)  # left by a process that was killed
     try:
-        plan = TrainPlan(steps=STEPS, learning_rate=recipe.learning_rates[0], batch_size=recipe.batch_size,
-                         validate_every=10**9, compute=context.compute, seed=context.seed)  # fmt: skip
+        plan = TrainPlan(steps=STEPS, learning_rate=recipe.learning_rates[0],
+                         batch_size=rows_per_step(rows, recipe.batch_size), validate_every=10**9,
+                         compute=context.compute, seed=context.seed)  # fmt: skip
         rows = longest_first(rows, plan.batch_size, plan.seed)
         train(model, rows, valid, plan, scratch, listen)
         saved = (scratch / "best.safetensors").stat().st_size / hardware.MB
@@ -358,7 +392,7 @@ def _timed_training(
         step_seconds=step * mean_tokens * (STEPS - 2) / tokens,
         validate_seconds=max(0.0, times[STEPS] - times[STEPS - 1] - step),
         build_seconds=build_seconds,
-        rss_mb=RSS_MARGIN * hardware.peak_rss() / hardware.MB,
+        rss_mb=_peak_mb(),
         disk_mb=_disk_factor(recipe) * saved,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )

@@ -25,7 +25,7 @@ FEWEST_ROWS = 100  # of a test from which `rows_needed` is estimated; with fewer
 
 @dataclass(frozen=True)
 class Pick:
-    """The picked method (None if no arm can be picked), the runner-up and the reason in one to five sentences."""
+    """The picked arm (None if no arm can be picked), the runner-up and the reason in one to five sentences."""
 
     pick: str | None
     runner_up: str | None
@@ -44,20 +44,20 @@ def choose(
     more: str = "--more 30m",
     groups: np.ndarray | None = None,
 ) -> Pick:
-    """Pick one of the arms by their scores {method: (n,)} on the same test rows, which may be in `groups` (n,).
+    """Pick one of the arms by their scores {arm: (n,)} on the same test rows, which may be in `groups` (n,).
 
     `limits` may hold max_ms (per answer), max_rss_mb (while serving) and max_forgetting (nats per token). `floor` is
     the most frequent answer with its scores on the same rows, `more` the command that continues arms which were cut.
     """
     finished = [arm for arm in arms if arm.status in FINISHED]
-    unscored = {arm.method: _unscored(scores.get(arm.method)) for arm in finished}
-    measured = [arm for arm in finished if not unscored[arm.method]]
-    over = {arm.method: _over(arm, limits or {}) for arm in measured}
-    within = [arm for arm in measured if not over[arm.method]]
+    unscored = {arm.name: _unscored(scores.get(arm.name)) for arm in finished}
+    measured = [arm for arm in finished if not unscored[arm.name]]
+    over = {arm.name: _over(arm, limits or {}) for arm in measured}
+    within = [arm for arm in measured if not over[arm.name]]
     dropped = reason.dropped(unscored, over)
     if not within:
         return Pick(None, None, "undecided", reason.none_left(arms, bool(measured), dropped), None)
-    missing = tuple(arm.method for arm in arms if arm.status == "skipped" and arm.may_beat(1.0))
+    missing = tuple(arm.name for arm in arms if arm.status == "skipped" and arm.may_beat(1.0))
     table = replace(table_of(within, scores, seed, groups), missing=missing)
     if not table.rows.any():
         return Pick(None, None, "nothing", reason.nothing_works(table, dropped, more), None)
@@ -66,6 +66,7 @@ def choose(
     if not table.sure(margin) and table.rows.shape[1] >= FEWEST_ROWS and not table.few_groups:
         rows = rows_needed_range(table.distinct, table.bounds, margin, seed=seed)
     sentences = ["; ".join([reason.verdict(table, margin), *dropped])]
+    sentences += reason.untuned(table, margin)
     sentences += reason.warnings(table, margin, floor, more, seed)
     changes = _without_limits(measured, over, scores, margin, seed, groups, missing)
     changes += reason.changes(table, margin, rows, seed)
@@ -83,9 +84,9 @@ def contenders(
     seed: int,
     groups: np.ndarray | None = None,
 ) -> list[str]:
-    """The methods between which `choose` is not clear: the sure arms of a tie, or of an undecided pick the leader and
+    """The arms between which `choose` is not clear: the sure arms of a tie, or of an undecided pick the leader and
     those whose score is within the margin of its; [] if there are no two, or if nothing works."""
-    finished = [arm for arm in arms if arm.status in FINISHED and not _unscored(scores.get(arm.method))]
+    finished = [arm for arm in arms if arm.status in FINISHED and not _unscored(scores.get(arm.name))]
     within = [arm for arm in finished if not _over(arm, limits or {})]
     if not within:
         return []
@@ -140,9 +141,9 @@ def _without_limits(
         return []
     table = replace(table_of(measured, scores, seed, groups), missing=missing)
     flags = over[table.name(table.ranked(margin)[0][0])]
-    allowed = [arm for arm in measured if set(over[arm.method]) <= set(flags)]
+    allowed = [arm for arm in measured if set(over[arm.name]) <= set(flags)]
     table = replace(table_of(allowed, scores, seed, groups), missing=missing)
     order, sure = table.ranked(margin)
-    method = table.name(order[0])
+    name = table.name(order[0])
     would = "would be picked" if sure else "would lead"
-    return [f"without {joined(list(flags))} {method} {would}"] if over[method] else []
+    return [f"without {joined(list(flags))} {name} {would}"] if over[name] else []

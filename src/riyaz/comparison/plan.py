@@ -26,14 +26,17 @@ from riyaz.comparison.arm_seconds import (
     tried_rates,
     validation_count,
 )
+from riyaz.comparison.bases import in_leaving_order, parts_of, unplanned
 from riyaz.comparison.folder import DAMAGED
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError, joined, shown
+from riyaz.files import is_bare
 from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.choices import VALID_ROWS
 from riyaz.methods.fitting.recipe import opening, search_rates, trains_opening
+from riyaz.results import parted
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
@@ -67,20 +70,20 @@ class ComparisonPlan:
     folds: bool = True  # whether a small data set is tested in folds
     limit_test: int | None = None  # most test rows
 
-    def arm(self, method: str) -> ArmPlan:
-        """The plan of one arm."""
+    def arm(self, name: str) -> ArmPlan:
+        """The plan of the arm of this name."""
         for arm in self.arms:
-            if arm.method == method:
+            if arm.name == name:
                 return arm
-        raise RiyazError(f"the plan has no arm {method}", "plan.json", DAMAGED)
+        raise RiyazError(f"the plan has no arm {name}", "plan.json", DAMAGED)
 
     @classmethod
     def read(cls, path: Path) -> "ComparisonPlan":
         """The plan in a plan.json. Raises RiyazError naming the place that is wrong."""
         plan = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
-        strange = [arm.method for arm in plan.arms if arm.method not in METHODS]  # it names a folder
-        if strange:
-            raise RiyazError(f"{shown(strange[0])} is not a method", str(path), DAMAGED)
+        strange = [arm.name for arm in plan.arms if arm.method not in METHODS or not is_bare(arm.name)]
+        if strange:  # it names a folder
+            raise RiyazError(f"{shown(strange[0])} is not the name of an arm", str(path), DAMAGED)
         return plan
 
 
@@ -96,56 +99,56 @@ def make_plan(
     for LEAST_STEPS, arms are left out in their order, if `leave_out`. Raises TooShort when the arms do not fit, or
     fewer than LEAST_ARMS.
     """
-    before = {arm.method: arm for arm in earlier.arms} if earlier else {}
-    fixed = {method: arm for method, arm in before.items() if arm.state == "begun" or arm.skipped}
-    able = [method for method in inputs.methods if method not in fixed and method not in inputs.speeds.unable]
+    before = {arm.name: arm for arm in earlier.arms} if earlier else {}
+    fixed = {name: arm for name, arm in before.items() if arm.state == "begun" or arm.skipped}
+    able = [name for name in inputs.methods if name not in fixed and name not in inputs.speeds.unable]
     pace = _pace(fixed.values())
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
     if not earlier and inputs.optional and not _all_whole(inputs, able, left - refits_seconds(inputs, able)):
-        able = [method for method in able if method not in inputs.optional]
+        able = [name for name in able if name not in inputs.optional]
     waiting = _waiting(inputs, able, before, left, QUICK * budget / pace)
-    able = [method for method in able if method not in waiting]
+    able = [name for name in able if name not in waiting]
     running = _fitting(inputs, able, before, left) if leave_out else able
     steps = _steps(inputs, running, before, left)
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
         raise _too_short(inputs, able, budget, spent)
     seconds, arms = fixed_seconds(inputs), []
-    rest = left - sum(total(seconds[method]) for method in running)
-    tried = sum(seconds[method]["start"] + seconds[method]["fit"] for method in waiting)  # their choices, at least
+    rest = left - sum(total(seconds[name]) for name in running)
+    tried = sum(seconds[name]["start"] + seconds[name]["fit"] for name in waiting)  # their choices, at least
     steps = steps and _with_refits(inputs, steps, before, rest - tried)
-    for method in inputs.methods:
-        if method in fixed:
-            arms.append(fixed[method])
-        elif method in waiting:
-            arms.append(ArmPlan(method, _times(seconds[method], pace), waits=True, pace=pace))
-        elif method not in running:
-            arms.append(_skipped(inputs, method, able, earlier))
-        elif inputs.methods[method] is None:
-            arms.append(ArmPlan(method, _times(seconds[method], pace), pace=pace))
+    for name in inputs.methods:
+        if name in fixed:
+            arms.append(fixed[name])
+        elif name in waiting:
+            arms.append(replace(unplanned(name), seconds=_times(seconds[name], pace), waits=True, pace=pace))
+        elif name not in running:
+            arms.append(_skipped(inputs, name, able, earlier))
+        elif inputs.methods[name] is None:
+            arms.append(replace(unplanned(name), seconds=_times(seconds[name], pace), pace=pace))
         else:
-            arms.append(_trained_arm(inputs, method, (steps or {})[method], seconds[method], pace, before.get(method)))
-    planned = [arm for arm in arms if arm.method in running]
+            arms.append(_trained_arm(inputs, name, (steps or {})[name], seconds[name], pace, before.get(name)))
+    planned = [arm for arm in arms if arm.name in running]
     spare = left * pace / max(1e-9, sum(total(arm.seconds) for arm in planned))
-    limited = {arm.method: _with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
-    arms = [limited.get(arm.method, arm) for arm in arms]
+    limited = {arm.name: _with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
+    arms = [limited.get(arm.name, arm) for arm in arms]
     return _plan(inputs, tuple(arms), spent, budget, earlier)
 
 
 def _waiting(
     inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float, quick: float
 ) -> list[str]:
-    """The methods that train nothing, take more than `quick` seconds and keep others from their whole recipes; none if
+    """The arms that train nothing, take more than `quick` seconds and keep others from their whole recipes; none if
     fewer than LEAST_ARMS would not wait. For the recipe of an arm that waits itself no other begins to wait."""
-    seconds = {method: total(each) for method, each in fixed_seconds(inputs).items()}
-    slow = [method for method in able if method in inputs.may_wait and seconds[method] > quick]
-    slow = [method for method in slow if inputs.methods[method] is None]
+    seconds = {name: total(each) for name, each in fixed_seconds(inputs).items()}
+    slow = [name for name in able if name in inputs.may_wait and seconds[name] > quick]
+    slow = [name for name in slow if inputs.methods[name] is None]
     if not slow or (len(able) - len(slow) < LEAST_ARMS and not before):
         return []
-    steps, held = _steps(inputs, able, before, left), {method for method, arm in before.items() if arm.waits}
-    cut = {method for method, run in (steps or {}).items() if run.steps < full_steps(inputs, method)}
+    steps, held = _steps(inputs, able, before, left), {name for name, arm in before.items() if arm.waits}
+    cut = {name for name, run in (steps or {}).items() if run.steps < full_steps(inputs, name)}
     if steps is None or cut - held:
         return slow
-    return [method for method in slow if method in held] if cut else []
+    return [name for name in slow if name in held] if cut else []
 
 
 def _with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
@@ -163,28 +166,28 @@ def _opens(arm: ArmPlan) -> bool:
     return bool(arm.opening) and arm.state != "opened" and trains
 
 
-def _skipped(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> ArmPlan:
+def _skipped(inputs: PlanInputs, name: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> ArmPlan:
     """An arm that does not run, and why. It counts as no better than the others if it cannot run, or if the user has
     not asked for it: no measured comparison has been won by an optional method."""
-    why = _why_out(inputs, method, able, earlier)
-    unable, optional = method in inputs.speeds.unable, method in inputs.optional
+    why = _why_out(inputs, name, able, earlier)
+    unable, optional = name in inputs.speeds.unable, name in inputs.optional
     ruled_out = "it cannot run" if unable else "it is optional" if optional else ""
-    return ArmPlan(method, recipe_steps=full_steps(inputs, method), skipped=why, ruled_out=ruled_out)
+    return replace(unplanned(name), recipe_steps=full_steps(inputs, name), skipped=why, ruled_out=ruled_out)
 
 
 def _fitting(inputs: PlanInputs, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
-    """The methods that fit into `left` seconds: arms are left out in their order until the rest fits, and those
+    """The arms that fit into `left` seconds: arms are left out in their order until the rest fits, and those
     that then fit beside it are taken in again, but none without those that it joins."""
     running = list(able)
-    out = sorted(able, key=lambda method: METHODS[method].left_out)
+    out = in_leaving_order(able)
     while running and _steps(inputs, running, before, left) is None:
         running.remove(out[len(able) - len(running)])
-    for method in reversed(out[: len(able) - len(running)]):
-        if _steps(inputs, [*running, method], before, left) is not None:
-            running.append(method)
-    done = {method for method, arm in before.items() if arm.state == "begun" and not arm.skipped}
+    for name in reversed(out[: len(able) - len(running)]):
+        if _steps(inputs, [*running, name], before, left) is not None:
+            running.append(name)
+    done = {name for name, arm in before.items() if arm.state == "begun" and not arm.skipped}
     absent = inputs.methods.keys() - done - {*running}
-    return [method for method in running if not absent & {*METHODS[method].of}]
+    return [name for name in running if not absent & {*parts_of(name)}]
 
 
 def _steps(
@@ -193,13 +196,13 @@ def _steps(
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
     fixed = fixed_seconds(inputs)
-    left -= sum(total(fixed[method]) for method in running)
+    left -= sum(total(fixed[name]) for name in running)
     if left < 0:
         return None
-    trained = [method for method in running if inputs.methods[method] is not None]
+    trained = [name for name in running if inputs.methods[name] is not None]
     steps = _divided(inputs, trained, before, left)
-    opened = {method for method, arm in before.items() if arm.state == "opened"}
-    enough = all(steps[method].steps >= least_steps(inputs, method) or method in opened for method in steps)
+    opened = {name for name, arm in before.items() if arm.state == "opened"}
+    enough = all(steps[name].steps >= least_steps(inputs, name) or name in opened for name in steps)
     return steps if enough else None
 
 
@@ -208,33 +211,33 @@ def _with_refits(
 ) -> dict[str, Training]:
     """The trainings of whole recipes, with refits as far as the seconds last that all arms leave of `left`, those arms
     first that are left out last. No refits if extra runs with other numbers of rows are to be compared with these."""
-    if inputs.aside or any(run.steps < full_steps(inputs, method) for method, run in runs.items()):
+    if inputs.aside or any(run.steps < full_steps(inputs, name) for name, run in runs.items()):
         return dict(runs)
-    opened = {method: arm for method, arm in before.items() if arm.state == "opened"}
-    left -= sum(total(training_seconds(inputs, method, run, opened.get(method))) for method, run in runs.items())
+    opened = {name: arm for name, arm in before.items() if arm.state == "opened"}
+    left -= sum(total(training_seconds(inputs, name, run, opened.get(name))) for name, run in runs.items())
     granted = dict(runs)
-    for method in in_refit_order(inputs, (method for method in runs if not runs[method].refit)):
-        more = refit_seconds(inputs, method, runs[method], opened.get(method))
+    for name in in_refit_order(inputs, (name for name in runs if not runs[name].refit)):
+        more = refit_seconds(inputs, name, runs[name], opened.get(name))
         if more <= left:
-            granted[method], left = replace(runs[method], refit=True), left - more
+            granted[name], left = replace(runs[name], refit=True), left - more
     return granted
 
 
-def _why_out(inputs: PlanInputs, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
-    if method in inputs.speeds.unable:
-        return inputs.speeds.unable[method]
-    for part in METHODS[method].of:
+def _why_out(inputs: PlanInputs, name: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
+    if name in inputs.speeds.unable:
+        return inputs.speeds.unable[name]
+    for part in parts_of(name):
         if part in inputs.speeds.unable:
-            return f"it joins {joined(METHODS[method].of)}; {part}: {inputs.speeds.unable[part]}"
-    if method not in able:
-        return f"not every recipe fits the budget; raise --budget, or name {method} with --methods"
+            return f"it joins {joined(parts_of(name))}; {part}: {inputs.speeds.unable[part]}"
+    if name not in able:
+        return f"not every recipe fits the budget; raise --budget, or name {parted(name)[0]} with --methods"
     return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
 
 
 def _all_whole(inputs: PlanInputs, able: Sequence[str], left: float) -> bool:
     """Whether every arm's full recipe fits into `left` seconds of a first plan."""
     steps = _steps(inputs, able, {}, left)
-    return steps is not None and all(steps[method].steps == full_steps(inputs, method) for method in steps)
+    return steps is not None and all(steps[name].steps == full_steps(inputs, name) for name in steps)
 
 
 def _plan(
@@ -244,7 +247,7 @@ def _plan(
         return replace(earlier, arms=arms)
     speeds, latency_rows, looked = inputs.speeds, *looked_rows(inputs)
     running = [arm for arm in arms if not arm.skipped]
-    needs = [(speeds.arms if arm.steps else speeds.predict)[arm.method] for arm in running]
+    needs = [(speeds.arms if arm.steps else speeds.predict)[arm.name] for arm in running]
     return ComparisonPlan(
         seed=inputs.seed,
         threads=speeds.threads,
@@ -272,12 +275,12 @@ def _estimate(arms: Iterable[ArmPlan], spent: float, budget: float) -> float:
 def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: float) -> "TooShort":
     """The refusal of a budget in which fewer than LEAST_ARMS arms fit; one with the named budget fits those that are
     left out last."""
-    last = sorted(able, key=lambda method: METHODS[method].left_out)[-LEAST_ARMS:]
-    share = {method: recipe.share for method in last if (recipe := inputs.methods[method]) is not None}
+    last = in_leaving_order(able)[-LEAST_ARMS:]
+    share = {name: recipe.share for name in last if (recipe := inputs.methods[name]) is not None}
     # too few steps to compare rates
-    shortest = {method: Training(least_steps(inputs, method), (0.0,)) for method in share}
-    least = [total(training_seconds(inputs, method, shortest[method], None)) / share[method] for method in share]
-    seconds = sum(total(fixed_seconds(inputs)[method]) for method in last)
+    shortest = {name: Training(least_steps(inputs, name), (0.0,)) for name in share}
+    least = [total(training_seconds(inputs, name, shortest[name], None)) / share[name] for name in share]
+    seconds = sum(total(fixed_seconds(inputs)[name]) for name in last)
     seconds += max(least, default=0.0) * (sum(share.values()) + inputs.aside)  # as `_divided` shares it
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
     work = "training and evaluating" if share else "evaluating"
@@ -311,44 +314,44 @@ def _divided(
     needs = {m: total(training_seconds(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
     shares, rest = sum(share.values()) + inputs.aside, left
     runs: dict[str, Training] = {}
-    for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
-        if method in waiting:
+    for name in sorted(trained, key=lambda m: (m in waiting, needs[m])):
+        if name in waiting:
             others = (waiting & opened.keys()) - runs.keys()
             least = {m: Training(opened[m].opening, opened[m].learning_rates) for m in others}
             kept = {m: total(training_seconds(inputs, m, run, opened[m])) for m, run in least.items()}
             runs = _with_refits(inputs, runs, before, left - sum(kept.values()))
             rest = left - sum(total(training_seconds(inputs, m, run, opened.get(m))) for m, run in runs.items())
-            rest -= sum(seconds for m, seconds in kept.items() if m != method)
-        mine = rest if method in waiting else rest * share[method] / shares
-        shares -= share[method]
-        runs[method] = _run_within(inputs, method, mine, opened.get(method))
-        rest -= total(training_seconds(inputs, method, runs[method], opened.get(method)))
+            rest -= sum(seconds for m, seconds in kept.items() if m != name)
+        mine = rest if name in waiting else rest * share[name] / shares
+        shares -= share[name]
+        runs[name] = _run_within(inputs, name, mine, opened.get(name))
+        rest -= total(training_seconds(inputs, name, runs[name], opened.get(name)))
     return runs
 
 
-def _run_within(inputs: PlanInputs, method: str, seconds: float, opened: ArmPlan | None) -> Training:
+def _run_within(inputs: PlanInputs, name: str, seconds: float, opened: ArmPlan | None) -> Training:
     """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
     default alone where these would leave too few steps to compare them."""
-    recipe, full = inputs.methods[method], full_steps(inputs, method)
+    recipe, full = inputs.methods[name], full_steps(inputs, name)
     assert recipe is not None
-    rates = opened.learning_rates if opened else tried_rates(inputs, method)
-    steps = affordable_steps(inputs, method, rates, seconds, opened)
+    rates = opened.learning_rates if opened else tried_rates(inputs, name)
+    steps = affordable_steps(inputs, name, rates, seconds, opened)
     if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
         rates = (recipe.default_rate,)
-        steps = affordable_steps(inputs, method, rates, seconds, opened)
+        steps = affordable_steps(inputs, name, rates, seconds, opened)
     least = opened.opening if opened else 0  # these steps are trained
     return Training(full if steps >= NEARLY * full else max(least, steps), rates)
 
 
 def _trained_arm(
-    inputs: PlanInputs, method: str, run: Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
+    inputs: PlanInputs, name: str, run: Training, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
-    recipe, speed, full = inputs.methods[method], inputs.speeds.arms[method], full_steps(inputs, method)
+    recipe, speed, full = inputs.methods[name], inputs.speeds.arms[name], full_steps(inputs, name)
     assert recipe is not None
     opened = before if before and before.state == "opened" else None
-    return ArmPlan(
-        method,
-        _times(fixed | training_seconds(inputs, method, run, opened), pace),
+    return replace(
+        unplanned(name),
+        seconds=_times(fixed | training_seconds(inputs, name, run, opened), pace),
         steps=run.steps,
         recipe_steps=full,
         batch_size=recipe.batch_size,

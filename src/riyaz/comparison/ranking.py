@@ -46,11 +46,16 @@ class Table:
         """Whether there are too few groups for any bound."""
         return self.groups is not None and self.groups.max() + 1 < FEWEST_GROUPS
 
-    missing: tuple[str, ...] = ()  # methods that did not run and may be better
+    missing: tuple[str, ...] = ()  # arms that did not run and may be better
+
+    @property
+    def kind(self) -> str:
+        """What the arms are called: methods, if they are not on several bases."""
+        return "arm" if any(arm.base for arm in self.arms) else "method"
 
     def name(self, i: int) -> str:
-        """The method of arm i."""
-        return self.arms[i].method
+        """The name of arm i."""
+        return self.arms[i].name
 
     def sure(self, margin: float) -> list[int]:
         """Indices of the arms within `margin` of the best, those that forget last, from the cheapest."""
@@ -72,8 +77,8 @@ class Table:
 
 
 def table_of(arms: list[ArmResult], scores: Scores, seed: int, groups: np.ndarray | None = None) -> Table:
-    """The arms with their scores {method: (n,)} and bounds; `groups` (n,) are those of the rows."""
-    rows = np.array([scores[arm.method] for arm in arms], float)
+    """The arms with their scores {arm: (n,)} and bounds; `groups` (n,) are those of the rows."""
+    rows = np.array([scores[arm.name] for arm in arms], float)
     distinct, place = np.unique(rows, axis=0, return_inverse=True)
     distinct = distinct if groups is None else group_means(distinct, groups)
     bounds = replace(shortfall(distinct, seed=seed), n=rows.shape[1])

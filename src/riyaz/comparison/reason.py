@@ -9,7 +9,7 @@ from riyaz.comparison.arm_row import FINISHED
 from riyaz.comparison.ranking import FEWEST_GROUPS, FORGETS, Table, cost, forgets
 from riyaz.errors import joined
 from riyaz.metrics.paired import ROWS_CAP, paired_test
-from riyaz.results import ArmResult, Floor
+from riyaz.results import FLOORS, ArmResult, Floor
 
 WIDEST_MARGIN = 0.1  # of those that the reason names as changing the pick
 CHANCE = 0.05  # p-value from which a difference between two arms may be chance
@@ -34,14 +34,14 @@ def none_left(arms: Sequence[ArmResult], measured: bool, dropped: list[str]) -> 
     """The reason when no arm can be picked."""
     if measured:
         return f"No method is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
-    states = [f"{arm.method} {arm.status}" for arm in arms if arm.status not in FINISHED]
+    states = [f"{arm.name} {arm.status}" for arm in arms if arm.status not in FINISHED]
     return f"No method can be picked: {'; '.join(states + dropped) or 'none was run'}."
 
 
 def nothing_works(table: Table, dropped: list[str], more: str) -> str:
     """The reason when every arm scores 0 on every row."""
     count = len(table.rows)
-    arms = f"all {count} methods score" if count > 1 else f"the only method, {table.name(0)}, scores"
+    arms = f"all {count} {table.kind}s score" if count > 1 else f"the only {table.kind}, {table.name(0)}, scores"
     first = "; ".join([f"Nothing works here: {arms} 0 on {table.count}", *dropped])
     then = "check the instruction and the wording of the answers, give more rows, or take a larger model"
     half = [i for i, arm in enumerate(table.arms) if arm.half_trained]
@@ -55,19 +55,20 @@ def verdict(table: Table, margin: float) -> str:
     metric = (table.arms[first].metric or "score").replace("_", " ")
     head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.count})"
     if len(order) == 1:
-        only = "leads, as the only method that ran" if table.missing else "is picked, as the only method that can be"
+        kind = table.kind
+        only = f"leads, as the only {kind} that ran" if table.missing else f"is picked, as the only {kind} that can be"
         return f"{head} {only}"
     tail = f"runner-up {table.name(order[1])} ({table.means[order[1]]:.3f})"
     near = f"with 95 % confidence within {margin:g} of the best"
     if not sure:
         certain = table.sure(margin)
-        but = f"the test is too small to separate the leaders: no method is {near}"
+        but = f"the test is too small to separate the leaders: no {table.kind} is {near}"
         if table.few_groups:
-            but = f"rows of fewer than {FEWEST_GROUPS} groups certify no method"
+            but = f"rows of fewer than {FEWEST_GROUPS} groups certify no {table.kind}"
         elif certain and table.missing:
             but = f"{joined(table.missing)} did not run and may be better"
         elif certain:
-            but = "another method has had too little training to be judged"
+            but = f"another {table.kind} has had too little training to be judged"
         return f"{head} leads, but {but}; {tail}"
     if sure > 1:
         equal = (table.rows[order[:sure]] == table.rows[first]).all()
@@ -75,11 +76,24 @@ def verdict(table: Table, margin: float) -> str:
         spared = not forgets(table.arms[first]) and any(forgets(table.arms[i]) for i in order[:sure])
         clause = f" that forgot at most {FORGETS:g} nats per token" if spared else ""
         others = joined([tail, *(table.name(i) for i in order[2:sure])])
-        return f"Of {sure} methods {what}, {head} is the cheapest to serve{clause}, ahead of {others}"
+        return f"Of {sure} {table.kind}s {what}, {head} is the cheapest to serve{clause}, ahead of {others}"
     bound = table.upper[first]
     if bound == 0:
-        return f"{head} is certified with 95 % confidence to be the best of {len(order)} methods; {tail}"
-    return f"{head} is certified as the only method {near} (at most {_up(bound):g} short of it); {tail}"
+        return f"{head} is certified with 95 % confidence to be the best of {len(order)} {table.kind}s; {tail}"
+    return f"{head} is certified as the only {table.kind} {near} (at most {_up(bound):g} short of it); {tail}"
+
+
+def untuned(table: Table, margin: float) -> list[str]:
+    """A sentence where the sure pick is a base that is not trained, and the best trained arm is on another base."""
+    order, sure = table.ranked(margin)
+    first, tuned = table.arms[order[0]], [i for i, arm in enumerate(table.arms) if arm.base and arm.trainable_params]
+    if not sure or not tuned or first.base is None or first.trainable_params:
+        return []
+    best = max(tuned, key=lambda i: table.means[i])
+    if table.arms[best].base == first.base:
+        return []
+    beside = f"the best trained arm, {table.name(best)}, scores {table.means[best]:.3f}"
+    return [f"take {first.base} as it is, by {first.method}; training is not worth it here: {beside}"]
 
 
 def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None, more: str, seed: int) -> list[str]:
@@ -90,7 +104,9 @@ def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None
     if floor and len(floor[1]) == table.rows.shape[1]:
         test = paired_test(table.rows[first], floor[1], table.groups, seed=seed)
         if test.difference <= 0 or test.p_value >= CHANCE:
-            beside = f"always answering {_clipped(floor[0].answer)!r} scores {floor[0].score:.3f}"
+            kind = floor[0].kind
+            answering = FLOORS[kind] if kind else f"always answering {_clipped(floor[0].answer)!r}"
+            beside = f"{answering} scores {floor[0].score:.3f}"
             score = f"the score of {table.name(first)}"
             sentences.append(f"{score} is not above the floor beyond chance: {beside} (p {test.p_value:.2g})")
     if forgets(table.arms[first]):

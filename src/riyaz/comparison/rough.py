@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from riyaz import hardware
+from riyaz.comparison.bases import arm_names, merged
 from riyaz.comparison.plan import TooShort, make_plan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.shorter_test import sizes_of
@@ -44,15 +45,19 @@ START_SECONDS, TORCH_SECONDS, OTHER_SECONDS = 1.0, 3.0, 5.0  # of a process, of 
 
 
 def rough_estimate(
-    source: Source, task: Task, parts: Split, methods: Sequence[str], config: CompareConfig, budget: float
+    bases: Mapping[str, Source], task: Task, parts: Split, methods: Sequence[str], config: CompareConfig, budget: float
 ) -> str:
     """The first estimate of a comparison, in one sentence: the seconds of its plan at the speeds of `rough_speeds`."""
-    speeds = rough_speeds(source, task, parts.train, len(parts.valid), full_recipes(methods, config, task.kind))
-    inputs = plan_inputs(methods, config, task.kind, speeds, sizes_of(parts))
+    recipes = full_recipes(methods, config, task.kind)
+    speeds = merged(
+        {base: rough_speeds(source, task, parts.train, len(parts.valid), recipes) for base, source in bases.items()}
+    )
+    inputs = plan_inputs(arm_names(methods, list(bases)), config, task.kind, speeds, sizes_of(parts))
     try:
         estimate = make_plan(inputs, budget=budget, spent=MEASURING * budget).estimate
     except TooShort:  # which only the measured speeds show
-        estimate = {"seconds": budget, "peak_rss_mb": speeds.rss_mb}
+        peak = max([speeds.rss_mb, *(speed.rss_mb for speed in speeds.arms.values())])
+        estimate = {"seconds": budget, "peak_rss_mb": peak}
     seconds, mb = Seconds(max(10, round(estimate["seconds"], -1))), round(estimate["peak_rss_mb"], -2)
     return f"rough estimate: {seconds}, {mb:,.0f} MB of memory; measuring this machine refines it"
 

@@ -4,10 +4,10 @@ Every stage writes files. The same command given again continues where the last 
 arm.
 """
 
-import platform
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -22,25 +22,28 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
+from riyaz.comparison.bases import arm_names, expect_one, merged, open_bases
 from riyaz.comparison.by_hand import by_hand_notes
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
 from riyaz.comparison.context_limit import without_too_long
-from riyaz.comparison.floor import majority_floor
-from riyaz.comparison.folder import FINAL, ComparisonFolder
+from riyaz.comparison.described import data_of, models_of, versions
+from riyaz.comparison.floor import highest_floor
+from riyaz.comparison.folder import DAMAGED, FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.rough import rough_estimate
 from riyaz.comparison.settings import settings_of
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
-from riyaz.comparison.speeds import LARGEST, Speeds
+from riyaz.comparison.speeds import LARGEST, MEASURED, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
 from riyaz.config import CompareConfig, DataConfig, Seconds
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
-from riyaz.data.rows import rendered
+from riyaz.data.judging import expect_judged
+from riyaz.data.schema import OPTION
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
@@ -49,32 +52,26 @@ from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.json_files import to_document, write_json
-from riyaz.methods import CURVE, METHODS
-from riyaz.methods.fitting.base import instruction_only
+from riyaz.json_files import read_json, to_document, write_json
+from riyaz.methods import METHODS
+from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.paired import paired_test
 from riyaz.quality.examine import examine
+from riyaz.quality.schema_rows import schema_notes
 from riyaz.results import (
     ADAPTED,
     COMPARE,
     ArmResult,
     Comparison,
     CurveScore,
-    Data,
-    Documents,
-    FileFacts,
     Floor,
-    Leakage,
-    Model,
     Pair,
 )
 from riyaz.results.problems import PROBLEMS
-from riyaz.sources import Source, open_source
+from riyaz.sources import Source
 
-RENDERED = 5  # rows shown in the report
 MEASURING_SHARE = 0.1  # of the budget, which measuring speeds may take
 SAVE_SECONDS = 10.0  # between two writes of seconds.json
-PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
 
 
 def compare(
@@ -137,13 +134,15 @@ def _run(
     finally:
         if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
             folder.write("seconds.json", since())
-    floor = majority_floor(parts.train, parts.tested, job.task)
+    floor = highest_floor(parts.train, parts.tested, job.task)
+    models, curve_arm = models_of(job.bases), extra_runs.curve_arm(rows)
     comparison = Comparison(
         arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
-        data_curve=curve or None, curve_method=CURVE if curve else None, seconds=since(),
-        data=_describe_data(job, report, parts), model=_describe_model(job.source),
+        data_curve=curve or None, curve_method=curve_arm.name if curve_arm and curve else None, seconds=since(),
+        data=data_of(job.files, job.task, job.settings.get("documents"), report, parts, job.source),
+        model=models[0], models=models if len(models) > 1 else None,
         hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
-        versions=_versions(),
+        versions=versions(),
     )  # fmt: skip
     folder.write(COMPARE, comparison)
     comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
@@ -193,13 +192,28 @@ class _Job:
     """The inputs of a comparison, read and checked; nothing is measured yet."""
 
     methods: tuple[str, ...]
-    source: Source
+    bases: dict[str, Source]  # the models by name
     files: DataFolder
     task: Task
     divide: Divide
     parts: Split  # the rows, if the budget is enough to test all of them
     settings: dict[str, Any]  # settings.json
     needed: str = ""  # the method without which nothing is run
+
+    @property
+    def source(self) -> Source:
+        """The only model, or the first."""
+        return next(iter(self.bases.values()))
+
+    @property
+    def measured(self) -> list[str | None]:
+        """The bases as the folder keeps what is measured of them: the only one has no name there."""
+        return [None] if len(self.bases) == 1 else [*self.bases]
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms, in the order of the table."""
+        return arm_names(self.methods, list(self.bases))
 
 
 def _job(
@@ -208,12 +222,13 @@ def _job(
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = chosen_methods(config)
     require_torch(methods, named=bool(config.methods))
-    source = open_source(config.model)
+    bases = open_bases(config.model)
     if note := engine_note():
         listen(Note(note))
-    expect_memory(source, config.precision)
-    if any(METHODS[name].recipe for name in methods):
-        expect_memory(source, engine="torch")  # which trains
+    for source in bases.values():
+        expect_memory(source, config.precision)
+        if any(METHODS[name].recipe for name in methods):
+            expect_memory(source, engine="torch")  # which trains
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
@@ -222,16 +237,21 @@ def _job(
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)
         data_files = replace(data_files, train=train)
-    task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
+    task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
+                  data_config.max_words, data_config.max_new_tokens)  # fmt: skip
+    tested = data_files.test or data_files.train
+    expect_judged(task.metric, tested)
+    expect_ready(task.metric, (*data_files.train.examples, *tested.examples), data_config.unsafe_code)
+    notes += schema_notes(task.schema, data_files.train.examples)
     methods = fitting_task(methods, task, config, listen)
-    divide = _divider(data_files, task, source, config, methods, used)
+    divide = _divider(data_files, task, bases, config, methods, used)
     parts, report = divide(True, config.limit_test)
     for note in [*report.notes, *notes, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
-    settings = settings_of(data_files, task, source, data_config, config, methods)
+    settings = settings_of(data_files, task, bases, data_config, config, methods)
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
-    return _Job(methods, source, data_files, task, divide, parts, settings)
+    return _Job(methods, bases, data_files, task, divide, parts, settings)
 
 
 def adapt(
@@ -251,6 +271,9 @@ def adapt(
     """
     assert config.out is not None
     chosen_methods(replace(config, methods=(method,)), "METHOD")
+    expect_one(config.model, "riyaz adapt")
+    if data_config.schema is not None and METHODS[method].about.weights == "copy":
+        raise RiyazError(f"{method} copies its answers, which no schema changes", OPTION, "leave it out")
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
@@ -280,15 +303,15 @@ def _check_general(config: CompareConfig) -> None:
 def _divider(
     data_files: DataFolder,
     task: Task,
-    source: Source,
+    bases: Mapping[str, Source],
     config: CompareConfig,
     methods: tuple[str, ...],
     used: Path | None,
 ) -> Divide:
-    """A function that divides the rows into parts, without those too long for the model. `used` are the documents that
-    a method retrieves from."""
-    tokenizer, family = source.tokenizer(), describe(source)
-    context = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
+    """A function that divides the rows into parts, without those too long for one of the models: all arms answer the
+    same rows. `used` are the documents that a method retrieves from."""
+    reading = {name: (source.tokenizer(), describe(source)) for name, source in bases.items()}
+    prefix = max(METHODS[name].prefix_tokens for name in methods)
     tested = data_files.test or data_files.train
     in_documents = any(example.own_doc_ids for example in data_files.train.examples)
     test_in_documents = used is not None and tested.folder is not None and documents.same_file(used, tested.path)
@@ -299,8 +322,12 @@ def _divider(
             data_files.train, data_files.test, task, limit_train=config.limit_train, limit_test=limit_test,
             seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
         )  # fmt: skip
-        parts, too_long = without_too_long(parts, task, tokenizer, context)
-        report.notes += [*family.notes, *tokenizer.notes]
+        too_long: list[str] = []
+        for name, (tokenizer, family) in reading.items():
+            parts, longer = without_too_long(parts, task, tokenizer, family.config.context - prefix)
+            too_long += longer
+            report.notes += [f"{name}: {note}" if len(reading) > 1 else note
+                             for note in (*family.notes, *tokenizer.notes)]  # fmt: skip
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
         if test_in_documents:
@@ -348,19 +375,23 @@ def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget:
     if folder.read(PROBLEMS) is None:
         listen(Phase("rows", "rows that may be wrong", method="rows"))
         folder.write(PROBLEMS, examine(job.files.train, job.files.test, job.task))
-    if folder.read("measured.json") is None or _other_threads(folder, config):
-        listen(Note(rough_estimate(job.source, job.task, job.parts, job.methods, config, budget)))
-        listen(Phase("measure", "speeds of this machine", method="measure"))
-        arguments = ["measure", str(folder.path), f"{MEASURING_SHARE * budget:.3f}"]
+    waiting = [base for base in job.measured if not _is_measured(folder, base, config)]
+    if waiting:
+        listen(Note(rough_estimate(job.bases, job.task, job.parts, job.methods, config, budget)))
+    for base in waiting:
+        listen(Phase("measure", f"speeds of this machine{f' with {base}' if base else ''}", method="measure"))
+        seconds = MEASURING_SHARE * budget / len(job.bases)
+        arguments = ["measure", str(folder.path), f"{seconds:.3f}", *([base] if base else [])]
         processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
 
 
-def _other_threads(folder: ComparisonFolder, config: CompareConfig) -> bool:
-    """Whether --threads is not what was measured with, and nothing is planned yet."""
-    if config.threads is None or (folder.path / "plan.json").exists():
-        return False
-    measured = folder.read("measured.json")
-    return not isinstance(measured, dict) or measured.get("threads") != config.threads
+def _is_measured(folder: ComparisonFolder, base: str | None, config: CompareConfig) -> bool:
+    """Whether the speeds with this base are known, and if nothing is planned yet with as many threads as --threads."""
+    path = folder.base(base) / MEASURED
+    if not path.exists() or config.threads is None or (folder.path / "plan.json").exists():
+        return path.exists()
+    measured = read_json(path, DAMAGED)
+    return isinstance(measured, dict) and measured.get("threads") == config.threads
 
 
 def _plan(
@@ -369,10 +400,7 @@ def _plan(
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    recipes = full_recipes(job.methods, config, job.task.kind)
-    trained = [name for name, recipe in recipes.items() if recipe is not None]
-    speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
-    inputs_of = partial(plan_inputs, job.methods, config, job.task.kind, speeds)
+    inputs_of = partial(plan_inputs, job.arms, config, job.task.kind, _speeds(folder, job, config))
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
         return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
@@ -395,9 +423,20 @@ def _plan(
     return inputs_of(sizes_of(parts)), plan, parts, report
 
 
+def _speeds(folder: ComparisonFolder, job: _Job, config: CompareConfig) -> Speeds:
+    """The measured speeds of all arms. Raises RiyazError for a damaged file."""
+    by_base = {}
+    for place, base in enumerate(job.measured):
+        methods = [name for name in job.methods if place == 0 or METHODS[name].about.language_model]
+        recipes = full_recipes(methods, config, job.task.kind)
+        trained = [name for name, recipe in recipes.items() if recipe is not None]
+        by_base[base or ""] = Speeds.read(folder.base(base) / MEASURED, recipes, trained)
+    return merged(by_base)
+
+
 def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     """Report the estimate. Raises RiyazError if it needs more memory or disk than is free."""
-    arms = tuple(Planned(arm.method, sum(arm.seconds.values())) for arm in plan.arms)
+    arms = tuple(Planned(arm.name, sum(arm.seconds.values())) for arm in plan.arms)
     listen(Estimate(**plan.estimate, arms=arms))
     free = hardware.disk_free(path) / hardware.MB
     if plan.estimate["disk_mb"] > free:
@@ -434,7 +473,7 @@ def _picked(
     more = f"riyaz compare … --out {shlex.quote(str(config.out))} --more 30m"
     groups = row_groups(folder, arms, parts)
     pick = choose(arms, scores, config.margin, limits(config), config.seed, floor, more, groups)
-    whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
+    whole = [name for name, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], groups, seed=config.seed)))
         for a, b in combinations(whole, 2)
@@ -445,31 +484,3 @@ def _picked(
         **asdict(pick), "pairs": pairs, "floor": floor and floor[0], "worst_slice": worst,
         "worth": worth(folder, arms, scores, parts, by_label, config.seed),
     }  # fmt: skip
-
-
-def _describe_data(job: _Job, report: DataReport, parts: Split) -> Data:
-    task, files = job.task, {"train": job.files.train, "test": job.files.test}
-    counts: dict[str, Any] = report.to_dict() | {"leakage": Leakage(**report.leakage)}
-    documents = job.settings.get("documents")
-    return Data(
-        files={name: FileFacts(str(d.path), d.sha256, d.format) for name, d in files.items() if d},
-        task=task.kind, metric=task.metric, why=task.why, instruction=task.instruction, **counts,
-        rendered=_rendered(parts, task, job.source), documents=Documents(**documents) if documents else None,
-    )  # fmt: skip
-
-
-def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
-    """The first training rows as the model is trained on them: pieces (text, whether its tokens have a loss)."""
-    first = parts.train[:RENDERED]
-    pairs = list(zip(instruction_only(task).conversations([example.messages for example in first]), first))
-    return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
-
-
-def _describe_model(source: Source) -> Model:
-    family = describe(source)
-    return Model(source.name, source.format, family.model_type, family.parameters, source.sha256(),
-                 source.nbytes / 2**20)  # fmt: skip
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | hardware.versions(PACKAGES)

@@ -1,11 +1,13 @@
 """settings.json of a comparison: all that it is asked for, so that its folder is continued by the same command only."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data import Reading
+from riyaz.data.checks import databases_hash
 from riyaz.data.formats import DataFolder
 from riyaz.data.task import Task
 from riyaz.sources import Source
@@ -14,7 +16,7 @@ from riyaz.sources import Source
 def settings_of(
     data_files: DataFolder,
     task: Task,
-    source: Source,
+    bases: Mapping[str, Source],
     data_config: DataConfig,
     config: CompareConfig,
     methods: tuple,
@@ -25,16 +27,31 @@ def settings_of(
         for key, value in asdict(config).items()
         if key not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits")
     }
+    models = [
+        {"name": name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()}
+        for name, source in bases.items()
+    ]
     return {
-        "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
-        "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None},
+        "model": models[0],
+        "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None}
+        | _databases(data_files),
         "task": asdict(task) | {"labels": list(task.labels)},
         "reading": _reading(data_config, data_files.train.reading),
         "settings": settings,
         "methods": list(methods),
-    }
+    } | ({"models": models} if len(models) > 1 else {})
+
+
+def _databases(data_files: DataFolder) -> dict[str, str]:
+    """The hash of the contents of the databases on which queries run, if there are any: their rows decide scores."""
+    files = (data_files.train, *((data_files.test,) if data_files.test else ()))
+    digest = databases_hash(row.check for file in files for row in file.examples)
+    return {"databases": digest} if digest else {}
 
 
 def _reading(config: DataConfig, columns: Reading | None) -> dict[str, Any]:
-    """How the rows were read. The questions stand in the columns: the file that holds them may change."""
-    return asdict(replace(config, questions=None)) | {"columns": columns and asdict(columns)}
+    """How the rows were read. The questions stand in the columns, the schema in the task: the file that holds them may
+    change. Of databases the contents count."""
+    return asdict(replace(config, questions=None, database=None, schema=None)) | {
+        "columns": columns and asdict(columns)
+    }

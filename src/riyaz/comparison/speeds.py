@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
-from riyaz.json_files import from_json, read_json
+from riyaz.json_files import OPTIONAL, from_json, read_json
 
+MEASURED = "measured.json"
 LARGEST = 1e9  # seconds or MB; a larger number in a file is a mistake
 
 
@@ -71,13 +72,15 @@ class Speeds:
     rss_mb: float  # peak memory without training
     start_seconds: float  # starting a process that answers
     base_seconds: float  # comparing one arm with the base: log-loss of general text, distributions of answers
-    predict: dict[str, AnswerSpeed]  # by method
-    arms: dict[str, TrainSpeed]  # by trained method
+    predict: dict[str, AnswerSpeed]  # by method; on several bases by the arm's name, as all dictionaries below
+    arms: dict[str, TrainSpeed]  # those that are trained
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
     # methods whose speed was not measured, for want of time or where no plan depends on it, but derived from that of
     # another by the tokens of a prompt
     derived: tuple[str, ...] = ()
     torch_seconds: float = 0.0  # that a process takes longer to start if it trains
+    # `base_seconds` of each base by name, where these are the speeds on several (`bases.merged`)
+    base_seconds_of: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         """Raises RiyazError for a number out of range and for no threads."""

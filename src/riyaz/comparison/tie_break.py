@@ -41,15 +41,15 @@ def decide_alone(
     """The arms; if the pick between them is not clear and the `left()` seconds are enough, those it is between that
     use a model with scores of answers given one at a time. `names` are the parts of every arm."""
     finished = [arm for arm in arms if arm.status in FINISHED]
-    steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
+    steps = {arm.name: plan.arm(arm.name).steps for arm in finished}
     methods = _methods_before(folder, steps)
     if methods is None:
         close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed,
                            row_groups(folder, arms, names))  # fmt: skip
-        methods = _in_time(plan, [arm for arm in finished if arm.method in close], left(), listen)
+        methods = _in_time(plan, [arm for arm in finished if arm.name in close], left(), listen)
         if methods:
             write_json(folder.path / ALONE, Alone(steps, methods))
-    return [_alone(folder, plan, arm, names, listen) if arm.method in methods else arm for arm in arms]
+    return [_alone(folder, plan, arm, names, listen) if arm.name in methods else arm for arm in arms]
 
 
 def limits(config: CompareConfig) -> dict[str, float | None]:
@@ -76,8 +76,8 @@ def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, list
     again = [arm for arm in close if METHODS[arm.method].about.language_model]
     seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
     if not again or seconds <= left:
-        return tuple(arm.method for arm in again)
-    between = joined([arm.method for arm in close])
+        return tuple(arm.name for arm in again)
+    between = joined([arm.name for arm in close])
     what = f"no time left to decide between {between} on answers given one at a time"
     listen(Note(f"{what}, which takes {seconds:.0f} s"))
     return ()
@@ -85,7 +85,7 @@ def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, list
 
 def _seconds(plan: ComparisonPlan, arm: ArmResult) -> float:
     """Seconds to start the processes of an arm and to answer all its test rows alone."""
-    return plan.arm(arm.method).seconds.get("start", 0.0) + arm.n_test * (arm.ms_per_answer or 0.0) / 1000
+    return plan.arm(arm.name).seconds.get("start", 0.0) + arm.n_test * (arm.ms_per_answer or 0.0) / 1000
 
 
 def _alone(
@@ -95,15 +95,15 @@ def _alone(
     if arm.status not in FINISHED:
         return arm
     for part in names:
-        run = folder.part(arm.method, part)
+        run = folder.part(arm.name, part)
         if Evaluation.read(run / RESULT).alone or not folder.rows(part, "test"):
             continue
-        listen(Phase("evaluate", "one row at a time", arm.method))
-        arguments = ["alone", str(folder.path), arm.method, part]
-        reason = processes.run_worker(arguments, run / "log.txt", about(arm.method, listen))
+        listen(Phase("evaluate", "one row at a time", arm.name))
+        arguments = ["alone", str(folder.path), arm.name, part]
+        reason = processes.run_worker(arguments, run / "log.txt", about(arm.name, listen))
         if reason:
-            listen(Note(f"{arm.method} could not be asked one row at a time: {reason}"))
+            listen(Note(f"{arm.name} could not be asked one row at a time: {reason}"))
             return arm
-    row = replace(arm_row(folder, plan.arm(arm.method), names, ""), seeds=arm.seeds)
+    row = replace(arm_row(folder, plan.arm(arm.name), names, ""), seeds=arm.seeds)
     listen(ArmDone(to_document(row)))
     return row

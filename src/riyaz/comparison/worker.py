@@ -17,11 +17,11 @@ from riyaz import hardware
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
-from riyaz.comparison.speeds import Speeds
+from riyaz.comparison.speeds import MEASURED, Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, Phase, Progress, to_json
 from riyaz.json_files import write_json
-from riyaz.results import FIT
+from riyaz.results import FIT, parted
 from riyaz.sources import Source, open_source
 
 
@@ -55,43 +55,51 @@ def index(folder: ComparisonFolder) -> None:
     write_index(folder, folder.settings(), send)
 
 
-def measure(folder: ComparisonFolder, seconds: str) -> None:
-    """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the base's
-    facts."""
+def measure(folder: ComparisonFolder, seconds: str, base: str | None = None) -> None:
+    """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the facts of
+    the base, which has a name where there are several."""
     from riyaz.comparison.measure import measure_speeds
 
-    settings = folder.settings()
-    speeds = measure_speeds(folder, settings, _source(settings), settings.task, float(seconds), send)
-    folder.write("measured.json", speeds)
+    settings, known = folder.settings(), None
+    if base is not None and base != settings.model.name:
+        known = Speeds.read(folder.base(settings.model.name) / MEASURED, (), ()).predict
+    source, place = _source(settings, base), folder.base(base)
+    place.mkdir(parents=True, exist_ok=True)
+    speeds = measure_speeds(folder, settings, source, settings.task, float(seconds), send, base, known)
+    write_json(place / MEASURED, speeds)
 
 
-def open_arm(folder: ComparisonFolder, method: str, part: str) -> None:
-    """Train the opening of one method's run and score it on validation rows: writes `search.json`."""
+def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
+    """Train the opening of one arm's run and score it on validation rows: writes `search.json`."""
+    from riyaz.comparison.bases import method_of
     from riyaz.comparison.fit_part import context_of
-    from riyaz.methods import METHODS
     from riyaz.methods.fitting.weights import begin_weights
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
-    context = context_of(folder, settings, plan, method, part, _source(settings), settings.task, send)
-    build = METHODS[method].build
-    assert build is not None
-    begin_weights(METHODS[method].with_prompt(context), build)
+    context = context_of(
+        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
+    )
+    method = method_of(name)
+    assert method.build is not None
+    begin_weights(method.with_prompt(context), method.build)
 
 
-def fit(folder: ComparisonFolder, method: str, part: str) -> None:
-    """Fit one method on one part's rows: writes `artifact/`, then `fit.json`."""
+def fit(folder: ComparisonFolder, name: str, part: str) -> None:
+    """Fit one arm on one part's rows: writes `artifact/`, then `fit.json`."""
     from riyaz.comparison.fit_part import fit_part
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     began, cpu = time.monotonic(), hardware.cpu_time()
-    fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, send)
+    fitted = fit_part(
+        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
+    )
     waited = hardware.share_waited(cpu, hardware.cpu_time())
-    write_json(folder.part(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
+    write_json(folder.part(name, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
 
 
-def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
+def evaluate(folder: ComparisonFolder, name: str, part: str) -> None:
     """Open the artifact in this new process and evaluate it on the part's test rows: writes `result.json`."""
     from riyaz.comparison.extra_runs import read_extra_run
     from riyaz.data.split import FOLDS
@@ -100,13 +108,13 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
-    run = folder.part(method, part)
-    extra = read_extra_run(folder, method, part) is not None
+    run, base = folder.part(name, part), folder.base(settings.base_of(name))
+    extra = read_extra_run(folder, name, part) is not None
     rows = FINAL if extra else part
-    planned = Speeds.read(folder.path / "measured.json", (), ()).predict.get(method)
+    planned = Speeds.read(base / MEASURED, (), ()).predict.get(parted(name)[0])
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
-        base=BaseFacts.read(folder.path) if part == FINAL else None, kl_rows=folder.rows(FINAL, "valid"),
+        base=BaseFacts.read(base) if part == FINAL else None, kl_rows=folder.rows(FINAL, "valid"),
         latency_rows=plan.latency_rows,
         retrieval_rows=0 if extra else plan.looked if part == FINAL else max(2, plan.looked // FOLDS),
         general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None,
@@ -114,27 +122,25 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     )  # fmt: skip
 
 
-def alone(folder: ComparisonFolder, method: str, part: str) -> None:
+def alone(folder: ComparisonFolder, name: str, part: str) -> None:
     """Answer the part's test rows one at a time: writes `predictions.jsonl` and `result.json` again."""
     from riyaz.evaluate import answer_alone
 
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
-    run = folder.part(method, part)
+    run = folder.part(name, part)
     answer_alone(run / "artifact", folder.rows(part, "test"), run, send, folder.settings().settings.precision)
 
 
-def limits(folder: ComparisonFolder, method: str, seconds: str) -> None:
+def limits(folder: ComparisonFolder, name: str, seconds: str) -> None:
     """Measure what an arm cannot do, for about so many seconds: writes `limits.json` into its artifact's folder."""
     from riyaz.config import LimitsConfig, Seconds
     from riyaz.limits.limits_file import write_limits
     from riyaz.limits.run import measure_target
 
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
-    target = str(folder.part(method, FINAL) / "artifact")
+    target = str(folder.part(name, FINAL) / "artifact")
     config = LimitsConfig(budget=Seconds(float(seconds)), precision=folder.settings().settings.precision)
-    write_limits(
-        measure_target(target, config, command=f"riyaz compare --limits ({method})", listen=send), target, None
-    )
+    write_limits(measure_target(target, config, command=f"riyaz compare --limits ({name})", listen=send), target, None)
 
 
 def send(event: Event) -> None:
@@ -155,11 +161,12 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _source(settings: Settings) -> Source:
-    """The base model. Raises RiyazError if its file has changed since the comparison began."""
-    source = open_source(settings.model.path)
-    if source.sha256() != settings.model.sha256:
-        raise RiyazError("the model has changed since the comparison began", settings.model.path)
+def _source(settings: Settings, base: str | None) -> Source:
+    """The model of a base; None: the only one. Raises RiyazError if its file has changed since the comparison began."""
+    model = settings.model_of(base)
+    source = open_source(model.path)
+    if source.sha256() != model.sha256:
+        raise RiyazError("the model has changed since the comparison began", model.path)
     return source
 
 

@@ -23,16 +23,16 @@ def worth(
     is named where the lead on its rows is beyond chance: p-values of the paired test in Holm's order (1979), below 5 %
     over all slices.
     """
-    scored = [arm for arm in arms if arm.about and np.isfinite(scores.get(arm.method, np.array([np.nan]))).all()]
+    scored = [arm for arm in arms if arm.about and np.isfinite(scores.get(arm.name, np.array([np.nan]))).all()]
     best = [
-        max(of, key=lambda arm: scores[arm.method].mean(), default=None)
+        max(of, key=lambda arm: scores[arm.name].mean(), default=None)
         for of in ([arm for arm in scored if arm.about and arm.about.language_model is kind] for kind in (True, False))
     ]
     if best[0] is None or best[1] is None:
         return None
     model, plain = best[0], best[1]
-    ours, theirs = scores[model.method], scores[plain.method]
-    rows = [row for part in parts for row in Answer.read(folder.part(model.method, part) / PREDICTIONS)]
+    ours, theirs = scores[model.name], scores[plain.name]
+    rows = [row for part in parts for row in Answer.read(folder.part(model.name, part) / PREDICTIONS)]
     rows.sort(key=lambda row: (row.where, row.score or 0.0))  # as `row_scores` sorts them
     groups = group_numbers([row.group for row in rows])
     overall = paired_test(ours, theirs, groups, seed=seed)
@@ -45,7 +45,7 @@ def worth(
                 test = paired_test(ours[at], theirs[at], within(groups, at), seed=seed)
                 tests.append((name, int(at.sum()), test))
     return Worth(
-        model=model.method, plain=plain.method, difference=overall.difference, low=overall.low, high=overall.high,
+        model=model.name, plain=plain.name, difference=overall.difference, low=overall.low, high=overall.high,
         p_value=overall.p_value, more_ms=_more(model.ms_per_answer, plain.ms_per_answer),
         more_mb=_more(serving_mb(model), serving_mb(plain)),
         slices=[

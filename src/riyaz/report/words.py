@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from riyaz.errors import joined
 from riyaz.report.names import NAMES
-from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
+from riyaz.results import FLOORS, ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
 
 MISSING = "–"
 ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
@@ -19,8 +19,23 @@ METRICS = {
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "json_f1": "field F1",
+    "tools": "tool calls",
+    "sql": "execution accuracy",
+    "pass@1": "pass@1",
+    "command": "same command",
+    "slots": "slot coverage",
+    "nats": "nats per character",
+    "parses": "parses",
+    "exact_object": "exact object",
+    "runs": "runs",
+    "slots_all": "all slots",
+    "length_ratio": "length ratio",
     "answer_log_probability": "answer log p",
 }
+
+# second metrics that have a column of the table
+BESIDE = ("parses", "exact_object", "runs", "slots", "slots_all", "length_ratio")
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,9 @@ def tenths(value: float | None) -> str:
 def interval(scored: ArmResult | CurveScore | Floor | TargetScores) -> str:
     """The 95 % confidence interval of a score, `0.812–0.889`."""
     low, high = scored.ci_low, scored.ci_high
-    return MISSING if low is None or high is None else f"{low:.3f}–{high:.3f}"
+    if low is None or high is None:
+        return MISSING
+    return f"{low:.3f} to {high:.3f}" if low < 0 else f"{low:.3f}–{high:.3f}"
 
 
 def metric_name(metric: str | None) -> str:
@@ -87,12 +104,15 @@ def fit_seconds(arm: ArmResult) -> float:
     return arm.search_seconds + arm.train_seconds
 
 
-def columns(metric: str | None, pick: str | None) -> list[Column]:
-    """The columns of the comparison table, in order."""
+def columns(arms: Sequence[ArmResult], pick: str | None) -> list[Column]:
+    """The columns of the table of these arms, in order: with one of the bases where there are several."""
+    bases = [Column("base", lambda arm: arm.base or MISSING, text=True)] if has_bases(arms) else []
     return [
-        Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
-        Column(metric_name(metric), lambda arm: number(arm.score, 3)),
+        Column("method", lambda arm: arm.method + (" *" if arm.name == pick else ""), text=True),
+        *bases,
+        Column(metric_name(next((arm.metric for arm in arms if arm.metric), None)), lambda arm: number(arm.score, 3)),
         Column("95 % interval", interval),
+        *(_second(name) for name in BESIDE if any(name in arm.extras for arm in arms)),
         Column("fit", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
@@ -100,6 +120,15 @@ def columns(metric: str | None, pick: str | None) -> list[Column]:
         Column("artifact MB", lambda arm: tenths(arm.artifact_mb)),
         Column("status", lambda arm: arm.status, text=True),
     ]
+
+
+def _second(name: str) -> Column:
+    return Column(metric_name(name), lambda arm: number(arm.extras.get(name), 3))
+
+
+def has_bases(arms: Sequence[ArmResult]) -> bool:
+    """Whether the arms are on several bases."""
+    return any(arm.base for arm in arms)
 
 
 def outcome(arm: ArmResult) -> str:
@@ -115,7 +144,7 @@ def outcome(arm: ArmResult) -> str:
 def made(arm: ArmResult, folder: str) -> str:
     """Where `riyaz adapt` left an arm's artifact, and its score."""
     score = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
-    return f"the artifact of {arm.method} is in {folder}: {score} on {tested_rows(arm)}"
+    return f"the artifact of {arm.name} is in {folder}: {score} on {tested_rows(arm)}"
 
 
 def tested_rows(arm: ArmResult) -> str:
@@ -195,7 +224,7 @@ def slowed(arms: Sequence[ArmResult]) -> list[ArmResult]:
 
 def busy(arms: Sequence[ArmResult]) -> str:
     """The sentence that says how much CPU time the slowed arms got; empty if there are none."""
-    had = [f"{arm.method} got {100 * (1 - (arm.cpu_waited or 0.0)):.0f} %" for arm in slowed(arms)]
+    had = [f"{arm.name} got {100 * (1 - (arm.cpu_waited or 0.0)):.0f} %" for arm in slowed(arms)]
     if not had:
         return ""
     they = "they" if len(had) > 1 else "it"
@@ -204,7 +233,7 @@ def busy(arms: Sequence[ArmResult]) -> str:
 
 def decided_alone(arms: Sequence[ArmResult]) -> str:
     """The sentence that names the arms that were asked again one row at a time; empty if none was."""
-    methods = [arm.method for arm in arms if arm.alone]
+    methods = [arm.name for arm in arms if arm.alone]
     return f"ties were decided on answers given one at a time: {joined(methods)}" if methods else ""
 
 
@@ -253,15 +282,17 @@ def floor_line(comparison: Comparison) -> str:
     floor = comparison.floor
     if floor is None:
         return ""
+    if floor.kind is not None:
+        return f"floor: {FLOORS[floor.kind]} scores {number(floor.score, 3)} ({interval(floor)})"
     answer = " ".join(floor.answer.split())
     answer = answer if len(answer) <= ANSWER_WIDTH else answer[: ANSWER_WIDTH - 1] + "…"
     return f"floor: always '{answer}' scores {number(floor.score, 3)} ({interval(floor)})"
 
 
 def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
-    """(method, status, reason) of every arm that is not `ok`."""
+    """(name, status, reason) of every arm that is not `ok`."""
     return [
-        (arm.method, arm.status, " ".join((arm.reason or "no reason was recorded").split()))
+        (arm.name, arm.status, " ".join((arm.reason or "no reason was recorded").split()))
         for arm in arms
         if arm.status != "ok"
     ]
@@ -274,7 +305,7 @@ def caveats(comparison: Comparison) -> list[str]:
     if comparison.pick:
         notes.insert(0, "The best method is chosen on these test rows, so its own score is a little optimistic.")
     best = max((arm.score or 0.0 for arm in arms), default=0.0)
-    unknown = [arm.method for arm in comparison.arms if arm.status == "skipped" and arm.may_beat(best)]
+    unknown = [arm.name for arm in comparison.arms if arm.status == "skipped" and arm.may_beat(best)]
     few = comparison.rows_needed or not (unknown or any(arm.may_beat(best) for arm in arms))
     if comparison.decision == "undecided" and comparison.pick and few:
         notes.append("The test is too small to separate the leaders.")
@@ -293,12 +324,12 @@ def caveats(comparison: Comparison) -> list[str]:
         notes.append(f"{_sentence(load)} Times measured then are longer than on a free machine.")
     if alone:
         notes.append(_sentence(alone))
-    cut = [arm.method for arm in arms if arm.status == "cut"]
+    cut = [arm.name for arm in arms if arm.status == "cut"]
     if cut:
         notes.append(f"Trained for fewer steps than the recipe, because the budget was too short: {', '.join(cut)}.")
     if any(arm.forgetting_nats for arm in arms):
         notes.append("Forgetting was measured on one general text; other skills may have suffered more or less.")
-    seeded = [arm.method for arm in arms if len(arm.seeds or []) > 1]
+    seeded = [arm.name for arm in arms if len(arm.seeds or []) > 1]
     others = f" (except {', '.join(seeded)})" if seeded else ""
     notes.append(f"Every trained method has one seed{others}: another seed would change its score.")
     return notes

@@ -39,7 +39,7 @@ def write(folder: Path) -> tuple[Path, Path]:
 def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
     """The answers of each arm by method, those of the kept part first. Raises RiyazError for a damaged file."""
     by_method: dict[str, list[Answer]] = {}
-    methods = {arm.method for arm in comparison.arms}
+    methods = {arm.name for arm in comparison.arms}
     arms = folder / "arms"
     for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
         if arm.name in methods and arm.is_dir():
@@ -52,7 +52,7 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
 
 def limits(folder: Path, comparison: Comparison) -> dict[str, Limits]:
     """What each arm cannot do, best score first, where that was measured. Raises RiyazError for a damaged file."""
-    paths = {arm.method: folder / "arms" / arm.method / FINAL / "artifact" / LIMITS for arm in comparison.ranked}
+    paths = {arm.name: folder / "arms" / arm.name / FINAL / "artifact" / LIMITS for arm in comparison.ranked}
     return {method: Limits.read(path) for method, path in paths.items() if path.is_file()}
 
 

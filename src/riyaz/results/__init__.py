@@ -1,11 +1,13 @@
 """Result files as typed values, in the file of the command that writes them."""
 
+from riyaz.results.arm_names import arm_name, parted
 from riyaz.results.calibration import Calibration
 from riyaz.results.comparison import (
     ADAPTED,
     COMPARE,
     FAR,
     FIT,
+    FLOORS,
     PREDICTIONS,
     RESULT,
     About,
@@ -14,16 +16,12 @@ from riyaz.results.comparison import (
     Comparison,
     CurvePoint,
     CurveScore,
-    Data,
     Decision,
-    Documents,
     Evaluation,
-    FileFacts,
     Fit,
     Flips,
     Floor,
-    Leakage,
-    Model,
+    FloorKind,
     Pair,
     Remeasured,
     Retrieval,
@@ -36,6 +34,7 @@ from riyaz.results.comparison import (
     Worth,
 )
 from riyaz.results.documents import ELSEWHERE
+from riyaz.results.inputs import Data, Documents, FileFacts, Leakage, Model
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
 from riyaz.results.pretraining import (
     METRICS,
@@ -57,11 +56,11 @@ from riyaz.results.questions import DecidedAnswer, QuestionScore
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
-    "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison", "Curve",
-    "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "Evaluation", "Figure",
-    "FileFacts", "Fit", "Flips", "Floor", "Leakage", "Limits", "Model", "Pair", "Part", "PretrainRun", "QuestionScore",
-    "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore",
-    "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "TernarizeRun", "Text", "Word",
-    "WorstSlice", "Worth",
+    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN",
+    "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
+    "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "Evaluation",
+    "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair", "Part",
+    "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText",
+    "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
+    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "parted",
 ]  # fmt: skip

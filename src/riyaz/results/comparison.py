@@ -17,8 +17,10 @@ from riyaz.config import Measure
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines
+from riyaz.results.arm_names import arm_name
 from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
+from riyaz.results.inputs import Data, FileFacts, Model
 from riyaz.results.questions import DecidedAnswer, QuestionScore
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
@@ -165,6 +167,7 @@ class ArmResult:
 
     method: str
     status: Status
+    base: str | None = field(default=None, metadata=OPTIONAL)  # where a comparison has several; None: it uses none
     metric: str | None = None
     score: float | None = None  # 0 to 1; ci_low and ci_high: 95 % interval
     ci_low: float | None = None
@@ -208,8 +211,14 @@ class ArmResult:
     questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
 
     def __post_init__(self) -> None:
-        if not is_bare(self.method):  # it names a folder
-            raise RiyazError(f"{shown(self.method)} is not the name of a method", "method")
+        for key, name in (("method", self.method), ("base", self.base)):  # which name a folder
+            if name is not None and (not is_bare(name) or "@" in name):
+                raise RiyazError(f"{shown(name)} is not the name of a {key}", key)
+
+    @property
+    def name(self) -> str:
+        """The arm's name: its method, and where a comparison has several bases METHOD@BASE."""
+        return arm_name(self.method, self.base)
 
     @property
     def half_trained(self) -> bool:
@@ -230,14 +239,23 @@ class ArmResult:
         return self.half_trained or (self.still_improving and reach >= score)
 
 
+FloorKind = Literal["copy", "first_sentence", "empty_object"]
+FLOORS: dict[FloorKind, str] = {
+    "copy": "the prompt itself", "first_sentence": "the first sentence of the prompt",
+    "empty_object": "an empty object",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Floor:
-    """The most frequent answer of the training rows, and its score with 95 % interval when given to every test row."""
+    """What answers every test row without a model, and its score with 95 % interval: the most frequent answer of the
+    training rows, or for another `kind` what is made of the prompt."""
 
     answer: str
     score: float
     ci_low: float
     ci_high: float
+    kind: FloorKind | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -263,70 +281,6 @@ class CurveScore:
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """A file of rows: its path, its hash, its format and the columns that were read."""
-
-    path: str
-    sha256: str
-    format: str
-
-
-@dataclass(frozen=True)
-class Leakage:
-    """Test rows whose prompt is also in the training rows, their share, and the training rows dropped for it."""
-
-    test_rows: float | None = None
-    share: float | None = None
-    dropped: float | None = None
-
-
-@dataclass(frozen=True)
-class Documents:
-    """The documents that passages were retrieved from; `embedder` is the hash of the embedding model."""
-
-    path: str
-    documents: int
-    sha256: str
-    notes: list[str] = field(default_factory=list)
-    embedder: str | None = None
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows of a comparison: files, task, counts, and the first rows as rendered for training."""
-
-    files: dict[str, FileFacts] = field(default_factory=dict)
-    task: str | None = None
-    metric: str | None = None
-    why: str | None = None
-    instruction: str | None = None
-    rows: dict[str, int] = field(default_factory=dict)
-    duplicates: int | None = None
-    conflicts: int | None = None
-    leakage: Leakage | None = None
-    answer_words: dict[str, float] = field(default_factory=dict)
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    unseen_labels: list[str] = field(default_factory=list)
-    slices: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    rendered: list[list[tuple[str, bool]]] = field(default_factory=list)  # (text, whether the loss counts it)
-    documents: Documents | None = field(default=None, metadata=OPTIONAL)
-    groups: dict[str, int] | None = field(default=None, metadata=OPTIONAL)  # of rows, in each part
-
-
-@dataclass(frozen=True)
-class Model:
-    """The base model of a comparison."""
-
-    name: str
-    format: str | None = None
-    family: str | None = None
-    parameters: int | None = None
-    sha256: str | None = None
-    mb: float | None = None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """compare.json: the arms, the pick and its reason, and the data, model, machine and versions behind them."""
 
@@ -342,10 +296,11 @@ class Comparison:
     worth: Worth | None = field(default=None, metadata=OPTIONAL)  # None where no two arms show it
     estimate_seconds: float | None = None
     data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
-    curve_method: str | None = field(default=None, metadata=OPTIONAL)  # the method of the data curve
+    curve_method: str | None = field(default=None, metadata=OPTIONAL)  # the arm of the data curve
     seconds: float | None = None
     data: Data = field(default_factory=Data)
-    model: Model | None = None
+    model: Model | None = None  # of several the first
+    models: list[Model] | None = field(default=None, metadata=OPTIONAL)  # all of them, where there are several
     hardware: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     date: str | None = field(default=None, metadata=OPTIONAL)  # when it was finished, YYYY-MM-DD
@@ -358,14 +313,22 @@ class Comparison:
         comparison = read_document(cls, path, AGAIN)
         if comparison.data_curve and comparison.curve_method is None:  # 0.1 did not name it
             comparison = replace(comparison, curve_method="lora")
+        names = [arm.name for arm in comparison.arms]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RiyazError(f"has two arms {shown(twice[0])}", str(path), AGAIN)
         for key, name in (("pick", comparison.pick), ("runner_up", comparison.runner_up)):
             if name is not None and comparison.arm(name) is None:
                 raise RiyazError(f"{key} is {shown(name)}, which is none of its arms", str(path), AGAIN)
         return comparison
 
-    def arm(self, method: str | None) -> ArmResult | None:
-        """The arm of a method; None if no arm has it."""
-        return next((arm for arm in self.arms if arm.method == method), None)
+    def arm(self, name: str | None) -> ArmResult | None:
+        """The arm of this name; None if no arm has it."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    @property
+    def bases(self) -> list[str]:
+        """The names of the bases, in the order of the command; [] where there is one, which no arm names."""
+        return [model.name for model in self.models or []]
 
     @property
     def ranked(self) -> list[ArmResult]:
@@ -452,6 +415,7 @@ class Answer:
     brier: float | None = field(default=None, metadata=OPTIONAL)  # the row's Brier score over all labels, 0 to 2
     group: str | None = field(default=None, metadata=OPTIONAL)  # rows of one group are not independent
     decided: list[DecidedAnswer] | None = field(default=None, metadata=OPTIONAL)  # one for each question of the task
+    extras: dict[str, float] | None = field(default=None, metadata=OPTIONAL)  # its second metrics
 
     @classmethod
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
@@ -460,7 +424,7 @@ class Answer:
         for where, row in rows:
             if not row.answers:
                 raise RiyazError("answers is empty", where, hint)
-            if row.score is not None and not 0 <= row.score <= 1:
+            if row.score is not None and not row.score <= 1:  # by `nats` it is below 0
                 raise RiyazError(f"score is {row.score:g}", where, hint)
         return [row for _, row in rows]
 

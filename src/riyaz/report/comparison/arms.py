@@ -48,6 +48,11 @@ def beaten_by(arm: ArmResult, arms: list[ArmResult]) -> ArmResult | None:
     return max(better, key=lambda other: other.score).arm if better else None
 
 
+def megabytes_served(arm: ArmResult) -> float | None:
+    """Peak MB while answering; where that was not measured, the arm's peak with training."""
+    return arm.peak_rss_mb if arm.serve_rss_mb is None else arm.serve_rss_mb
+
+
 def milliseconds(value: float | None) -> str:
     """`1,310 ms`, `94.6 ms`, `<0.1 ms`."""
     if value is None:
@@ -83,7 +88,7 @@ def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: st
     answering = [other.ms_per_answer for other in arms if other.ms_per_answer is not None]
     if arm.ms_per_answer is not None and arm.ms_per_answer <= min(answering):
         first.append("the fastest answers")
-    if arm.method == pick:
+    if arm.name == pick:
         first = [called, *first]
     if first:
         return f"{suits} Here: {', '.join(first)}."
@@ -97,7 +102,7 @@ def beaten_lines(arms: list[ArmResult]) -> list[str]:
     for arm in arms:
         better = beaten_by(arm, arms)
         if better:
-            beaten.setdefault(better.method, []).append(arm.method)
+            beaten.setdefault(better.name, []).append(arm.name)
     return [f"Here {one} scores no less and answers no slower than {joined(than)}." for one, than in beaten.items()]
 
 

@@ -31,7 +31,7 @@ def table(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
     """(titles, rows): ECE, Brier score and log-loss of each arm."""
     titles = ["method", "ECE", "95 % interval", "by chance", "Brier", "95 % interval", "log-loss", "95 % interval"]
     rows = [
-        [arm.method, number(each.ece, 3), _range(each.ece_low, each.ece_high),
+        [arm.name, number(each.ece, 3), _range(each.ece_low, each.ece_high),
          _range(each.chance_low, each.chance_high), number(each.brier, 3), _range(each.brier_low, each.brier_high),
          number(each.log_loss, 3), _range(each.log_loss_low, each.log_loss_high)]
         for arm, each in calibrated(arms)
@@ -48,7 +48,7 @@ def bins(calibration: Calibration) -> tuple[list[str], list[list[str]]]:
 def line(arms: list[ArmResult]) -> str:
     """`linear 0.031, lora 0.140 (0.040 to 0.080 by chance)`: every ECE, and the band of one that is above it."""
     return ", ".join(
-        f"{arm.method} {error(each) if each.ece > each.chance_high else number(each.ece, 3)}"
+        f"{arm.name} {error(each) if each.ece > each.chance_high else number(each.ece, 3)}"
         for arm, each in calibrated(arms)
     )
 

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from riyaz.report.comparison.arms import about
 from riyaz.report.comparison.confidence import calibrated
 from riyaz.report.comparison.pictures import FULL, HALF, below, end_names
+from riyaz.report.comparison.short_names import short_names, side_room
 from riyaz.report.media.markup import Markup
 from riyaz.report.media.svg import FAINT, colour, inset, label, picture
 from riyaz.results import ArmResult, Calibration
@@ -22,7 +23,7 @@ def risk(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Ma
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        inset(figure, 40, 122, 34, 46)
+        inset(figure, 40, side_room([arm for arm, _ in shown]), 34, 46)
         for arm, points in shown:
             panel.plot(*zip(*points, strict=True), color=colour(about(arm).colour), lw=2)
         panel.set_xlim(0, 1)
@@ -30,8 +31,9 @@ def risk(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Ma
         panel.grid(axis="y", lw=0.7)
         panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
         panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        ends = [(points[-1], label(arm.method, 16), colour(about(arm).colour)) for arm, points in shown]
-        end_names(panel, ends, label(pick or "", 16))
+        names = short_names([arm for arm, _ in shown], 16)
+        ends = [(points[-1], names[arm.name], colour(about(arm).colour)) for arm, points in shown]
+        end_names(panel, ends, names.get(pick or "", ""))
         panel.set_title("wrong among the answers given", pad=14)
         below(figure, "answers given, the surest first")
 
@@ -40,7 +42,9 @@ def risk(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Ma
 
 def reliability(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
     """A panel for each arm: the share of right answers by their mean confidence, in bins."""
-    return panels_of([(arm.method, arm, each) for arm, each in calibrated(arms)], pick, width, name)
+    names = short_names(arms, 16)
+    shown = [(names[arm.name], arm, each) for arm, each in calibrated(arms)]
+    return panels_of(shown, names.get(pick or ""), width, name)
 
 
 def panels_of(

@@ -116,7 +116,7 @@ def arms(results: list[ArmResult]) -> Markup | None:
     names = list(dict.fromkeys(name for arm in results for name in arm.checks))
     rows = [[check_name(name), *(_held(arm, name) for arm in results)] for name in names]
     checks = grid(
-        ["check", *(arm.method for arm in results)], rows, "Checks: a method that fails one counts as failed", text=99
+        ["check", *(arm.name for arm in results)], rows, "Checks: a method that fails one counts as failed", text=99
     )
     return join(checks if names else None, *(_arm(arm) for arm in results))
 
@@ -133,7 +133,7 @@ def _arm(arm: ArmResult) -> Markup:
     checks = {check_name(name): check for name, check in arm.checks.items()}
     return element(
         "details",
-        element("summary", arm.method),
+        element("summary", arm.name),
         named_values({name: figure for name, figure in figures.items() if figure != MISSING}),
         element("h3", "Chosen") if arm.chosen else None,
         named_values(arm.chosen),
@@ -143,12 +143,17 @@ def _arm(arm: ArmResult) -> Markup:
 
 
 def made(
-    command: str, took: float | None, planned: float | None, model: Model | RunModel | None,
+    command: str, took: float | None, planned: float | None, model: Model | list[Model] | RunModel | None,
     hardware: dict[str, Any] | None, versions: dict[str, str] | None,
 ) -> Markup:  # fmt: skip
     """The command, its measured and estimated time in seconds, model, machine and versions."""
     times = f"The whole command took {duration(took)}" + (f", estimated {duration(planned)}." if planned else ".")
-    facts = {"Model": to_document(model), "Machine": hardware, "Versions": versions}
+    models = (
+        [(f"Model {each.name}", to_document(each)) for each in model]
+        if isinstance(model, list)
+        else [("Model", to_document(model))]
+    )
+    facts = {**dict(models), "Machine": hardware, "Versions": versions}
     parts = [(title, named_values(values)) for title, values in facts.items() if values]
     return join(
         element("pre", element("code", f"$ {command}")) if command else None,

@@ -18,7 +18,7 @@ def section(comparison: Comparison, data: dict[str, Any]) -> Markup | None:
     if not data["rows"]:
         return None
     chosen = _telling(data)
-    intro = f"An answer with a score of at least {RIGHT} counts as right."
+    intro = f"An answer with a score of at least {data['right']} counts as right."
     return join(
         element("p", _about(comparison, data, chosen), f" {intro}"),
         element("ol", *(_row(row, data) for row in chosen), class_="rows") if chosen else None,
@@ -34,8 +34,8 @@ def section(comparison: Comparison, data: dict[str, Any]) -> Markup | None:
 def browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> dict[str, Any]:
     """The JSON that page.js reads: one entry per test row, joined by `where`, with the answer of every method in the
     order of the table. Control characters and direction overrides are written by their names."""
-    arms = [arm for arm in comparison.ranked if answers.get(arm.method)]
-    methods = [arm.method for arm in arms]
+    arms = [arm for arm in comparison.ranked if answers.get(arm.name)]
+    methods = [arm.name for arm in arms]
     rows: dict[str, Row] = {}
     for place, method in enumerate(methods):
         for row in answers[method]:
@@ -45,27 +45,32 @@ def browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> di
             })  # fmt: skip
             if entry["said"][place] is None:  # an arm's first part is the one whose artifact is kept
                 score = None if row.score is None else float(row.score)
-                sources = [{key: clean(item) if isinstance(item, str) else item for key, item in cited.items()}
-                           for cited in row.citations or []]  # fmt: skip
+                sources = [{key: _cleaned(item) for key, item in cited.items()} for cited in row.citations or []]
                 entry["said"][place] = [clean(row.prediction), score, sources]
 
     def place_of(method: str | None) -> int | None:
         return methods.index(method) if method in methods else None
 
     return {
-        "methods": [{"name": arm.method, "colour": about(arm).colour} for arm in arms],
+        "methods": [{"name": arm.name, "colour": about(arm).colour} for arm in arms],
         "pick": place_of(comparison.pick),
         "next": place_of(comparison.runner_up),
         "role": role(comparison),
-        "right": RIGHT,
+        "right": _least(comparison),
         "rows": list(rows.values()),
     }
 
 
-def _right(row: Row, place: int) -> bool | None:
+def _least(comparison: Comparison) -> float:
+    """The score from which on a row counts as right; of log-probabilities, which know no right one, the arms' mean."""
+    scores = [arm.score for arm in comparison.arms if arm.score is not None]
+    return round(sum(scores) / len(scores), 3) if any(score < 0 for score in scores) else RIGHT
+
+
+def _right(row: Row, place: int, least: float) -> bool | None:
     """Whether a method was right; None where it has no answer."""
     said = row["said"][place]
-    return None if said is None else said[1] is not None and said[1] >= RIGHT
+    return None if said is None else said[1] is not None and said[1] >= least
 
 
 def _ahead(data: dict[str, Any], one: str, other: str) -> list[Row]:
@@ -73,7 +78,8 @@ def _ahead(data: dict[str, Any], one: str, other: str) -> list[Row]:
     place, against = data[one], data[other]
     if place is None or against is None:
         return []
-    return [row for row in data["rows"] if _right(row, place) is True and _right(row, against) is False]
+    least = data["right"]
+    return [row for row in data["rows"] if _right(row, place, least) is True and _right(row, against, least) is False]
 
 
 def _telling(data: dict[str, Any]) -> list[Row]:
@@ -85,7 +91,8 @@ def _telling(data: dict[str, Any]) -> list[Row]:
     for turn in range(max(len(ahead), len(behind))):
         chosen += ahead[turn : turn + 1] + behind[turn : turn + 1]
     if len(chosen) < SHOWN:
-        some = [row for row in data["rows"] if len({_right(row, place) for place in places} - {None}) > 1]
+        least = data["right"]
+        some = [row for row in data["rows"] if len({_right(row, place, least) for place in places} - {None}) > 1]
         chosen += [row for row in some if not any(row is one for one in chosen)]
     return chosen[:SHOWN]
 
@@ -123,7 +130,7 @@ def _said(said: list[Any], places: list[int], data: dict[str, Any]) -> Markup:
         dot = element("span", class_=f"dot c{method['colour']}", aria_hidden="true")
         called = f" ({data['role']})" if place == data["pick"] else ""
         names.append(element("span", dot, f"{method['name']}{called}", class_="method"))
-    right = said[1] is not None and said[1] >= RIGHT
+    right = said[1] is not None and said[1] >= data["right"]
     points = element("span", number(said[1], 2), class_="points")
     answer = element("span", _clip(said[0]) or "(nothing)", class_="answer")
     return element("li", points, answer, element("span", *names, class_="who"), class_="right" if right else "wrong")
@@ -152,3 +159,10 @@ def _choice(key: str, title: str, options: list[tuple[str, str]]) -> Markup:
     return element(
         "label", title, element("select", *(element("option", name, value=value) for value, name in options), id=key)
     )
+
+
+def _cleaned(item: Any) -> Any:
+    """A value of a citation with clean texts."""
+    if isinstance(item, list):
+        return [_cleaned(each) for each in item]
+    return clean(item) if isinstance(item, str) else item

@@ -38,7 +38,7 @@ def retrieval_table(arms: list[ArmResult]) -> Table:
     ranks = sorted({k for _, retrieval in pairs for k, _ in recall_points(retrieval)})
     titles = ["method", "rows", "passages", *(f"recall@{k}" for k in ranks), "MRR", *SCORES, "grounded, nats"]
     rows = [
-        [arm.method, number(retrieval.rows), number(retrieval.k),
+        [arm.name, number(retrieval.rows), number(retrieval.k),
          *(number(dict(recall_points(retrieval)).get(k), 3) for k in ranks),
          *(number(score, 3) for score in (retrieval.mrr, *contexts(retrieval))), signed(retrieval.grounded_nats)]
         for arm, retrieval in pairs
@@ -53,7 +53,7 @@ def retrieval_lines(arms: list[ArmResult]) -> list[str]:
         grounded = _grounded(retrieval.grounded_nats, retrieval.grounded_rows)
         parts = [part for part in (_ranks(retrieval), _scores(retrieval), grounded) if part]
         if parts:
-            lines.append(f"{arm.method}, {count(retrieval.k, 'passage')}: {'; '.join(parts)}")
+            lines.append(f"{arm.name}, {count(retrieval.k, 'passage')}: {'; '.join(parts)}")
     return lines
 
 
@@ -91,7 +91,7 @@ def seeds(arm: ArmResult) -> str:
 def flips_line(arms: list[ArmResult]) -> str:
     """`lora: 1 of 8 answers differ from those in a batch, 0 scores; few_shot, full: none of 8`; empty if no arm has
     answered rows alone."""
-    counts = [(arm.method, arm.batch_flips) for arm in arms if arm.batch_flips is not None]
+    counts = [(arm.name, arm.batch_flips) for arm in arms if arm.batch_flips is not None]
     parts = []
     for method, flips in counts:
         if flips.answers:
@@ -148,7 +148,7 @@ def _overfitting(arm: ArmResult) -> str:
     rose = f"from {number(lowest, 2)} at step {number(best)} to {number(end, 2)} at step {number(last)}"
     fell = "while its training loss fell: it began to learn the training rows by heart"
     chosen = f" The weights of step {number(best)} are kept." if arm.chosen.get("best_step") == best else ""
-    return f"{arm.method} overfitted: its validation loss rose {rose} {fell}.{chosen}"
+    return f"{arm.name} overfitted: its validation loss rose {rose} {fell}.{chosen}"
 
 
 def _mean(values: list[float]) -> float:

@@ -48,10 +48,10 @@ def head(comparison: Comparison) -> Markup:
     )  # fmt: skip
 
 
-def name(arm: ArmResult) -> Markup:
-    """The name of an arm's method after a dot in its colour."""
+def name(arm: ArmResult, text: str = "") -> Markup:
+    """The name of an arm, or another text, after a dot in its method's colour."""
     dot = element("span", class_=f"dot c{about(arm).colour}", aria_hidden="true")
-    return element("span", dot, arm.method, class_="method")
+    return element("span", dot, text or arm.name, class_="method")
 
 
 def _facts(comparison: Comparison) -> str:
@@ -67,7 +67,8 @@ def _facts(comparison: Comparison) -> str:
     if rows:
         facts.append(f"rows: {', '.join(rows)}")
     if comparison.model:
-        facts.append(f"model: {comparison.model.name}")
+        names = comparison.bases or [comparison.model.name]
+        facts.append(f"model{'s' if len(names) > 1 else ''}: {', '.join(names)}")
     return " · ".join(facts)
 
 
@@ -88,7 +89,7 @@ def thousand(ms: float | None) -> str:
 def lead_over(comparison: Comparison) -> tuple[str, str, str] | None:
     """The runner-up, the pick's lead over it, and the 95 % interval of the lead; None without a runner-up."""
     pick, other = comparison.pick, comparison.runner_up
-    scores = {arm.method: arm.score for arm in comparison.arms}
+    scores = {arm.name: arm.score for arm in comparison.arms}
     if pick is None or other is None:
         return None
     for pair in comparison.pairs:
@@ -121,7 +122,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, str, str]]:
 def _leaders(comparison: Comparison) -> Markup | None:
     """The methods with the highest scores, and the pick if it is not among them."""
     scored = [arm for arm in comparison.ranked if arm.score is not None]
-    shown = [arm for place, arm in enumerate(scored) if place < LEADING or arm.method == comparison.pick]
+    shown = [arm for place, arm in enumerate(scored) if place < LEADING or arm.name == comparison.pick]
     if len(scored) < 2:
         return None
     ends = pictures.score_limits(shown)
@@ -131,7 +132,7 @@ def _leaders(comparison: Comparison) -> Markup | None:
 
 
 def _leader(arm: ArmResult, comparison: Comparison, ends: tuple[float, float]) -> Markup:
-    picked = arm.method == comparison.pick
+    picked = arm.name == comparison.pick
     sure = "unsure" if comparison.decision == "undecided" else "sure"
     badge = element("span", role(comparison), class_=f"badge {sure}") if picked else None
     return element(

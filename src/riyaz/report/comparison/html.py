@@ -20,7 +20,15 @@ from riyaz.report.comparison import (
     retrieval_pictures,
     worth,
 )
-from riyaz.report.comparison.arms import about, beaten_lines, best_for, megabytes, milliseconds, training
+from riyaz.report.comparison.arms import (
+    about,
+    beaten_lines,
+    best_for,
+    megabytes,
+    megabytes_served,
+    milliseconds,
+    training,
+)
 from riyaz.report.limits import html as limits_section
 from riyaz.report.media.markup import Markup, element, join, json_block
 from riyaz.report.media.page import Section, asset, page
@@ -30,6 +38,7 @@ from riyaz.report.words import (
     fit_seconds,
     floor_line,
     forgetting,
+    has_bases,
     headline,
     interval,
     metric_name,
@@ -97,8 +106,8 @@ def _worth(comparison: Comparison) -> Markup | None:
 
 def _made(comparison: Comparison) -> Markup:
     return details.made(
-        comparison.command, comparison.seconds, comparison.estimate_seconds, comparison.model, comparison.hardware,
-        comparison.versions,
+        comparison.command, comparison.seconds, comparison.estimate_seconds, comparison.models or comparison.model,
+        comparison.hardware, comparison.versions,
     )  # fmt: skip
 
 
@@ -120,9 +129,9 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick, called),
         ]  # fmt: skip
-        title = element("th", _title(arm, called if arm.method == pick else ""), scope="row")
+        title = element("th", _title(arm, called if arm.name == pick else ""), scope="row")
         rows.append(element("tr", title, *(element("td", cell) for cell in cells),
-                            class_="picked" if arm.method == pick else None))  # fmt: skip
+                            class_="picked" if arm.name == pick else None))  # fmt: skip
     caption = "Best score first. Intervals: 95 %. Forgetting: the rise of the loss on general text."
     table = element(
         "table", element("caption", caption),
@@ -144,7 +153,7 @@ def _ranking(arms: list[ArmResult], metric: str, pick: str | None) -> Markup:
             "tr", element("th", first_fold.name(arm), scope="row"),
             element("td", _lines(number(arm.score, 3), interval(arm) if arm.ci_low is not None else None)),
             element("td", milliseconds(arm.ms_per_answer), class_="figure"),
-            class_="picked" if arm.method == pick else None,
+            class_="picked" if arm.name == pick else None,
         )
         for arm in arms
     ]  # fmt: skip
@@ -154,12 +163,14 @@ def _ranking(arms: list[ArmResult], metric: str, pick: str | None) -> Markup:
 
 
 def _title(arm: ArmResult, called: str) -> Markup:
-    """The arm's name, what it is called if it is picked, its status if it is not ok, and what its method is."""
+    """The arm's method, what it is called if it is picked, its status if it is not ok, and what its method is."""
     status = STATUS[arm.status]
     sure = "sure" if called == "the pick" else "unsure"
     picked = element("span", called, class_=f"badge {sure}") if called else None
     flagged = element("span", status, class_="badge unsure") if status else None
-    return join(first_fold.name(arm), picked, flagged, element("span", about(arm).what, class_="what"))
+    base = element("span", f"on {arm.base}", class_="under") if arm.base else None
+    what = element("span", about(arm).what, class_="what")
+    return join(first_fold.name(arm, arm.method), picked, flagged, base, what)
 
 
 def _making(arm: ArmResult) -> str:
@@ -196,13 +207,21 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     ]
     if not drawn[0]:
         return None
-    rows = [[a.method, number(a.score, 3), interval(a), tenths(a.ms_per_answer)] for a in arms]
-    return figure(
-        drawn,
+    heads, rows = (
+        ["method", metric, "95 % interval", "ms per answer"],
+        [[a.name, number(a.score, 3), interval(a), tenths(a.ms_per_answer)] for a in arms],
+    )
+    note = (
         "Up is better, left is faster. A hollow mark: another method is at least as good and as fast. A filled mark: "
-        "no other is; the dashed line joins these.",
-        numbers(["method", metric, "95 % interval", "ms per answer"], rows),
-    )  # fmt: skip
+        "no other is; the dashed line joins these."
+    )
+    if has_bases(arms):
+        heads, rows = (
+            [*heads, "MB while answering"],
+            [[*row, number(megabytes_served(arm))] for row, arm in zip(rows, arms, strict=True)],
+        )
+        note += " Colour and shape are the method, the name behind the @ is the base; a larger mark needs more memory."
+    return figure(drawn, note, numbers(heads, rows))
 
 
 def _sure(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
@@ -225,13 +244,13 @@ def _questions(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     """How every method answers each question, and how true the best one's confidences are."""
     if not questions.named_questions(arms):
         return None
-    best = next(arm for arm in arms if arm.questions and comparison.pick in (arm.method, None))
+    best = next(arm for arm in arms if arm.questions and comparison.pick in (arm.name, None))
     shown = [(name, best, each) for name, each in questions.calibrated(best)]
     drawn = [
         confidence_pictures.panels_of(shown, None, width, f"u{name}")
         for width, name in ((pictures.FULL, "w"), (pictures.NARROW, "n"))
     ]
-    caption = f"{best.method}, question by question. {confidence.RELIABILITY_NOTE}"
+    caption = f"{best.name}, question by question. {confidence.RELIABILITY_NOTE}"
     titles, rows = questions.figures(arms)
     return join(
         element("p", questions.NOTE), grid(*questions.table(arms), "Scores of each question"),
@@ -248,8 +267,7 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     if curves[0]:
         judged = [(arm, point) for arm in arms for point in arm.curve if point.valid_loss is not None]
         points = [
-            [arm.method, number(point.step), number(point.loss, 4), number(point.valid_loss, 4)]
-            for arm, point in judged
+            [arm.name, number(point.step), number(point.loss, 4), number(point.valid_loss, 4)] for arm, point in judged
         ]
         heads, kept = ["method", "step", "training loss", "validation loss"], "with the lowest validation loss"
         if any(point.valid_accuracy is not None for _, point in judged):
@@ -258,7 +276,7 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
         table = numbers(heads, points)
         figures.append(figure(curves, f"The step {kept} is kept. Faint: training loss.", table))
     if lost[0]:
-        rows = [[arm.method, number(arm.score, 3), forgetting(arm), number(arm.kl_task, 3)] for arm in arms]
+        rows = [[arm.name, number(arm.score, 3), forgetting(arm), number(arm.kl_task, 3)] for arm in arms]
         table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)
         figures.append(
             figure(lost, "Up is better, left forgets less. At zero, the weights are the base model's.", table)
@@ -283,7 +301,7 @@ def _slices(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     if len(titles) > pictures.SLICES_SHOWN:
         note += f" Shown are the {pictures.SLICES_SHOWN} largest of {len(titles)} slices; the table has all."
     worst = extra_findings.worst_slice_line(comparison)
-    shown = figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in sliced)], rows))
+    shown = figure(drawn, note, numbers(["slice", "rows", *(arm.name for arm in sliced)], rows))
     return join(shown, element("p", worst, class_="note") if worst else None)
 
 

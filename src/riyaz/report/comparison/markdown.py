@@ -77,7 +77,7 @@ def render(
 
 
 def _table(comparison: Comparison, arms: list[ArmResult]) -> str:
-    chosen = columns(comparison.metric, comparison.pick)
+    chosen = columns(arms, comparison.pick)
     table = grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
     notes = "Intervals: 95 %. Forgetting: rise of the loss on general text, in nats per token."
     picked = f"\\* {role(comparison)}. " if comparison.pick else ""
@@ -90,7 +90,7 @@ def _troubles(arms: list[ArmResult]) -> str:
 
 
 def _seeds(arms: list[ArmResult]) -> str:
-    scores = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
+    scores = [(arm.name, extra_findings.seeds(arm)) for arm in arms]
     return "\n".join(f"* **{escape(method)}** scored {escape(by_seed)}" for method, by_seed in scores if by_seed)
 
 
@@ -118,7 +118,7 @@ def _slices(arms: list[ArmResult], metric: str) -> str:
     if not names:
         return ""
     rows = [[name, *(by_slice.get(name, MISSING) for by_slice in scores)] for name in names]
-    return f"## Scores per slice ({metric})\n\n" + grid(["slice", *(arm.method for arm in arms)], rows)
+    return f"## Scores per slice ({metric})\n\n" + grid(["slice", *(arm.name for arm in arms)], rows)
 
 
 def _pairs(comparison: Comparison) -> str:
@@ -173,8 +173,9 @@ def _measured(comparison: Comparison) -> str:
     if took is not None:
         estimated = f", estimated {duration(planned)}" if planned is not None else ""
         blocks.append(f"The whole command took {duration(took)}{estimated}.")
-    model, hardware, versions = to_document(comparison.model), comparison.hardware, comparison.versions
-    blocks.append(_facts({"model": model, "hardware": hardware, "versions": versions}))
+    models = [(f"model {model.name}", to_document(model)) for model in comparison.models or []]
+    models = models or [("model", to_document(comparison.model))]
+    blocks.append(_facts({**dict(models), "hardware": comparison.hardware, "versions": comparison.versions}))
     data = _facts(_briefly(comparison.data))
     if data:
         blocks.append(f"The data:\n\n{data}")
@@ -194,7 +195,7 @@ def _briefly(data: Data) -> dict[str, Any]:
 
 
 def _arm(arm: ArmResult) -> str:
-    lines = [f"### {escape(arm.method)}"]
+    lines = [f"### {escape(arm.name)}"]
     if arm.status != "ok" and arm.reason:
         lines.append(escape(arm.reason))
     if measured_again(arm):
@@ -217,7 +218,7 @@ def _details(arms: list[ArmResult]) -> str:
     second = [dict(extras(arm)) for arm in arms]
     figures = [{n: v for n, v in totals(arm).items() if n not in names} for arm, names in zip(arms, second)]
     rows = [
-        [arm.method, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *others.values()]
+        [arm.name, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *others.values()]
         for arm, names, others in zip(arms, second, figures)
     ]
     return grid(["method", "other scores", *(figures[0] if figures else ())], rows)

@@ -18,7 +18,7 @@ def after_comparison(comparison: Comparison, folder: Path) -> list[tuple[str, st
     picked = comparison.arm(comparison.pick)
     test = comparison.data.files.get("test")
     rows = test.path if test is not None and _typed(comparison.command) else QUESTIONS
-    commands = after_arm(picked, folder / picked.method, rows) if picked is not None else []
+    commands = after_arm(picked, folder / picked.name, rows) if picked is not None else []
     more = _with_more_time(comparison.command)
     unfinished = comparison.decision == "undecided" or any(arm.status != "ok" for arm in comparison.arms)
     return commands + ([("more time", more)] if more and unfinished else [])
@@ -36,7 +36,7 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         ("chat", ["chat", name]),
     ]
     if arm.trainable_params and not arm.chosen.get("of"):
-        to = ["--format", _format(arm), "--out", f"{arm.method}-exported"]
+        to = ["--format", _format(arm), "--out", f"{arm.name}-exported"]
         commands.append(("export", ["export", name, *to]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from riyaz.report.comparison.arms import Mark, about, beaten_by, priced
+from riyaz.report.comparison.arms import Mark, about, beaten_by, megabytes_served, priced
+from riyaz.report.comparison.short_names import short_names, side_room
 from riyaz.report.media.markup import Markup, element
 from riyaz.report.media.svg import FAINT, PAPER, Box, colour, inset, label, picture, place, spread
 from riyaz.report.words import number
@@ -19,6 +20,7 @@ from riyaz.results import ArmResult, CurveScore
 
 NARROW, HALF, FULL = 340.0, 520.0, 1040.0  # widths in pixels
 SLICES_SHOWN = 12
+MARK = 9.0  # diameter of a mark in points
 Draw = Callable[[Figure], None]
 Points = list[tuple[float, float]]
 
@@ -44,13 +46,14 @@ def quality_cost(arms: list[ArmResult], pick: str | None, metric: str, width: fl
             if panel is panels[-1]:
                 _front(panel, shown, panels)
         for panel, group in zip(panels, groups, strict=True):
-            _marks(panel, group, pick, hollow=[mark for mark in group if beaten_by(mark.arm, arms)])
+            _marks(panel, group, pick, shown, hollow=[mark for mark in group if beaten_by(mark.arm, arms)])
         if len(groups) == 2:
             panels[1].spines["left"].set(linestyle=(0, (2, 3)))
         panels[0].set_title(f"{metric}, with 95 % interval", pad=14)
         figure.text(1 - 24 / width, 6 / _height(figure), "ms for one answer (log scale)", ha="right", va="bottom")
 
     height = 400 if width < HALF else 420
+    height += 8 * max(0, len(shown) - 12)  # room for the names of many
     return picture(draw, width, height, name, f"{metric} against milliseconds for one answer")
 
 
@@ -98,9 +101,13 @@ def _front(panel: Axes, shown: list[Mark], panels: Sequence[Axes]) -> None:
         panel.step([*xs, right], [*ys, ys[-1]], where="post", color=FAINT, lw=1.2, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _marks(panel: Axes, group: list[Mark], pick: str | None, hollow: Sequence[Mark] = ()) -> None:
-    """Draws each arm's mark, interval and name; marks in `hollow` are not filled."""
+def _marks(
+    panel: Axes, group: list[Mark], pick: str | None, everything: Sequence[Mark], hollow: Sequence[Mark] = ()
+) -> None:
+    """Draws each arm's mark, interval and name, which tells it from all marks of the picture, `everything`; marks in
+    `hollow` are not filled. Of arms on several bases a mark is the larger the more memory its arm needs."""
     busy: list[Box] = []
+    names = short_names([mark.arm for mark in everything])
     for mark in group:
         arm, shade, x = mark.arm, colour(about(mark.arm).colour), mark.cost
         if arm.ci_low is not None and arm.ci_high is not None:
@@ -109,9 +116,19 @@ def _marks(panel: Axes, group: list[Mark], pick: str | None, hollow: Sequence[Ma
             busy.append((low[0] - 3, low[1], high[0] + 3, high[1]))
         face = PAPER if mark in hollow else shade
         sign = about(arm).mark
-        panel.plot([x], [mark.score], sign, color=shade, mfc=face, mec=shade, mew=1.8, ms=9, zorder=3)
-    points = [(mark.cost, mark.score, label(mark.arm.method)) for mark in group]
-    place(panel, points, busy, label(pick or ""))
+        panel.plot(
+            [x], [mark.score], sign, color=shade, mfc=face, mec=shade, mew=1.8, ms=_size(arm, everything), zorder=3
+        )
+    points = [(mark.cost, mark.score, names[mark.arm.name]) for mark in group]
+    place(panel, points, busy, names.get(pick or "", ""))
+
+
+def _size(arm: ArmResult, everything: Sequence[Mark]) -> float:
+    """The diameter of an arm's mark in points."""
+    memory = {mark.arm.name: megabytes_served(mark.arm) for mark in everything if mark.arm.base}
+    most = max((mb for mb in memory.values() if mb), default=None)
+    mb = megabytes_served(arm)
+    return MARK if not memory or most is None or mb is None else 0.7 * MARK + 0.8 * MARK * math.sqrt(mb / max(most, mb))
 
 
 def forgetting(arms: list[ArmResult], pick: str | None, metric: str, width: float, name: str) -> Markup | None:
@@ -134,7 +151,7 @@ def forgetting(arms: list[ArmResult], pick: str | None, metric: str, width: floa
         panel.grid(axis="y", lw=0.7)
         panel.axvline(0, color=FAINT, lw=1, linestyle=(0, (2, 3)))
         panel.xaxis.set_major_locator(MaxNLocator(5))
-        _marks(panel, shown, pick)
+        _marks(panel, shown, pick, shown)
         panel.set_title(f"{metric}, with 95 % interval", pad=14)
         below(figure, "forgetting, nats per token")
 
@@ -165,8 +182,8 @@ def learning_curves(arms: list[ArmResult], pick: str | None, width: float, name:
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        inset(figure, 40, 122, 34, 46)
-        ends = []
+        inset(figure, 40, side_room(shown), 34, 46)
+        ends, names = [], short_names(shown, 16)
         for arm in shown:
             shade = colour(about(arm).colour)
             train, valid = _losses(arm)
@@ -174,13 +191,13 @@ def learning_curves(arms: list[ArmResult], pick: str | None, width: float, name:
                 panel.plot(*zip(*train, strict=True), color=shade, lw=1.1, alpha=0.35)
             if valid:
                 panel.plot(*zip(*valid, strict=True), color=shade, lw=2, marker=about(arm).mark, ms=5)
-            ends.append(((valid or train)[-1], label(arm.method, 16), shade))
+            ends.append(((valid or train)[-1], names[arm.name], shade))
         panel.set_ylim(*_loss_limits(shown))
         panel.set_xlim(left=0)
         panel.margins(x=0.02)
         panel.grid(axis="y", lw=0.7)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        end_names(panel, ends, label(pick or "", 16))
+        end_names(panel, ends, names.get(pick or "", ""))
         panel.set_title("loss in nats: validation, and training faint", pad=14)
         below(figure, "steps")
 
@@ -222,9 +239,11 @@ def slices(arms: list[ArmResult], pick: str | None, width: float, name: str) -> 
     titles = sorted(counts, key=lambda title: -counts[title])[:SLICES_SHOWN]
     if not titles:
         return None
+    # log-probabilities begin at the lowest and end at 0
+    least = min(0.0, *(part.score for arm in shown for part in arm.slices.values() if part.score is not None))
     columns = min(len(titles), 1 if width < HALF else 4)
     lines = math.ceil(len(titles) / columns)
-    names = 120
+    names = side_room(shown) - 2
     tall = 20 * len(shown) + 12
     height = lines * (tall + 50) + 4
 
@@ -239,22 +258,26 @@ def slices(arms: list[ArmResult], pick: str | None, width: float, name: str) -> 
                 continue
             rows = f" ({counts[titles[place_]]})" if counts[titles[place_]] else ""
             panel.set_title(label(titles[place_], 24) + rows, fontweight="bold", pad=6)
-            _slice_panel(panel, shown, titles[place_], pick, place_ % columns == 0)
+            _slice_panel(panel, shown, titles[place_], pick, place_ % columns == 0, least)
 
     return picture(draw, width, height, name, "Scores of every method in every slice")
 
 
-def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | None, named: bool) -> None:
-    panel.set_xlim(-0.04, 1.04)
+def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | None, named: bool, least: float) -> None:
+    left, right = (least, 0.0) if least < 0 else (0.0, 1.0)
+    room = 0.04 * (right - left)
+    panel.set_xlim(left - room, right + room)
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_yticks([])
+    names = short_names(shown, 16)
     for line, arm in enumerate(shown if named else []):
-        weight = "bold" if arm.method == pick else "normal"
+        weight = "bold" if arm.name == pick else "normal"
         panel.annotate(
-            label(arm.method, 16), (-0.04, line), xytext=(-8, 0), textcoords="offset points", ha="right",
+            names[arm.name], (left - room, line), xytext=(-8, 0), textcoords="offset points", ha="right",
             va="center_baseline", fontweight=weight, annotation_clip=False,
         )  # fmt: skip
-    panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ticks = [left, (left + right) / 2, right]
+    panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
     panel.grid(axis="x", lw=0.7)
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.tick_params(axis="x", length=0)
@@ -262,9 +285,9 @@ def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | No
         score, shade = arm.slices[title].score if title in arm.slices else None, colour(about(arm).colour)
         if score is None:
             continue
-        panel.plot([0, score], [line, line], color=shade, lw=1.4, alpha=0.45)
+        panel.plot([left, score], [line, line], color=shade, lw=1.4, alpha=0.45)
         panel.plot([score], [line], about(arm).mark, color=shade, ms=7, clip_on=False)
-        far = score > 0.6
+        far = score > left + 0.6 * (right - left)
         panel.annotate(
             number(score, 2), (score, line), xytext=(-8 if far else 8, 0), textcoords="offset points",
             ha="right" if far else "left", va="center_baseline", fontsize=11,

@@ -22,7 +22,7 @@ def named_questions(arms: list[ArmResult]) -> list[tuple[str, str]]:
 def table(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
     """(titles, rows): each question with its type, its rows, and the score of every method."""
     shown = [arm for arm in arms if arm.questions]
-    titles = ["question", "type", "rows", *(arm.method for arm in shown)]
+    titles = ["question", "type", "rows", *(arm.name for arm in shown)]
     each = list(zip(*(arm.questions or () for arm in shown)))
     heads = [[row[0].name, row[0].type, number(row[0].n)] for row in each]
     return titles, [[*head, *(number(one.score, 3) for one in row)] for head, row in zip(heads, each)]
@@ -31,7 +31,7 @@ def table(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
 def figures(arms: list[ArmResult]) -> tuple[list[str], list[list[str]]]:
     """(titles, rows): interval, AUROC and how true the probabilities are, of every method and question."""
     titles = ["method", "question", "score", "95 % interval", "AUROC", "ECE", "by chance", "log-loss"]
-    return titles, [[arm.method, *_figures(one)] for arm in arms for one in arm.questions or ()]
+    return titles, [[arm.name, *_figures(one)] for arm in arms for one in arm.questions or ()]
 
 
 def calibrated(arm: ArmResult) -> list[tuple[str, Calibration]]:
@@ -41,11 +41,11 @@ def calibrated(arm: ArmResult) -> list[tuple[str, Calibration]]:
 
 def lines(arms: list[ArmResult], pick: str | None) -> list[tuple[str, str]]:
     """(question, method and `line`) of the picked arm, or of the best one."""
-    best = next((arm for arm in arms if arm.method == pick and arm.questions), None)
+    best = next((arm for arm in arms if arm.name == pick and arm.questions), None)
     best = best or next((arm for arm in arms if arm.questions), None)
     if best is None:
         return []
-    return [(one.name, f"{best.method} {line(one)}") for one in best.questions or ()]
+    return [(one.name, f"{best.name} {line(one)}") for one in best.questions or ()]
 
 
 def line(one: QuestionScore) -> str:

@@ -6,8 +6,9 @@ from riyaz.report.comparison.arms import about
 from riyaz.report.comparison.extra_findings import contexts as scores_of
 from riyaz.report.comparison.extra_findings import curve_points, recall_points
 from riyaz.report.comparison.pictures import HALF, below, end_names, score_limits
+from riyaz.report.comparison.short_names import short_names, side_room
 from riyaz.report.media.markup import Markup
-from riyaz.report.media.svg import INK, colour, inset, label, picture
+from riyaz.report.media.svg import INK, colour, inset, picture
 from riyaz.report.words import number
 from riyaz.results import ArmResult, Comparison, Retrieval
 
@@ -22,7 +23,7 @@ def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        inset(figure, 40, 122, 34, 46)
+        inset(figure, 40, side_room([arm for arm, _ in shown]), 34, 46)
         ranks = sorted({k for _, points in shown for k, _ in points})
         for arm, points in shown:
             shade = colour(about(arm).colour)
@@ -32,8 +33,9 @@ def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
         low = min(value for _, points in shown for _, value in points)
         panel.set_ylim(max(min(low - 0.08, 0.8), 0), 1.02)
         panel.grid(axis="y", lw=0.7)
+        names = short_names([arm for arm, _ in shown], 16)
         ends = [
-            ((ranks.index(points[-1][0]), points[-1][1]), label(arm.method, 16), colour(about(arm).colour))
+            ((ranks.index(points[-1][0]), points[-1][1]), names[arm.name], colour(about(arm).colour))
             for arm, points in shown
         ]
         end_names(panel, ends, "")
@@ -56,16 +58,16 @@ def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | Non
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
         inset(figure, 134, 30, 34, 46)
-        high = 0.0
+        high, names, apart = 0.0, short_names([arm for arm, _ in shown], 12), min(0.3, 0.9 / len(shown))
         for place_, (arm, scores) in enumerate(shown):
-            shade, away = colour(about(arm).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
+            shade, away = colour(about(arm).colour), apart * (place_ - (len(shown) - 1) / 2)
             for line, score in enumerate(scores):
                 if score is None:
                     continue
                 high = max(high, score)
                 panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
                 panel.plot([score], [line + away], about(arm).mark, color=shade, ms=8, clip_on=False)
-                text = f"{number(score, 2)} {label(arm.method, 12)}"
+                text = f"{number(score, 2)} {names[arm.name]}"
                 panel.annotate(text, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
         panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
         panel.set_ylim(2.6, -0.6)

@@ -88,7 +88,7 @@ def console(*, stderr: bool, quiet: bool = False) -> Console:
 class Arm:
     """The state of one arm, from the events."""
 
-    method: str
+    name: str
     status: str = "waiting"
     phase: str = ""
     detail: str = ""
@@ -130,19 +130,19 @@ class Board:
             return self._progress(event, now)
         elif isinstance(event, ArmDone):
             done = from_json(ArmResult, event.arm, "event")
-            arm = self._arm(done.method)
+            arm = self._arm(done.name)
             arm.status, arm.outcome = done.status, outcome(done)
             return arm
         return None
 
-    def _arm(self, method: str) -> Arm:
-        return self.arms.setdefault(method, Arm(method))
+    def _arm(self, name: str) -> Arm:
+        return self.arms.setdefault(name, Arm(name))
 
-    def _started(self, method: str) -> Arm:
+    def _started(self, started: str) -> Arm:
         """The arm that is at work; before there is an estimate, one piece of work ends where the next one begins."""
         if self.seconds is None:
-            self.arms = {name: arm for name, arm in self.arms.items() if name == method or arm.outcome}
-        return self._arm(method)
+            self.arms = {name: arm for name, arm in self.arms.items() if name == started or arm.outcome}
+        return self._arm(started)
 
     def _progress(self, event: Progress, now: float) -> Arm:
         arm = self._started(event.method)
@@ -172,7 +172,7 @@ def says(arm: Arm) -> str:
         return arm.outcome
     if arm.status == "waiting":
         return f"{duration(arm.estimate)} planned" if arm.estimate else ""
-    named = arm.phase == arm.method and arm.detail  # its name says the phase already
+    named = arm.phase == arm.name and arm.detail  # its name says the phase already
     parts = [arm.detail if named else f"{arm.phase} {arm.detail}".strip()]
     if arm.total:
         parts.append(f"{arm.done:,.10g}/{arm.total:,.10g} {arm.unit}".rstrip())
@@ -227,7 +227,7 @@ def _write_line(board: Board, event: Event, talk: Console, now: float) -> None:
         new = arm.phase != arm.printed
         if finished or isinstance(event, Phase) or new or now - arm.printed_at >= LINE_SECONDS:
             arm.printed, arm.printed_at = arm.phase, now
-            name, status = arm.method or "riyaz", f"{arm.status}, " if finished else ""
+            name, status = arm.name or "riyaz", f"{arm.status}, " if finished else ""
             _plain(talk, f"{name}: {status}{says(arm)}")
 
 
@@ -250,7 +250,7 @@ def _rows(board: Board, now: float, width: int, height: int) -> RenderableType:
 def _grid(arms: Sequence[Arm], width: int, *, ended: bool = False) -> Table:
     """A row for each arm: its name, its bar or status, and what it says, wrapped where it is too long."""
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(no_wrap=True, min_width=max((len(arm.method) for arm in arms), default=0))
+    grid.add_column(no_wrap=True, min_width=max((len(arm.name) for arm in arms), default=0))
     grid.add_column(no_wrap=True, min_width=len("skipped"))
     grid.add_column(overflow="fold")
     for arm in arms:
@@ -258,15 +258,15 @@ def _grid(arms: Sequence[Arm], width: int, *, ended: bool = False) -> Table:
         if arm.status == "running" and not ended:
             cells = max(LEAST_BAR, min(BAR, width - WORDS))
             bar = ProgressBar(total=arm.total or None, completed=arm.done, width=cells, pulse=not arm.total)
-        grid.add_row(arm.method, bar, says(arm))
+        grid.add_row(arm.name, bar, says(arm))
     return grid
 
 
 def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> list[Text]:
     """The lines of the table of the arms in the given order; on a narrow terminal the columns of LATER follow below."""
-    chosen = columns(next((arm.metric for arm in arms if arm.metric), None), pick)
+    chosen = columns(arms, pick)
     cells = [Cells(column.title, [column.fill(arm) for arm in arms], column.text) for column in chosen]
-    rows = ["bold" if arm.method == pick else "" for arm in arms]
+    rows = ["bold" if arm.name == pick else "" for arm in arms]
     return table(cells, width, LATER, rows, [STYLES[arm.status] for arm in arms])
 
 
@@ -314,9 +314,9 @@ def _print_findings(
     adapter, the machine's load, the answers that differ alone, and the `further` lines."""
     lines = [(f"question  {name}", line) for name, line in questions.lines(arms, pick)]
     lines += [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
-    lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
-    lines += [("latency", f"{arm.method}: {times}") for arm in arms if (times := measured_again(arm))]
-    lines += [("merged", f"{arm.method}: {times}") for arm in arms if (times := merged(arm))]
+    lines += [("seeds", f"{arm.name}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
+    lines += [("latency", f"{arm.name}: {times}") for arm in arms if (times := measured_again(arm))]
+    lines += [("merged", f"{arm.name}: {times}") for arm in arms if (times := merged(arm))]
     lines += [("ECE", line) for line in [confidence.line(arms)] if line]
     lines += [("load", line) for line in [busy(arms)] if line]
     lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]
@@ -350,7 +350,7 @@ class _Planned(Protocol):
     """The fields of an arm's plan that `print_plan` shows."""
 
     @property
-    def method(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def seconds(self) -> dict[str, float]: ...
     @property
@@ -371,12 +371,12 @@ def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Con
         seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # fitting includes the start of its process
         steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
         rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
-        rows.append([arm.method, *(duration(seconds.get(stage) or None) for stage in STAGES), steps, rates])
+        rows.append([arm.name, *(duration(seconds.get(stage) or None) for stage in STAGES), steps, rates])
     titles = ("method", *STAGES, "steps", "learning rates")
     texts = ("method", "learning rates")
     cells = [Cells(title, [row[place] for row in rows], title in texts) for place, title in enumerate(titles)]
     print_lines(table(cells, out.width), out)
     for arm in arms:
         if arm.skipped:
-            out.print(Text.assemble(("skipped  ", STYLES["skipped"]), f"{arm.method}: {arm.skipped}"))
+            out.print(Text.assemble(("skipped  ", STYLES["skipped"]), f"{arm.name}: {arm.skipped}"))
     out.print(estimate_line(Estimate(estimate["seconds"], estimate["peak_rss_mb"], estimate["disk_mb"])))

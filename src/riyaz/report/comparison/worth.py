@@ -30,7 +30,7 @@ def worth_lines(comparison: Comparison) -> list[str]:
         lines.append(f"On no slice or label {worth.model} leads {worth.plain} beyond chance.")
     arm = comparison.arm(comparison.pick)
     if arm is not None and arm.about is not None and not arm.about.language_model:
-        lines.append(COULD_ADD.format(plain=arm.method))
+        lines.append(COULD_ADD.format(plain=arm.name))
     return lines
 
 

@@ -2,7 +2,7 @@
 
 import type { RunEvent } from "./follow.ts";
 import type { Line } from "./parts/curve.tsx";
-import { colourOf } from "./parts/methods.tsx";
+import { colourOf, named } from "./parts/methods.tsx";
 import type { About, Arm } from "./types.ts";
 
 export interface Live {
@@ -66,7 +66,7 @@ export function live(events: readonly RunEvent[]): Live {
     else if (event.event === "note" && event.text) notes.push(event.text);
     else if (event.event === "failed") failed = event.reason ?? "";
     else if (event.event === "arm" && event.arm && typeof event.arm === "object") {
-      const arm = event.arm as unknown as Arm;
+      const arm = named(event.arm as unknown as Arm);
       finished.set(arm.method, arm);
       Object.assign(armOf(arm.method), { phase: arm.status ?? "done", share: 1, left: null, memory: null, done: "" });
     } else if (event.file === "metrics" && method) point(armOf(method), event);

@@ -18,6 +18,8 @@ export interface Citation {
   readonly start?: number;
   readonly end?: number;
   readonly text?: string;
+  readonly also?: readonly string[]; // other documents that say the same
+  readonly relevant?: boolean;
 }
 
 export interface Turn {

@@ -131,6 +131,7 @@ export interface RunEntry {
 
 export interface Arm {
   readonly method: string;
+  readonly base?: string | null; // where a comparison has several
   readonly status?: string;
   readonly phase?: string;
   readonly metric?: string | null;
@@ -209,6 +210,7 @@ export interface Plan {
 
 export interface PlannedArm {
   readonly method: string;
+  readonly base?: string | null;
   readonly seconds: Readonly<Record<string, number>>; // by phase
   readonly steps: number;
   readonly skipped: string;
@@ -247,7 +249,9 @@ export interface Passage {
   readonly start: number;
   readonly end: number;
   readonly score?: number | null;
+  readonly relevance?: number | null;
   readonly relevant?: boolean | null;
+  readonly also?: readonly string[];
   readonly text: string;
 }
 

@@ -6,6 +6,7 @@
     classifier.*         weights part `linear`, and beside `encoder`: features, weights and temperature
     encoder.*            weights part `encoder`: factors, and the labels' vectors, beside the encoder's own files
     classifier-0.*, …    the same for each question, where the task has several
+    schema.json          the JSON schema that generated answers keep to
     collection.sqlite    documents that the text part retrieves from
     training_rows.txt    hashes of the prompts of its training and validation rows
     labels.safetensors   the head that scores the labels of a closed set in one pass
@@ -15,6 +16,7 @@
 An artifact is opened by its parts alone, whichever method made it.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import folders
+from riyaz.config import TOOLS
 from riyaz.data import Example, Reading
+from riyaz.data.schema import read_schema
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.files import chunks, disk_error, encoded, is_bare, sync_folder, write_synced
@@ -34,6 +38,7 @@ QUANTISED, BASE_FILE = "model.gguf", "base.gguf"  # that riyaz quantize writes: 
 COLLECTION = "collection.sqlite"
 TRAINED = "training_rows.txt"
 LABELS = "labels.safetensors"
+SCHEMA = "schema.json"
 KEY_DIGITS = 16  # of the hexadecimal `Example.key` that are kept of each row
 FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
@@ -54,7 +59,7 @@ class TextPart:
 
     `passages` is the number of retrieved passages before the question. With `span_words` the answer is the likeliest
     run of at most `span_words` words in them, or one of the `common` answers, to whose log-probability in nats
-    `common_offset` is added.
+    `common_offset` is added. `schema_file` holds the schema of the task, which riyaz.json itself does not.
     """
 
     instruction: str = ""
@@ -67,6 +72,7 @@ class TextPart:
     span_words: int = 0
     common: tuple[str, ...] = ()
     common_offset: float = 0.0
+    schema_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class Artifact:
         _check_values(artifact, str(path))
         for name, wanted in artifact.checksums.items():
             _verify(Path(folder), name, wanted)
-        return artifact
+        return _with_schema(artifact, Path(folder))
 
     def source_name(self) -> str:
         """The base's path if it exists, else its name."""
@@ -186,8 +192,8 @@ def _named_arms(folder: Path) -> str:
 def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:
     """Write an artifact's folder atomically, replacing an older artifact; returns the artifact with its checksums.
 
-    `files` gives each file of the folder as bytes or as a file to copy. Raises RiyazError when the disk is full or
-    the folder holds anything but an artifact.
+    `files` gives each file of the folder as bytes or as a file to copy; that of the task's schema is added. Raises
+    RiyazError when the disk is full or the folder holds anything but an artifact.
     """
     folder = Path(folder).absolute()
     assert all(is_bare(name) and name != NAME for name in files), files.keys()
@@ -197,13 +203,14 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folders.temporary(folder.parent, folders.beside(folder)) as work:
             new, old = work / "new", work / "old"
+            stored, files = _without_schema(artifact, files)
             new.mkdir()
             sums = {
                 name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
                 for name, content in files.items()
             }
-            artifact = replace(artifact, checksums=sums)
-            described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
+            described = to_json({"format": FORMAT, **asdict(replace(stored, checksums=sums))}, indent=2) + "\n"
+            artifact = replace(artifact, text=stored.text, checksums=sums)
             write_synced(new / NAME, [encoded(described)])
             sync_folder(new)
             try:
@@ -220,8 +227,9 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
 
 
 def examples_bytes(examples: Sequence[Example]) -> bytes:
-    """The examples as JSON Lines."""
-    return b"".join(json_line(example.to_record()) for example in examples)
+    """The examples as JSON Lines, without what their answers are checked by: no prompt needs it, and it names paths of
+    this machine."""
+    return b"".join(json_line(replace(example, check=None).to_record()) for example in examples)
 
 
 def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
@@ -250,6 +258,13 @@ def has_confidence(target: str | Path) -> bool:
     labels of a closed set, with a temperature or from a classifier. Raises RiyazError for a damaged one."""
     calibrated = _described(target, "temperature") is not None or _described(target, "weights", "kind") in CLASSIFIERS
     return calibrated and bool(_described(target, "task", "kind") == "closed")
+
+
+def keeps_to_schema(target: str | Path) -> bool:
+    """Whether the answers of an artifact, or of the one that a comparison picked, are generated under a JSON schema.
+    Raises RiyazError for a damaged one."""
+    generated = _described(target, "weights", "kind") not in MODEL_FREE
+    return generated and _described(target, "text", "schema_file") is not None
 
 
 def of_question(name: str, number: int | None) -> str:
@@ -281,6 +296,24 @@ def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None
         return None
     keys = set(path.read_text("utf-8", "replace").split())
     return sum(example.key[:KEY_DIGITS] in keys for example in examples)
+
+
+def _without_schema(artifact: Artifact, files: Mapping[str, Path | bytes]) -> tuple[Artifact, dict[str, Path | bytes]]:
+    """The artifact as riyaz.json holds it, and its files: the schema has a file of its own, with a checksum. The word
+    TOOLS is no file."""
+    task = artifact.task
+    if task is None or task.schema in ("", TOOLS):
+        return replace(artifact, text=replace(artifact.text, schema_file=None)), dict(files)
+    text, schema = replace(artifact.text, schema_file=SCHEMA), json.dumps(json.loads(task.schema), indent=2) + "\n"
+    return replace(artifact, task=replace(task, schema=""), text=text), {**files, SCHEMA: schema.encode()}
+
+
+def _with_schema(artifact: Artifact, folder: Path) -> Artifact:
+    """The artifact with the schema of its file in its task. Raises RiyazError for a file that holds none."""
+    if artifact.task is None:
+        return artifact
+    name, word = artifact.text.schema_file, TOOLS if artifact.task.schema == TOOLS else ""
+    return replace(artifact, task=replace(artifact.task, schema=read_schema(folder / name) if name else word))
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
@@ -335,6 +368,10 @@ def _check_values(artifact: Artifact, where: str) -> None:
         needed = [*needed, text.examples_file or EXAMPLES]
     if text.passages:
         needed = [*needed, text.collection_file or COLLECTION]
+    if text.schema_file is not None:
+        if artifact.task is None or artifact.task.kind in ("closed", "questions") or text.span_words:
+            raise RiyazError("text.schema_file is named where answers are chosen", where, TAMPERED)
+        needed = [*needed, text.schema_file]
     for name in ("k", "passages", "span_words"):
         if getattr(text, name) < 0:
             raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)

@@ -12,6 +12,7 @@ from typing import Any
 
 from riyaz import __version__, artifact
 from riyaz.artifact import Artifact
+from riyaz.config import TOOLS
 from riyaz.engine.opening import EMBEDDER
 from riyaz.errors import RiyazError
 from riyaz.limits.limits_file import comparison_of, read_limits
@@ -43,7 +44,7 @@ def card(target: str, use: str | None = None) -> str:
     home = comparison_of(folder / LIMITS)
     measured = home / COMPARE if home else folder / ADAPTED
     compared = Comparison.read(measured) if measured.is_file() else None
-    row = next((arm for arm in compared.arms if arm.method == made.method), None) if compared else None
+    row = compared.arm(folder.parent.parent.name if home else made.method) if compared else None
     limits = read_limits(target)
     name = folder.parent.parent.name if home else folder.resolve().name
     parts = [
@@ -123,6 +124,10 @@ def _method(made: Artifact, row: ArmResult | None) -> str:
         count = f", {len(made.task.labels)} labels" if made.task.labels else ""
         named_questions = ", ".join(f"{question.name} ({question.type})" for question in made.task.questions)
         lines.append(f"Task: {made.task.kind}{count}{': ' if named_questions else ''}{named_questions}")
+        if made.task.schema == TOOLS:
+            lines.append("Answers: text, or calls by the schemas of the tools that a conversation defines")
+        elif made.task.schema:
+            lines.append(f"Answers: JSON that keeps to the schema of {artifact.SCHEMA}, token by token")
     lines.append("Seeds: " + (", ".join(f"{name} {value}" for name, value in made.seeds.items()) or NOT_STATED))
     lines.append("Versions: " + (", ".join(f"{name} {value}" for name, value in made.versions.items()) or NOT_STATED))
     return _list(lines)

@@ -77,7 +77,7 @@ def against_base(
         drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
     if predictor.head is not None or predictor.has_questions:  # its answers are no texts
         return {**drift, "kl_task": float(np.concatenate(parts).mean())}, []
-    answers = predictor.tokenizer.answer_ids([row.answer for row in rows[: len(adapted)]])
+    answers = predictor.tokenizer.answer_ids([row.said for row in rows[: len(adapted)]])
     whole = [part[np.arange(len(ids)), ids] for part, ids in zip(adapted, answers) if len(part) == len(ids)]
     return {**drift, "kl_task": float(np.concatenate(parts).mean())}, whole
 
@@ -121,7 +121,7 @@ def _mean(blocks: Sequence[BlockLoss]) -> float:
 
 def distributions(predictor: PromptedModel, rows: Sequence[Example]) -> list[np.ndarray]:
     """Log-probabilities (answer tokens, vocabulary) for each of the first rows, KL_TOKENS tokens in all at most."""
-    answers = predictor.tokenizer.answer_ids([row.answer for row in rows])
+    answers = predictor.tokenizer.answer_ids([row.said for row in rows])
     total, count = 0, 0
     while count < len(answers) and (count == 0 or total + len(answers[count]) <= KL_TOKENS):
         total += len(answers[count])

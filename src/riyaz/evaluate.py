@@ -18,6 +18,8 @@ from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
 from riyaz.data.data_report import LEFT_OUT
 from riyaz.data.formats import load
+from riyaz.data.judging import expect_judged
+from riyaz.data.schema import as_written, read_schema
 from riyaz.data.spellings import spell_alike, twins_note
 from riyaz.data.task import Task, check_metric, detect
 from riyaz.drift import BaseFacts, against_base
@@ -27,16 +29,19 @@ from riyaz.events import Listen, Note, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import atomic_file
 from riyaz.json_files import json_line, write_json
+from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
     Predictor,
     PromptedModel,
+    keeping_to,
     open_artifact,
     open_target,
     predictor_for,
     source_for,
+    within,
 )
 from riyaz.results import (
     ELSEWHERE,
@@ -53,6 +58,7 @@ from riyaz.results import (
 )
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import RestrictedRetriever, without_own
+from riyaz.retrieval.search import ranked_names
 from riyaz.scoring import (
     REOPEN_ROWS,
     answer_log_loss,
@@ -63,7 +69,9 @@ from riyaz.scoring import (
     latency,
     predict,
     question_scores,
+    row_extras,
     score,
+    with_accepted,
 )
 
 ROUNDING_TOLERANCE = 0.03  # nats per token: training and engine round differently
@@ -76,7 +84,7 @@ AGAIN_SECONDS = 20.0  # after which a latency that is measured again takes no fu
 RETRIEVAL_ROWS = 30  # test rows on which retrieval is evaluated, at most
 GROUNDED_SHARE = 0.5  # share of these rows on which log p of the answer is compared with and without passages
 RANKS = (1, 3, 5, 10)  # k of recall@k
-SPARE = 1.25  # answer limit / longest accepted answer
+SPARE, SCHEMA_SPARE = 1.25, 2.0  # answer limit / longest accepted answer, under a schema
 
 
 def evaluate_artifact(
@@ -99,7 +107,7 @@ def evaluate_artifact(
     def progress(done: int, total: int) -> None:
         listen(Progress("evaluate", done, total))
 
-    predictions = predict(predictor, test, progress)
+    predictions = predict(predictor, test, progress, task=artifact.task)
     _check_inputs(predictor, test, predictions)
     rows = _answered(predictor, artifact.task, predictions, test)
     _write_answers(rows, out)
@@ -109,6 +117,7 @@ def evaluate_artifact(
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
         alone, milliseconds = answers_alone(predictor, sample)
+        alone = with_accepted(predictor, artifact.task, alone, sample)
         result["ms_per_answer"] = statistics.median(milliseconds)
         if predictor.has_model and test:
             batch = predictions[: len(sample)]
@@ -165,14 +174,17 @@ def answer_alone(
     artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder, precision=precision), test)
     assert artifact.task is not None
     answers, _ = answers_alone(predictor, test, lambda done, total: listen(Progress("evaluate", done, total)))
+    answers = with_accepted(predictor, artifact.task, answers, test)
     points = score(artifact.task, answers, test).each.tolist()
     flips = evaluation.batch_flips
     if flips is None or flips.rows < len(test):  # else a process counted them and was killed before its end
         flips = _flips([row.prediction for row in rows], _texts(answers), [row.score for row in rows], points)
     new = [
         replace(row, prediction=answer.text, score=point, log_probability=answer.log_probability,
-                citations=list(answer.citations) or None, **fields)
-        for row, answer, point, fields in zip(rows, answers, points, confidence_fields(artifact.task, answers, test))
+                citations=list(answer.citations) or None, extras=extra or None, **fields)
+        for row, answer, point, extra, fields in zip(
+            rows, answers, points, row_extras(artifact.task, answers, test),
+            confidence_fields(artifact.task, answers, test))
     ]  # fmt: skip
     evaluation = replace(evaluation, batch_flips=flips, calibration=calibration_of(new))
     write_json(out / RESULT, evaluation, ascii=True)
@@ -209,16 +221,16 @@ def _answered(
 ) -> list[Answer]:
     """The lines of predictions.jsonl."""
     scores = score(task, predictions, test).each if test else np.zeros(0)
-    losses = _answer_log_probabilities(predictor, task, test)
+    losses, extras = _answer_log_probabilities(predictor, task, predictions, test), row_extras(task, predictions, test)
     return [
         Answer(
             where=example.where, prompt=example.prompt, answers=list(example.answers),
             prediction=prediction.text, score=float(points), slice=example.slice,
             log_probability=prediction.log_probability, answer_log_probability=loss,
-            citations=list(prediction.citations) or None, group=example.group, **fields,
+            citations=list(prediction.citations) or None, group=example.group, extras=extra or None, **fields,
         )
-        for example, prediction, points, loss, fields in zip(
-            test, predictions, scores, losses, confidence_fields(task, predictions, test)
+        for example, prediction, points, loss, extra, fields in zip(
+            test, predictions, scores, losses, extras, confidence_fields(task, predictions, test)
         )
     ]  # fmt: skip
 
@@ -247,18 +259,19 @@ def _retrieval(
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     values: dict[str, Any] = {
         "k": count, "rows": len(rows), "grounded_rows": len(grounded),
-        "closed_book": score(task, predict(closed, rows), rows).mean,
+        "closed_book": score(task, predict(closed, rows, task=task), rows).mean,
         "retrieved": score(task, answered, rows).mean,
         "grounded_nats": _lift(predictor, closed, grounded),
     }  # fmt: skip
     named = [row for row in test if row.doc_ids]
     if named:
         hits = predictor.retriever.search([row.prompt for row in named], max(RANKS))
-        ranked, wanted = [[hit.doc_id for hit in ranking] for ranking in hits], [row.doc_ids for row in named]
+        wanted = [row.doc_ids for row in named]
+        ranked = [ranked_names(ranking, names) for ranking, names in zip(hits, wanted)]
         values["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
         values |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
         within = RestrictedRetriever(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
-        values["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
+        values["oracle"] = score(task, predict(replace(predictor, retriever=within), rows, task=task), rows).mean
     return Retrieval(**values)
 
 
@@ -272,8 +285,12 @@ def _spread(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
 
 
-def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
+def _answer_log_probabilities(
+    predictor: Predictor, task: Task, predictions: Sequence[Prediction], test: Sequence[Example]
+) -> Sequence[float | None]:
     """Log-probability of each accepted answer in nats, the second score of free text; None for other tasks."""
+    if task.metric == "nats":
+        return [prediction.accepted_log_probability for prediction in predictions]
     if not predictor.has_model or task.kind != "free" or not test:
         return [None] * len(test)
     return [float(part.sum()) for part in answer_log_probabilities(predictor, test)]
@@ -335,7 +352,8 @@ def evaluate_target(
         listen(Note(note))
     predictor = open_target(target, precision=precision)
     if predictor.task is None:
-        task = detect(data, data_config.instruction, data_config.metric, data_config.task)
+        task = detect(data, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
+                      data_config.max_words, data_config.max_new_tokens)  # fmt: skip
         if predictor.has_model:
             predictor = _instructed(predictor, task, data.examples)
     else:
@@ -343,6 +361,8 @@ def evaluate_target(
         if data_config.merge_labels:
             rows = _spelled_as(task, rows, listen)
         _check_labels(task, rows, test, listen)
+    expect_judged(task.metric, data, rows)
+    expect_ready(task.metric, rows, data_config.unsafe_code)
     trained = count_trained(target, rows)
     if trained:
         had = f"{trained} of {len(rows)} rows were among the rows this artifact was trained on"
@@ -352,7 +372,12 @@ def evaluate_target(
     def progress(done: int, total: int) -> None:
         listen(Progress("evaluate", done, total))
 
-    predictions = predict(predictor, rows, progress)
+    if data_config.max_new_tokens != task.max_new_tokens:  # else it is the artifact's own, or that of a model's task
+        predictor = within(predictor, data_config.max_new_tokens)
+    if data_config.schema is not None:
+        schema = as_written(read_schema(data_config.schema), (row.answer for row in data.examples))
+        predictor = keeping_to(predictor, schema, str(data_config.schema))
+    predictions = predict(predictor, rows, progress, task=task)
     scores, answered = score(task, predictions, rows), _answered(predictor, task, predictions, rows)
     low, high = interval(scores.rows, scores.groups)
     nats = [row.answer_log_probability for row in answered if row.answer_log_probability is not None]
@@ -381,9 +406,10 @@ def _spelled_as(task: Task, rows: Sequence[Example], listen: Listen) -> tuple[Ex
 
 def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:
     """The model with the task's instruction in every prompt, and an answer limit for the longest accepted answer."""
-    longest = max(map(len, model.tokenizer.answer_ids([row.answer for row in rows])))
+    longest = max(map(len, model.tokenizer.answer_ids([row.said for row in rows])))
     instructed = replace(model, text=TextPart(task.instruction), task=task)
-    return predictor_for(instructed, max_new_tokens=max(8, round(SPARE * longest)))
+    limit = max(8, round((SCHEMA_SPARE if task.schema else SPARE) * longest))
+    return predictor_for(instructed, max_new_tokens=task.max_new_tokens or limit)
 
 
 def _own_task(task: Task, target: str, config: DataConfig) -> Task:
@@ -395,7 +421,7 @@ def _own_task(task: Task, target: str, config: DataConfig) -> Task:
         what = f"this artifact was made for the task {task.kind}"
         raise RiyazError(what, target, "leave out --task, or evaluate the base model with it")
     check_metric(config.metric, task.kind)
-    return replace(task, metric=config.metric or task.metric)
+    return replace(task, metric=config.metric or task.metric, max_words=config.max_words or task.max_words)
 
 
 def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Listen) -> None:

@@ -106,7 +106,7 @@ def _lives(process: int) -> bool:
 
 def is_bare(name: str) -> bool:
     """Whether a name from a file is one file's or folder's name without a path."""
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", name) is not None
 
 
 def refuse_device(path: Path) -> None:

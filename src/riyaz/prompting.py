@@ -32,17 +32,19 @@ def messages_for(
     the row's own turns, the last of which begins with the passages as data.
 
     The system turn joins the row's own one, the instruction if that is another, and the labels if the text part lists
-    them. If it would be empty it is left out, and the template's default applies.
+    them, and holds the definitions of tools. If it would be empty it is left out, and the template's default applies.
     """
     own = [message["content"] for message in messages if message["role"] == "system"]
-    parts = [*own, text.instruction if text.instruction not in own else ""]
+    parts = [*filter(None, own), text.instruction if text.instruction not in own else ""]
     if text.list_labels and task is not None:
         parts.append("\n".join(("The labels:", *task.labels)))
     system = "\n\n".join(part for part in parts if part)
-    conversation = [{"role": "system", "content": system}] if system else []
+    tools = {"tools": messages[0]["tools"]} if messages[0].get("tools") else {}
+    conversation: list[Message] = [{"role": "system", "content": system, **tools}] if system or tools else []
     for example in examples:
         conversation += _turns(example.messages)
-        conversation.append({"role": "assistant", "content": example.answer})
+        said = example.said
+        conversation.append({"role": "assistant", "content": said} if isinstance(said, str) else said)
     conversation += _turns(messages)
     if passages:
         question = conversation[-1]["content"]

@@ -12,6 +12,7 @@ import numpy as np
 from riyaz.data import Example
 from riyaz.data.questions import answer_places
 from riyaz.data.task import Task
+from riyaz.errors import RiyazError
 from riyaz.metrics import decisions
 from riyaz.metrics import scores as metrics
 from riyaz.metrics.calibration import (
@@ -36,8 +37,9 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores `rows` (n,) in 0..1 under the task's metric, their mean, second metrics and the mean of each slice. Of
-    rows that answer several questions they are `row_scores`, and `points` (n, Q) those of each question."""
+    """Scores `rows` (n,) under the task's metric, in 0..1 or by `nats` at most 0, their mean, second metrics and the
+    mean of each slice. Of rows that answer several questions they are `row_scores`, and `points` (n, Q) those of each
+    question."""
 
     rows: np.ndarray
     mean: float
@@ -53,11 +55,27 @@ class Scores:
 
 
 def predict(
-    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None, max_tokens: int | None = None
-) -> list[Prediction]:
-    """The answer to every example, in order."""
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None, max_tokens: int | None = None,
+    task: Task | None = None,
+) -> list[Prediction]:  # fmt: skip
+    """The answer to every example, in order; by the metric `nats` of `task` with the accepted one's log-probability."""
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
-    return predictor.answers(conversations, where, max_tokens=max_tokens, progress=progress)
+    predictions = predictor.answers(conversations, where, max_tokens=max_tokens, progress=progress)
+    return predictions if task is None else with_accepted(predictor, task, predictions, examples)
+
+
+def with_accepted(
+    predictor: Predictor, task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> list[Prediction]:
+    """The predictions, by the metric `nats` with the log-probability of each row's first accepted answer. Raises
+    RiyazError for a predictor that gives answers none."""
+    if task.metric != "nats":
+        return list(predictions)
+    if not predictor.has_model:
+        what = "copies its answers, so it gives an accepted answer no probability"
+        raise RiyazError(what, "--metric nats", "choose another --metric, such as chrf")
+    sums = [float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(predictor, examples)]
+    return [replace(each, accepted_log_probability=total) for each, total in zip(predictions, sums, strict=True)]
 
 
 def score_raw_and_calibrated(
@@ -77,8 +95,8 @@ def score_raw_and_calibrated(
 def accepted_labels(task: Task, examples: Sequence[Example]) -> np.ndarray:
     """Which labels of a closed set are right for each example, (n, L)."""
     accepted: dict[tuple[str, ...], np.ndarray] = {}  # scores (L,) of the labels by accepted answers
-    for answers in {example.answers for example in examples}:
-        accepted[answers] = metrics.score_rows(task.metric, task.labels, [answers] * len(task.labels))
+    for answers, example in {example.answers: example for example in examples}.items():
+        accepted[answers] = metrics.score_rows(task.metric, task.labels, [example] * len(task.labels))
         assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"
     return np.array([accepted[example.answers] for example in examples], bool).reshape(len(examples), len(task.labels))
 
@@ -88,15 +106,36 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     if task.kind == "questions":
         return _score_decided(task, predictions, examples)
     texts, answers = [p.text for p in predictions], [e.answers for e in examples]
-    rows = metrics.score_rows(task.metric, texts, answers)
+    if task.metric == "nats":
+        rows = nats_by_character(predictions, examples)
+    else:
+        rows = metrics.score_rows(task.metric, texts, examples, task.max_words)
     groups = group_numbers([example.group for example in examples])
     return Scores(
         rows=rows,
         mean=float(rows.mean()) if len(rows) else 0.0,
-        extras=metrics.extras(task.metric, texts, answers),
+        extras=metrics.extras(task.metric, texts, answers, row_extras(task, predictions, examples)),
         slices=slice_scores(rows, [example.slice for example in examples], groups),
         groups=groups,
     )
+
+
+def row_extras(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, float]]:
+    """The second metrics of each prediction, where the task's metric has some for single rows."""
+    return metrics.row_extras(task.metric, [p.text for p in predictions], examples, task.max_words)
+
+
+def nats_by_character(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
+    """Log-probability (n,) in nats of each row's first accepted answer, end token included, over its characters. At
+    most 0 and comparable between tokenizers."""
+    sums = [prediction.accepted_log_probability for prediction in predictions]
+    assert None not in sums, "predict scores the answers; a method that cannot is left out"
+    return np.array([each / max(1, len(e.answer)) for each, e in zip(sums, examples) if each is not None], float)
+
+
+def by_text(task: Task) -> Task:
+    """The task with a metric that a text alone is scored by: chrF in place of `nats`."""
+    return replace(task, metric="chrf") if task.metric == "nats" else task
 
 
 def right_places(task: Task, examples: Sequence[Example]) -> np.ndarray:
@@ -253,7 +292,7 @@ def answer_log_probabilities(predictor: ModelPredictor, examples: Sequence[Examp
         place = {label: i for i, label in enumerate(predictor.task.labels)}
         log_p = log_softmax(predictor.label_scores(conversations, where) / (predictor.temperature or 1.0))
         return [np.array([row[place[e.answer]] if e.answer in place else -np.inf]) for row, e in zip(log_p, examples)]
-    answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
+    answers = predictor.tokenizer.answer_ids([example.said for example in examples])
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
     return predictor.lm.logprobs([each.request for each in prepared], answers)
 

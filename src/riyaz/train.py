@@ -162,7 +162,7 @@ def train(
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
-        labels = sum(len(row.answer) for row in picked)
+        labels = sum(len(row.labels) for row in picked)
 
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens, multiple):
@@ -227,8 +227,12 @@ def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
     settings = asdict(plan)
     del settings["changes"]
     shapes = {name: weight.shape for name, weight in weights.items()}
-    tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
+    tokens = [getattr(part, "sha256", None) or [_tokens_of(row) for row in part] for part in (rows, valid)]
     return hashlib.sha256(json.dumps([FORMAT, settings, shapes, tokens]).encode()).hexdigest()
+
+
+def _tokens_of(row: Row) -> tuple:
+    return (row.prompt, row.answer, row.earlier) if row.earlier else (row.prompt, row.answer)
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
@@ -335,7 +339,7 @@ def row_nats(model: nn.Module, rows: Sequence[Row]) -> list[float]:
 def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048) -> float:
     """Mean −log p in nats per answer token, the end token included."""
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
-    return nats / sum(len(row.answer) for row in rows)
+    return nats / sum(len(row.labels) for row in rows)
 
 
 @torch.no_grad()

@@ -81,10 +81,10 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path):
     path = tmp_path / "riyaz.toml"
     path.write_text('test = "held.jsonl"\nmodel = "./mine"\nout = "/results"\n')
     absolute = Path("/results")
-    expected = {"test": tmp_path / "held.jsonl", "model": str(tmp_path / "mine"), "out": absolute}
+    expected = {"test": tmp_path / "held.jsonl", "model": (str(tmp_path / "mine"),), "out": absolute}
     assert read_toml(path) == expected
     path.write_text('model = "smollm2-135m"\n')
-    assert read_toml(path) == {"model": "smollm2-135m"}
+    assert read_toml(path) == {"model": ("smollm2-135m",)}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,7 @@ def test_config_imports_nothing_heavy():
         ("margin = " + "9" * 400, "margin: 9999"),
         ('budget = "' + "9" * 5000 + 's"', "budget: '9999"),
         ('out = "a\\u0000b"', "out: the path holds a NUL character"),
+        ("unsafe_code = true", "unsafe_code: is for the command line alone; give --unsafe-code there"),
         ("\n".join(f"key_{number} = 1" for number in range(500)), "and 494 more"),
         ("model = [" + "1, " * 900 + "]", "model: [1, 1, 1"),
     ],

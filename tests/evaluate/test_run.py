@@ -49,7 +49,7 @@ class Echo:
 def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
     monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
-    monkeypatch.setattr(verb, "answerer_of", lambda target, precision: target)
+    monkeypatch.setattr(verb, "answerer_of", lambda target, *rest: target)
     monkeypatch.setattr(partial_answers, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)
     write(ROWS)
@@ -205,6 +205,8 @@ def test_rows_behind_the_answers_may_be_corrected_and_other_answers_are_not_mixe
     where = Path("out.jsonl.partial").absolute()
     what = "holds answers of another model, or another version of riyaz"
     assert told.line == f"error: {where}: {what}; delete it, or choose another --out"
+    limit = run("out.jsonl", "--max-new-tokens", 9)
+    assert what in limit.line, "answers of another length"
     echo.asked, echo.stop_at = [], -1
     write([*ROWS[:4], *({**row, "text": "new"} for row in ROWS[4:])])
     assert run().status == 0 and echo.asked == ["new"] * 6

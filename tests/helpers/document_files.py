@@ -7,12 +7,13 @@ from typing import Any
 
 
 def pdf(pages: list[str], title: str = "") -> bytes:
-    """A PDF with a line of text on each page, none where it is ``."""
+    """A PDF with the lines of a text on each page, none where it is ``."""
     bodies = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
     kids = []
     for text in pages:
         kids.append(f"{len(bodies) + 1} 0 R")
-        stream = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET" if text else ""
+        drawn = text.replace("\n", ") Tj T* (")
+        stream = f"BT /F1 12 Tf 14 TL 72 700 Td ({drawn}) Tj ET" if text else ""
         bodies.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(bodies) + 2} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>"

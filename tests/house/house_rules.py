@@ -60,11 +60,19 @@ FAMILY_EXEMPT = {
 }
 REPORT = {"errors", "files", "json_files", "events", "results"}  # what the report may import
 
-INTERNAL = {"RIYAZ_STRICT", "RIYAZ_PARENT"}  # environment variables of the build and of a worker, which no user sets
+# environment variables of the build and of workers, which no user sets
+INTERNAL = {"RIYAZ_STRICT", "RIYAZ_PARENT", "RIYAZ_UNSAFE_CODE"}
 CPP_LINES = 400  # of a file in C++
 FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 500, 45, 90, 150
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "torch.load", "os.system", "os.popen", "subprocess.getoutput"}
+UNSAFE_NAMES = {"eval", "exec"}  # also where they only get another name
+UNSAFE_EXEMPT = {  # file -> the one name that may stand in it
+    "src/riyaz/metrics/code_worker.py": (
+        "exec",
+        "the metric pass@1 runs generated code, in a process that is confined",
+    ),
+}
 UNSAFE_KEYWORDS = {"shell", "allow_pickle", "trust_remote_code"}
 # Spelled with brackets so that this file does not match itself.
 UNSAFE_TEXT = {
@@ -398,7 +406,10 @@ def unsafe_code(root: Path) -> list[str]:
             elif isinstance(node, ast.Call):
                 head, dot, rest = dotted(node.func).partition(".")
                 called = f"{alias.get(head, head)}{dot}{rest}"
-                what = [called] if called in UNSAFE_CALLS else []
+                what = [called] if called in UNSAFE_CALLS - UNSAFE_NAMES else []
+            elif isinstance(node, ast.Name) and node.id in UNSAFE_NAMES:
+                exempt = UNSAFE_EXEMPT.get(path.relative_to(root).as_posix(), ("", ""))[0]
+                what = [node.id] if node.id != exempt else []
             elif isinstance(node, ast.keyword) and node.arg in UNSAFE_KEYWORDS:
                 off = isinstance(node.value, ast.Constant) and not node.value.value
                 what = [] if off and node.arg != "trust_remote_code" else [f"{node.arg}="]

@@ -174,6 +174,7 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (rules.unsafe_code, {"errors.py": "import torch as t\nt.load('x')"}, "errors.py:2 torch.load"),
     (rules.unsafe_code, {"errors.py": "eval('1')"}, "eval"),
     (rules.unsafe_code, {"errors.py": "exec('1')"}, "exec"),
+    (rules.unsafe_code, {"errors.py": "run = exec"}, "errors.py:1 exec"),
     (rules.unsafe_code, {"errors.py": "import subprocess\nsubprocess.run('ls', shell=True)"}, "shell="),
     (rules.unsafe_code, {"errors.py": "load('x', trust_remote_code=False)"}, "trust_remote_code="),
     (rules.unsafe_text, {"errors.py": f"# {PYPI}"}, "a registry host"),

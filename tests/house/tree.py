@@ -42,6 +42,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/native": "The C++ engine beside the torch engine and numpy, on every instruction set.",
     "tests/training": "The training loop, its kernels, and runs that stop and go on.",
     "tests/cli": "The command line and the library.",
+    "tests/examples": "The rows of the examples, and the scripts that gather them.",
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
 PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")

@@ -15,10 +15,10 @@ from live_server import Running, assert_error, running
 from openai.types.chat import ChatCompletion, ChatCompletionMessageToolCall
 
 from riyaz.serve import grammar
-from riyaz.serve.calls import FORMS, TAGGED, Calls, Form, form_of
 from riyaz.serve.opening import Opener
 from riyaz.serve.schema import check
 from riyaz.serve.text import Text
+from riyaz.text.calls import FORMS, TAGGED, Calls, Form, form_of
 
 HELLO = [{"role": "user", "content": "is it open on sunday"}]
 HOURS = {
@@ -116,7 +116,7 @@ def assert_calls(calls: list, schemas: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_required_call_keeps_to_its_schema_in_every_form(served: Running, name: str) -> None:
     most = 0
-    for seed in range(4):
+    for seed in range(8):
         answers = ask(served, name, stream=seed % 2 == 0, tool_choice="required", seed=seed, n=2)
         for text, calls, finish in answers:
             assert text == "" and finish == "tool_calls"

@@ -9,9 +9,9 @@ import pytest
 import tiny_llama
 from live_server import Running, assert_error, running
 
-from riyaz.serve.calls import Calls
 from riyaz.serve.opening import Opener
 from riyaz.serve.text import Text
+from riyaz.text.calls import Calls
 
 HELLO = [{"role": "user", "content": "is it open on sunday"}]
 PLACE = """{% if tools %}{{ '<|im_start|>tools\n<tool_call>' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"""

@@ -9,8 +9,16 @@ import { Empty, Pager, Problem, Wide } from "./words.tsx";
 
 const shown = (value: number | null | undefined): value is number => value !== null && value !== undefined;
 
+const LOWEST = -1e9; // below any score
+
 function ranked(arms: readonly Arm[]): Arm[] {
-  return [...arms].sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
+  return [...arms].sort((a, b) => (b.score ?? LOWEST) - (a.score ?? LOWEST));
+}
+
+// The ends of the scale of scores: 0 and 1, of log-probabilities the lowest and 0.
+function endsOf(arms: readonly Arm[]): [number, number] {
+  const lowest = Math.min(0, ...arms.map((arm) => arm.ci_low ?? arm.score ?? 0));
+  return lowest < 0 ? [lowest, 0] : [0, 1];
 }
 
 export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: string | null }) {
@@ -47,7 +55,7 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
         </thead>
         <tbody>
           {arms.map((arm) => (
-            <Row key={arm.method} arm={arm} pick={arm.method === pick} />
+            <Row key={arm.method} arm={arm} pick={arm.method === pick} ends={endsOf(arms)} />
           ))}
         </tbody>
       </table>
@@ -63,7 +71,7 @@ export function metricOf(arm: Arm | undefined): string {
 const milliseconds = (value: number | null | undefined): string =>
   shown(value) && value < 1 ? "< 1" : number(value, 0);
 
-function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
+function Row({ arm, pick, ends }: { arm: Arm; pick: boolean; ends: [number, number] }) {
   return (
     <tr class={pick ? "picked" : ""}>
       <th scope="row">
@@ -78,7 +86,7 @@ function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
             {number(arm.ci_low)}–{number(arm.ci_high)}
           </span>
         )}
-        {shown(arm.score) && <Interval arm={arm} />}
+        {shown(arm.score) && <Interval arm={arm} ends={ends} />}
       </td>
       <td class="figure">{milliseconds(arm.ms_per_answer)}</td>
       <td class="figure">{duration((arm.train_seconds ?? 0) + (arm.search_seconds ?? 0))}</td>
@@ -89,14 +97,15 @@ function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
   );
 }
 
-// The score as a point and its interval as a line, on a scale from 0 to 1.
-function Interval({ arm }: { arm: Arm }) {
-  const [score, low, high] = [arm.score ?? 0, arm.ci_low ?? arm.score ?? 0, arm.ci_high ?? arm.score ?? 0];
+// The score as a point and its interval as a line, on a scale between these ends.
+function Interval({ arm, ends }: { arm: Arm; ends: [number, number] }) {
+  const score = arm.score ?? ends[0];
+  const x = (value: number) => 3 + (100 * (value - ends[0])) / (ends[1] - ends[0]);
   return (
     <svg class={`interval f${colourOf(arm)}`} viewBox="0 0 106 12" aria-hidden="true" focusable="false">
       <line class="scale" x1="3" x2="103" y1="6" y2="6" />
-      <line class="range" x1={3 + 100 * low} x2={3 + 100 * high} y1="6" y2="6" />
-      <circle cx={3 + 100 * score} cy="6" r="3.5" />
+      <line class="range" x1={x(arm.ci_low ?? score)} x2={x(arm.ci_high ?? score)} y1="6" y2="6" />
+      <circle cx={x(score)} cy="6" r="3.5" />
     </svg>
   );
 }
@@ -120,7 +129,8 @@ export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | n
   const low = Math.floor(Math.log10(Math.min(...points.map(({ ms }) => ms))));
   const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...points.map(({ ms }) => ms)))));
   const x = (ms: number) => LEFT + ((Math.log10(ms) - low) / (high - low)) * (width - LEFT - RIGHT);
-  const y = (score: number) => TOP + (1 - score) * (HEIGHT - TOP - BOTTOM);
+  const [least, most] = endsOf(arms);
+  const y = (score: number) => TOP + ((most - score) / (most - least)) * (HEIGHT - TOP - BOTTOM);
   const best = points.filter((one) => !points.some((other) => other.ms <= one.ms && other.score > one.score));
   const front = best.sort((a, b) => a.ms - b.ms).map(({ ms, score }) => `${x(ms)},${y(score)}`);
   const every = (high - low + 1) * 62 > width - LEFT - RIGHT ? 2 : 1;
@@ -137,14 +147,16 @@ export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | n
         role="img"
         aria-label="Score against milliseconds per answer"
       >
-        {[0, 0.25, 0.5, 0.75, 1].map((score) => (
-          <g key={score}>
-            <line class="scale" x1={LEFT} x2={width - RIGHT} y1={y(score)} y2={y(score)} />
-            <text x={LEFT - 8} y={y(score) + 4} class="tick end">
-              {score}
-            </text>
-          </g>
-        ))}
+        {[0, 0.25, 0.5, 0.75, 1]
+          .map((share) => least + share * (most - least))
+          .map((score) => (
+            <g key={score}>
+              <line class="scale" x1={LEFT} x2={width - RIGHT} y1={y(score)} y2={y(score)} />
+              <text x={LEFT - 8} y={y(score) + 4} class="tick end">
+                {Number(score.toFixed(2))}
+              </text>
+            </g>
+          ))}
         {ticks.map((ms) => (
           <text key={ms} x={x(ms)} y={HEIGHT - BOTTOM + 20} class="tick middle">
             {ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`}
@@ -212,7 +224,7 @@ function grouped(found: Rows, row: Rows["rows"][number]) {
     group.names.push(name);
     groups.set(`${score} ${text}`, group);
   });
-  return [...groups.values()].sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
+  return [...groups.values()].sort((a, b) => (b.score ?? LOWEST) - (a.score ?? LOWEST));
 }
 
 function RowList({ found }: { found: Rows }) {
@@ -230,7 +242,7 @@ function RowList({ found }: { found: Rows }) {
           </div>
           <ul class="plain said">
             {grouped(found, row).map(({ text, score, names }) => (
-              <li key={`${score} ${text}`} class={(score ?? -1) >= found.right ? "right" : "wrong"}>
+              <li key={`${score} ${text}`} class={(score ?? LOWEST) >= found.right ? "right" : "wrong"}>
                 <span class="points">{score === null ? "–" : score.toFixed(2)}</span>
                 <span class="as-is">{text || "(nothing)"}</span>
                 <span class="under who-said">

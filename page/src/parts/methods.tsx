@@ -5,11 +5,15 @@ import type { About } from "../types.ts";
 export const methods = (): Readonly<Record<string, About>> => info.value?.methods ?? {};
 
 interface OfMethod {
-  readonly method: string;
+  readonly method: string; // METHOD@BASE of an arm beside those on other bases
   readonly about?: About | null;
 }
 
-export const aboutOf = (arm: OfMethod): About | undefined => arm.about ?? methods()[arm.method];
+export const aboutOf = (arm: OfMethod): About | undefined => arm.about ?? methods()[arm.method.split("@")[0] ?? ""];
+
+// An arm whose base, where it has one, is in its name.
+export const named = <T extends { readonly method: string; readonly base?: string | null }>(arm: T): T =>
+  arm.base ? { ...arm, method: `${arm.method}@${arm.base}`, base: null } : arm;
 
 export function colourOf(arm: OfMethod): number {
   const known = aboutOf(arm);

@@ -156,9 +156,13 @@ function Versions({ turn }: { turn: Turn }) {
 
 export function Sources({ found, model }: { found: readonly Citation[]; model: string }) {
   if (!found.length) return null;
+  const doubt = found.every((cited) => cited.relevant === false) ? ", likely not about the question" : "";
   return (
     <details class="sources">
-      <summary>{many(found.length, "source")}</summary>
+      <summary>
+        {many(found.length, "source")}
+        {doubt}
+      </summary>
       <ol>
         {found.map((cited, place) => (
           <li key={place}>
@@ -180,8 +184,16 @@ const passageOf = (cited: Citation): Record<string, string> => ({
   end: String(cited.end ?? 0),
 });
 
-export function placeOf(cited: { page?: number | null; start?: number; end?: number }): string {
+interface Where {
+  readonly page?: number | null;
+  readonly start?: number;
+  readonly end?: number;
+  readonly also?: readonly string[];
+}
+
+export function placeOf(cited: Where): string {
   const page = cited.page ? `page ${cited.page}` : "";
   const range = cited.start !== undefined && cited.end !== undefined ? `characters ${cited.start}–${cited.end}` : "";
-  return [page, range].filter(Boolean).join(", ");
+  const copies = cited.also?.length ? `also in ${cited.also.join(", ")}` : "";
+  return [page, range, copies].filter(Boolean).join(", ");
 }

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, duration, many, megabytes } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
-import { Method, methods } from "../parts/methods.tsx";
+import { Method, methods, named } from "../parts/methods.tsx";
 import { Command, Fact, Field, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, useWork } from "../state.ts";
@@ -95,7 +95,7 @@ export function Compare() {
           />
         </div>
         <div class="fields">
-          <Field label="Base model" hint="a name, a folder or a GGUF file">
+          <Field label="Base model" hint="a name, a folder or a GGUF file; several with commas between them">
             <input value={model.value} list="bases" onInput={(event) => (model.value = event.currentTarget.value)} />
           </Field>
           <datalist id="bases">
@@ -193,7 +193,7 @@ function PlanView({ found }: { found: Plan }) {
         <table>
           <caption>Time of each method</caption>
           <tbody>
-            {plan.arms.map((arm) => (
+            {plan.arms.map(named).map((arm) => (
               <tr key={arm.method}>
                 <th scope="row">
                   <Method name={arm.method} />

@@ -7,7 +7,7 @@ import { keptLines, type Live, live, lossLines } from "../live.ts";
 import { duration, megabytes, number } from "../numbers.ts";
 import { ArmTable, Disagreements, metricOf, Pareto } from "../parts/arms.tsx";
 import { Curve } from "../parts/curve.tsx";
-import { colourOf, Method } from "../parts/methods.tsx";
+import { colourOf, Method, named } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
 import { Command, Empty, Fact, Head, Problem, Waiting } from "../parts/words.tsx";
 import { go, link, route } from "../route.ts";
@@ -129,7 +129,7 @@ function Comparison({ run, path, followed }: { run: Run; path: string; followed:
   const state = now.value;
   const running = run.state === "running" || run.state === "planned";
   const told = run.arms?.flatMap((arm) => (arm.row ? [arm.row] : [])) ?? [];
-  const arms = run.document?.arms ?? (running && state.arms.length ? state.finished : told);
+  const arms = (run.document?.arms ?? (running && state.arms.length ? state.finished : told)).map(named);
   const pick = run.document?.pick;
   const lines = state.arms.some((arm) => arm.loss.length) ? lossLines(state.arms) : keptLines(arms);
   return (
@@ -205,7 +205,7 @@ function Working({ state }: { state: Live }) {
 function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string }) {
   const problem = useSignal("");
   const pick = found.pick ?? "";
-  const arm = found.arms?.find((each) => each.method === pick);
+  const arm = found.arms?.map(named).find((each) => each.method === pick);
   const target = `${path}/${pick}`;
   const usual = [
     { title: "Serve it to OpenAI’s clients", command: `riyaz serve ${quoted(path)}` },

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Served, Target
+from riyaz.cli.options import Held, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, print_stream
@@ -37,6 +37,7 @@ def chat(
     *,
     system: System = None,
     max_tokens: MaxTokens = None,
+    schema: Schema = None,
     precision: Served = "auto",
     kv: Held = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
@@ -44,7 +45,7 @@ def chat(
     """Talk with a model or an artifact."""
     screen, asking = Screen(), sys.stdin.isatty()
     try:
-        predictor = opened(screen, target, precision=precision, kv=kv)
+        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

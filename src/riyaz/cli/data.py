@@ -49,6 +49,7 @@ def data(
     data_config, config = resolve_options(data, reading, others={"model": model, "test": test})
 
     from riyaz.data import formats, split, task
+    from riyaz.data.turns import facts_of
 
     screen = Screen(json)
     if questions_out is not None:
@@ -62,7 +63,10 @@ def data(
         if not error.options:
             raise
         raise every_problem(error, "data", data, config.test, data_config, flags) from None
-    detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
+    detected = task.detect(
+        folder.train, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
+        data_config.max_words, data_config.max_new_tokens,
+    )  # fmt: skip
     more = None if unlabelled is None else load_unlabelled(unlabelled, folder, detected)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
@@ -70,15 +74,19 @@ def data(
         "columns": folder.train.columns,
         "unused_columns": folder.train.unused_columns,
         "rows": len(folder.train.examples),
+        "checks": _checks(folder.train.examples),
+        "conversations": facts_of(folder.train.examples),
         "task": {name: getattr(detected, name) for name in ("kind", "metric", "labels", "instruction", "why")},
     }
     _show_reading(screen, document, folder)
+    if data_config.schema is not None:
+        document["schema"] = _show_schema(screen, data_config.schema, detected.schema, folder.train.examples)
     window = slice(offset, offset + rows)
     document["examples"] = [
         {"where": row.where, "prompt": row.prompt, "answers": list(row.answers), "slice": row.slice}
         for row in folder.train.examples[window]
     ]
-    document |= _tokens(screen, folder.train.examples, detected, config.model, window, wanted=model is not None)
+    document |= _tokens(screen, folder.train.examples, detected, config.model[0], window, wanted=model is not None)
     _, report = split.split(
         folder.train,
         folder.test,
@@ -145,6 +153,12 @@ def _mending(folder: Any, task: Any) -> dict[str, bool]:
     return {name: True for name, needed in mending.items() if needed}
 
 
+def _checks(examples: Any) -> dict[str, int]:
+    """How many rows have each kind of check of their answer."""
+    counts = Counter(name for row in examples if row.check for name in row.check.to_record())
+    return {name: counts[name] for name in ("tests", "database", "schema", "slots") if counts[name]}
+
+
 def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None:
     task = document["task"]
     screen.fact("file", f"{document['path']}, {document['rows']:,} rows read as {document['format']}")
@@ -152,6 +166,14 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
         screen.fact("not read", "columns " + listed(document["unused_columns"]))
     if folder.unused:
         screen.fact("not read", "files " + listed(folder.unused))
+    if talk := document["conversations"]:
+        learned = f"{talk['answers']:,} answers of {talk['conversations']:,} conversations"
+        screen.fact("learned", f"{learned}, at most {talk['longest']:,} of one")
+        if talk["tools"]:
+            screen.fact("tools", f"{listed(talk['tools'])}; {talk['calling']:,} answers call them")
+    if document["checks"]:
+        counts = [f"{name} ({count:,} rows)" for name, count in document["checks"].items()]
+        screen.fact("checked by", listed(counts))
     kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text", "questions": "questions"}
     screen.fact("task", f"{kinds[task['kind']]}, because {task['why']}")
     screen.fact("metric", task["metric"].replace("_", " "))
@@ -161,10 +183,21 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
     screen.fact("instruction", f"{whose}: " * (instruction in systems) + instruction)
 
 
+def _show_schema(screen: Screen, path: Path, schema: str, examples: Any) -> dict[str, Any]:
+    """Print how many training answers keep to the schema, and the first that does not."""
+    from riyaz.quality.schema_rows import misfits
+
+    wrong = misfits(schema, examples)
+    screen.fact("schema", f"{path}, which {len(examples) - len(wrong):,} of {len(examples):,} answers keep to")
+    for each in wrong[:SHOWN]:
+        screen.fact("", f"{each.where}: {each.why}")
+    return {"path": str(path), "misfits": [each._asdict() for each in wrong]}
+
+
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, window: slice, *, wanted: bool) -> dict[str, Any]:
     """Prints the rendered rows of a window, and token lengths; only a note if the model is missing and not `wanted`."""
     from riyaz.artifact import TextPart
-    from riyaz.data.rows import encode_rows, rendered
+    from riyaz.data.rows import divided_note, encode_rows, joined, rendered
     from riyaz.families import describe
     from riyaz.prompting import messages_for
     from riyaz.sources import open_source
@@ -186,6 +219,8 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, window: slice,
         shown.append({"where": example.where, "prompt": prompt, "answer": answer})
         _show_row(screen, **shown[-1])
     rows, checks = encode_rows(tokenizer, pairs, context)
+    if task.kind in ("short", "free") and (note := divided_note(joined(rows))):
+        screen.fact("template", note)
     counts = {"prompt": [len(row.prompt) for row in rows], "answer": [len(row.answer) for row in rows]}
     lengths = {part: _lengths(each) for part, each in counts.items()}
     screen.data.print()

@@ -25,7 +25,8 @@ def every_problem(
         try:
             reading = config.reading() | {name: value for name, value in options.items() if name in READ}
             folder = formats.open_data(data, test=test, **reading)
-            rows = task.detect(folder.train, config.instruction, config.metric, config.task)
+            rows = task.detect(folder.train, config.instruction, config.metric, config.task, config.schema,
+                               max_new_tokens=config.max_new_tokens)  # fmt: skip
             split.split(folder.train, folder.test, rows, allow_leakage="allow_leakage" in options or verb == "data")
             break
         except RiyazError as error:

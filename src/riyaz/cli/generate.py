@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Json, Served, Target
+from riyaz.cli.options import Held, Json, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, print_stream
@@ -21,6 +21,7 @@ def generate(
     *,
     system: System = None,
     max_tokens: MaxTokens = None,
+    schema: Schema = None,
     precision: Served = "auto",
     kv: Held = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
@@ -32,7 +33,7 @@ def generate(
         text = sys.stdin.read() if prompt == "-" else prompt
         if prompt == "-" and not text.strip():
             raise RiyazError("stdin holds no prompt", hint="give it as an argument or pipe it in")
-        predictor = opened(screen, target, precision=precision, kv=kv)
+        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

@@ -16,18 +16,23 @@ def opened(screen: Screen, target: str, *, precision: Precision, plain: Literal[
 
 @overload
 def opened(
-    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
-) -> "Predictor": ...
+    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
+    schema: Path | None = None, max_new_tokens: int | None = None,
+) -> "Predictor": ...  # fmt: skip
 
 
 def opened(
     screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
-    plain: bool = False,
+    plain: bool = False, schema: Path | None = None, max_new_tokens: int | None = None,
 ) -> "Predictor":  # fmt: skip
-    """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Raises RiyazError."""
+    """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Its answers keep to the
+    `schema` of a file and have at most `max_new_tokens` tokens. Raises RiyazError."""
+    from riyaz.data.schema import read_schema
     from riyaz.engine.opening import engine_note
-    from riyaz.predictor import open_model, open_target
+    from riyaz.predictor import keeping_to, open_model, open_target, within
 
     if note := engine_note():
         screen.talk.print(f"note: {note}", soft_wrap=True)
-    return open_model(target, precision) if plain else open_target(target, base, precision, kv)
+    text = read_schema(schema) if schema else ""
+    predictor = open_model(target, precision) if plain else open_target(target, base, precision, kv)
+    return within(keeping_to(predictor, text, str(schema)), max_new_tokens)

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 from riyaz import hardware
 from riyaz.config import CONFIGS, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
@@ -55,8 +55,9 @@ class DataFlags(ExplicitFlags, DataConfig):
 
 
 class ByHandFlags:
-    """The flags of training by hand, listed apart."""
+    """The flags of training by hand, listed apart, and the model with its default as one writes it."""
 
+    model: Annotated[tuple[str, ...], Parameter(show_default=", ".join)]
     rank: Annotated[int | None, BY_HAND]
     alpha: Annotated[int | None, BY_HAND]
     epochs: Annotated[int | None, BY_HAND]
@@ -95,9 +96,12 @@ PRETRAINING_DEFAULTS = PretrainConfig()
 def configured(name: str) -> Parameter:
     """The flag of one configuration field, for verbs that take only some; None when not given."""
     option = next(option for config in CONFIGS for option in fields(config) if option.name == name)
-    return Parameter(help=option.metadata["help"], show_default=lambda _: str(option.default))
+    default = ", ".join(option.default) if isinstance(option.default, tuple) else str(option.default)
+    return Parameter(help=option.metadata["help"], show_default=lambda _: default)
 
 
+Schema = Annotated[Path | None, configured("schema")]
+MaxNewTokens = Annotated[int | None, configured("max_new_tokens"), Parameter(validator=validators.Number(gte=1))]
 Served = Annotated[Precision, configured("precision")]
 Held = Annotated[
     Kv,

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Served, configured
 from riyaz.cli.output import Screen
-from riyaz.config import CompareConfig
+from riyaz.config import DEFAULT_MODEL
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def predict(
     document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter), "temperature": temperature}
     if adapter is None:
         document["before"] = likeliest(
-            opened(screen, model or CompareConfig.model, precision=precision, plain=True), text, top, temperature
+            opened(screen, model or DEFAULT_MODEL, precision=precision, plain=True), text, top, temperature
         )
     else:
         adapted = opened(screen, adapter, base=model, precision=precision)

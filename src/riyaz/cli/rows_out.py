@@ -1,7 +1,9 @@
 """What `riyaz run` and `riyaz decide` share: which file may be written, and who answers."""
 
 import hashlib
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from riyaz.errors import RiyazError
@@ -26,9 +28,9 @@ def writable(out: Path, file: Path, force: bool) -> Path:
     return real
 
 
-def answerer_of(target: str, precision: str = "auto") -> str:
-    """What answers, as a hash: other weights, another text part, chat template, precision, engine or version of riyaz
-    have another one. Raises RiyazError, also for a target that does not exist."""
+def answerer_of(target: str, precision: str = "auto", schema: str = "") -> str:
+    """What answers, as a hash: other weights, another text part, chat template, precision, schema, engine or version of
+    riyaz have another one. Raises RiyazError, also for a target that does not exist."""
     import riyaz
     from riyaz import adapters, artifact
     from riyaz.engine.opening import engine_name
@@ -42,7 +44,26 @@ def answerer_of(target: str, precision: str = "auto") -> str:
         of_adapter = [config, *sorted(path.glob("*.safetensors"))] if config.is_file() else []
         source = adapters.base_for(config, None)[0] if of_adapter else open_source(target)
         parts = [source.sha256(), source.tokenizer().template, store.file_hash(of_adapter)]
+    parts += [schema] if schema else []
     return hashlib.sha256(json_line([riyaz.__version__, engine_name(), precision, *parts])).hexdigest()
+
+
+def cut_notes(texts: Iterable[object]) -> list[str]:
+    """A note on the answers under a schema that their limit ended before their JSON was complete, if there are any."""
+    answers = [text for text in texts if isinstance(text, str)]
+    cut = sum(not _is_json(text) for text in answers)
+    if not cut:
+        return []
+    share = f"{cut:,} of {len(answers):,} answers"
+    return [f"{share} were cut before their JSON was complete; --max-new-tokens allows more"]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def formulas_note(formulas: int) -> str:

@@ -9,16 +9,18 @@ from cyclopts import Parameter
 
 from riyaz.cli.abstaining import ByLimits, abstaining
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Json, Quiet, Served, Target, configured
+from riyaz.cli.options import Json, MaxNewTokens, Quiet, Schema, Served, Target, configured
 from riyaz.cli.output import Screen
-from riyaz.cli.rows_out import answerer_of, formulas_note, writable
+from riyaz.cli.rows_out import answerer_of, cut_notes, formulas_note, writable
+from riyaz.config import TOOLS
 from riyaz.errors import RiyazError
-from riyaz.events import Phase, Progress
+from riyaz.events import Listen, Phase, Progress
 from riyaz.files import disk_error, is_stream
 
 if TYPE_CHECKING:
     from riyaz.data import Example
     from riyaz.data.written import Form, Row
+    from riyaz.predictor import Predictor
     from riyaz.predictor.prediction import Prediction
 
 COLUMN, CONFIDENCE, RUNNER_UP, CITED = "prediction", "confidence", "runner_up", "citations"
@@ -43,15 +45,18 @@ def run(
     prediction_column: Annotated[str, Parameter(help="column for the answers, which must be new")] = COLUMN,
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
+    schema: Schema = None,
+    max_new_tokens: MaxNewTokens = None,
     precision: Served = "auto",
     abstain: Abstain = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer every row of a file; after a stop, the same command continues."""
-    from riyaz import artifact, scoring
-    from riyaz.cli.partial_answers import CHUNK, PartialAnswers
+    from riyaz import artifact
+    from riyaz.cli.partial_answers import PartialAnswers
     from riyaz.data import formats, written
+    from riyaz.data.schema import read_schema
     from riyaz.report.comparison.terminal import listener
 
     withheld, labels = abstaining(target, abstain), artifact.has_confidence(target)
@@ -59,7 +64,9 @@ def run(
     real = out if is_stream(out) else writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
-    answerer = answerer_of(target, precision) + (" abstaining" if isinstance(withheld, ByLimits) else "")
+    answerer = answerer_of(target, precision, read_schema(schema) if schema else "")
+    answerer += f" {max_new_tokens} tokens" if max_new_tokens else ""
+    answerer += " abstaining" if isinstance(withheld, ByLimits) else ""
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
@@ -79,19 +86,12 @@ def run(
         return map(row, examples, predictions)
 
     def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
-        predictor = opened(screen, target, precision=precision)
+        predictor = opened(screen, target, precision=precision, schema=schema, max_new_tokens=max_new_tokens)
         if withheld:
             withheld.expect_alike(predictor)
-        begun = len(examples) - len(left)
         with listener(screen.talk) as listen:
             listen(Phase("answer", f"{len(left):,} rows"))
-            for first in range(0, len(left), CHUNK):
-
-                def progress(done: int, _: int, first: int = first) -> None:
-                    listen(Progress("answer", begun + first + done, len(examples)))
-
-                part = left[first : first + CHUNK]
-                predictions = scoring.predict(predictor, part, progress)
+            for part, predictions in _in_chunks(predictor, left, len(examples), listen):
                 yield withheld.with_confidence(predictor, predictions, part) if withheld else predictions
 
     columns = [*dataset.columns, *own]
@@ -113,6 +113,8 @@ def run(
             answered = list(rows(ready.answers[index] for index in range(len(examples))))
             columns += [cited] * any(cited in each for each in answered)
             written.write_rows(real, answered, columns, form)
+            if artifact.keeps_to_schema(target) if schema is None else str(schema) != TOOLS:
+                notes += cut_notes(each[prediction_column] for each in answered)
             ready.remove()
         if form.kind in (".csv", ".tsv") and (formulas := written.formulas(answered)):
             screen.talk.print(formulas_note(formulas), soft_wrap=True)
@@ -121,6 +123,22 @@ def run(
     for note in notes:
         screen.talk.print(note, soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+
+
+def _in_chunks(
+    predictor: "Predictor", left: "Sequence[Example]", total: int, listen: Listen
+) -> "Iterator[tuple[Sequence[Example], list[Prediction]]]":
+    """The rows that are left of `total`, some at a time, with their answers."""
+    from riyaz import scoring
+    from riyaz.cli.partial_answers import CHUNK
+
+    for first in range(0, len(left), CHUNK):
+
+        def progress(done: int, _: int, first: int = first) -> None:
+            listen(Progress("answer", total - len(left) + first + done, total))
+
+        part = left[first : first + CHUNK]
+        yield part, scoring.predict(predictor, part, progress)
 
 
 def _own_columns(prediction: str, confidence: bool, runner_up: bool) -> tuple[list[str], str]:

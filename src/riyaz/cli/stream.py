@@ -33,13 +33,14 @@ def cite(screen: Screen, citations: Sequence[dict]) -> None:
 
 
 def place_of(citation: dict[str, Any]) -> str:
-    """`handbook.pdf, page 3` for a document with pages, `rules.md, characters 0–42` for another."""
+    """`handbook.pdf, page 3` for a document with pages, `rules.md, characters 0–42` for another; then its copies."""
     first, last = citation.get("page"), citation.get("last_page")
     if first:
         where = f"page {first:,}" if first == last else f"pages {first:,}–{last:,}"
     else:
         where = f"characters {citation['start']:,}–{citation['end']:,}"
-    return f"{printable_line(citation['doc_id'])}, {where}"
+    copies = f", also in {', '.join(map(printable_line, citation['also']))}" if citation.get("also") else ""
+    return f"{printable_line(citation['doc_id'])}, {where}{copies}"
 
 
 def print_stream(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:

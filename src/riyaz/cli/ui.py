@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from riyaz.cli.listening import require_packages, serve_on
 from riyaz.cli.options import Served, command_line
 from riyaz.cli.output import Screen
-from riyaz.config import CompareConfig, ServeConfig
+from riyaz.config import DEFAULT_MODEL, ServeConfig
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _filled(opener: "Opener", targets: tuple[str, ...], folder: Path) -> list[st
     if targets:
         return notes
     known = (COMPARE, artifact.NAME, adapters.CONFIG, "config.json")
-    target = str(folder) if any((folder / name).is_file() for name in known) else CompareConfig.model
+    target = str(folder) if any((folder / name).is_file() for name in known) else DEFAULT_MODEL
     try:
         return opener.serve(target)
     except RiyazError as error:

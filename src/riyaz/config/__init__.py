@@ -6,8 +6,8 @@ and key.
 """
 
 from riyaz.config.checking import Seconds, parse_budget
-from riyaz.config.comparison import CompareConfig
-from riyaz.config.data import METRICS, MIN_ROWS, DataConfig, Kind, Measure, Metric, TaskKind
+from riyaz.config.comparison import DEFAULT_MODEL, CompareConfig
+from riyaz.config.data import METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
 from riyaz.config.limits import LimitsConfig
 from riyaz.config.option import Kv, Precision
 from riyaz.config.pretraining import FreshFamily, PretrainConfig
@@ -18,9 +18,11 @@ from riyaz.config.toml import CONFIGS, MAX_TOML, read_toml, resolve
 
 __all__ = [
     "CONFIGS",
+    "DEFAULT_MODEL",
     "MAX_TOML",
     "METRICS",
     "MIN_ROWS",
+    "TOOLS",
     "CompareConfig",
     "DataConfig",
     "FreshFamily",
@@ -36,6 +38,7 @@ __all__ = [
     "ServeConfig",
     "TaskKind",
     "TernarizeConfig",
+    "Turns",
     "parse_budget",
     "read_toml",
     "resolve",

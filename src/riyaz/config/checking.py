@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import types
 import typing
@@ -91,6 +92,8 @@ def checked(option: dataclasses.Field, hint: type, value: object, where: str) ->
         return value  # tables of a riyaz.toml, which whoever uses them checks
     if option.metadata.get("by_method"):
         return _by_method(option, value, where)
+    if option.metadata.get("paths") and isinstance(value, str) and os.path.exists(os.path.expanduser(value)):
+        return (value,)  # whatever commas are in it
     return _within(option, _converted(hint, value, where), where)
 
 

@@ -9,12 +9,20 @@ from riyaz.config.data import MIN_ROWS
 from riyaz.config.option import LARGEST_SEED, Precision, option, thread_count
 from riyaz.errors import RiyazError
 
+DEFAULT_MODEL = "smollm2-135m"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Options of a comparison: model, data, methods, budget, and limits on the pick."""
 
-    model: str = option("smollm2-135m", "base model: a name `riyaz models` lists, a folder or a GGUF file", common=True)
+    model: tuple[str, ...] = option(
+        (DEFAULT_MODEL,),
+        "base model: a name `riyaz models` lists, a folder or a GGUF file; with several, separated by commas, compare "
+        "runs every method on each",
+        common=True,
+        paths=True,
+    )
     test: Path | None = option(None, "test rows; if not given, a part of DATA is held out", common=True)
     documents: Path | None = option(
         None,
@@ -90,5 +98,7 @@ class CompareConfig:
     def __post_init__(self) -> None:
         """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""
         check_fields(self)
+        if not self.model:
+            raise RiyazError("names no model", "--model", "name one that `riyaz models` lists, or give a path")
         if self.epochs is not None and self.steps is not None:
             raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")

@@ -15,8 +15,9 @@ LARGEST_SEED = 2**31 - 1
 def option(default: Any, help: str, common: bool = False, **limits: float | bool) -> Any:
     """A field of a configuration. `common`: where a verb has many options, its short help shows this one. `limits` are
     `minimum` and `maximum` (inclusive), `above` and `below` (exclusive), `by_method` where the value may be one for
-    every method or one for each by name, and `tables` where a riyaz.toml may hold a list of tables. Choices are a
-    Literal."""
+    every method or one for each by name, `tables` where a riyaz.toml may hold a list of tables, `paths` where one of
+    several values may be a path, and `by_hand` where a riyaz.toml, which may be a stranger's, sets it not. Choices are
+    a Literal."""
     return dataclasses.field(default=default, metadata={"help": help, "common": common, **limits})
 
 

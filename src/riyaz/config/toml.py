@@ -9,7 +9,7 @@ from pathlib import Path
 
 from riyaz.config.checking import Seconds, checked, typed_fields
 from riyaz.config.comparison import CompareConfig
-from riyaz.config.data import DataConfig
+from riyaz.config.data import TOOLS, DataConfig
 from riyaz.errors import RiyazError, brief, listed
 
 CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # whose options a file may set
@@ -54,6 +54,8 @@ def read_toml(path: str | Path) -> dict[str, object]:
     for key, value in table.items():
         where = f"{path}: {key}"
         option, kind = options[key]
+        if option.metadata.get("by_hand"):
+            raise RiyazError("is for the command line alone", where, f"give --{key.replace('_', '-')} there")
         if kind is Seconds and not isinstance(value, str):
             raise RiyazError(f"{brief(value)} is not a duration", where, 'write it with its unit, such as "20m"')
         settings[key] = _relative_to(key, checked(option, kind, value, where), path.parent)
@@ -77,7 +79,7 @@ def resolve(settings: Mapping[str, object], options: Mapping[str, object]) -> tu
 def _relative_to(key: str, value: object, folder: Path) -> object:
     """A path, resolved against the file's folder; other values, model names included, unchanged."""
     if isinstance(value, Path):
-        return folder / value
-    if key == "model" and isinstance(value, str) and value.startswith(("./", "../")):
-        return str(folder / value)
+        return value if key == "schema" and str(value) == TOOLS else folder / value
+    if key == "model" and isinstance(value, tuple):
+        return tuple(str(folder / name) if name.startswith(("./", "../")) else name for name in value)
     return value

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact
+from riyaz.config import TOOLS
 from riyaz.data import Example, Message
 from riyaz.export.targets import Target
 from riyaz.prompting import messages_for
@@ -59,6 +60,16 @@ def not_held(document: Artifact | None) -> list[str]:
         lines.append(
             f"closed set: riyaz answers with the likeliest of the {len(task.labels)} labels{how}; other tools write "
             "freely, so check that an answer is a label"
+        )
+    if task is not None and task.schema == TOOLS:
+        lines.append(
+            "calls of tools: riyaz holds the calls in an answer to the names and schemas of its conversation's tools; "
+            "other tools write freely unless they are asked to (`tool_choice`, or `strict`)"
+        )
+    elif task is not None and task.schema:
+        lines.append(
+            f"the schema: riyaz holds every answer to the JSON schema of `{artifacts.SCHEMA}`, token by token; other "
+            "tools write freely unless they are given it"
         )
     if text.passages:
         lines.append(

@@ -6,7 +6,8 @@ from pathlib import Path
 from riyaz import __version__
 from riyaz.adapters import CONFIG
 from riyaz.adapters.folder import kind_of
-from riyaz.artifact import LABELS, Artifact
+from riyaz.artifact import LABELS, SCHEMA, Artifact
+from riyaz.config import TOOLS
 from riyaz.export.base import NamedBase
 from riyaz.export.modelfile import MODELFILE
 from riyaz.export.prompt import Prompt
@@ -19,6 +20,10 @@ NAME, PROMPT = "README.md", "prompt.json"
 HEAD = f"""The weights were trained to score labels, not to write them. `{LABELS}` holds one row of numbers for each
 label of `{PROMPT}`, in the same order: the products of these rows with the hidden state of the prompt's last token,
 behind the final norm, are the labels' logits. What the model itself would write after the prompt is not its answer."""
+KEPT = f"""Riyaz lets an answer go on with tokens that keep to the JSON schema of `{SCHEMA}` only, and so it was
+measured. Another tool must be given the schema: llama.cpp with `--json-schema-file {SCHEMA}`, llama-cpp-python as
+`response_format={{"type": "json_object", "schema": …}}`, Ollama as `format` of a request, vLLM and other servers as
+`response_format`. The code above does not. An answer of more than `max_new_tokens` tokens is cut, and no JSON."""
 KINDS = {
     "hf": "A whole model for transformers",
     "gguf": "A whole model for llama.cpp and Ollama",
@@ -32,8 +37,9 @@ def write(
     target: Target, prompt: Prompt, work: Path, out: Path, format: str, base: NamedBase | None, lacks: list[str],
     card: str | None = None,
 ) -> None:  # fmt: skip
-    """Write README.md and, for an artifact, prompt.json into `work`, which becomes the folder `out`. `lacks` are
-    sentences on what the folder does not hold; README.md begins with `card` where there is one."""
+    """Write README.md and, for an artifact, prompt.json and the schema of its answers into `work`, which becomes the
+    folder `out`. `lacks` are sentences on what the folder does not hold; README.md begins with `card` where there is
+    one."""
     document = target.document
     if document is not None:
         record = {"messages": list(prompt.messages), "opening": prompt.opening, "max_new_tokens": prompt.max_new_tokens}
@@ -49,6 +55,10 @@ def write(
     parts += ["## Use", use]
     if document is not None:
         parts += ["## The prompt", *_prompt(document, prompt)]
+    if document is not None and document.task is not None and document.task.schema not in ("", TOOLS):
+        schema = json.dumps(json.loads(document.task.schema), indent=2)
+        write_text(work / SCHEMA, schema + "\n")
+        parts += ["## The schema", KEPT, _block("json", [schema])]
     if lacks:
         parts += ["## What this folder does not hold", "\n".join(f"- {line}" for line in lacks)]
     write_text(work / NAME, "\n\n".join(parts) + "\n")

@@ -15,7 +15,7 @@ from riyaz.library.options import Place
 from riyaz.report import write
 from riyaz.report.comparison import terminal
 from riyaz.report.media.markup import Markup, element, join
-from riyaz.report.words import columns, floor_line, headline, made, metric_name, troubles, verdict
+from riyaz.report.words import columns, floor_line, has_bases, headline, made, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def pick(self) -> str | None:
-        """The method that was picked, or that leads while nothing is decided; None when no arm can be picked."""
+        """The arm that was picked, or that leads while nothing is decided; None when no arm can be picked."""
         return self.result.pick
 
     @property
@@ -66,35 +66,36 @@ class Comparison:
         """The arms, best score first."""
         return self.result.ranked
 
-    def arm(self, method: str) -> ArmResult:
-        """The result of one method. Raises RiyazError for one that did not take part."""
-        for arm in self.result.arms:
-            if arm.method == method:
-                return arm
-        raise unknown("method", method, [arm.method for arm in self.arms])
+    def arm(self, name: str) -> ArmResult:
+        """The result of one method, or with several bases of `METHOD@BASE`. Raises RiyazError for one that did not take
+        part."""
+        arm = self.result.arm(name)
+        if arm is None:
+            raise unknown("arm" if self.result.models else "method", name, [arm.name for arm in self.arms])
+        return arm
 
-    def artifact(self, method: str | None = None) -> Path:
+    def artifact(self, name: str | None = None) -> Path:
         """The folder of an arm's artifact, by default of the pick. Raises RiyazError when there is none."""
-        if method is None and self.pick is None:
+        if name is None and self.pick is None:
             raise RiyazError("the comparison picked no arm", str(self.folder), "name a method")
-        arm = self.arm(method or str(self.pick))
-        folder = ComparisonFolder(self.folder).part(arm.method, FINAL) / "artifact"
+        arm = self.arm(name or str(self.pick))
+        folder = ComparisonFolder(self.folder).part(arm.name, FINAL) / "artifact"
         if not folder.is_dir():
-            raise RiyazError(f"{arm.method} left no artifact ({arm.status})", str(self.folder), arm.reason)
+            raise RiyazError(f"{arm.name} left no artifact ({arm.status})", str(self.folder), arm.reason)
         return folder
 
-    def open(self, method: str | None = None) -> model.Model:
+    def open(self, name: str | None = None) -> model.Model:
         """The model of an arm, by default of the pick, ready to answer. Raises RiyazError."""
-        return model.open(self.artifact(method))
+        return model.open(self.artifact(name))
 
     def frame(self) -> "pandas.DataFrame":
         """One row for each arm, best score first: its figures and second scores. RiyazError without pandas."""
-        return frame_of([_figures(arm, self.pick) for arm in self.arms])
+        return frame_of([_figures(arm, self.pick, has_bases(self.arms)) for arm in self.arms])
 
-    def answers(self, method: str) -> list[Answer]:
+    def answers(self, name: str) -> list[Answer]:
         """What an arm answered on the test rows, and how each answer scored. Raises RiyazError."""
-        arm = self.arm(method)
-        return write.answers(self.folder, self.result).get(arm.method, [])
+        arm = self.arm(name)
+        return write.answers(self.folder, self.result).get(arm.name, [])
 
     @property
     def report(self) -> Path:
@@ -128,10 +129,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         arms = self.arms
-        metric = next((arm.metric for arm in arms if arm.metric), None)
-        notes = [element("div", f"{status}: {method}: {reason}") for method, status, reason in troubles(arms)]
+        notes = [element("div", f"{status}: {name}: {reason}") for name, status, reason in troubles(arms)]
         return join(
-            table_of(arms, metric, self.pick),
+            table_of(arms, self.pick),
             element("p", floor) if (floor := floor_line(self.result)) else None,
             element("p", element("b", headline(self.result)), element("br"), self.reason),
             *notes,
@@ -153,22 +153,22 @@ class Adapted:
         return model.open(self.path)
 
     def _repr_html_(self) -> str:
-        return table_of([self.result], self.result.metric, None)
+        return table_of([self.result], None)
 
     def __repr__(self) -> str:
         table = printed(lambda console: terminal.print_arm(self.result, console))
         return f"{table}\n{made(self.result, str(self.path))}"
 
 
-def table_of(arms: Sequence[ArmResult], metric: str | None, pick: str | None) -> Markup:
+def table_of(arms: Sequence[ArmResult], pick: str | None) -> Markup:
     """The arms as a table of HTML; that of the pick is bold."""
-    shown = columns(metric, pick)
+    shown = columns(arms, pick)
     head = element("tr", *(element("th", column.title, style=LEFT if column.text else RIGHT) for column in shown))
     rows = [
         element(
             "tr",
             *(element("td", column.fill(arm), style=LEFT if column.text else RIGHT) for column in shown),
-            style=STRONG if arm.method == pick else None,
+            style=STRONG if arm.name == pick else None,
         )
         for arm in arms
     ]
@@ -203,9 +203,11 @@ def frame_of(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def _figures(arm: ArmResult, pick: str | None) -> dict[str, Any]:
+def _figures(arm: ArmResult, pick: str | None, bases: bool) -> dict[str, Any]:
     plain = {each.name: getattr(arm, each.name) for each in fields(arm) if each.name not in NESTED}
-    return {"method": plain.pop("method"), "pick": arm.method == pick, **plain, **arm.extras}
+    base = plain.pop("base")
+    head = {"method": plain.pop("method"), **({"base": base} if bases else {})}
+    return {**head, "pick": arm.name == pick, **plain, **arm.extras}
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> RiyazError:

@@ -3,10 +3,11 @@
 The same predictor and engine as behind the commands, in this process.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, NamedTuple, TypedDict, Unpack, get_args, overload
 
 from riyaz.artifact import reading_of
@@ -15,15 +16,26 @@ from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
 from riyaz.data.memory import MARK, RowSource, path_or_table
+from riyaz.data.schema import read_schema, schema_text
 from riyaz.engine.parts import finished
 from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError, brief
 from riyaz.library.decision import Asked, Decision, decision_of, given_questions, questions_for
 from riyaz.library.options import Place, in_python
-from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, deciding_rows, open_target
+from riyaz.predictor import (
+    ModelPredictor,
+    Prediction,
+    Predictor,
+    PromptedModel,
+    Stream,
+    deciding_rows,
+    keeping_to,
+    open_target,
+)
 from riyaz.predictor.prompt import expect_short
 
 Messages = str | Sequence[Mapping[str, Any]]
+Schema = Mapping[str, Any] | Place  # a JSON schema, or the path of its file
 Decisions = dict[str, Decision | None]  # by the names of the questions
 Progress = Callable[[int, int], None]  # (done, total)
 IN_MEMORY = "data"  # the name of rows in memory in errors
@@ -58,45 +70,56 @@ class Model:
     """A base model, an artifact or an adapter, ready to answer. `open` makes one.
 
     Messages are a string, which is the user's, or a list of `{"role": …, "content": …}` that ends with the user's.
-    Answers of a closed set or copied ones take no notice of `max_tokens` and of sampling.
+    Answers of a closed set or copied ones take no notice of `max_tokens` and of sampling. `schema` is a JSON schema, as
+    a dictionary or the path of a file, that a generated answer keeps to, token by token; without it an artifact's own.
     """
 
     name: str
     predictor: Predictor
     reading: Reading | None = None  # of the rows that an artifact was made from; rows with its columns are read so
 
-    def answer(self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> str:
+    def answer(
+        self, messages: Messages, *, max_tokens: int | None = None, schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:  # fmt: skip
         """The answer to one conversation. Raises RiyazError."""
         drawn, limit = _sampling(sampling), _limit(max_tokens)
-        return self.predictor.answer(_conversation(messages, "messages"), limit, drawn)
+        return self._keeping_to(schema).answer(_conversation(messages, "messages"), limit, drawn)
 
     def chat(
-        self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]
-    ) -> Message:
+        self, messages: Messages, *, max_tokens: int | None = None, schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Message:  # fmt: skip
         """The answer as the next message, to be appended to `messages`. Raises RiyazError."""
-        return {"role": "assistant", "content": self.answer(messages, max_tokens=max_tokens, **sampling)}
+        answer = self.answer(messages, max_tokens=max_tokens, schema=schema, **sampling)
+        return {"role": "assistant", "content": answer}
 
     def stream(
-        self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]
-    ) -> Stream:
+        self, messages: Messages, *, max_tokens: int | None = None, schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Stream:  # fmt: skip
         """The answer as it is made: iterate over its pieces, which joined are the answer; `citations` names the
         documents in its prompt. Raises RiyazError."""
         drawn, limit = _sampling(sampling), _limit(max_tokens)
-        return self.predictor.stream(_conversation(messages, "messages"), max_tokens=limit, sampling=drawn)
+        model = self._keeping_to(schema)
+        return model.stream(_conversation(messages, "messages"), max_tokens=limit, sampling=drawn)
 
     def answers(
         self, rows: RowSource | Sequence[Messages], *, prompt_column: str | None = None, encoding: str | None = None,
-        max_tokens: int | None = None, progress: Progress | None = None, **sampling: Unpack[SamplingOptions],
+        max_tokens: int | None = None, schema: Schema | None = None, progress: Progress | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> list[str]:  # fmt: skip
         """The answer to every row, in their order: rows as `predictions` takes them. Raises RiyazError."""
         made = self.predictions(
-            rows, prompt_column=prompt_column, encoding=encoding, max_tokens=max_tokens, progress=progress, **sampling
-        )
+            rows, prompt_column=prompt_column, encoding=encoding, max_tokens=max_tokens, schema=schema,
+            progress=progress, **sampling,
+        )  # fmt: skip
         return [prediction.text for prediction in made]
 
     def predictions(
         self, rows: RowSource | Sequence[Messages], *, prompt_column: str | None = None, encoding: str | None = None,
-        max_tokens: int | None = None, progress: Progress | None = None, **sampling: Unpack[SamplingOptions],
+        max_tokens: int | None = None, schema: Schema | None = None, progress: Progress | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> list[Prediction]:  # fmt: skip
         """The answers with their log-probabilities, where answers are chosen from a set, and citations.
 
@@ -106,7 +129,8 @@ class Model:
         drawn, limit = _sampling(sampling), _limit(max_tokens)
         with in_python():
             conversations, where = _conversations(rows, prompt_column, encoding, self.reading)
-            return self.predictor.answers(conversations, where, max_tokens=limit, sampling=drawn, progress=progress)
+            model = self._keeping_to(schema)
+            return model.answers(conversations, where, max_tokens=limit, sampling=drawn, progress=progress)
 
     @overload  # a string is a sequence of strings too
     def decide(  # type: ignore[overload-overlap]
@@ -154,6 +178,20 @@ class Model:
             raise RiyazError(f"{temperature:g} is no temperature to divide by", "temperature", "give a number above 0")
         with in_python():
             return next_tokens(self._prompted(), text, top, temperature)
+
+    def _keeping_to(self, schema: Schema | None) -> Predictor:
+        """The predictor whose answers keep to a schema."""
+        if schema is None:
+            return self.predictor
+        if not isinstance(schema, Mapping):
+            return keeping_to(self.predictor, read_schema(fspath(schema)), str(schema))
+        try:
+            text = json.dumps(schema, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RiyazError(
+                f"is no JSON ({str(error)[:100]})", "schema", "give a JSON Schema as a dictionary"
+            ) from None
+        return keeping_to(self.predictor, schema_text(text, "schema"), "schema")
 
     def _prompted(self) -> ModelPredictor:
         if not self.predictor.has_model:
@@ -258,7 +296,7 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
     """How tokens are drawn. RiyazError for an option that there is not, or a value out of its range."""
     for name in options:
         if name not in SamplingOptions.__annotations__:
-            known = ", ".join(("max_tokens", *SamplingOptions.__annotations__))
+            known = ", ".join(("max_tokens", "schema", *SamplingOptions.__annotations__))
             raise RiyazError(f"there is no option {name!r}", hint=f"options: {known}")
     with in_python():
         return Sampling(**SamplingConfig(**options).explicit())

@@ -24,6 +24,7 @@ from riyaz.config import (
     PretrainConfig,
     SamplingConfig,
     TaskKind,
+    Turns,
     read_toml,
     resolve,
 )
@@ -48,15 +49,18 @@ class ReadingOptions(TypedDict, total=False):
     merge_labels: bool | None
     group_column: str | None
     questions: Place | Sequence[Mapping[str, object]] | None
+    turns: Turns | None
+    schema: Place | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None
+    max_new_tokens: int | None
 
 
 class AdaptOptions(ReadingOptions, total=False):
     """What one method is given: the fields of `config.CompareConfig` that no choice between methods needs."""
 
-    model: Place | None
+    model: Place | Sequence[Place] | None
     documents: Place | None
     budget: str | float | None
     threads: int | None
@@ -123,11 +127,14 @@ def checked_options(function: str, names: Mapping[str, object], allowed: type, *
             hint = f"did you mean {near[0]!r}?" if near else "options: " + ", ".join(known)
             raise RiyazError(f"{function} has no option {name!r}", hint=hint)
     as_text = ("model", "tokenizer")  # names or paths
-    return {
-        name: os.fspath(value) if name in as_text and isinstance(value, PathLike) else value
-        for name, value in names.items()
-        if value is not None
-    }
+    return {name: _as_text(value) if name in as_text else value for name, value in names.items() if value is not None}
+
+
+def _as_text(value: object) -> object:
+    """A name or path as text, or a list of them; what is none of these unchanged."""
+    if isinstance(value, PathLike):
+        return os.fspath(value)
+    return [_as_text(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def resolve_options(data: Path | Table, options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:

@@ -22,7 +22,7 @@ from riyaz.predictor import FreePredictor, ModelPredictor, predictor_for
 from riyaz.prompting import messages_for
 from riyaz.results import Curve, Figure, Part
 from riyaz.retrieval.search import Hit
-from riyaz.scoring import answer_log_probabilities, predict, score
+from riyaz.scoring import answer_log_probabilities, by_text, predict, score
 
 EXAMPLES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 PASSAGES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -63,7 +63,7 @@ def counted(counts: Sequence[int], tokens: Callable[[int], int], room: int) -> C
 
 def longest_prompt(model: ModelPredictor, rows: Sequence[Example]) -> int:
     """Tokens of the longest prompt that leaves room for an answer and for those of the rows."""
-    answers = model.tokenizer.answer_ids([row.answer for row in rows])
+    answers = model.tokenizer.answer_ids([row.said for row in rows])
     return model.context - max(model.max_new_tokens, *map(len, answers))
 
 
@@ -91,7 +91,7 @@ def examples_grow(predictor: ModelPredictor, pool: Sequence[Example], questions:
     def measured(count: int) -> Measured:
         model = with_examples(predictor, pool[:count])
         loss = np.array([-float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(model, questions)])
-        return loss, score(task, predict(model, questions), questions).rows
+        return loss, score(by_text(task), predict(model, questions), questions).rows
 
     counts = counted([count for count in EXAMPLES if count <= len(pool)], tokens,
                      longest_prompt(predictor, questions))  # fmt: skip

@@ -9,6 +9,7 @@ from riyaz.config import LimitsConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
 from riyaz.data.groups import unit
+from riyaz.data.judging import expect_judged
 from riyaz.data.sampling import digest
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
@@ -17,6 +18,7 @@ from riyaz.limits.figures import source_of
 from riyaz.limits.inputs import Rows
 from riyaz.predictor import Predictor, predictor_for
 from riyaz.retrieval.documents import Document, read_documents
+from riyaz.scoring import by_text
 
 SPARE = 1.25  # answer limit / longest accepted answer
 FEWEST = 4
@@ -32,7 +34,7 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         calibrate, test = (read_examples(split / f"{part}.jsonl") for part in ("valid", "test"))
         if len(calibrate) + len(test) < FEWEST or not test:
             return None, predictor
-        return Rows(predictor.task, calibrate, test, "the comparison's own rows"), predictor
+        return Rows(by_text(predictor.task), calibrate, test, "the comparison's own rows"), predictor
     data = load(config.rows, like=reading_of(target))
     for note in data.notes:
         listen(Note(note))
@@ -45,12 +47,13 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
     if task.kind == "closed" and not any(set(row.answers) & set(task.labels) for row in data.examples):
         what = f"no row has one of the artifact's labels; this one has {data.examples[0].answer!r}"
         raise RiyazError(what, data.place(data.examples[0]), "use rows of the same task")
+    expect_judged(task.metric, data)
     halves: tuple[list[Example], list[Example]] = [], []
     for row in data.examples:
         halves[int(digest(0, "limits", unit(row))[:4], 16) % 2].append(row)
     if not all(halves):
         halves = list(data.examples[::2]), list(data.examples[1::2])
-    rows = Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows))
+    rows = Rows(by_text(task), tuple(halves[0]), tuple(halves[1]), source_of(config.rows))
     return rows, _prompted(predictor, task, data.examples)
 
 
@@ -69,7 +72,7 @@ def _prompted(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Pr
     """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
     if not predictor.has_model or predictor.task is not None:
         return predictor
-    longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
+    longest = max(map(len, predictor.tokenizer.answer_ids([row.said for row in rows])))
     prompted = replace(predictor, text=TextPart(task.instruction), task=task)
     return predictor_for(prompted, max_new_tokens=max(8, round(SPARE * longest)))
 

@@ -105,20 +105,20 @@ def answers(model: FreePredictor, rows: Sequence[Example], hits: Sequence[Sequen
     """The model's answers, with the given passages before each question."""
     prepared = model.prepare([row.messages for row in rows], [row.where for row in rows], passages=hits)
     ids = model.lm.generate([each.request for each in prepared])
-    return [model.text_of(tokens, each.request.limit) for tokens, each in zip(ids, prepared)]
+    return [model.text_of(tokens, each.request.limit, each.tools) for tokens, each in zip(ids, prepared)]
 
 
 def accepted_nats(
     model: FreePredictor, rows: Sequence[Example], hits: Sequence[Sequence[Hit]]
 ) -> list[np.ndarray]:  # fmt: skip
     """Log-probability of every token of each accepted answer in nats, with the given passages before each question."""
-    ids = model.tokenizer.answer_ids([row.answer for row in rows])
+    ids = model.tokenizer.answer_ids([row.said for row in rows])
     prepared = model.prepare([row.messages for row in rows], room=max(map(len, ids)), passages=hits)
     return model.lm.logprobs([each.request for each in prepared], ids)
 
 
 def _score(name: str, data: Rows, texts: Sequence[str], used: Sequence[Grounded]) -> Figure:
-    rows = score_rows(data.task.metric, texts, [each.row.answers for each in used])
+    rows = score_rows(data.task.metric, texts, [each.row for each in used], data.task.max_words)
     return Figure(f"score {name}", float(rows.mean()), *interval(rows), len(rows), "score")
 
 
@@ -128,8 +128,9 @@ def _changed(model: FreePredictor, data: Rows, used: Sequence[Grounded]) -> list
         return []
     changed = [[each.changed] for each in used if each.changed is not None]
     texts = answers(model, [each.row for each in used], changed)
-    follows = score_rows(data.task.metric, texts, [(each.other,) for each in used]) >= RIGHT
-    keeps = score_rows(data.task.metric, texts, [each.row.answers for each in used]) >= RIGHT
+    other = [replace(each.row, answers=(each.other,)) for each in used]
+    follows = score_rows(data.task.metric, texts, other) >= RIGHT
+    keeps = score_rows(data.task.metric, texts, [each.row for each in used]) >= RIGHT
     return [
         share_of("says what the changed passage says", follows),
         share_of("keeps the right answer against it", keeps),

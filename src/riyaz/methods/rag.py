@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
+from riyaz.data.task import JUDGED
 from riyaz.errors import RiyazError
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.methods.fitting.base import Context, Fitted, Method
@@ -49,7 +50,7 @@ def fit(context: Context) -> Fitted:
     best: ModelPredictor = choice.predictor
     limit, limit_record = choose_answer_limit(context, best)
     spans: dict[str, float] = {}
-    if context.task.kind == "short":
+    if context.task.kind == "short" and not context.task.schema and context.task.metric not in JUDGED:
         best, spans = _free_or_span(context, best, limit)
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(

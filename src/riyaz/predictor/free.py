@@ -57,8 +57,8 @@ class FreePredictor(PromptedModel):
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         passages: "Sequence[Hit] | None" = None,
     ) -> Stream:  # fmt: skip
-        """The answer to one conversation while it is generated, with a task in whole sentences. Raises RiyazError at
-        once for a prompt that does not fit."""
+        """The answer to one conversation while it is generated, with a task without a schema in whole sentences. Raises
+        RiyazError at once for a prompt that does not fit."""
         of_each = None if passages is None else [passages]
         prepared = self.prepare([messages], room=max_tokens, passages=of_each, sampling=sampling)[0]
         return self._streamed(prepared)
@@ -70,7 +70,7 @@ class FreePredictor(PromptedModel):
     def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> list[Prediction]:
         answers = self.lm.generate([each.request for each in prepared], tell)
         return [
-            Prediction(self.text_of(ids, each.request.limit), citations=each.citations)
+            Prediction(self.text_of(ids, each.request.limit, each.tools), citations=each.citations)
             for ids, each in zip(answers, prepared)
         ]
 
@@ -88,10 +88,10 @@ class FreePredictor(PromptedModel):
             if text.endswith("\ufffd"):  # a character's bytes may be split over several tokens
                 continue
             # An answer to a task is cut to whole sentences at the end, so an unfinished sentence is held back.
-            text = text.rstrip() if self.task is None else whole_sentences(text)
+            text = whole_sentences(text) if self.in_sentences else text.rstrip()
             if len(text) > yielded:
                 yield text[yielded:]
                 yielded = len(text)
-        text = self.text_of(ids, prepared.request.limit)
+        text = self.text_of(ids, prepared.request.limit, prepared.tools)
         if len(text) > yielded:
             yield text[yielded:]

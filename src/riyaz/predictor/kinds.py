@@ -5,6 +5,12 @@ label of the task), `has_questions` (each answers the questions of the task), `f
 changes nothing), `answers_are` (in words). The type checker narrows a Predictor by the first three.
 """
 
+from dataclasses import replace
+
+from riyaz.config import TOOLS
+from riyaz.engine.grammar import expect_package, expect_schema
+from riyaz.engine.tool_grammar import expect_form
+from riyaz.errors import RiyazError
 from riyaz.predictor.classifier import ClassifierPredictor
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
@@ -31,3 +37,30 @@ def predictor_for(
     if model.text.span_words and model.text.passages:
         return SpanPredictor(**model.parts(), max_new_tokens=max_new_tokens)
     return FreePredictor(**model.parts(), max_new_tokens=max_new_tokens)
+
+
+def within(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
+    """The predictor whose answers have at most so many tokens; None changes nothing. Raises RiyazError where answers
+    are chosen or copied."""
+    if max_new_tokens is None:
+        return predictor
+    if not isinstance(predictor, FreePredictor) or predictor.from_set:
+        what = f"answers are {predictor.answers_are}, which no limit cuts"
+        raise RiyazError(what, "--max-new-tokens", "leave it out")
+    return replace(predictor, max_new_tokens=max_new_tokens)
+
+
+def keeping_to(predictor: Predictor, schema: str, where: str) -> Predictor:
+    """The predictor whose answers keep to a JSON schema's text, or by TOOLS to the tools of each row; it is from
+    `where`, and "" changes nothing. Raises RiyazError where answers are chosen or copied, for a schema that cannot be
+    followed, and for a model whose calls have no known form."""
+    if not schema:
+        return predictor
+    if not predictor.has_model or predictor.from_set:
+        raise RiyazError(f"answers are {predictor.answers_are}, which no schema changes", where, "leave it out")
+    if schema == TOOLS:
+        expect_package(where)
+        expect_form(predictor.tokenizer, where)
+    else:
+        expect_schema(schema, where)
+    return replace(predictor, schema=schema)

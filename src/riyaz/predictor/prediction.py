@@ -20,7 +20,8 @@ class Prediction:
     `log_probability` of a label or a span is in nats, with the end token and before calibration; None for a generated
     or copied answer. `confidence` is the calibrated probability that the answer is right, `runner_up` the label that
     comes next, `probabilities` (L,) float32 those of the task's labels in their order; None where they are not known.
-    `decided` are the answers to the task's questions, which the text holds as JSON.
+    `decided` are the answers to the task's questions, which the text holds as JSON. `accepted_log_probability` is that
+    of the row's accepted answer, where the metric needs it.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Prediction:
     runner_up: str | None = None
     probabilities: "np.ndarray | None" = field(default=None, compare=False)
     decided: tuple[Decided, ...] = field(default=(), compare=False)
+    accepted_log_probability: float | None = field(default=None, compare=False)
 
 
 def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities: "np.ndarray") -> Prediction:

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 
 from riyaz.artifact import TextPart
+from riyaz.config import TOOLS
 from riyaz.data import Example, Message
 from riyaz.data.bounds import ROW
+from riyaz.data.schema import expect_tools
 from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
+from riyaz.engine.grammar import Grammar, schema_grammar
 from riyaz.engine.parts import Steps
 from riyaz.engine.request import GREEDY, Request, Sampling
+from riyaz.engine.tool_grammar import own_grammar
 from riyaz.errors import RiyazError
 from riyaz.predictor.beside import Beside
 from riyaz.predictor.example_index import ExampleIndex
@@ -26,12 +30,14 @@ from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.own_sampling import own_sampling
 from riyaz.predictor.prediction import Prediction, citations
 from riyaz.prompting import messages_for
+from riyaz.text.calls import answer_form, calls_in, canonical
 from riyaz.text.sentences import whole_sentences
 from riyaz.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
+SCHEMA = "schema"  # where errors of it are
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
@@ -59,6 +65,7 @@ class Prepared:
     passages: "tuple[Hit, ...]" = ()
     beside: np.ndarray | None = None
     messages: tuple[Message, ...] = ()
+    tools: bool = False  # whether the answer may call tools
 
     @property
     def citations(self) -> tuple[dict, ...]:
@@ -124,7 +131,8 @@ class PromptedModel(PromptText):
     `adapter` is the name under which `lm` has loaded the weights part, None for the base alone. `bare` opens the base
     where the weights part is a whole model. `head` is the weights part's head of labels, if it has one, and
     `beside` the classifier that answers together with it. `note` is one line about what could not be checked of an
-    adapter's base.
+    adapter's base. `schema` is the text of a JSON schema that generated answers keep to instead of the task's, or
+    TOOLS.
     """
 
     has_model: ClassVar[Literal[True]] = True
@@ -136,6 +144,7 @@ class PromptedModel(PromptText):
     head: LabelHead | None = None
     beside: Beside | None = None
     note: str = ""
+    schema: str = ""
 
     def parts(self) -> dict[str, Any]:
         """The fields that all kinds of predictors share, as arguments for another kind."""
@@ -161,6 +170,23 @@ class PromptedModel(PromptText):
         if self.bare is not None:
             return replace(self, lm=self.bare(), adapter=None, bare=None, head=None, beside=None)
         return replace(self, adapter=None, head=None, beside=None)
+
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """What generated answers must be; None for text of any kind, and where the tools of each row decide. Raises
+        RiyazError for a schema that cannot be followed, and without llguidance."""
+        schema = self.answer_schema if self.answer_schema != TOOLS else ""
+        return schema_grammar(self.tokenizer, schema, self.lm.runner.vocab_size, SCHEMA) if schema else None
+
+    @property
+    def answer_schema(self) -> str:
+        """The text of the JSON schema that generated answers keep to, or TOOLS; "" for text of any kind."""
+        return self.schema or (self.task.schema if self.task else "")
+
+    @property
+    def in_sentences(self) -> bool:
+        """Whether an answer that a limit ends is cut to whole sentences."""
+        return self.task is not None and self.answer_schema in ("", TOOLS)
 
     def usual_sampling(self) -> Sampling:
         """How tokens are drawn unless a call says otherwise: for a task the likeliest ones, as it was measured, else by
@@ -192,14 +218,33 @@ class PromptedModel(PromptText):
                 hits[row].pop() if hits[row] else examples[row].pop(0)
                 prompts[row] = self.tokenizer.render([read(row)], tools=tools)[0]
         requests = self._requests(prompts, where, room, sampling)
-        return [Prepared(request, tuple(row_hits)) for request, row_hits in zip(requests, hits)]
+        if self.answer_schema == TOOLS and not tools:  # else their sender says what the answer must be
+            requests = [
+                replace(request, grammar=self._of_tools(messages, where[row] if row < len(where) else ""))
+                for row, (request, messages) in enumerate(zip(requests, conversations))
+            ]
+        called = [bool(tools or messages[0].get("tools")) for messages in conversations]
+        return [Prepared(*each[:2], tools=each[2]) for each in zip(requests, map(tuple, hits), called)]
 
-    def text_of(self, tokens: Sequence[int], limit: int) -> str:
-        """A generated answer as text; with a task, an answer cut off at `limit` tokens ends after its last whole
-        sentence."""
-        text = self.tokenizer.decode(tokens).strip()
-        full = self.task is not None and len(tokens) >= limit
+    def text_of(self, tokens: Sequence[int], limit: int, tools: bool = False) -> str:
+        """A generated answer as text; with a task without a schema, an answer cut off at `limit` tokens ends after its
+        last whole sentence. Where it may call `tools`, its calls are in the form in which rows have them."""
+        form = answer_form(self.tokenizer.template) if tools else None
+        marks = [self.tokenizer.added[mark] for mark in form.marks if mark in self.tokenizer.added] if form else []
+        text = self.tokenizer.decode(tokens, marks).strip()
+        if form and calls_in(text, form)[1]:
+            return canonical(text, form)
+        full = self.in_sentences and len(tokens) >= limit
         return (full and whole_sentences(text + " ")) or text
+
+    def _of_tools(self, messages: Sequence[Message], where: str) -> Grammar | None:
+        """What an answer must be by the tools of its own row, which a task's prompts without tools need not have.
+        Raises RiyazError."""
+        if tools := messages[0].get("tools"):
+            return own_grammar(self.tokenizer, tools, self.lm.runner.vocab_size, where)
+        if self.schema:
+            expect_tools(None, where)
+        return None
 
     def _longest_prompt(self, room: int) -> int:
         """Tokens of the longest prompt that leaves `room` tokens for the answer."""
@@ -220,7 +265,7 @@ class PromptedModel(PromptText):
             common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
             requests.append(Request(
                 row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,
-                sampling=sampling, stop=self.tokenizer.eos_ids,
+                sampling=sampling, stop=self.tokenizer.eos_ids, grammar=self.grammar,
             ))  # fmt: skip
         return requests
 

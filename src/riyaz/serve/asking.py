@@ -7,18 +7,20 @@ from typing import Any
 
 from riyaz.data import Message
 from riyaz.data.bounds import ROW
+from riyaz.data.schema import MAX_DEPTH, is_deep
 from riyaz.engine.engine import Engine
-from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
+from riyaz.engine.grammar import Grammar
+from riyaz.engine.request import GREEDY, Added, Sampling
 from riyaz.predictor import ModelPredictor, Prepared, PromptedModel
-from riyaz.serve.calls import Calls, Offer, earlier_calls
+from riyaz.serve.calls import Offer, earlier_calls
 from riyaz.serve.generation import Generation
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.text import Text
+from riyaz.text.calls import Calls
 
 Body = dict[str, Any]
 DRAWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-MAX_DEPTH = 32
 READ = ("role", "content", "tool_calls", "tool_call_id", "refusal")  # of a message
 PART = ("type", "text", "annotations", "logprobs")
 IDLE = (*DRAWN, "seed", "frequency_penalty", "presence_penalty", "logit_bias", "stop", "max_tokens",
@@ -37,7 +39,9 @@ class Turns:
 def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = ()) -> Turns:
     """The conversation of OpenAI's messages; a last message of the assistant is the beginning of the answer. Raises
     Problem 400 for what the model's template does not write."""
-    takes = not served.predictor.from_set and served.open.tokenizer.takes_tools
+    # an artifact has learned from rows in which tools are text where the template writes none
+    learned = served.predictor.task is not None
+    takes = not served.predictor.from_set and (served.open.tokenizer.takes_tools or learned)
     if tools and not takes:
         raise Problem(400, f"tools: {served.name} writes none into its prompts", "tools", "unsupported_parameter")
     for place, tool in enumerate(tools):
@@ -110,13 +114,8 @@ def expect_short(text: str, where: str) -> None:
 
 def expect_shallow(schema: Any, where: str) -> None:
     """Raises Problem for a schema of more than MAX_DEPTH objects within each other, and for arguments as deep."""
-    level = [schema]
-    for _ in range(2 * MAX_DEPTH):  # a schema within another is two objects: properties, and its own
-        inner = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
-        level = [part for part in inner if isinstance(part, dict | list)]
-        if not level:
-            return
-    raise Problem(400, f"{where}: is nested more than {MAX_DEPTH} deep", where)
+    if is_deep(schema):
+        raise Problem(400, f"{where}: is nested more than {MAX_DEPTH} deep", where)
 
 
 def _part(part: Body, where: str) -> str:
@@ -187,7 +186,8 @@ def generation_of(
         grammar=grammar,
     )  # fmt: skip
     marks = [model.tokenizer.added.get(mark) for mark in calls.form.marks] if calls else []
-    text = Text(model.tokenizer, stops_of(body), model.task is not None, [mark for mark in marks if mark is not None])
+    sentences = model.in_sentences and (grammar is None or calls is not None)
+    text = Text(model.tokenizer, stops_of(body), sentences, [mark for mark in marks if mark is not None])
     return Generation(model.lm, request, text, first=index == 0, calls=calls)
 
 

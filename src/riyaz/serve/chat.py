@@ -88,7 +88,7 @@ async def checked(state: State, body: Body) -> Chat:
     asking.limit_of(body, state.config.max_tokens)
     syntax = await state.prepare(lambda: syntax_of(body, offer, served))
     if not served.predictor.from_set:
-        await state.prepare(lambda: new_grammar(syntax, served))  # where it cannot be followed, that is said now
+        await state.prepare(lambda: new_grammar(syntax, served, body))  # if it cannot be followed, that is said now
         asking.added_of(body, served.open.lm)
     return Chat(state, served, turns, body, offer, syntax)
 
@@ -115,10 +115,10 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
             return
         sampling = asking.sampling_of(chat.body, predictor)
         template = served.open.tokenizer.template
+        grammar = await state.prepare(lambda: new_grammar(chat.syntax, served, chat.body))
         generations = [
             asking.generation_of(
-                predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.syntax, served),
-                chat.offer.calls(template),
+                predictor, made, chat.body, index, sampling, chat.top, grammar, chat.offer.calls(template),
             )
             for index in range(chat.count)
         ]  # fmt: skip

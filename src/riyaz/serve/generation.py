@@ -13,11 +13,11 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.request import Scored
 from riyaz.predictor import Chooser, Prediction, Prepared
-from riyaz.serve.calls import Calls
 from riyaz.serve.engine_thread import Events, Job
 from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.state import RETRY, State
 from riyaz.serve.text import Text
+from riyaz.text.calls import Calls
 
 
 @dataclass(eq=False)

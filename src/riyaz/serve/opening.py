@@ -52,11 +52,11 @@ class Opener:
         comparison, name, notes = Comparison.read(folder / COMPARE), plain_name(str(folder)), []
         self.put(name, artifacts.resolve(folder))
         for arm in comparison.arms:
-            if (folder / "arms" / arm.method / "kept/artifact" / artifacts.NAME).is_file():
+            if (folder / "arms" / arm.name / "kept/artifact" / artifacts.NAME).is_file():
                 try:
-                    self.put(f"{name}/{arm.method}", artifacts.resolve(folder / arm.method))
+                    self.put(f"{name}/{arm.name}", artifacts.resolve(folder / arm.name))
                 except RiyazError as error:
-                    notes.append(f"{name}/{arm.method} is not served: {error}")
+                    notes.append(f"{name}/{arm.name} is not served: {error}")
         return notes
 
     def put(self, name: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
+from riyaz.engine.grammar import Unfollowable
 from riyaz.engine.runner import CacheFull
 from riyaz.errors import RiyazError
 from riyaz.files import DISK_FULL
@@ -61,6 +62,8 @@ def problem_of(error: Exception, param: str | None = None) -> Problem:
     if isinstance(error, TooLong):
         sizes = {"prompt_tokens": error.prompt, "max_tokens": error.room, "max_model_len": error.context}
         return Problem(400, str(error), error.where or param, "context_length_exceeded", extra=sizes)
+    if isinstance(error, Unfollowable):
+        return Problem(400, str(error), error.where or param)
     if isinstance(error, CacheFull):
         return Problem(400, str(error), param, "context_length_exceeded")
     if isinstance(error, RiyazError):

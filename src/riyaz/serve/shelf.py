@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError, shown
 from riyaz.predictor import Base, Predictor
 from riyaz.serve.problems import Problem
 
-PATTERN = re.compile(r"[A-Za-z0-9._/-]{1,96}")
+PATTERN = re.compile(r"[A-Za-z0-9._@/-]{1,96}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +84,9 @@ class Shelf:
 
 
 def expect_name(name: str) -> None:
-    """Raises RiyazError for a name of other characters than letters, digits and `._/-`, or with `..` in it."""
+    """Raises RiyazError for a name of other characters than letters, digits and `._@/-`, or with `..` in it."""
     if not PATTERN.fullmatch(name) or any(part in ("", ".", "..") for part in name.split("/")):
-        hint = "letters, digits and ._/- only, at most 96, no part empty or of dots alone"
+        hint = "letters, digits and ._@/- only, at most 96, no part empty or of dots alone"
         raise RiyazError(f"{shown(name)} cannot be a model's name", hint=hint)
 
 

@@ -13,9 +13,10 @@ from riyaz.config import Kind, Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
+from riyaz.json_files import OPTIONAL
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
-from riyaz.results import About
+from riyaz.results import About, arm_name
 from riyaz.sources import Source
 from riyaz.text.tokenizer import Tokenizer
 
@@ -48,6 +49,12 @@ class ArmPlan:
     refit: bool = False  # whether it is trained once more with the validation rows, after these have chosen
     had: int = 0  # steps of an earlier run, whose products stay until this one begins
     took: float = 0.0  # wall seconds of its processes, once it has run
+    base: str | None = field(default=None, metadata=OPTIONAL)  # where a comparison has several; None: it uses none
+
+    @property
+    def name(self) -> str:
+        """The arm's name, which its folder has too."""
+        return arm_name(self.method, self.base)
 
     @property
     def cut(self) -> bool:

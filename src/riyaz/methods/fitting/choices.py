@@ -19,6 +19,7 @@ from riyaz.scoring import (
     accepted_labels,
     answer_log_loss,
     answer_log_probabilities,
+    by_text,
     decided_log_p,
     decided_points,
     right_places,
@@ -28,7 +29,7 @@ from riyaz.scoring import (
 
 # "Limit" is the number of tokens after which an answer is cut off.
 SMALLEST_LIMIT = 8
-SPARE = 1.25  # limit / longest training answer
+SPARE, SCHEMA_SPARE = 1.25, 2.0  # limit / longest training answer, under a schema
 FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
 LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
 # Candidates are compared on the first validation rows, and the best two of them on all. The numbers do not depend on
@@ -54,7 +55,7 @@ class Choice:
         log_p = self.log_p[: len(rows)]
         if len(log_p) < len(rows) or np.isnan(log_p).any():
             return answer_log_loss(self.predictor, rows)
-        return -float(log_p.sum()) / sum(map(len, self.predictor.tokenizer.answer_ids([row.answer for row in rows])))
+        return -float(log_p.sum()) / sum(map(len, self.predictor.tokenizer.answer_ids([row.said for row in rows])))
 
 
 def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
@@ -179,23 +180,28 @@ def question_points(predictor: DecisionModel, rows: Sequence[Example]) -> tuple[
 
 
 def answer_limit(context: Context) -> int:
-    """The limit of an answer in tokens: 1.25 times the longest training answer, at least SMALLEST_LIMIT.
+    """The limit of an answer in tokens: the task's, or 1.25 times the longest training answer, at least SMALLEST_LIMIT.
 
     For free text 1.25 times the FREE_QUANTILE of their lengths: an untrained model writes up to the limit, so one very
-    long training answer would make every answer slow.
+    long training answer would make every answer slow. Under a schema SCHEMA_SPARE times the longest: an answer ends by
+    itself, may be written in more tokens than the training answers, and is worth nothing if it is cut.
     """
+    if context.task.max_new_tokens is not None:
+        return context.task.max_new_tokens
+    if context.task.schema:
+        return max(SMALLEST_LIMIT, round(SCHEMA_SPARE * _answer_length(context, 1.0)))
     quantile = FREE_QUANTILE if context.task.kind == "free" else 1.0
     return max(SMALLEST_LIMIT, round(SPARE * _answer_length(context, quantile)))
 
 
 def answer_limits(context: Context) -> list[int]:
     """The limits in tokens to choose from for a model that is not trained on the answers, the largest first; one limit
-    for a task without free text.
+    for a task without free text, and for one that has its limit or a schema.
 
     Such a model has not learned where to end: it writes up to the limit, and text beyond the usual length is seldom
     right.
     """
-    if context.task.kind != "free":
+    if context.task.kind != "free" or context.task.max_new_tokens is not None or context.task.schema:
         return [answer_limit(context)]
     return sorted({max(SMALLEST_LIMIT, _answer_length(context, share)) for share in LIMIT_QUANTILES}, reverse=True)
 
@@ -214,8 +220,8 @@ def choose_answer_limit(context: Context, predictor: ModelPredictor) -> tuple[in
     answers = predictor.lm.generate([each.request for each in prepared])
     scores = {}
     for limit in (longest, *shorter):
-        texts = [Prediction(predictor.text_of(ids[:limit], limit)) for ids in answers]
-        scores[limit] = score(context.task, texts, rows).mean
+        texts = [Prediction(predictor.text_of(ids[:limit], limit, each.tools)) for ids, each in zip(answers, prepared)]
+        scores[limit] = score(by_text(context.task), texts, rows).mean
     best = max(scores, key=scores.__getitem__)  # of equal ones the largest limit
     rounded = {str(limit): round(points, 6) for limit, points in scores.items()}
     return best, {"max_new_tokens": best, "rooms": rounded}
@@ -223,7 +229,7 @@ def choose_answer_limit(context: Context, predictor: ModelPredictor) -> tuple[in
 
 def _answer_length(context: Context, quantile: float) -> int:
     """The `quantile` of the lengths of the training answers, in tokens."""
-    lengths = sorted(map(len, context.tokenizer.answer_ids([example.answer for example in context.train])))
+    lengths = sorted(map(len, context.tokenizer.answer_ids([example.said for example in context.train])))
     return lengths[int(quantile * (len(lengths) - 1))]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from riyaz.data.rows import Row
+from riyaz.data.rows import Row, rows_per_step
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.json_files import from_json, read_json, write_json
@@ -110,7 +110,7 @@ def _trial(
 
     context.listen(Phase(phase, f"rate {rate:g}"))
     began, model = time.perf_counter(), build(context)
-    plan, folder = train_plan(context, rate).opening(), opening_folder(context, rate)
+    plan, folder = train_plan(context, rate, rows).opening(), opening_folder(context, rate)
     try:
         train(model, rows, valid, plan, folder, as_phase)
     except Diverged:
@@ -170,14 +170,16 @@ def _paired_error(more: np.ndarray, tokens: np.ndarray) -> float:
     return math.sqrt(n / max(1, n - 1) * float((spread**2).sum())) / total
 
 
-def train_plan(context: Context, rate: float) -> "TrainPlan":
-    """The training run of the arm's plan at a learning rate."""
+def train_plan(context: Context, rate: float, rows: Sequence[Row]) -> "TrainPlan":
+    """The training run of the arm's plan at a learning rate, in which a step has as many answers as planned, whether
+    `rows` hold one or several."""
     from riyaz.train import TrainPlan
 
     arm = context.arm
     return TrainPlan(
-        steps=arm.steps, learning_rate=rate, steady=arm.opening, batch_size=arm.batch_size, compute=context.compute,
-        validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every, seed=context.seed,
+        steps=arm.steps, learning_rate=rate, steady=arm.opening, batch_size=rows_per_step(rows, arm.batch_size),
+        compute=context.compute, validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every,
+        seed=context.seed,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from riyaz.artifact import LABELS, WeightsPart
 from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.general_text import replay_text
-from riyaz.data.rows import Row, encode_rows
+from riyaz.data.rows import Row, divided_note, encode_rows, joined
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
@@ -25,6 +25,7 @@ from riyaz.methods.fitting.choices import answer_limit, choose, label_scores
 from riyaz.methods.fitting.held_out import write_held_out
 from riyaz.methods.fitting.label_rows import (
     answers_as_labels,
+    has_label_head,
     judged,
     put_label_head,
     valid_examples,
@@ -81,7 +82,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     best = search(context, build, rows, valid)
     if searched:
         model = build(context)
-    plan, opening = train_plan(context, best.rate), opening_folder(context, best.rate)
+    plan, opening = train_plan(context, best.rate, rows), opening_folder(context, best.rate)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     plan, adjust = paced(context, plan)
@@ -208,7 +209,7 @@ def begin_weights(context: Context, build: Build) -> Search:
 
     def rated(model: Any) -> list[float]:
         predictor = _answering(context, *_finished(context, model))
-        return [float(each) for each in score(context.task, predict(predictor, shown), shown).rows]
+        return [float(each) for each in score(context.task, predict(predictor, shown, task=context.task), shown).rows]
 
     return search(context, with_label_head(context, build), rows, valid, rated)
 
@@ -266,7 +267,10 @@ def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row]
     """(training rows with those of the replayed text, validation rows of the training, checks on the rows)."""
     rows, checks = _rows(context, context.train, longest)
     valid, _ = _rows(context, valid_examples(context), longest)
-    return answers_as_labels(context, rows) + replay_rows(context, rows), answers_as_labels(context, valid), checks
+    learned = _learned(context, rows)
+    if note := divided_note(learned) if not has_label_head(context) else "":
+        context.listen(Note(note))
+    return learned + replay_rows(context, learned), answers_as_labels(context, valid), checks
 
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
@@ -276,8 +280,9 @@ def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
     count = round(len(rows) * context.replay / (1 - context.replay))
     if not count:
         return []
-    prompt = round(sum(len(row.prompt) for row in rows) / len(rows))
-    answer = max(SHORTEST_REPLAY_ANSWER, round(sum(len(row.answer) for row in rows) / len(rows)))
+    mean = sum(len(row.labels) for row in rows) / len(rows)
+    prompt = round(sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows) - mean)
+    answer = max(SHORTEST_REPLAY_ANSWER, round(mean))
     stream = context.tokenizer.encode(replay_text())
     replay = []
     for i in range(count):
@@ -287,11 +292,21 @@ def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
     return replay
 
 
-def rows_for(context: Context, examples: Sequence[Example]) -> list[Row]:
-    """The token rows of examples as they are trained on, with the prompts of the context."""
+def rows_for(context: Context, examples: Sequence[Example], *, whole: bool = True) -> list[Row]:
+    """The token rows of examples as they are trained on, with the prompts of the context; without `whole` each answer
+    of a conversation in a row of its own, as in validation."""
     from riyaz.families import describe
 
-    return answers_as_labels(context, _rows(context, examples, describe(context.source).config.context)[0])
+    rows, _ = _rows(context, examples, describe(context.source).config.context)
+    return _learned(context, rows) if whole else answers_as_labels(context, rows)
+
+
+def _learned(context: Context, rows: Sequence[Row]) -> list[Row]:
+    """The rows as they are trained on: a head of labels learns one answer behind each prompt, otherwise a conversation
+    is one row."""
+    if has_label_head(context):
+        return answers_as_labels(context, rows)
+    return joined(rows)
 
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from riyaz import __version__, artifact, hardware
 from riyaz.artifact import Artifact
-from riyaz.config import CompareConfig
+from riyaz.config import DEFAULT_MODEL
 from riyaz.errors import RiyazError
 from riyaz.json_files import to_document
 from riyaz.serve.http import MB
@@ -22,7 +22,7 @@ async def info(request: Request) -> Response:
     return JSONResponse({
         "version": __version__, "folder": page.folder.name or "/", "command": page.command, "loaded": state.loaded,
         "models": await state.prepare(lambda: [entry_of(each) for each in served]),
-        "default_model": CompareConfig.model, "methods": to_document(page.methods),
+        "default_model": DEFAULT_MODEL, "methods": to_document(page.methods),
         "limits": {
             "upload_bytes": int(state.config.max_upload_mb * MB), "body_bytes": int(state.config.max_body_mb * MB),
         },

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from riyaz import adapters, artifact
 from riyaz.errors import RiyazError, shown
+from riyaz.files import is_bare
 from riyaz.serve.adapters import serve_folder
 from riyaz.serve.fields import Field, text
 from riyaz.serve.http import read_body
@@ -36,7 +37,8 @@ def name_of(page: Page, path: Path) -> str:
     """The name of a model by its place: `workshop/lora` for an arm, else the last part of its path."""
     parts = Path(page.name(path)).parts
     if parts[-2:] == ("kept", "artifact") and len(parts) > 4:
-        return f"{plain_name(parts[-5])}/{plain_name(parts[-3])}"
+        arm = parts[-3] if is_bare(parts[-3]) else plain_name(parts[-3])
+        return f"{plain_name(parts[-5])}/{arm}"
     return plain_name(str(path))
 
 

@@ -161,10 +161,10 @@ def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str,
         raise Problem(409, "the comparison has no rows yet; they come when it is finished", "path")
     answers = {}
     for arm in document.arms:
-        paths = sorted((run.path / ARMS / arm.method).glob(f"*/{PREDICTIONS}"), key=lambda p: p.parent.name != "kept")
+        paths = sorted((run.path / ARMS / arm.name).glob(f"*/{PREDICTIONS}"), key=lambda p: p.parent.name != "kept")
         parts = [path for path in paths if path.parent.name == "kept" or path.parent.name.startswith("fold-")]
-        if parts and (not names or arm.method in names):
-            answers[arm.method] = [row for path in parts for row in Answer.read(path)]
+        if parts and (not names or arm.name in names):
+            answers[arm.name] = [row for path in parts for row in Answer.read(path)]
     data = browser_data(document, answers)
     matching = data["rows"]
     if only == "disagreements":

@@ -11,7 +11,7 @@ from riyaz import events
 from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
 from riyaz.files import try_lock
 from riyaz.json_files import parse_json
-from riyaz.results import COMPARE, LIMITS, RUN, TERNARIZE, Comparison, Limits, PretrainRun, TernarizeRun
+from riyaz.results import COMPARE, LIMITS, RUN, TERNARIZE, Comparison, Limits, PretrainRun, TernarizeRun, arm_name
 from riyaz.serve.page.place import UPLOADS
 
 State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
@@ -127,7 +127,8 @@ def progress_of(path: Path) -> dict[str, Any]:
             latest |= {"phase": event.phase, "seconds_left": event.seconds_left}
             arms.setdefault(event.method, {}).update(latest, **({"loss": event.loss} if event.loss is not None else {}))
         elif isinstance(event, ArmDone):
-            arms.setdefault(str(event.arm.get("method")), {}).update(row=event.arm, phase="done", seconds_left=0)
+            name = arm_name(str(event.arm.get("method")), event.arm.get("base"))
+            arms.setdefault(name, {}).update(row=event.arm, phase="done", seconds_left=0)
         elif isinstance(event, Note):
             notes.append(event.text)
         elif isinstance(event, Estimate):

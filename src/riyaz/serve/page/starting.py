@@ -142,6 +142,8 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
         program, words = "", []
     if program != "riyaz" or not words or words[0] not in ("compare", "pretrain", "ternarize", "limits"):
         raise Problem(409, f"it was begun by {shown(run.begun.command)}; go on with it there", "path")
+    if any(word.replace("_", "-").startswith("--unsafe") for word in words):  # a stranger's run may not ask for this
+        raise Problem(409, "it runs generated code with limits alone; go on with it by its command", "path")
     again = _written_to(f"./{page.name(path)}", words)
     return path, again if run.kind in ANEW or "--resume" in again else [*again, "--resume"]
 
@@ -158,7 +160,8 @@ def _option(page: Page, name: str, value: Any) -> str:
     if name in PATHS:
         return _path(page, value, name)
     if name == "model":
-        return model_of(page, value, name)
+        several = [] if os.path.lexists(page.folder / value) else value.split(",")
+        return ",".join(model_of(page, each.strip(), name) for each in several or [value])
     if name in DURATIONS:
         try:
             parse_budget(value, name)

@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
+.PHONY: help demo demo-documents examples test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -37,6 +37,11 @@ demo-documents: .make/train .make/native  ## the same with a firm's handbook to 
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
 	$(RIYAZ) compare examples/helpdesk --budget 15m --out demo-documents-result
+
+examples: .make/train .make/native  ## the nine applications of examples/README.md in a small form, a line each
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) pull minilm
+	$(PYTHON) examples/small.py
 
 test: .make/test .make/native  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m

@@ -110,14 +110,16 @@ def destination(script: str, about: str | None, **options: Any) -> argparse.Name
 
 
 def write(script: str, out: Path, **parts: Sequence[Row]) -> None:
-    """Write rows as PART.jsonl and put the example's riyaz.toml and documents beside them; say what they hold."""
+    """Write rows as PART.jsonl and put riyaz.toml and documents of the folder of `script` beside them; say what they
+    hold."""
     out.mkdir(parents=True, exist_ok=True)
     own = Path(script).resolve().parent
-    for name in ("riyaz.toml", "schema.json", "docs"):
-        if own != out.resolve() and (own / name).is_dir():
+    for name in ("riyaz.toml", "schema.json", "docs") if own != out.resolve() else ():
+        if (own / name).is_dir():
             shutil.copytree(own / name, out / name, dirs_exist_ok=True)
-        elif own != out.resolve() and (own / name).exists():
-            shutil.copy(own / name, out / name)
+        elif (own / name).exists():  # what it names in another example stays where it is
+            text = (own / name).read_text(encoding="utf-8").replace('"../', f'"{own.parent.as_posix()}/')
+            (out / name).write_text(text, encoding="utf-8")
     for name, rows in parts.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OUT = Path("runs/examples")  # from where it is started
-SMALL = """--model smollm2-135m --methods nearest,zero_shot,lora --limit-train 60 --limit-test 12 --steps 8
---budget 4m --quiet""".split()
+SMALL = ["--model", "smollm2-135m", "--methods", "nearest,zero_shot,lora", "--limit-train", "60",
+         "--limit-test", "12", "--steps", "8", "--budget", "10m", "--quiet"]  # fmt: skip
 NEEDS = {"shell": "npm"}  # programs that a gather.py calls
 
 
@@ -48,7 +48,7 @@ def line(name: str, why: str) -> str:
     found = json.loads((OUT / name / "compare.json").read_text(encoding="utf-8"))
     arm = next((arm for arm in found["arms"] if arm["method"] == found["pick"]), None)
     if arm is None:
-        return f"{name:12} no pick: {found['reason']}"
+        return f"{name:12} no pick: {found['reason'].partition('. ')[0]}"
     floor = f"{found['floor']['score']:.3f}" if found["floor"] else "–"
     score = f"{arm['metric']} {arm['score']:.3f}  floor {floor}"
     return f"{name:12} {arm['method']:10} {score}  {arm['ms_per_answer']:,.1f} ms  {arm['serve_rss_mb']:,.0f} MB"

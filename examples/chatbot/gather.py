@@ -129,7 +129,8 @@ def rows(count: int, new: bool, draw: random.Random) -> list[Row]:
 
 
 def style(seed: int = 41) -> tuple[list[Row], list[Row]]:
-    """600 and 150 conversations of four to eight turns between two people, without links and very long turns."""
+    """600 and 150 conversations of four to eight turns between two people, without links and very long turns. In those
+    of the test the first answer does not count: greetings are alike."""
     held = json.loads(wheel(*CHITCHAT).read("chitchat_dataset/dataset.json"))
     kept = []
     for talk in held.values():
@@ -139,7 +140,11 @@ def style(seed: int = 41) -> tuple[list[Row], list[Row]]:
             roles = ("user", "assistant")
             kept.append({"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]})
     kept = shuffled(kept, seed)
-    return kept[:600], kept[600:750]
+    test = kept[600:750]
+    for each in test:
+        for turn in each["messages"][1::2]:
+            turn["weight"] = int(turn is not each["messages"][1])
+    return kept[:600], test
 
 
 def main() -> None:
@@ -151,7 +156,8 @@ def main() -> None:
     write(__file__, options.out, train=rows(150, False, draw), test=rows(200, True, draw))
     if options.style:
         train, test = style()
-        write(__file__, options.out / "style", train=train, test=test)
+        settings = Path(__file__).with_name("style") / "riyaz.toml"
+        write(str(settings), options.out / "style", train=train, test=test)
 
 
 if __name__ == "__main__":

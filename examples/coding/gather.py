@@ -83,9 +83,7 @@ def human_eval(text: str) -> list[Row]:
     found = []
     for line in text.splitlines():
         each = json.loads(line)
-        asked = (
-            f"Complete this function. Answer with the whole function.\n\n{each['prompt'].strip()}"
-        )
+        asked = f"Complete this function. Answer with the whole function.\n\n{each['prompt'].strip()}"
         answer = each["prompt"] + each["canonical_solution"]
         imports = "".join(re.findall(r"^(?:import|from) .*\n", each["prompt"], re.M))
         tests = f"{imports}# answer\n{each['test']}\ncheck({each['entry_point']})\n"

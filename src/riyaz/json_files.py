@@ -122,6 +122,18 @@ def parse_json(content: bytes, where: str, hint: str = "", *, numbered: bool = T
     raise RiyazError(what, f"{where}:{line}" if numbered and line else where, hint)
 
 
+def json_or(text: str, otherwise: Any = None) -> Any:
+    """The value of a JSON text, `otherwise` for another text; NaN and infinities are no JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return otherwise
+
+
+def _refuse(constant: str) -> typing.NoReturn:
+    raise ValueError(constant)
+
+
 def from_json(cls: type[T], document: Any, where: str, hint: str = "", *, unknown: bool = False) -> T:
     """A dataclass from a JSON object; every value must have its field's type. `unknown`: ignore keys without a field.
 

@@ -273,7 +273,7 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: model.answer([{"role": "usr", "content": "a"}]), "messages: role 'usr' is not one of"),
         (lambda model: model.answer([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
          "messages: the last message is not the user's"),
-        (lambda model: model.answer("a", temprature=1), "there is no option 'temprature'; options: max_tokens, temp"),
+        (lambda model: model.answer("a", temprature=1), "there is no option 'temprature'; options: max_tokens, schema, temp"),
         (lambda model: model.answer("a", top_p=2), "top_p: 2.0 is too large; give at most 1"),
         (lambda model: model.answer("a", seed=0.5), "seed: 0.5 is not a whole number"),
         (lambda model: model.answer("a", max_tokens=0), "max_tokens: 0 tokens are too few; give at least 1"),

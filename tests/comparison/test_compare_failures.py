@@ -14,6 +14,7 @@ from tiny_comparison import ARM_KEYS, METHODS, STEPS, command, files, strict
 
 from riyaz import methods as table
 from riyaz.comparison import plan_inputs
+from riyaz.comparison.bases import method_of
 from riyaz.methods import lora
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -75,10 +76,9 @@ def test_a_loss_that_is_no_number_fails_the_arm(
 
     def compared(name: str, *rates: float) -> dict[str, Any]:
         wild = replace(lora.RECIPE, learning_rates=rates, default_rate=rates[0], epochs=1, least_steps=STEPS)
+        method = replace(lora.METHOD, recipe=wild, label_recipe=None)
         # measuring still trains at the usual rates
-        monkeypatch.setattr(
-            plan_inputs, "METHODS", plan_inputs.METHODS | {"lora": replace(lora.METHOD, recipe=wild, label_recipe=None)}
-        )
+        monkeypatch.setattr(plan_inputs, "method_of", lambda arm: method if arm == "lora" else method_of(arm))
         told = command("compare", tmp_path / "data", *asked, "--methods", "nearest,lora", "--out", tmp_path / name)
         strict((tmp_path / name / "compare.json").read_text())
         return told.document

@@ -42,7 +42,7 @@ def test_the_estimate_is_one_sentence_and_never_above_the_budget(source: Source)
     parts = Split(examples(24, "please"), examples(9, "today"), examples(18, "now"))
 
     def estimate(budget: float) -> str:
-        return rough.rough_estimate(source, TASK, parts, NAMES, CompareConfig(methods=NAMES), budget)
+        return rough.rough_estimate({"tiny": source}, TASK, parts, NAMES, CompareConfig(methods=NAMES), budget)
 
     assert estimate(3600).endswith(" MB of memory; measuring this machine refines it")
     said = {budget: estimate(budget).removeprefix("rough estimate: ").split(",")[0] for budget in (5.0, 60.0, 36000.0)}

@@ -148,5 +148,7 @@ def test_a_row_that_the_metric_cannot_judge_is_named() -> None:
         task.detect(dataset(rows_with(None)), metric="sql")
     with pytest.raises(RiyazError, match="an answer that is no JSON object"):
         task.detect(dataset(rows_with(None)), metric="json_f1")
+    with pytest.raises(RiyazError, match="an answer that is no JSON object"):
+        task.detect(dataset(rows_with(None, '{"price": NaN, "number": {}}')), metric="json_f1")
     labels = tuple(Example(row.messages, (str(i % 2),), check=Check(TESTS)) for i, row in enumerate(rows_with(None)))
     assert task.detect(dataset(labels), kind="closed").metric == "accuracy"

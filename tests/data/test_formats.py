@@ -196,6 +196,14 @@ def test_every_folder_of_the_page_is_read_as_it_says(tmp_path, files):
     assert (folder.test is not None) == ("test.csv" in names) and folder.unused == ()
 
 
+def test_a_schema_in_the_folder_is_read_and_other_tables_are_named(tmp_path):
+    make(tmp_path / "rows.jsonl").rename(tmp_path / "train.jsonl")
+    for name in ("schema.json", "other.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "riyaz.toml").write_text('schema = "schema.json"\n')
+    assert formats.open_data(tmp_path).unused == ("other.json",)
+
+
 def test_json_arrays_have_places_and_say_what_is_wrong(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('\n[\n{"text": "t",\n"label": "l"},\n\n{"text": "u", "label": "m"}]\n')

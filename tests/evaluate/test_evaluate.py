@@ -417,7 +417,7 @@ def test_an_artifact_scores_as_in_its_comparison(
     [
         (tiny_comparison.closed_rows(18, "today"), "closed", "accuracy", {"macro_f1"}),
         (tiny_comparison.short_rows(8), "short", "exact_match", {"token_f1"}),
-        (tiny_comparison.free_rows(8), "free", "rouge_l", {"chrf", "answer_log_probability"}),
+        (tiny_comparison.free_rows(8), "free", "rouge_l", {"chrf", "length_ratio", "answer_log_probability"}),
     ],
     ids=["closed", "short", "free"],
 )
@@ -433,7 +433,8 @@ def test_a_plain_model_is_told_the_task_of_the_file(
     assert own.n_test == 3 and own.prompt_tokens > document.prompt_tokens
     assert (own.task, own.instruction) == (kind, "Where? " * 9), "the task is that of the whole file"
     free = evaluate_target(str(model_folder), test, DataConfig(task="free", metric="chrf"), limit=3, listen=quiet)
-    assert (free.task, free.metric, set(free.extras)) == ("free", "chrf", {"rouge_l", "answer_log_probability"})
+    extras = {"rouge_l", "length_ratio", "answer_log_probability"}
+    assert (free.task, free.metric, set(free.extras)) == ("free", "chrf", extras)
 
 
 def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick: Finished, closed: Path) -> None:

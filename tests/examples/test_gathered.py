@@ -41,11 +41,12 @@ def test_rows_are_written_with_what_is_near_and_the_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "example").mkdir()
-    (tmp_path / "example/riyaz.toml").write_text('metric = "chrf"\n')
+    (tmp_path / "example/riyaz.toml").write_text('documents = "../pages"\n')
     test = [{"prompt": "one two three", "slice": "same"}, {"prompt": "quite another", "slice": "new"}]
     script = str(tmp_path / "example/gather.py")
     shared.write(script, tmp_path / "out", train=prompts("One two three."), test=test)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["riyaz.toml", "test.jsonl", "train.jsonl"]
+    assert (tmp_path / "out/riyaz.toml").read_text() == f'documents = "{tmp_path}/pages"\n', "still the same documents"
     said = capsys.readouterr().out
     assert "2 rows (same 1, new 1)" in said and said.splitlines()[-2].endswith("with a training row: same 1")
 

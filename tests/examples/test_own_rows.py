@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from load_script import load_script
+from load_script import ROOT, load_script
 
-from riyaz.config import DataConfig
+from riyaz.config import DataConfig, read_toml
 from riyaz.data.formats import open_data
 from riyaz.data.task import detect
 
+EXAMPLES = ROOT / "examples"
 OWN = ("chatbot", "content", "extraction", "tools")
 ROWS = {"chatbot": (150, 200), "content": (300, 150), "extraction": (400, 200), "tools": (300, 154)}
 
@@ -39,11 +40,40 @@ def asked(row: dict) -> str:
     return "\n".join(turn["content"] for turn in row["messages"][:-1])
 
 
+def table(page: Path) -> list[list[str]]:
+    """The cells of every row of a page's tables, without their links' addresses and backticks."""
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r"\| [^-]", line)]
+    return [[re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell).replace("`", "").strip() for cell in line[1:-1].split("|")]
+            for line in lines]  # fmt: skip
+
+
+def said(page: Path) -> dict[tuple[str, str], int]:
+    """The rows of each file and slice, as the table of an example's README says."""
+    found = {}
+    for name, *cells in table(page):
+        if named := re.fullmatch(r"(train|test)\.jsonl(?:, slice (.+))?", name):
+            found[named[1], named[2] or ""] = int(cells[0].replace(",", ""))
+    return found
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_counts_are_those_of_the_readme(gathered: Path, name: str) -> None:
     train, test = rows(gathered / name, "train"), rows(gathered / name, "test")
     assert (len(train), len(test)) == ROWS[name]
-    assert min(Counter(row["slice"] for row in test).values()) >= 15
+    slices = Counter(row["slice"] for row in test)
+    assert min(slices.values()) >= 15
+    assert said(EXAMPLES / name / "README.md") == {
+        ("train", ""): len(train), **{("test", part): count for part, count in slices.items()}
+    }  # fmt: skip
+
+
+def test_every_example_stands_in_the_table_of_all() -> None:
+    listed = {cells[0]: cells for cells in table(EXAMPLES / "README.md")}
+    folders = {path.parent.name for file in ("README.md", "gather.py") for path in EXAMPLES.glob(f"*/{file}")}
+    assert folders == set(listed) - {"application", "example"}
+    applications = load_script("examples/small.py").names()
+    assert len(applications) == 9 and all(len(listed[name]) == len(listed["application"]) for name in applications)
+    assert folders - set(applications) == {name for name in folders if len(listed[name]) == len(listed["example"])}
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -68,6 +98,16 @@ def test_riyaz_reads_the_rows_as_the_example_says(gathered: Path, name: str, met
     settings = files.settings
     config = DataConfig(metric=settings["metric"], task=settings.get("task"))
     assert detect(files.train, metric=config.metric, kind=config.task).metric == metric
+
+
+def test_small_talk_keeps_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chatbot = load_script("examples/chatbot/gather.py")
+    talk = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}]
+    monkeypatch.setattr(chatbot, "style", lambda: (talk, talk))
+    monkeypatch.setattr("sys.argv", ["gather.py", str(tmp_path), "--style"])
+    chatbot.main()
+    assert read_toml(tmp_path / "style/riyaz.toml")["metric"] == "nats"
+    assert read_toml(tmp_path / "riyaz.toml")["metric"] == "exact_match"
 
 
 def test_a_note_holds_what_its_message_says(gathered: Path) -> None:

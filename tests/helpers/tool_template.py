@@ -1,5 +1,6 @@
 """A chat template that writes tools as Qwen's does, shortened, on the tiny llama's tokenizer."""
 
+import json
 from pathlib import Path
 
 import tiny_llama
@@ -37,3 +38,17 @@ def write_model(folder: Path, template: str = QWEN, **sizes: int) -> Path:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (path / name).write_text((path / name).read_text().replace("<|endoftext|>", "[TOOL_CALLS]"))
     return path
+
+
+def write_marked(folder: Path) -> tuple[Path, int]:
+    """(the model of QWEN's template in whose vocabulary the marks of a call are tokens of text, as in Qwen's, the token
+    that opens one)."""
+    path = write_model(folder)
+    tiny_llama.write_tokenizer(path, 510)
+    (path / "chat_template.jinja").write_text(QWEN)
+    definition = json.loads((path / "tokenizer.json").read_text())
+    flags = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    marks = enumerate(("<tool_call>", "</tool_call>"), 510)
+    definition["added_tokens"] += [{"id": number, "content": mark, **flags} for number, mark in marks]
+    (path / "tokenizer.json").write_text(json.dumps(definition))
+    return path, 510

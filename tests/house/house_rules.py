@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("errors", "config", "hardware", "files", "json_files", "folders", "events"), ()),
-    (("native", "confined", "text", "sources", "data", "families"), ()),
+    (("native", "confined", "child", "text", "sources", "data", "families"), ()),
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "classifiers", "predictor", "scoring"), ("checkpoint", "train", "pace")),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from riyaz.child import Child
 from riyaz.errors import RiyazError
 from riyaz.metrics import code, namespaces
-from riyaz.metrics.child import Child
 from riyaz.metrics.code import Verdict, passes, require_confinement, texts_of
 
 DOUBLE = "def double(x):\n    return 2 * x"

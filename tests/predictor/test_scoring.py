@@ -50,10 +50,10 @@ def test_scores_per_row_slice_and_second_metric() -> None:
     assert scores.slices == {"often": SliceScore(1.0, 1), "rare": SliceScore(1.0, 1)}
 
 
-@pytest.mark.parametrize(("task", "extra"), [(SHORT, "token_f1"), (FREE, "chrf")])
-def test_any_accepted_answer_counts(task: Task, extra: str) -> None:
+@pytest.mark.parametrize(("task", "extras"), [(SHORT, ["token_f1"]), (FREE, ["chrf", "length_ratio"])])
+def test_any_accepted_answer_counts(task: Task, extras: list[str]) -> None:
     scores = scoring.score(task, [Prediction("Or else."), Prediction("never"), Prediction("billing")], EXAMPLES)
-    assert scores.rows.tolist() == [1, 0, 1] and list(scores.extras) == [extra]
+    assert scores.rows.tolist() == [1, 0, 1] and list(scores.extras) == extras
 
 
 def test_predictions_carry_log_probabilities(predictor: ClosedPredictor) -> None:

@@ -91,12 +91,12 @@ def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkey
     read: dict[str, list[str]] = {}
     whole = evaluate.predict
 
-    def watched(predictor: ModelPredictor, rows: list[Example]) -> list:
+    def watched(predictor: ModelPredictor, rows: list[Example], task: Task | None = None) -> list:
         if isinstance(predictor.retriever, RestrictedRetriever):
             for example in rows:
                 hits = predictor.passages([example.messages])[0]
                 read[example.prompt] = [hit.doc_id for hit in hits]
-        return whole(predictor, rows)
+        return whole(predictor, rows, task=task)
 
     monkeypatch.setattr(evaluate, "predict", watched)
     said = looked(replace(found, text=replace(found.text, passages=3)), ROWS)
@@ -107,7 +107,7 @@ def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkey
 
 
 def test_scores_differ_where_passages_help(found: FreePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copies(predictor: ModelPredictor, rows: tuple[Example, ...]) -> list:
+    def copies(predictor: ModelPredictor, rows: tuple[Example, ...], task: Task | None = None) -> list:
         """A reader that finds the answer whenever it stands in its passages."""
         texts = [" ".join(hit.text for hit in predictor.passages([r.messages])[0]) for r in rows]
         return [Prediction(r.answer if r.answer in text else "?") for r, text in zip(rows, texts)]

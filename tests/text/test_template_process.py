@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_llama
 
+from riyaz import child
 from riyaz.errors import RiyazError
 from riyaz.text import template
 from riyaz.text.template import render_chat
@@ -33,8 +34,8 @@ def render(source: str, conversation: list[dict] = HELLO, **variables: object) -
 
 def worker_pid() -> int:
     render(CHATML)
-    assert template._worker._process is not None
-    return template._worker._process.pid
+    assert template._worker.pid is not None
+    return template._worker.pid
 
 
 def state_and_parent(pid: int) -> list[str]:
@@ -112,7 +113,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_once() -> None:
 
 
 def test_a_template_that_kills_every_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "_talk", lambda process, line, most: b"ready\n" if not line else b"")
+    monkeypatch.setattr(child, "_talk", lambda process, line, most: b'{"ready": true}\n' if not line else b"")
     template._worker.stop()
     with pytest.raises(RiyazError, match="crashes the process that renders it"):
         render(CHATML)
@@ -158,7 +159,7 @@ from riyaz.text import template
 def text(word):
     return template.render_chat("{{ messages[0].content }}", [[{"role": "user", "content": word}]],
                                 add_generation_prompt=True, variables={})
-def pid(): return template._worker._process.pid
+def pid(): return template._worker.pid
 assert text("before") == ["before"]
 parents = pid()
 template._worker._lock.acquire()          # as if another thread were rendering at this moment
@@ -183,7 +184,7 @@ def test_no_worker_outlives_its_parent(ending: str) -> None:
 import os, sys
 from riyaz.text import template
 template.render_chat("x", [[{{"role": "user", "content": "x"}}]], add_generation_prompt=True, variables={{}})
-print(template._worker._process.pid, flush=True)
+print(template._worker.pid, flush=True)
 {ending}
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -195,7 +196,7 @@ def test_a_looping_orphan_ends_by_itself() -> None:
     request |= {"variables": {}, "output_limit": 100, "cpu_seconds": 0.5}
     command = [sys.executable, "-m", "riyaz.text.template_worker"]
     result = subprocess.run(command, input=json.dumps(request).encode() + b"\n", capture_output=True, timeout=60)
-    assert result.returncode == -signal.SIGXCPU and result.stdout == b"ready\n"
+    assert result.returncode == -signal.SIGXCPU and json.loads(result.stdout) == {"ready": True}
 
 
 def test_worker_imports_only_the_standard_library_and_jinja2() -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from riyaz.comparison.folder import FINAL, ComparisonFolder, megabytes
 from riyaz.data import Example
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.decisions import row_scores as scores_of_questions
@@ -53,9 +54,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
               for name, check in (fit.checks | result.checks).items()]  # fmt: skip
     failed = [_with_warning(name, check) for name, check in checks if not check["ok"]]
     noted = [_with_warning(name, check) for name, check in checks if check["ok"] and "warning" in check]
-    rows = [row for run in runs for row in Answer.read(run / PREDICTIONS)]
-    if not rows:
-        raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
+    rows = _answers_of(runs)
     return ArmResult(
         method=plan.method,
         base=plan.base,
@@ -160,6 +159,20 @@ def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval 
     return replace(
         retrieval, recall=recall, mrr=mean("mrr", "named_rows"), named_rows=rows, oracle=mean("oracle", "rows")
     )
+
+
+def _answers_of(runs: Sequence[Path]) -> list[Answer]:
+    """The answers of all parts. Raises RiyazError if there is none, or one has no score."""
+    rows: list[Answer] = []
+    for path in (run / PREDICTIONS for run in runs):
+        answers = Answer.read(path)
+        missing = next((row.where for row in answers if row.score is None and not row.decided), None)
+        if missing is not None:  # JSON has no infinity, so a damaged score is null too
+            raise RiyazError(f"the answer to {shown(missing)} has no score", str(path), ELSEWHERE)
+        rows += answers
+    if not rows:
+        raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
+    return rows
 
 
 def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import ast
 import json
 import warnings
 from collections.abc import Container
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from riyaz.data.checks import Check
 from riyaz.data.conversations import RowProblem, as_text
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, brief
+from riyaz.json_files import json_or
 
 COLUMNS = ("tests", "database", "schema", "slots")
 MAGIC = b"SQLite format 3\0"  # the first bytes of a database
@@ -64,7 +65,6 @@ def one_database(path: Path | None) -> str:
     return str(path.absolute())
 
 
-@cache
 def database_problem(path: str) -> str:
     """What is wrong with a file as a database, "" if nothing."""
     try:
@@ -81,7 +81,7 @@ def texts_of(value: object, column: str, *, lines: bool) -> list[str]:
     """The texts of a list, of a JSON list in a table's cell, or with `lines` of a text that `|` or line ends part.
     Raises RowProblem."""
     if isinstance(value, str):
-        listed = _parsed(value) if value.lstrip().startswith("[") else None
+        listed = json_or(value) if value.lstrip().startswith("[") else None
         if not isinstance(listed, list):
             listed = value.replace("|", "\n").split("\n") if lines else []
         value = listed
@@ -100,7 +100,7 @@ def _tests(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-@cache
+@lru_cache(maxsize=1024)  # many rows may share their tests
 def _tests_problem(text: str) -> str:
     """What is wrong with a text as Python that can fail, "" if nothing. It is parsed, never run."""
     try:
@@ -116,15 +116,8 @@ def _tests_problem(text: str) -> str:
 
 
 def _json_object(value: object) -> dict[str, object] | None:
-    value = _parsed(value) if isinstance(value, str) else value
+    value = json_or(value) if isinstance(value, str) else value
     return value if isinstance(value, dict) else None
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _empty(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from riyaz.data import Message
 from riyaz.data.tables import json_kind
-from riyaz.text.calls import turn_text
+from riyaz.text.calls import tagged, turn_text
 
 ROLES = {
     "system": "system",
@@ -282,7 +282,7 @@ def _definitions(columns: list[object]) -> str:
 
 
 def _tagged(tag: str, value: object) -> str:
-    return f"<{tag}>\n{value if isinstance(value, str) else _json(value)}\n</{tag}>"
+    return tagged(tag, value if isinstance(value, str) else _json(value))
 
 
 def _parsed(value: object) -> object:

@@ -240,7 +240,7 @@ def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, *
     train = load(train_path, **data_config.reading())
     used = {
         path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
-    }
+    } | {path.resolve() for path in (data_config.schema, data_config.questions) if isinstance(path, Path)}
     return DataFolder(
         train=train,
         test=load(test_source, **data_config.reading(), like=train.reading) if test_source else None,

@@ -1,12 +1,12 @@
 """What a metric needs of a row to judge its answer, and the metric that the rows' checks suggest."""
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 
 from riyaz.config import Measure, Metric
 from riyaz.data import Dataset, Example
 from riyaz.errors import RiyazError
+from riyaz.json_files import json_or
 
 EXECUTED: tuple[Measure, ...] = ("pass@1", "sql")  # the metrics that run the answers
 # the metrics that need more of a row than answers: whether it has it, what it is called, what to do
@@ -51,12 +51,7 @@ def expect_judged(metric: Measure, dataset: Dataset, examples: Sequence[Example]
 
 def is_object(text: str) -> bool:
     """Whether a text is a JSON object."""
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(json_or(text), dict)
 
 
 def _is_command(text: str) -> bool:

@@ -26,7 +26,7 @@ def by_turn(examples: Sequence[Example]) -> tuple[list[Example], str]:
     places = [place for example in examples if (place := conversation_of(example))]
     if not places:
         return list(examples), ""
-    whole = len({*places}) + len(examples) - len(places)
+    whole = len(set(places)) + len(examples) - len(places)
     note = f"{whole:,} conversations with {len(examples):,} answers, each of which is learned and tested"
     if any(example.slice is not None for example in examples):
         return list(examples), note
@@ -49,8 +49,8 @@ def facts_of(examples: Sequence[Example]) -> dict[str, Any]:
 
 def conversation_of(example: Example) -> str:
     """Where the conversation is of which the example is one of several answers; "" for another example."""
-    place, mark, _ = example.where.rpartition(f" turn {example.turn}")
-    return place if mark and example.where == f"{place}{mark}" else ""
+    mark = f" turn {example.turn}"
+    return example.where.removesuffix(mark) if example.where.endswith(mark) else ""
 
 
 def _slice(turn: int) -> str:

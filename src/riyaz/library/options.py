@@ -35,7 +35,7 @@ from riyaz.events import Listen
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete"}
+SWITCHES = {"allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete", "unsafe_code"}
 Place = str | PathLike[str]
 
 
@@ -51,10 +51,13 @@ class ReadingOptions(TypedDict, total=False):
     questions: Place | Sequence[Mapping[str, object]] | None
     turns: Turns | None
     schema: Place | None
+    database: Place | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None
     max_new_tokens: int | None
+    max_words: int | None
+    unsafe_code: bool | None
 
 
 class AdaptOptions(ReadingOptions, total=False):

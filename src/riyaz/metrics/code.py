@@ -8,12 +8,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from riyaz.child import Child, Ended
 from riyaz.errors import RiyazError
-from riyaz.metrics.child import Child
 
 UNSAFE = "RIYAZ_UNSAFE_CODE"  # environment variable: what the user allowed in this command, for its workers
 PLACE = "# answer"  # the line of tests above which everything runs before the answer, which may use it
@@ -49,12 +50,12 @@ def passes(answer: str, tests: str) -> Verdict:
         "wall_seconds": WALL_SECONDS,
     }  # fmt: skip
     runner = _runner(is_unsafe())
-    # code cannot end the process that forks for it; if something else did, a fresh one takes the row
-    said = runner.ask(request, WALL_SECONDS + SPARE, ANSWER) or runner.ask(request, WALL_SECONDS + SPARE, ANSWER)
-    if said is None:
-        return Verdict(False, False, "ends the process that runs it")
-    why = "".join(character if character.isprintable() else " " for character in str(said["why"]))
-    return Verdict(bool(said["passed"]), bool(said["runs"]), why)
+    for _attempt in range(2):  # code cannot end the process that forks for it; if something else did, it runs again
+        with suppress(Ended):
+            said = runner.ask(request, WALL_SECONDS + SPARE, ANSWER)
+            why = "".join(character if character.isprintable() else " " for character in str(said["why"]))
+            return Verdict(bool(said["passed"]), bool(said["runs"]), why)
+    return Verdict(False, False, "ends the process that runs it")
 
 
 def require_confinement(unsafe: bool = False) -> None:

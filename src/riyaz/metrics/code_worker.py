@@ -58,7 +58,8 @@ cr_frame ag_frame settrace setprofile addaudithook get_objects get_referrers get
 
 def passes(request: dict[str, Any], program: bytes, alone: bool) -> dict[str, object]:
     """Runs the first text of the request's answer that compiles, with what stands `before` it above and its tests below
-    it, in a process of its own. `passed`: the last statement of the tests was reached; `runs`: that of the answer; `why` not passed, in one line."""
+    it, in a process of its own. `passed`: the last statement of the tests was reached; `runs`: that of the answer;
+    `why` not passed, in one line."""
     tests = request.pop("tests").encode("utf-8", "surrogatepass")
     report, to_report = os.pipe()
     printed, to_print = os.pipe()
@@ -257,7 +258,8 @@ def main(alone: bool) -> None:
         print(json.dumps({"refused": str(error)}), flush=True)
         return
     gc.freeze()
-    trial = passes({"before": "", "answer": [TRIAL], "tests": "", "cpu_seconds": 5, "wall_seconds": 20.0}, program, alone)
+    trial_request = {"before": "", "answer": [TRIAL], "tests": "", "cpu_seconds": 5, "wall_seconds": 20.0}
+    trial = passes(trial_request, program, alone)
     if alone and not trial["passed"]:
         print(json.dumps({"refused": f"a harmless trial {trial['why']}"}), flush=True)
         return

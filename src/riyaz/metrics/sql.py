@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from riyaz.child import Child, Ended
 from riyaz.confined import module_command
 from riyaz.errors import RiyazError, shown
 from riyaz.files import refuse_device
-from riyaz.metrics.child import Child
 from riyaz.metrics.sql_worker import bare
 
 CPU_SECONDS, WALL_SECONDS = 3.0, 60.0  # for one query; a busy machine gives a process less CPU time
@@ -83,10 +83,11 @@ def _ask(query: str, gold: Sequence[str], database: Path) -> dict:
         return {"error": f"more than {QUERY:,} characters"}
     request = {"query": query, "gold": list(gold), "cpu_seconds": CPU_SECONDS}
     try:
-        answer = _child(database).ask(request, WALL_SECONDS, ANSWER)
+        return _child(database).ask(request, WALL_SECONDS, ANSWER)
+    except Ended:
+        return {"error": f"more than {CPU_SECONDS:g} s of CPU time, or more memory than it may have"}
     except RiyazError as error:
         raise RiyazError(error.what, str(database), "give an SQLite file") from None
-    return answer or {"error": f"more than {CPU_SECONDS:g} s of CPU time, or more memory than it may have"}
 
 
 def _child(database: Path) -> Child:

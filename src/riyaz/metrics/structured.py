@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from riyaz.json_files import json_or
+
 FENCE = re.compile(r"\A\s*```[^\n`]*\n(.*?)(?:\n[ \t]*```)?\s*\Z", re.DOTALL)
 NOTHING = object()  # of a text that is no JSON
 
@@ -21,16 +23,8 @@ def unfenced(text: str) -> str:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text, NOTHING for another one; NaN and infinities, which JSON lacks, are refused."""
-    try:
-        return json.loads(unfenced(text), parse_constant=_refused)
-    except (ValueError, RecursionError):
-        return NOTHING
-
-
-def is_object(text: str) -> bool:
-    """Whether a text is a JSON object."""
-    return isinstance(parsed(text), dict)
+    """The value of an answer that is JSON, NOTHING for another one."""
+    return json_or(unfenced(text), NOTHING)
 
 
 def json_f1(prediction: str, answers: Sequence[str]) -> float:
@@ -95,7 +89,3 @@ def _f1(predicted: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -
 
 def _same(one: Any, other: Any) -> bool:
     return other is not NOTHING and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _refused(name: str) -> Any:
-    raise ValueError(name)

@@ -48,6 +48,7 @@ def _judged(
     names = task.labels
     places = {label: place for place, label in enumerate(names)}
     labels, keys = np.array([places[row.answer] for row in rows]), [row.key for row in rows]
+    units = [unit(row) for row in rows]
     whole = own_texts(rows)
     texts, most = beginnings(whole)
     cut = any(len(text) > most for text in whole)
@@ -59,11 +60,11 @@ def _judged(
     blocks = term_blocks(texts)
     near = [
         _problem("near-duplicate", train, rows[one], suggested=rows[other].answer, other=rows[other], similarity=alike)
-        for one, other, alike in near_duplicates(blocks["pieces"], meanings, labels, keys)
+        for one, other, alike in near_duplicates(blocks["pieces"], meanings, labels, keys, units)
     ]
     if len(names) > MOST_LABELS:
         return [], near, [], [*unchecked, f"wrong labels: {len(names):,} labels are more than {MOST_LABELS}"]
-    chances = out_of_fold(prompt_vectors(blocks, meanings), labels, keys, [unit(row) for row in rows])
+    chances = out_of_fold(prompt_vectors(blocks, meanings), labels, keys, units)
     unknown = int((chances[np.arange(len(rows)), labels] == 0).sum())
     if unknown:
         of = f"{unknown:,} rows" if unknown > 1 else "one row"

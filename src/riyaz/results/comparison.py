@@ -9,6 +9,7 @@ None means "not measured"; a field marked OPTIONAL is then left out of the file.
 """
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -424,7 +425,9 @@ class Answer:
         for where, row in rows:
             if not row.answers:
                 raise RiyazError("answers is empty", where, hint)
-            if row.score is not None and not row.score <= 1:  # by `nats` it is below 0
+            # only `nats`, which is the accepted answer's log-probability by characters, is below 0
+            lowest = 0.0 if row.answer_log_probability is None else -sys.float_info.max
+            if row.score is not None and not lowest <= row.score <= 1:
                 raise RiyazError(f"score is {row.score:g}", where, hint)
         return [row for _, row in rows]
 

@@ -96,10 +96,10 @@ def own_syntax(offer: Offer, served: Served) -> Syntax | None:
     return _of_tools(text_or_calls_rules, offer, form, served.open.tokenizer, single=offer.single)
 
 
-def _of_tools(rules: Callable[..., str], offer: Offer, form: Form, tokenizer: Tokenizer, **asked: bool) -> Syntax:
+def _of_tools(rules: Callable[..., str], offer: Offer, form: Form, tokenizer: Tokenizer, **settings: bool) -> Syntax:
     """The syntax of rules over the tools of an offer. Raises Problem."""
     try:
-        return Syntax(rules(offer.tools, offer.callable, form, marks_of(form, tokenizer), **asked), TOOLS)
+        return Syntax(rules(offer.tools, offer.callable, form, marks_of(form, tokenizer), **settings), TOOLS)
     except RiyazError as error:
         raise problem_of(error) from None
 

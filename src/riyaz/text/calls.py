@@ -70,10 +70,9 @@ def answer_form(template: str) -> Form | None:
 
 
 class Calls:
-    """Splits an answer into its text and its calls, while it comes. What is no call of a known tool stays text
-    (without `names` any is known). Where
-    calls are `single`, the first one ends the answer (`over`); `finish` is the reason of the end of an answer with
-    calls."""
+    """Splits an answer into its text and its calls, while it comes. What is no call of a tool in `names` stays text;
+    without them any name counts. Where calls are `single`, the first one ends the answer (`over`); `finish` is the
+    reason of the end of an answer with calls."""
 
     def __init__(
         self, names: Collection[str] | None, form: Form = TAGGED, single: bool = False, finish: str = "tool_calls"
@@ -222,27 +221,26 @@ def turn_text(turn: Mapping[str, Any]) -> str:
     return "\n".join(part for part in (turn["content"], *calls) if part)
 
 
-def turn_of(text: str) -> Turn:
-    """The assistant's turn that a text of `turn_text` stands for. Its calls are numbered, in letters and digits."""
-    content, calls = calls_in(text)
+def turn_of(text: str, form: Form = TAGGED) -> Turn:
+    """The assistant's turn that a text with calls in a form stands for, as `turn_text` writes it in TAGGED. Its calls
+    are numbered, in letters and digits."""
+    content, calls = calls_in(text, form)
     made = [{**call, "id": f"call{number:05}"} for number, call in enumerate(calls, start=1)]
     for call in made:
         call["function"] = {**call["function"], "arguments": _object(call["function"]["arguments"])}
     return {"role": "assistant", "content": content if made else text} | ({"tool_calls": made} if made else {})
 
 
-def calls_in(text: str, form: Form = TAGGED, names: Collection[str] | None = None) -> tuple[str, list[dict[str, Any]]]:
-    """(the text without its calls, its calls as OpenAI writes them) of a whole answer; any name counts without
-    `names`."""
-    content, calls = Calls(names, form).push(text, last=True)
+def calls_in(text: str, form: Form = TAGGED) -> tuple[str, list[dict[str, Any]]]:
+    """(the text without its calls, its calls as OpenAI writes them) of a whole answer."""
+    content, calls = Calls(None, form).push(text, last=True)
     return content.strip(), calls
 
 
 def canonical(text: str, form: Form) -> str:
     """An answer with calls in a model's form as `turn_text` writes it; another one unchanged."""
-    content, calls = calls_in(text, form)
-    functions = [{**call["function"], "arguments": _object(call["function"]["arguments"])} for call in calls]
-    return "\n".join(part for part in (content, *map(_call_text, functions)) if part) if calls else text
+    turn = turn_of(text, form)
+    return turn_text(turn) if "tool_calls" in turn else text
 
 
 def definitions_text(tools: Sequence[Any]) -> str:

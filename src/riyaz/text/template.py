@@ -4,17 +4,13 @@ One `template_worker` process is started on first use, kept, and given conversat
 exceeds its limits or fails raises a RiyazError, and the next call starts a fresh process.
 """
 
-import atexit
-import json
-import os
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from riyaz.confined import CPU_LIMIT_REACHED, module_command
+from riyaz.child import Child, Ended
+from riyaz.confined import module_command
 from riyaz.errors import RiyazError
 
 WHERE = "chat template"
@@ -22,7 +18,6 @@ BATCH_CONVERSATIONS = 200
 BATCH_CHARACTERS = 1 << 20
 SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01  # CPU time limit; unlike wall time, independent of load
 WALL_SECONDS_PER_SECOND = 5  # wall time limit as a multiple of the CPU time limit
-SECONDS_TO_START = 60.0
 TEMPLATE_CHARACTERS = 1 << 20
 # A template adds markers and a system prompt to its input; the limit stops one that grows it without bound.
 OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
@@ -46,7 +41,7 @@ def render_chat(
             "variables": variables,
             "output_limit": OUTPUT_CHARACTERS + OUTPUT_PER_CHARACTER * characters,
         }
-        answer = _worker.ask(request, SECONDS_PER_BATCH + SECONDS_PER_CONVERSATION * len(batch))
+        answer = _ask(request, SECONDS_PER_BATCH + SECONDS_PER_CONVERSATION * len(batch))
         if "error" in answer:
             row = answer.get("conversation")
             where = WHERE if row is None else f"{WHERE}, conversation {len(texts) + row + 1}"
@@ -82,115 +77,19 @@ def _printable(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[:longest] + "…"
 
 
-class _Worker:
-    """The child process: started on demand, killed at its time limit, not shared with forks of this process."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen | None = None
-        self._lock = threading.Lock()
-        atexit.register(self.stop)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
-
-    def ask(self, request: dict, seconds: float) -> dict:
-        """The worker's answer within `seconds` of CPU time; a worker that dies is replaced once. Raises RiyazError."""
-        most = 12 * request["output_limit"] + (1 << 20)  # bytes: ASCII JSON takes at most 12 per character
-        line = json.dumps(request | {"cpu_seconds": seconds}).encode() + b"\n"
-        with self._lock:
-            for _attempt in range(2):
-                process = self._start()
-                answer = self._exchange(process, line, WALL_SECONDS_PER_SECOND * seconds, most)
-                if answer:
-                    return json.loads(answer)
-        raise RiyazError("crashes the process that renders it", WHERE, "it cannot be used")
-
-    def stop(self) -> None:
-        """Kills the child process and waits for its end."""
-        process, self._process = self._process, None
-        if process is not None:
-            _end(process)
-
-    def _start(self) -> subprocess.Popen:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.stop()
-        arguments, environment = module_command("riyaz.text.template_worker")
-        hint = f"run `{Path(sys.executable).name} -m riyaz.text.template_worker` to see why"
+def _ask(request: dict, seconds: float) -> dict:
+    """The worker's answer within `seconds` of CPU time; a worker that dies is replaced once. Raises RiyazError."""
+    most = 12 * request["output_limit"] + (1 << 20)  # bytes: ASCII JSON takes at most 12 per character
+    for _attempt in range(2):
         try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,  # a fork of this process must not inherit half-written data
-                env=environment,
-            )
-        except OSError as error:
-            raise RiyazError(f"the process that renders it failed to start: {error}", WHERE, hint) from None
-        if self._exchange(process, b"", SECONDS_TO_START, 64) != b"ready\n":
-            _end(process)
-            raise RiyazError("the process that renders it failed to start", WHERE, hint)
-        self._process = process
-        return process
-
-    def _exchange(self, process: subprocess.Popen, line: bytes, seconds: float, most: int) -> bytes:
-        """Writes `line` and reads one line of at most `most` bytes; empty if the process died.
-
-        Raises RiyazError after `seconds` of wall time.
-        """
-        deadline = time.monotonic() + seconds
-        # killing the worker unblocks a write that it does not read and a read that it does not answer
-        watchdog = threading.Timer(seconds, process.kill)
-        watchdog.daemon = True
-        answer = b""
-        try:
-            watchdog.start()
-            answer = _talk(process, line, most)
-        finally:
-            watchdog.cancel()
-            if not answer:  # dead, late, or Ctrl-C: a late answer must not be taken for the next request's
-                self._process = None
-                _end(process)
-        if not answer and (time.monotonic() >= deadline or process.returncode == CPU_LIMIT_REACHED):
-            raise RiyazError("does not finish in time", WHERE, "it may be endless")
-        return answer
-
-    def _forget(self) -> None:
-        """In a forked child: closes the pipes of the worker, which belongs to the parent."""
-        process, self._process = self._process, None
-        self._lock = threading.Lock()
-        if process is not None:
-            process.returncode = 0  # not this process's child, so it must not wait for it
-            _close(process)
+            return _worker.ask(request | {"cpu_seconds": seconds}, WALL_SECONDS_PER_SECOND * seconds, most)
+        except Ended as ended:
+            if ended.late:
+                raise RiyazError("does not finish in time", WHERE, "it may be endless") from None
+        except RiyazError as error:
+            hint = f"run `{Path(sys.executable).name} -m riyaz.text.template_worker` to see why"
+            raise RiyazError(error.what, WHERE, hint) from None
+    raise RiyazError("crashes the process that renders it", WHERE, "it cannot be used")
 
 
-def _talk(process: subprocess.Popen, line: bytes, most: int) -> bytes:
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        view = memoryview(line)
-        while view:
-            view = view[process.stdin.write(view) :]
-        answer = bytearray()
-        while not answer.endswith(b"\n"):
-            piece = process.stdout.read(1 << 16)
-            if not piece or len(answer) > most:
-                return b""
-            answer += piece
-    except OSError:  # the process ended with its pipe open
-        return b""
-    return bytes(answer)
-
-
-def _end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-    _close(process)
-
-
-def _close(process: subprocess.Popen) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-_worker = _Worker()
+_worker = Child(partial(module_command, "riyaz.text.template_worker"))

@@ -144,7 +144,7 @@ def main() -> None:
     compile_template = lru_cache(maxsize=8)(environment().from_string)
     time.localtime()  # loads the time zone while files can still be opened
     confine(MEMORY_MIB)
-    sys.stdout.write("ready\n")
+    sys.stdout.write(json.dumps({"ready": True}) + "\n")
     sys.stdout.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)

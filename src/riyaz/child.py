@@ -1,6 +1,7 @@
-"""A child process that answers one line of JSON with another, and which can be killed: `sql` and `code` have one each.
+"""A child process that answers one line of JSON with another, and which can be killed at a time limit.
 
-What it works on comes from a model, so it may die or not answer in time. The next question starts a fresh one.
+What it works on comes from a stranger or a model, so it may die or not answer in time. The next question starts a
+fresh one.
 """
 
 import atexit
@@ -8,14 +9,24 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from riyaz.confined import CPU_LIMIT_REACHED
 from riyaz.errors import RiyazError
 
 SECONDS_TO_START = 60.0
 CHUNK = 1 << 16
 Command = Callable[[], tuple[list[str], dict[str, str]]]  # arguments and environment
+
+
+class Ended(Exception):
+    """The process ended without an answer; `late`: at a limit of wall or CPU time."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__(late)
+        self.late = late
 
 
 class Child:
@@ -35,12 +46,12 @@ class Child:
         """The number of the running process, if one runs."""
         return None if self._process is None else self._process.pid
 
-    def ask(self, request: Mapping[str, object], seconds: float, most: int) -> dict | None:
-        """The answer, of at most `most` bytes, within `seconds` of wall time; None where it ends instead or is late.
-        Raises RiyazError where it refuses to start."""
+    def ask(self, request: Mapping[str, object], seconds: float, most: int) -> dict:
+        """The answer, of at most `most` bytes, within `seconds` of wall time. Raises Ended where there is none, and
+        RiyazError where the process refuses to start."""
         line = json.dumps(request).encode() + b"\n"
         with self._lock:
-            return _object(self._exchange(self._started(), line, seconds, most))
+            return self._exchange(self._started(), line, seconds, most)
 
     def start(self) -> None:
         """Starts the process if none runs. Raises RiyazError with its reason where it refuses."""
@@ -69,29 +80,35 @@ class Child:
             )
         except OSError as error:
             raise RiyazError(f"the process for it failed to start: {error}") from None
-        first = _object(self._exchange(process, b"", SECONDS_TO_START, CHUNK)) or {
-            "refused": "its process ends at once"
-        }
+        try:
+            first = self._exchange(process, b"", SECONDS_TO_START, CHUNK)
+        except Ended as ended:
+            said = "is not ready in time" if ended.late else "ends at once"
+            raise RiyazError(f"the process for it failed to start: it {said}") from None
         if "refused" in first:
             _end(process)
             raise RiyazError(str(first["refused"]))
         self._process = process
         return process
 
-    def _exchange(self, process: "subprocess.Popen[bytes]", line: bytes, seconds: float, most: int) -> bytes:
-        """Writes `line` and reads a line of at most `most` bytes; empty, and the process killed, if there is none."""
+    def _exchange(self, process: "subprocess.Popen[bytes]", line: bytes, seconds: float, most: int) -> dict:
+        """Writes `line` and reads a JSON object of one line and at most `most` bytes. Raises Ended, with the process
+        killed, where there is none."""
+        deadline = time.monotonic() + seconds
         # killing it unblocks a write that it does not read and a read that it does not answer
         watchdog = threading.Timer(seconds, process.kill)
         watchdog.daemon = True
-        answer = b""
+        answer = None
         try:
             watchdog.start()
-            answer = _talk(process, line, most)
+            answer = _object(_talk(process, line, most))
         finally:
             watchdog.cancel()
-            if not answer:  # dead, late, or Ctrl-C: a late answer must not be taken for the next request's
+            if answer is None:  # dead, late, or Ctrl-C: a late answer must not be taken for the next request's
                 self._process = None
                 _end(process)
+        if answer is None:
+            raise Ended(late=time.monotonic() >= deadline or process.returncode == CPU_LIMIT_REACHED)
         return answer
 
     def _forget(self) -> None:
@@ -104,23 +121,25 @@ class Child:
 
 
 def _talk(process: "subprocess.Popen[bytes]", line: bytes, most: int) -> bytes:
+    """Writes `line` and reads a line; empty for one that is longer than `most` bytes, or none."""
     assert process.stdin is not None and process.stdout is not None
-    with suppress(OSError):  # it ended with its pipe open
+    answer = bytearray()
+    try:
         view = memoryview(line)
         while view:
             view = view[process.stdin.write(view) :]
-        answer = bytearray()
         while not answer.endswith(b"\n"):
             piece = process.stdout.read(CHUNK)
             if not piece or len(answer) > most:
                 return b""
             answer += piece
-        return bytes(answer)
-    return b""
+    except OSError:  # the process ended with its pipe open
+        return b""
+    return bytes(answer)
 
 
 def _object(line: bytes) -> dict | None:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         answer = json.loads(line)
         return answer if isinstance(answer, dict) else None
     return None

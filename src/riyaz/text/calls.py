@@ -7,7 +7,6 @@ in an answer while it comes. Rows hold calls as text in one form, TAGGED, whatev
 
 import json
 import re
-import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -178,6 +177,8 @@ class Calls:
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         arguments = arguments.encode(errors="replace").decode()  # half of a pair of surrogates is no character
+        import secrets  # loads OpenSSL, which a process that only generates need not hold
+
         number = secrets.token_hex(5)[:9] if self.form.short_ids else f"call_{secrets.token_hex(12)}"
         return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
 

@@ -35,6 +35,7 @@ from riyaz.report.words import (
     duration,
     extras,
     floor_line,
+    has_bases,
     headline,
     in_groups,
     interval,
@@ -267,7 +268,8 @@ def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_W
     chosen = columns(arms, pick)
     cells = [Cells(column.title, [column.fill(arm) for arm in arms], column.text) for column in chosen]
     rows = ["bold" if arm.name == pick else "" for arm in arms]
-    return table(cells, width, LATER, rows, [STYLES[arm.status] for arm in arms])
+    names = 2 if has_bases(arms) else 1  # the columns by which an arm is known
+    return table(cells, width, LATER, rows, [STYLES[arm.status] for arm in arms], names)
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:

@@ -31,11 +31,13 @@ def table(
     later: Sequence[str] = (),
     styles: Sequence[str] = (),
     last: Sequence[str] = (),
+    names: int = 1,
 ) -> list[Text]:
-    """The lines of a table, at most `width` wide where a single column beside the first one fits.
+    """The lines of a table, at most `width` wide where a single column beside the first ones fits.
 
-    A table that is too wide continues below with its first column repeated: first go the columns titled `later`, in
-    this order, then whatever is left over. `styles` has a style for each row, `last` one for the last column's cells.
+    A table that is too wide continues below with its first columns repeated, the `names` of the rows: first go the
+    columns titled `later`, in this order, then whatever is left over. `styles` has a style for each row, `last` one for
+    the last column's cells.
     """
     main, aside = list(columns), list[Cells]()
     for title in later:
@@ -43,7 +45,9 @@ def table(
             break
         aside = [column for column in columns if column.title == title or column in aside]
         main = [column for column in columns if column not in aside]
-    blocks = [*_blocks(main, width), *_blocks([columns[0], *aside], width)] if aside else _blocks(main, width)
+    blocks = _blocks(main, width, names)
+    if aside:
+        blocks += _blocks([*columns[:names], *aside], width, names)
     lines: list[Text] = []
     for block in blocks:
         lines += [Text()] if lines else []
@@ -51,12 +55,12 @@ def table(
     return lines
 
 
-def _blocks(columns: Sequence[Cells], width: int) -> list[list[Cells]]:
-    """The columns in groups that fit the width, each behind the first column."""
-    blocks = [[columns[0]]]
-    for column in columns[1:]:
-        if len(blocks[-1]) > 1 and _wide([*blocks[-1], column]) > width:
-            blocks.append([columns[0]])
+def _blocks(columns: Sequence[Cells], width: int, names: int) -> list[list[Cells]]:
+    """The columns in groups that fit the width, each behind the first `names` ones."""
+    blocks = [list(columns[:names])]
+    for column in columns[names:]:
+        if len(blocks[-1]) > names and _wide([*blocks[-1], column]) > width:
+            blocks.append(list(columns[:names]))
         blocks[-1].append(column)
     return blocks
 

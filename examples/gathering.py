@@ -110,8 +110,8 @@ def destination(script: str, about: str | None, **options: Any) -> argparse.Name
 
 
 def write(script: str, out: Path, **parts: Sequence[Row]) -> None:
-    """Write rows as PART.jsonl and put riyaz.toml and documents of the folder of `script` beside them; say what they
-    hold."""
+    """Write rows as PART.jsonl, with the column `group` in all of them if a row has one, and put riyaz.toml and
+    documents of the folder of `script` beside them; say what they hold."""
     out.mkdir(parents=True, exist_ok=True)
     own = Path(script).resolve().parent
     for name in ("riyaz.toml", "schema.json", "docs") if own != out.resolve() else ():
@@ -120,6 +120,9 @@ def write(script: str, out: Path, **parts: Sequence[Row]) -> None:
         elif (own / name).exists():  # what it names in another example stays where it is
             text = (own / name).read_text(encoding="utf-8").replace('"../', f'"{own.parent.as_posix()}/')
             (out / name).write_text(text, encoding="utf-8")
+    if any("group" in row for rows in parts.values() for row in rows):
+        # every file has the column; a row without a group counts alone
+        parts = {name: [{**row, "group": row.get("group")} for row in rows] for name, rows in parts.items()}
     for name, rows in parts.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -103,14 +103,16 @@ def pairs(kind: str, new: bool, customer: dict[str, str]) -> list[tuple[str, str
 
 
 def conversation(last: str, new: bool, draw: random.Random) -> list[tuple[str, str]]:
-    """Three to five turns, question and answer: an opening, and the last of the kind `last`."""
+    """Two to five turns, question and answer: an opening, and the last of the kind `last`."""
     customer = {"name": draw.choice(NAMES), "bike": draw.choice(BIKES), "town": draw.choice(TOWNS)}
     opening = draw.choice(OPENINGS.split("\n\n")[new].splitlines()).format(**customer)
     turns = [(opening, f"Hello {customer['name']}, I am Pip. How can I help?")]
     kinds = draw.choices(("handbook", "persona", "memory", "refusal"), k=draw.randrange(1, 4))
-    for kind in [*kinds, last]:
-        turns.append(draw.choice(pairs(kind, new, customer)))
-    return turns
+    final = draw.choice(pairs(last, new, customer))
+    for kind in kinds:  # an answer that is asked for at the end does not stand before it, but in the opening
+        others = [pair for pair in pairs(kind, new, customer) if pair[1] != final[1]]
+        turns += [draw.choice(others)] if others else []
+    return [*turns, final]
 
 
 def rows(count: int, new: bool, draw: random.Random) -> list[Row]:
@@ -124,7 +126,8 @@ def rows(count: int, new: bool, draw: random.Random) -> list[Row]:
         if new:
             messages = [turn | {"weight": 0} if turn["role"] == "assistant" else turn for turn in messages]
             messages[-1]["weight"] = 1
-        made.append({"messages": messages, **({"slice": kind} if new else {})})
+        last = {"slice": kind, "group": messages[-2]["content"]}  # rows that end with one question are not independent
+        made.append({"messages": messages, **(last if new else {})})
     return shuffled(made, 41)
 
 

@@ -61,7 +61,7 @@ def rows(task: dict, wordings: list[str], code: str, draw: random.Random, part: 
             "prompt": f"Write `{name}({task['given']})`: {filled(wording, filling)}.",
             "answer": f"def {name}({task['given']}):\n    return {call}",
             "tests": f"{LIBRARY.format(code=code)}{tests}\n",
-            **({"slice": part} if part else {}),
+            **({"slice": part, "group": task["call"]} if part else {}),
         })  # fmt: skip
     return made
 

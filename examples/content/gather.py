@@ -99,13 +99,13 @@ def facts(kind: str, draw: random.Random) -> dict[str, str]:
 
 
 def offer(kind: str, line: str, part: str, draw: random.Random) -> Row:
-    """One row: the facts as the prompt, and the three sentences of a line."""
+    """One row: the facts as the prompt, and the three sentences of a line, which is its group."""
     known = facts(kind, draw)
     sentences = [sentence.strip().format(**known) for sentence in line.split("|")]
     sentences = [sentence[0].upper() + sentence[1:] for sentence in draw.sample(sentences, 3)]
     prompt = "\n".join([f"kind: {kind}", *(f"{name}: {value}" for name, value in known.items())])
     return {"prompt": prompt, "answer": sentences[0], "references": sentences, "slots": list(known.values()),
-            "slice": part}  # fmt: skip
+            "slice": part, "group": line}  # fmt: skip
 
 
 def rows(held_out: bool, count: int, part: str, taken: set[str], draw: random.Random) -> list[Row]:
@@ -127,7 +127,8 @@ def main() -> None:
     draw, taken = random.Random(41), set[str]()
     train = rows(False, 300, "known sentences", taken, draw)
     test = rows(False, 60, "known sentences", taken, draw) + rows(True, 90, "new sentences", taken, draw)
-    write(__file__, options.out, train=train, test=test)
+    alone = [row | {"group": None} for row in train]
+    write(__file__, options.out, train=alone, test=test)
 
 
 if __name__ == "__main__":

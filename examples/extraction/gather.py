@@ -133,11 +133,14 @@ def message(frame: str, new: bool, draw: random.Random) -> tuple[str, dict[str, 
 
 
 def rows(frames: list[str], count: int, part: str | None, new: bool, draw: random.Random) -> list[Row]:
-    """`count` different messages, as many of each frame, in random order."""
+    """`count` different messages, as many of each frame, in random order; those of the test name their slice and, as
+    their group, the frame."""
     made: dict[str, Row] = {}
     while len(made) < count:
-        text, note = message(frames[len(made) % len(frames)], new, draw)
-        made[text] = {"prompt": text, "answer": json.dumps(note), **({"slice": part} if part else {})}
+        frame = frames[len(made) % len(frames)]
+        text, note = message(frame, new, draw)
+        tested = {"slice": part, "group": frame} if part else {}
+        made[text] = {"prompt": text, "answer": json.dumps(note), **tested}
     return draw.sample(list(made.values()), count)
 
 

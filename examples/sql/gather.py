@@ -100,9 +100,9 @@ def asked(pattern: str, values: dict) -> str:
     return pattern.format(both=BOTH, **values)
 
 
-def rows(pattern: str, values: list[dict], part: str = "") -> list[Row]:
-    """The rows of one wording."""
-    slices = {"slice": part} if part else {}
+def rows(pattern: str, values: list[dict], part: str = "", group: str = "") -> list[Row]:
+    """The rows of one wording; those of the test name their slice and, as their group, the kind of question."""
+    slices = {"slice": part, "group": group} if part else {}
     spoken = ({name: ARTICLE.sub(r"the \g<0>", value) for name, value in each.items()} for each in values)
     return [{"prompt": asked(pattern, said), "answer": each["answer"], **slices} for said, each in zip(spoken, values)]
 
@@ -117,16 +117,17 @@ def deal(base: sqlite3.Connection, templates: list[dict]) -> tuple[list[Row], li
     """The training rows and the test rows: a template's values are dealt to either, so that they share no query."""
     known, draw = choices(base), random.Random(0)
     parts: dict[str, list[list[Row]]] = {"train": [], "known": [], "phrasing": [], "template": []}
-    for template in templates:
+    for place, template in enumerate(templates):
+        kind = f"kind {place}"
         values = filled(template, base, known, draw)
         tested, learned = values[: max(2, round(TESTED * len(values)))], values[max(2, round(TESTED * len(values))) :]
         if template.get("heldout"):
-            made = {"template": [row for wording in template["ask"] for row in rows(wording, values, "template")]}
+            made = {"template": [row for wording in template["ask"] for row in rows(wording, values, "template", kind)]}
         else:
             made = {
                 "train": [row for wording in template["ask"] for row in rows(wording, learned)],
-                "known": [row for wording in template["ask"] for row in rows(wording, tested, "known")],
-                "phrasing": rows(template["later"], tested, "phrasing"),
+                "known": [row for wording in template["ask"] for row in rows(wording, tested, "known", kind)],
+                "phrasing": rows(template["later"], tested, "phrasing", kind),
             }
         for part, each in made.items():
             parts[part].append(shuffled(each))

@@ -1,6 +1,6 @@
 """Requests to a bicycle workshop, and the calls of its calendar that answer them: python examples/tools/gather.py
 
-Writes train.jsonl (300 conversations) and test.jsonl (150) beside this file, in OpenAI's form: messages, tools, and an
+Writes train.jsonl (300 conversations) and test.jsonl (154) beside this file, in OpenAI's form: messages, tools, and an
 assistant's turn with `tool_calls`. In one of eight nothing is to be called and the assistant answers in words. The
 sentences were written for riyaz and have its licence; values are drawn with a fixed seed.
 """
@@ -152,7 +152,7 @@ def schema(name: str) -> Row:
 
 
 def conversation(name: str, frame: str, part: str, draw: random.Random) -> Row:
-    """One row: a request made from a frame, and the call of `name` with the values that it holds."""
+    """One row of the group `frame`: a request made from it, and the call of `name` with the values that it holds."""
     values = {
         "bike": draw.choice(BIKES.split("|")), "problem": draw.choice(PROBLEMS.replace("\n", "").split("|")),
         "day": draw.choice(DAY["enum"]), "time": f"{draw.randrange(9, 18):02}:{draw.choice(('00', '15', '30', '45'))}",
@@ -162,7 +162,7 @@ def conversation(name: str, frame: str, part: str, draw: random.Random) -> Row:
     request = frame.format(**values | {"problem": article + values["problem"]})
     arguments = json.dumps({field: values[field] for field in TOOLS[name][1]})
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
-    return row(request[0].upper() + request[1:], {"content": "", "tool_calls": [call]}, part)
+    return row(request[0].upper() + request[1:], {"content": "", "tool_calls": [call]}, part) | {"group": frame}
 
 
 def row(request: str, answer: dict[str, object], part: str) -> Row:
@@ -194,7 +194,8 @@ def main() -> None:
     asked = {each["messages"][0]["content"] for each in train}
     test = rows(False, 60, "known frames", draw) + rows(True, 85, "new frames", draw) + talk(True)
     test = [each for each in test if each["messages"][0]["content"] not in asked]
-    write(__file__, options.out, train=shuffled(train), test=shuffled(test))
+    alone = [each | {"group": None} for each in train]
+    write(__file__, options.out, train=shuffled(alone), test=shuffled(test))
 
 
 if __name__ == "__main__":

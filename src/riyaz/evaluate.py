@@ -21,7 +21,7 @@ from riyaz.data.formats import load
 from riyaz.data.judging import expect_judged
 from riyaz.data.schema import as_written, read_schema
 from riyaz.data.spellings import spell_alike, twins_note
-from riyaz.data.task import Task, check_metric, detect
+from riyaz.data.task import Task, check_metric, detect, limit_for
 from riyaz.drift import BaseFacts, against_base
 from riyaz.engine.opening import engine_note
 from riyaz.errors import RiyazError
@@ -43,6 +43,7 @@ from riyaz.predictor import (
     source_for,
     within,
 )
+from riyaz.quality.schema_rows import own_schema_notes
 from riyaz.results import (
     ELSEWHERE,
     FAR,
@@ -84,7 +85,6 @@ AGAIN_SECONDS = 20.0  # after which a latency that is measured again takes no fu
 RETRIEVAL_ROWS = 30  # test rows on which retrieval is evaluated, at most
 GROUNDED_SHARE = 0.5  # share of these rows on which log p of the answer is compared with and without passages
 RANKS = (1, 3, 5, 10)  # k of recall@k
-SPARE, SCHEMA_SPARE = 1.25, 2.0  # answer limit / longest accepted answer, under a schema
 
 
 def evaluate_artifact(
@@ -363,6 +363,8 @@ def evaluate_target(
         _check_labels(task, rows, test, listen)
     expect_judged(task.metric, data, rows)
     expect_ready(task.metric, rows, data_config.unsafe_code)
+    for said in own_schema_notes(task, rows):
+        listen(Note(said))
     trained = count_trained(target, rows)
     if trained:
         had = f"{trained} of {len(rows)} rows were among the rows this artifact was trained on"
@@ -408,8 +410,7 @@ def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> Mo
     """The model with the task's instruction in every prompt, and an answer limit for the longest accepted answer."""
     longest = max(map(len, model.tokenizer.answer_ids([row.said for row in rows])))
     instructed = replace(model, text=TextPart(task.instruction), task=task)
-    limit = max(8, round((SCHEMA_SPARE if task.schema else SPARE) * longest))
-    return predictor_for(instructed, max_new_tokens=task.max_new_tokens or limit)
+    return predictor_for(instructed, max_new_tokens=limit_for(task, longest))
 
 
 def _own_task(task: Task, target: str, config: DataConfig) -> Task:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from riyaz.data import Example
 from riyaz.data.questions import answer_places
 from riyaz.data.task import Task
+from riyaz.engine.grammar import misfit
 from riyaz.errors import RiyazError
 from riyaz.metrics import decisions
 from riyaz.metrics import scores as metrics
@@ -28,6 +30,7 @@ from riyaz.metrics.calibration import (
 from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
+from riyaz.metrics.structured import unfenced
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, Predictor
 from riyaz.results import Answer, Calibration, DecidedAnswer, QuestionScore, SliceScore
 
@@ -121,8 +124,22 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
 
 
 def row_extras(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, float]]:
-    """The second metrics of each prediction, where the task's metric has some for single rows."""
-    return metrics.row_extras(task.metric, [p.text for p in predictions], examples, task.max_words)
+    """The second metrics of each prediction, where the task's metric has some for single rows, and of a generated one
+    whether it fits its row's schema. Raises RiyazError for such rows without llguidance."""
+    made = metrics.row_extras(task.metric, [p.text for p in predictions], examples, task.max_words)
+    if task.kind in ("closed", "questions"):
+        return made
+    schemas = [row.check.schema if row.check else "" for row in examples]
+    return [
+        each | ({"fits_schema": _fits(schema, prediction.text, row.where)} if schema else {})
+        for each, schema, prediction, row in zip(made, schemas, predictions, examples, strict=True)
+    ]
+
+
+@lru_cache(maxsize=4096)  # answers are scored several times
+def _fits(schema: str, answer: str, where: str) -> float:
+    """1 if a model could write the answer, or the content of the one fenced block that it is, under the schema."""
+    return float(not misfit(schema, unfenced(answer), where))
 
 
 def nats_by_character(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:

@@ -43,13 +43,13 @@ def change_method(path: Path, name: str) -> None:
     path.write_text(json.dumps(document))
 
 
-def test_an_arm_of_a_strangers_plan_is_a_method(quick: Finished, copy: Path, home: Path) -> None:
+def test_an_arm_of_a_strangers_plan_is_a_method_on_a_base(quick: Finished, copy: Path, home: Path) -> None:
     with small_machine(home):
-        for name in ("../../victim", str(copy.parent / "victim"), "lora\x1b[2J", "unknown"):
+        for name in ("../../victim", str(copy.parent / "victim"), "lora\x1b[2J", "lora@../../victim", "unknown"):
             change_method(copy / "plan.json", name)
             (copy / "compare.json").unlink(missing_ok=True)
             told = command(*quick.arguments, "--out", copy)
-            assert told.status == 2 and "plan.json: " in told.line and "is not a method" in told.line
+            assert told.status == 2 and "plan.json: " in told.line and "is not the name of an arm" in told.line
             assert [path.name for path in copy.parent.glob("victim/*")] == ["letter"]
 
 

@@ -33,6 +33,16 @@ def test_all_changes_nothing_where_help_shows_every_option(verb: str) -> None:
     assert command(*verb.split(), "--help", "all").out == command(*verb.split(), "--help").out != ""
 
 
+def test_only_a_comparison_offers_several_models() -> None:
+    several = {"compare": "separated by commas, every method runs on each"}
+    several["data"] = "of several, separated by commas, the first"
+    for verb in ("compare", "adapt", "predict", "data"):
+        page = " ".join(command(verb, "--help", "all").out.split("--model")[1].split("\n  --")[0].split())
+        assert page.count("commas") == (verb in several) and several.get(verb, "") in page, page
+    told = command("predict", "hello", "--model", "a,b")
+    assert told.line.startswith("error: --model: riyaz predict takes one base, and these are 2: a and b;")
+
+
 def test_a_verb_may_follow_help() -> None:
     assert command("--help", "compare").out == command("compare", "--help").out
     assert command("rag", "--help", "ask").out == command("rag", "ask", "--help").out

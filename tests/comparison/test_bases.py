@@ -180,6 +180,9 @@ def test_bases_that_cannot_be_told_apart_are_refused(several: Several, tmp_path:
         "are both called one; rename one of them"
         in command("compare", data, "--model", f"{several.models[0]},{other}", *out).line
     )
+    upper = shutil.copytree(several.models[1], tmp_path / "One")
+    told = command("compare", data, "--model", f"{several.models[0]},{upper}", *out)
+    assert "are both called One, but for upper and lower case; rename one of them" in told.line
     copy = shutil.copytree(several.models[0], tmp_path / "copy")
     assert (
         "one and copy are the same model"
@@ -291,15 +294,31 @@ def right(count: int) -> np.ndarray:
 
 def test_take_another_base_and_do_not_tune_is_said() -> None:
     arms = [arm("zero_shot", "small"), arm("lora", "small", trainable_params=9), arm("zero_shot", "large", 20)]
+    arms.append(arm("lora", "large", 20, trainable_params=9))
     scores = {"zero_shot@small": right(100), "lora@small": right(240), "zero_shot@large": right(330)}
+    scores["lora@large"] = right(200)
     picked = choose(arms, scores)
     assert (picked.pick, picked.runner_up, picked.decision) == ("zero_shot@large", "lora@small", "certified")
-    assert "best of 3 arms" in picked.reason
+    assert "best of 4 arms" in picked.reason
     said = "Take large as it is, by zero_shot; training is not worth it here: the best trained arm, lora@small, scores"
     assert f"{said} 0.600." in picked.reason
-    tuned = [*arms, arm("lora", "large", 20, trainable_params=9)]
-    assert "Take large" not in choose(tuned, {**scores, "lora@large": right(332)}).reason, "it would be its own base"
-    assert "Take" not in choose(tuned, {**scores, "lora@large": right(390)}).reason, "the pick is trained"
+
+
+def test_training_is_not_worth_it_only_where_it_was_tried_on_the_picked_base() -> None:
+    arms = [arm("lora", "small", trainable_params=9), arm("zero_shot", "large", 20)]
+    scores = {"lora@small": right(240), "zero_shot@large": right(330), "lora@large": right(332)}
+
+    def said(*more: ArmResult, limit: float | None = None, tuned: int = 332) -> str:
+        trained = {**scores, "lora@large": right(tuned)}
+        return choose([*arms, *more], trained, limits={"max_ms": limit}).reason
+
+    tuned = arm("lora", "large", 21, trainable_params=9)
+    lost = "Take large as it is, by zero_shot; training is not worth it here: the best trained arm, lora@large, scores"
+    assert f"{lost} 0.830." in said(tuned)
+    failed = replace(tuned, status="failed", reason="out of memory")
+    assert "Take large as it is, by zero_shot; no training on it finished." in said(failed)
+    assert "Take large as it is, by zero_shot; no training on it is within the limits." in said(tuned, limit=20.5)
+    assert "Take" not in said(tuned, tuned=390), "the pick is trained"
 
 
 def test_a_base_in_a_picture_is_cut_to_what_tells_it_apart() -> None:

@@ -77,6 +77,9 @@ def test_the_report_names_the_floor() -> None:
         return floor_line(Comparison([ArmResult("lora", "ok")], None, None, "nothing", "", floor=floor))
 
     assert said(Floor("billing", 0.147, 0.118, 0.181)) == "floor: always 'billing' scores 0.147 (0.118–0.181)"
+    none = [ArmResult("lora", "ok", metric=metric) for metric in ("sql", "nats")]
+    lines = [floor_line(Comparison([one], None, None, "nothing", "")) for one in none]
+    assert lines == ["no floor: no training answer occurs twice", ""]
     lead = "floor: the first sentence of the prompt scores 0.310 (0.290–0.330)"
     assert said(Floor("", 0.31, 0.29, 0.33, "first_sentence")) == lead
 

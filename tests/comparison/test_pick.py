@@ -226,7 +226,7 @@ def test_free_text_scores() -> None:
     scores = {"dear": base, "cheap": close, "poor": base * 0.6}
     arms = [arm("dear", 9), arm("cheap", 2), arm("poor", 1, metric="rouge_l")]
     check(choose(arms, scores), "cheap", "tie")
-    check(choose(arms[2:], scores), "poor", "certified", "rouge l 0.")
+    check(choose(arms[2:], scores), "poor", "certified", "ROUGE-L 0.")
 
 
 def test_the_same_seed_gives_the_same_pick() -> None:

@@ -8,6 +8,7 @@ import pytest
 from tiny_comparison import command
 
 from riyaz.artifact import Artifact
+from riyaz.engine import grammar
 from riyaz.engine.grammar import misfit
 
 pytestmark = pytest.mark.usefixtures("one_core", "inside")
@@ -87,3 +88,36 @@ def test_evaluate_takes_one_for_a_model_and_for_rows_of_conversations(tmp_path: 
     assert told.document["extras"]["parses"] == 1.0, told.document["extras"]
     without = command("evaluate", model_folder, "--test", rows, "--metric", "json_f1", "--json").document
     assert without["extras"]["parses"] == 0.0
+
+
+def with_own(folder: Path, count: int, schema: object) -> Path:
+    """The rows of `write`, the first with its fields in another order, each with its own schema."""
+    rows, _ = write(folder, count, wrong=1)
+    lines = [json.loads(line) | {"schema": schema} for line in rows.read_text().splitlines()]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return rows
+
+
+def test_a_rows_own_schema_is_checked_beside_the_score(tmp_path: Path, model_folder: Path) -> None:
+    rows = with_own(tmp_path, 40, SCHEMA)
+    told = command("evaluate", model_folder, "--test", rows, "--metric", "json_f1", "--limit", 4, "--json")
+    assert told.status == 0, told.err
+    assert "1 of 4 accepted answers do not fit the schema of their own row; the first is" in told.err
+    assert told.document["extras"]["fits_schema"] == 0.0, "a model that nothing holds to it"
+    held = command("evaluate", model_folder, "--test", rows, "--metric", "json_f1", "--limit", 4, "--json",
+                   "--schema", tmp_path / "schema.json")  # fmt: skip
+    assert held.document["extras"]["fits_schema"] == 1.0
+
+
+def test_a_rows_own_schema_that_cannot_be_followed_is_one_line_before_anything_runs(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--methods", "nearest", "--out", tmp_path / "out", "--model", model_folder, "--budget", "3h")
+    wrong = with_own(tmp_path, 40, {"type": "thing"})
+    said = command("compare", wrong, *options).line
+    assert "column `schema`" in said and "rows.jsonl:1: the schema cannot be followed" in said
+    right = with_own(tmp_path, 40, SCHEMA | {"title": "unseen so far"})
+    monkeypatch.setattr(grammar, "find_spec", lambda name: None)
+    grammar._matcher_of_bytes.cache_clear()
+    assert "need llguidance" in command("compare", right, *options).line
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Columns by which answers are checked: how they are read in every format, refused, stored, and what they suggest."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from riyaz.errors import RiyazError
 
 TESTS = "assert double(2) == 4"
 SCHEMA = {"type": "object", "required": ["name"]}
+DEEP: dict[str, Any] = {}
+for _ in range(100):
+    DEEP = {"properties": {"a": DEEP}}
 
 
 def database(path: Path, rows: int = 3) -> Path:
@@ -72,21 +76,59 @@ def test_one_database_for_all_rows_and_a_rows_own(tmp_path: Path) -> None:
         ("database", "train.jsonl", "the database 'train.jsonl' is no SQLite file"),
         ("tests", "assert (", "'tests' is not Python: '(' was never closed in its line 1"),
         ("tests", "x = 1", "'tests' holds nothing that can fail"),
+        ("database", "pipe", "the database 'pipe' is no file"),
+        ("database", "../out.sqlite", "the database '../out.sqlite' lies outside the folder of the rows"),
+        ("database", "/dev/zero", "the database '/dev/zero' lies outside the folder of the rows"),
+        ("database", "link.sqlite", "the database 'link.sqlite' lies outside the folder of the rows"),
+        ("database", "a\0b", "is no path"),
         ("schema", "text", "'schema' holds no JSON Schema, which is an object of JSON"),
+        ("schema", json.dumps(DEEP), "'schema': the schema is nested more than 32 deep"),
     ],
 )
 def test_a_wrong_check_names_file_and_line(tmp_path: Path, column: str, value: str, problem: str) -> None:
-    database(tmp_path / "ok.sqlite")
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    database(folder / "ok.sqlite")
+    os.mkfifo(folder / "pipe")
+    (folder / "link.sqlite").symlink_to(database(tmp_path / "out.sqlite"))
     right = {"database": "ok.sqlite", "tests": TESTS, "schema": SCHEMA}[column]
     rows = {"prompt": "p", "completion": "a", column: right}, {"prompt": "q", "completion": "b", column: value}
     with pytest.raises(RiyazError) as raised:
-        read(tmp_path, *rows)
+        read(folder, *rows)
     assert problem in str(raised.value) and "train.jsonl:2" in str(raised.value), str(raised.value)
 
 
 def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RiyazError, match="name an SQLite file with --database"):
         read(tmp_path, {"prompt": "p", "completion": "a"}, database=tmp_path / "gone.sqlite")
+
+
+@pytest.mark.parametrize("value", ["postgres", "gone.sqlite", "pipe", "train.jsonl", "/dev/zero", 7, ["d.sqlite"]])
+def test_a_column_database_whose_first_value_is_no_database_is_not_read(tmp_path: Path, value: object) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    database(tmp_path / "d.sqlite")
+    data = read(tmp_path, {"prompt": "p", "answer": "a", "database": value}, {"prompt": "q", "answer": "b"})
+    assert data.examples[0].check is None and data.unused_columns == ("database",)
+
+
+@pytest.mark.parametrize(
+    "values, read_as_slots",
+    [
+        (["3", "4"], False),
+        (["3|4", "12"], False),
+        ([3, 4], False),
+        (["%1", "12"], True),  # both occur in their answers
+        (["%1", "5"], False),  # one of two is not most of them
+        (["Ann|3", "Ben"], True),
+        ([["Ann"], {"who": "Ben"}], True),
+    ],
+)
+def test_a_column_slots_of_numbers_is_not_read(tmp_path: Path, values: list[object], read_as_slots: bool) -> None:
+    answers = "copy %1 to it", "12 euros"
+    rows = ({"prompt": a, "answer": a, "slots": value} for a, value in zip(answers, values))
+    data = read(tmp_path, *rows)
+    assert all((row.check is not None) == read_as_slots for row in data.examples)
+    assert data.unused_columns == (() if read_as_slots else ("slots",))
 
 
 def test_columns_of_such_names_that_hold_something_else_are_not_read(tmp_path: Path) -> None:

@@ -102,3 +102,10 @@ def test_one_label_only_is_refused():
     for column in ("label", "answer"):
         with pytest.raises(RiyazError, match="all 30 rows have the same answer 'spam'"):
             task.detect(dataset_of(["spam"] * 30, column))
+
+
+def test_the_limit_of_an_answer_follows_from_the_longest_and_the_task():
+    free = task.Task("free", (), "chrf", "", "")
+    assert [task.limit_for(free, longest) for longest in (1, 100)] == [8, 125]
+    assert task.limit_for(replace(free, schema="{}"), 100) == 200
+    assert task.limit_for(replace(free, schema="{}", max_new_tokens=7), 100) == 7

@@ -27,6 +27,11 @@ def read(folder: Path, *rows: dict, **options) -> Dataset:
     return formats.load(path, **options)
 
 
+def test_the_note_says_what_an_answer_is(tmp_path: Path) -> None:
+    notes = read(tmp_path, talk("q", "a", "r", "b"), talk("t", "d")).notes
+    assert "a.jsonl: 2 conversations with 3 answers, each of which makes a row" in notes
+
+
 def histories(dataset: Dataset) -> list[tuple[list[str], str]]:
     return [([turn["content"] for turn in each.messages], each.answer) for each in dataset.examples]
 

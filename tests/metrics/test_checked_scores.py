@@ -3,6 +3,7 @@
 import json
 import shlex
 import sqlite3
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,22 @@ from riyaz.data import Example
 from riyaz.data.checks import Check
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
+from riyaz.json_files import write_json, write_lines
+from riyaz.metrics.code import texts_of
 from riyaz.metrics.commands import command
 from riyaz.metrics.covered import first_words, length_ratio, slots
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.paired import paired_test, shortfall
 from riyaz.metrics.scores import row_extras, score_rows
-from riyaz.metrics.structured import exact_object, json_f1, parses
+from riyaz.metrics.sql import query_of
+from riyaz.metrics.structured import exact_object, json_f1, parses, unfenced
 from riyaz.predictor import Prediction
+from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation
 from riyaz.scoring import by_text, score
+from riyaz.scoring import row_extras as scoring_extras
 
 LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "b", " a  b"])
+N = 100_000  # characters of long answers
 VALUES = st.recursive(
     LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from("xyz"), x, max_size=3)
 )
@@ -95,6 +102,28 @@ def test_parse_rate_and_whole_objects() -> None:
     assert exact_object('{"b": 2, "a": 1}', ['{"a": 1, "b": 2}']) == 1
     assert exact_object('{"a": 1}', ['{"a": 1, "b": null}']) == 0, "nulls count"
     assert exact_object("[2, 1]", ["[1, 2]"]) == 0 and exact_object("x", ["x"]) == 0
+    assert exact_object('{"a": 1.0, "b": "e\u0301  x"}', ['{"a": 1, "b": "\u00e9 x"}']) == 1, "values are json_f1's"
+    assert exact_object('{"a": [[1], []]}', ['{"a": [[1], [{}]]}']) == 0 and exact_object("[]", ["{}"]) == 0
+    assert exact_object('{"a": "1"}', ['{"a": 1}']) == 0 and exact_object('{"a": true}', ['{"a": 1}']) == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES, VALUES)
+def test_a_whole_object_has_all_the_fields(one: Any, other: Any) -> None:
+    some, others = json.dumps(one), json.dumps(other)
+    assert exact_object(some, [some]) == 1 and exact_object(some, [others]) <= json_f1(some, [others])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * N, " " * N, "```x\n" + "\n" * N, "```x\n" + "\n   " * (N // 4), "`" * N, "```" + "a" * N, "[" * N,
+     "select " + "[" * N, "with a (\n" * (N // 9), "def\n" * (N // 4), "```\n" * (N // 4), "select a\n" + "\n" * N,
+     "x: " * (N // 3), "'" * N, "~~~ " + "\t" * N],
+)  # fmt: skip
+def test_long_answers_of_any_kind_are_read_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    unfenced(text), texts_of(text), query_of(text), query_of("select 1\n" + text), command(text, ["ls"])
+    assert time.process_time() - began < 2, "quadratic time would take minutes"
 
 
 # Commands
@@ -122,6 +151,32 @@ MANY = [f"-o{i} {i}" for i in range(12)]  # more than every set of which is trie
         ("$ git log --oneline -n 1", "git log -n 1 --oneline", 1),
         ("```sh\ngit status\n```", "git status", 1),
         ("git status  # shows it", "git status", 0),
+        ("grep '|' f", "grep | f", 0),
+        ("grep '|' f", 'grep "|" f', 1),
+        ("grep '|' f", "grep \\| f", 1),
+        ("rm *.txt", "rm '*.txt'", 0),
+        ("rm a?", "rm 'a?'", 0),
+        ("rm [ab]", "rm '[ab]'", 0),
+        ("rm *.txt  f", 'rm *."txt" f', 1),
+        ("ls ~", "ls '~'", 0),
+        ("ls a~", "ls 'a~'", 1),
+        ('echo "$HOME"', "echo '$HOME'", 0),
+        ('echo "$HOME"', "echo $HOME", 1),  # expanded in both
+        ('echo "\\$HOME"', "echo '$HOME'", 1),
+        ('echo "`date`"', "echo '`date`'", 0),
+        ("echo '#x'", "echo #x", 0),
+        ("echo 'a>b'", "echo a>b", 0),
+        ("echo ';' '&' '<'", "echo ; & <", 0),
+        ("cd a\nls", "cd a ls", 0),
+        ("cd a\n\nls", "cd a; ls", 1),
+        ("cat f |\n  wc", "cat f | wc", 1),
+        ("ls \\\n  -l", "ls -l", 1),
+        ("echo 'a\nb'", "echo a\nb", 0),
+        ("make 2>f", "make 2 >f", 0),
+        ("make 2>f", "make 2> f", 1),
+        ("a && b", "a & & b", 0),
+        ("(cd a;(ls))", "( cd a ; ( ls ) )", 1),
+        ("echo \\", "echo", 0),
         ("echo 'open", "echo open", 0),
         ("", "ls", 0),
         ("tool " + " ".join(MANY), "tool " + " ".join(reversed(MANY)), 1),
@@ -144,6 +199,10 @@ def test_a_command_equals_itself_in_other_quotes(words: list[str]) -> None:
 def test_slots_occur_as_they_stand_or_with_an_ending() -> None:
     assert slots("Ann's RED  bikes cost 45 euros.", ["Ann", "red bike", "45"]) == 1
     assert slots("It costs 145 or 45.50 or 2,45.", ["45"]) == 0 and slots("It costs 45.", ["45"]) == 1
+    assert slots("The phone costs it.", ["one"]) == 0 and slots("A (one-way) l'one", ["one"]) == 1
+    assert slots("An A4 page, 2x45", ["4", "45"]) == 0 and slots("$45 a5, 'cat'", ["45", "cat"]) == 1
+    assert slots("Fahrrad, Rad", ["rad"]) == 1 and slots("Fahrrad", ["rad"]) == 0
+    assert slots("私は東京へ5回", ["東京", "5"]) == 1, "writing without spaces has no such boundary"
     assert slots("Ann", ["Ann", "Ben", "Cem"]) == pytest.approx(1 / 3) and slots("", []) == 1
 
 
@@ -171,6 +230,23 @@ def test_slots_stand_beside_the_score_of_rows_that_have_some() -> None:
     assert score_rows("slots", ["Ann rides"], rows[:1]).tolist() == [0.5]
     assert row_extras("slots", ["Ann's bike", "Ann"], [rows[0], rows[0]])[0]["slots_all"] == 1
     assert row_extras("slots", ["Ann"], rows[:1])[0]["slots_all"] == 0
+
+
+def test_an_answer_to_a_row_with_a_schema_fits_it_or_not() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "day": {"enum": ["Mon", "Tue"]}},
+              "required": ["n", "day"], "additionalProperties": False}  # fmt: skip
+    row = Example((), ('{"n": 1, "day": "Mon"}',), where="t:1", check=Check(schema=json.dumps(schema)))
+    said = ['{"n": 2,"day": "Tue"}', '```json\n{"n": 2, "day": "Tue"}\n```', '{"day": "Tue", "n": 2}',
+            '{"n": 2, "day": "Sun"}', '{"n": 2, "day": "Tue"', '{"n": 2, "day": "Tue"} yes', ""]  # fmt: skip
+    for metric in ("json_f1", "rouge_l"):
+        task = Task("free", (), metric, "", "")  # type: ignore[arg-type]
+        made = scoring_extras(task, [Prediction(text) for text in said], [row] * len(said))
+        assert [each["fits_schema"] for each in made] == [1, 1, 0, 0, 0, 0, 0]
+        bare = Example((), ('{"n": 1}',))
+        mixed = score(task, [Prediction(said[0]), Prediction("{}"), Prediction("x")], [row, bare, row])
+        assert mixed.extras["fits_schema"] == 0.5, "the mean of the rows that have a schema"
+    closed = Task("closed", ("a", "b"), "accuracy", "", "")
+    assert "fits_schema" not in scoring_extras(closed, [Prediction("a")], [row])[0]
 
 
 # Executed answers
@@ -205,6 +281,19 @@ def test_nats_are_of_the_answers_characters() -> None:
     with pytest.raises(AssertionError):
         score(task, [Prediction("four"), Prediction("x")], rows)
     assert score(by_text(task), [Prediction("four"), Prediction("x")], rows).rows[0] == 1
+
+
+def test_only_nats_are_read_below_zero(tmp_path: Path) -> None:
+    row = Answer("t:1", "p", ["a"], "b", -1.5, answer_log_probability=-6.0)
+    write_lines(tmp_path / PREDICTIONS, [row])
+    assert Answer.read(tmp_path / PREDICTIONS) == [row], "no result.json says otherwise"
+    for metric, is_read in (("nats", True), ("rouge_l", False)):
+        write_json(tmp_path / RESULT, Evaluation(metric=metric, checks={}, eval_seconds=1, peak_rss_mb=1))
+        if is_read:
+            assert Answer.read(tmp_path / PREDICTIONS) == [row]
+        else:
+            with pytest.raises(RiyazError, match=r"score is -1\.5"):
+                Answer.read(tmp_path / PREDICTIONS)
 
 
 def test_intervals_and_bounds_of_scores_below_zero_are_not_clipped() -> None:

@@ -195,7 +195,13 @@ def test_a_prefix_that_finds_no_room_fails_its_own_request(folder: Path) -> None
 
 
 class Broken:
-    """A grammar that can go no further."""
+    """A grammar that can go no further, and where an answer stands in it."""
+
+    def start(self) -> "Broken":
+        return self
+
+    def fits(self, token: int) -> bool:
+        return False
 
     def allowed(self) -> np.ndarray:
         raise ValueError("no token fits")

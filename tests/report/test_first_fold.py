@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_where_two_never_disagree_other_disagreements_are_shown_or_none() -> Non
     assert "lora is right and nearest wrong on 0 of 60 rows" in three and three.count("Accepted: ") == 5
     two = fake_page.Page(html.render(typed(closed()), {"lora": same, "nearest": same})).text
     assert "No methods disagree" in two and "Accepted: " not in two
+
+
+def test_of_likelihoods_none_is_called_right() -> None:
+    document = closed()
+    for each in document["arms"]:
+        each |= {"metric": "nats", "score": -1.5, "ci_low": -1.6, "ci_high": -1.4} if each["score"] is not None else {}
+    near = [replace(row, score=-1.0 - place % 2) for place, row in enumerate(answered(1, 0.8))]
+    far = [replace(row, score=-1.9) for row in near]
+    page = fake_page.Page(html.render(typed(document), {"lora": near, "nearest": far})).text
+    assert "lora is likelier than the mean and nearest is not on 30 of 60 rows, nearest is and lora is not on 0" in page
+    assert "The mean of all arms is -1.5 nats per character." in page and "only lora is likelier than the mean" in page
+    assert not any(word in page for word in ("is right", "is wrong", "counts as right"))
+    alike = fake_page.Page(html.render(typed(document), {"lora": far, "nearest": far})).text
+    assert "on every row all are likelier than the mean or none is" in alike
 
 
 def curve(*valid: float, fall: float = 0.3) -> list[dict[str, float]]:

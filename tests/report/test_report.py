@@ -111,7 +111,7 @@ def test_the_floor_stands_under_the_table():
     assert f"\n\n{line}\n\n" in markdown.render(document) and line in fake_page.Page(html.render(document, {})).text
     long = words.floor_line(typed(comparison(floor=FLOOR | {"answer": "a\nlong answer " * 9})))
     assert long.startswith("floor: always 'a long answer a long") and "…' scores 0.147" in long and len(long) < 100
-    assert words.floor_line(typed(comparison())) == ""
+    assert words.floor_line(typed(comparison())) == "no floor: no training answer occurs twice"
 
 
 def test_a_comparison_in_which_every_arm_failed_says_so():

@@ -60,6 +60,11 @@ def test_a_passage_inside_another_is_one_hit(tmp_path: Path, embedder: BagEmbedd
     ]
 
 
+def test_a_longer_passage_behind_one_that_it_contains_stays(tmp_path: Path, embedder: BagEmbedder | None) -> None:
+    documents = [Document("short", "T", RENT, "x"), Document("long", "T", LONG, "x")]
+    assert found(asked(tmp_path, documents, embedder, RENT)) == [("short", ()), ("long", ())], "it says more"
+
+
 def test_what_differs_in_one_word_or_number_stays(tmp_path: Path, embedder: BagEmbedder | None) -> None:
     documents = [Document("old", "T", RENT, "x"), Document("new", "T", RENT.replace("four", "five"), "x")]
     assert sorted(found(asked(tmp_path, documents, embedder, "late returns"))) == [("new", ()), ("old", ())]

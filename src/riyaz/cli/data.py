@@ -14,6 +14,7 @@ from riyaz.cli.output import Screen
 from riyaz.cli.row_problems import command_with, load_unlabelled, refuse_labelled, show_label_next, show_problems
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
+from riyaz.results import metric_name
 
 SHOWN = 3  # rows that are shown as the model sees them
 BINS = 20  # of the histogram of lengths
@@ -28,7 +29,7 @@ def data(
     data: Data,
     /,
     *,
-    model: Annotated[str | None, configured("model")] = None,
+    model: Annotated[str | None, configured("model", "; of several, separated by commas, the first")] = None,
     test: Annotated[Path | None, configured("test")] = None,
     rows: Annotated[int, Parameter(help="rows to show as the model sees them", validator=AtLeastOne)] = SHOWN,
     offset: Annotated[int, Parameter(help="rows to leave out before them", validator=FromNone)] = 0,
@@ -176,7 +177,7 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
         screen.fact("checked by", listed(counts))
     kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text", "questions": "questions"}
     screen.fact("task", f"{kinds[task['kind']]}, because {task['why']}")
-    screen.fact("metric", task["metric"].replace("_", " "))
+    screen.fact("metric", metric_name(task["metric"]))
     systems = {turn["content"] for row in folder.train.examples for turn in row.messages if turn["role"] == "system"}
     whose = "the rows' own system turn"
     instruction = task["instruction"] or "none; " + (whose if systems else "the model's own system turn")

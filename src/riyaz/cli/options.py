@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -36,6 +36,15 @@ Target = Annotated[
         help="a model (name, folder or GGUF file), an artifact, a comparison, or an arm of it: COMPARISON/METHOD"
     ),
 ]
+
+
+def _field(name: str) -> Field[Any]:
+    return next(option for config in CONFIGS for option in fields(config) if option.name == name)
+
+
+def help_of(name: str) -> str:
+    """The help of the configuration field of this name."""
+    return _field(name).metadata["help"]
 
 
 class ExplicitFlags:
@@ -69,6 +78,12 @@ class ByHandFlags:
 class CompareFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     """The flags of a comparison."""
 
+    model: Annotated[
+        tuple[str, ...],
+        Parameter(help=f"{help_of('model')}; with several, separated by commas, every method runs on each"),
+        Parameter(show_default=", ".join),
+    ]
+
 
 class AdaptFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     """The flags of a comparison without those that only the pick needs; --out is required."""
@@ -93,11 +108,12 @@ READING_DEFAULTS, COMPARING_DEFAULTS, ADAPTING_DEFAULTS = DataFlags(), CompareFl
 PRETRAINING_DEFAULTS = PretrainConfig()
 
 
-def configured(name: str) -> Parameter:
-    """The flag of one configuration field, for verbs that take only some; None when not given."""
-    option = next(option for config in CONFIGS for option in fields(config) if option.name == name)
+def configured(name: str, more: str = "") -> Parameter:
+    """The flag of one configuration field, for verbs that take only some; None when not given. `more` is added to its
+    help."""
+    option = _field(name)
     default = ", ".join(option.default) if isinstance(option.default, tuple) else str(option.default)
-    return Parameter(help=option.metadata["help"], show_default=lambda _: default)
+    return Parameter(help=help_of(name) + more, show_default=lambda _: default)
 
 
 Schema = Annotated[Path | None, configured("schema")]

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Served, configured
 from riyaz.cli.output import Screen
-from riyaz.config import DEFAULT_MODEL
+from riyaz.config import DEFAULT_MODEL, CompareConfig
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def predict(
     screen = Screen(json)
     if not math.isfinite(temperature):
         raise RiyazError(f"{temperature} is not a finite number", "--temperature", "give a finite number")
+    if model is not None:
+        from riyaz.comparison.bases import expect_one
+
+        expect_one(CompareConfig(model=model).model, "riyaz predict")  # type: ignore[arg-type]  # parsed there
     document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter), "temperature": temperature}
     if adapter is None:
         document["before"] = likeliest(

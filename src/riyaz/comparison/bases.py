@@ -25,8 +25,10 @@ def open_bases(names: Sequence[str]) -> dict[str, Source]:
     for each in names:
         source = open_source(each)
         name = base_name(source) if len(names) > 1 else source.name
-        if name in opened:
-            what = f"{opened[name].path} and {source.path} are both called {name}"
+        other = next((known for known in opened if known.casefold() == name.casefold()), None)
+        if other is not None:
+            what = f"{opened[other].path} and {source.path} are both called {name}"
+            what += "" if other == name else ", but for upper and lower case"  # one folder on a disk that tells none
             raise RiyazError(what, "--model", "rename one of them, or leave it out")
         opened[name] = source
     if len(opened) > 1:

@@ -7,7 +7,7 @@ from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.rows import MAX_FAILED
 from riyaz.data.split import Split
-from riyaz.data.task import Task
+from riyaz.data.task import Task, limit_for
 from riyaz.errors import RiyazError
 from riyaz.json_files import to_json
 from riyaz.prompting import messages_for
@@ -53,7 +53,5 @@ def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, con
     ]  # fmt: skip
     text = TextPart(task.instruction)
     rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.said) for e in doubtful])
-    # as in methods.fitting.choices.answer_limit
-    spare = 2.0 if task.schema else 1.25
-    limits = [task.max_new_tokens or max(8, round(spare * len(row.answer))) for row in rows]
+    limits = [limit_for(task, len(row.answer)) for row in rows]
     return {id(e): e.where for e, row, limit in zip(doubtful, rows, limits) if len(row.prompt) + limit > context}

@@ -124,8 +124,7 @@ class ComparisonFolder:
         self.settings()  # raises RiyazError for a damaged file
         if stored != now:
             differing = _differences(stored, now)
-            begun = any((self.path / name).exists() for name in ("arms", COMPARE))
-            if self.read("plan.json") is None and (differing == ["budget"] or not begun):
+            if self.read("plan.json") is None and (differing == ["budget"] or not self._ran()):
                 for name in BEFORE_PLAN if differing != ["budget"] else ():
                     remove(self.path / name)
                 self.write("settings.json", settings)
@@ -138,6 +137,16 @@ class ComparisonFolder:
                 str(self.path),
                 "choose another --out or remove the folder",
             )
+
+    def reads_last_turns(self) -> bool:
+        """Whether arms have run on rows that were read when only the last answer of a conversation made a row, and its
+        tools were text: to go on, the rows are read as then. Raises RiyazError for a damaged file."""
+        stored = self.read("settings.json") if self._ran() else None
+        columns = (stored.get("reading") or {}).get("columns") if isinstance(stored, dict) else None
+        return isinstance(columns, dict) and "turns" not in columns
+
+    def _ran(self) -> bool:
+        return any((self.path / name).exists() for name in ("arms", COMPARE))
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""

@@ -66,7 +66,7 @@ def choose(
     if not table.sure(margin) and table.rows.shape[1] >= FEWEST_ROWS and not table.few_groups:
         rows = rows_needed_range(table.distinct, table.bounds, margin, seed=seed)
     sentences = ["; ".join([reason.verdict(table, margin), *dropped])]
-    sentences += reason.untuned(table, margin)
+    sentences += reason.untuned(table, margin, [arm for arm in measured if over[arm.name]])
     sentences += reason.warnings(table, margin, floor, more, seed)
     changes = _without_limits(measured, over, scores, margin, seed, groups, missing)
     changes += reason.changes(table, margin, rows, seed)

@@ -285,8 +285,8 @@ def _too_short(inputs: PlanInputs, able: Sequence[str], budget: float, spent: fl
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
     work = "training and evaluating" if share else "evaluating"
     return TooShort(
-        f"{work} {' and '.join(last)} on {inputs.sizes.test} test rows takes about {need} s",
-        f"--budget {budget:.0f}s",
+        f"{work} {' and '.join(last)} on {inputs.sizes.test} test rows takes about {Seconds(need)}",
+        f"--budget {Seconds(round(budget))}",
         f"give --budget {Seconds(need)}",
     )
 

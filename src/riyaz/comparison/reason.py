@@ -9,7 +9,7 @@ from riyaz.comparison.arm_row import FINISHED
 from riyaz.comparison.ranking import FEWEST_GROUPS, FORGETS, Table, cost, forgets
 from riyaz.errors import joined
 from riyaz.metrics.paired import ROWS_CAP, paired_test
-from riyaz.results import FLOORS, ArmResult, Floor
+from riyaz.results import FLOORS, ArmResult, Floor, metric_name
 
 WIDEST_MARGIN = 0.1  # of those that the reason names as changing the pick
 CHANCE = 0.05  # p-value from which a difference between two arms may be chance
@@ -52,7 +52,7 @@ def verdict(table: Table, margin: float) -> str:
     """The first sentence, without its full stop."""
     order, sure = table.ranked(margin)
     first = order[0]
-    metric = (table.arms[first].metric or "score").replace("_", " ")
+    metric = metric_name(table.arms[first].metric)
     head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.count})"
     if len(order) == 1:
         kind = table.kind
@@ -83,17 +83,19 @@ def verdict(table: Table, margin: float) -> str:
     return f"{head} is certified as the only {table.kind} {near} (at most {_up(bound):g} short of it); {tail}"
 
 
-def untuned(table: Table, margin: float) -> list[str]:
-    """A sentence where the sure pick is a base that is not trained, and the best trained arm is on another base."""
+def untuned(table: Table, margin: float, limited: Sequence[ArmResult]) -> list[str]:
+    """A sentence where the sure pick of several bases is one that is not trained: whether training on it was worse, or
+    was not to be had. `limited` are the arms that a limit leaves out."""
     order, sure = table.ranked(margin)
     first, tuned = table.arms[order[0]], [i for i, arm in enumerate(table.arms) if arm.base and arm.trainable_params]
     if not sure or not tuned or first.base is None or first.trainable_params:
         return []
     best = max(tuned, key=lambda i: table.means[i])
-    if table.arms[best].base == first.base:
-        return []
-    beside = f"the best trained arm, {table.name(best)}, scores {table.means[best]:.3f}"
-    return [f"take {first.base} as it is, by {first.method}; training is not worth it here: {beside}"]
+    known = f"training is not worth it here: the best trained arm, {table.name(best)}, scores {table.means[best]:.3f}"
+    if not any(table.arms[i].base == first.base for i in tuned):
+        left_out = any(arm.base == first.base and arm.trainable_params for arm in limited)
+        known = f"no training on it {'is within the limits' if left_out else 'finished'}"
+    return [f"take {first.base} as it is, by {first.method}; {known}"]
 
 
 def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None, more: str, seed: int) -> list[str]:

@@ -47,6 +47,7 @@ from riyaz.data.schema import OPTION
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
+from riyaz.data.turns import last_note
 from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
@@ -57,7 +58,7 @@ from riyaz.methods import METHODS
 from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.paired import paired_test
 from riyaz.quality.examine import examine
-from riyaz.quality.schema_rows import schema_notes
+from riyaz.quality.schema_rows import own_schema_notes, schema_notes
 from riyaz.results import (
     ADAPTED,
     COMPARE,
@@ -230,7 +231,9 @@ def _job(
         if any(METHODS[name].recipe for name in methods):
             expect_memory(source, engine="torch")  # which trains
     _check_general(config)
-    data_files = open_data(data, test=test or config.test, **data_config.reading())
+    assert config.out is not None
+    whole = not ComparisonFolder(config.out).reads_last_turns()
+    data_files = open_data(data, test=test or config.test, whole=whole, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
     notes = by_hand_notes(config, methods, data_files.settings, toml)
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
@@ -243,10 +246,12 @@ def _job(
     expect_judged(task.metric, tested)
     expect_ready(task.metric, (*data_files.train.examples, *tested.examples), data_config.unsafe_code)
     notes += schema_notes(task.schema, data_files.train.examples)
+    notes += own_schema_notes(task, (*data_files.train.examples, *tested.examples))
     methods = fitting_task(methods, task, config, listen)
     divide = _divider(data_files, task, bases, config, methods, used)
     parts, report = divide(True, config.limit_test)
-    for note in [*report.notes, *notes, *last_turn_note(methods, data_files.train.examples)]:
+    begun = [] if whole else filter(None, [last_note(data_files.train.examples)])
+    for note in [*report.notes, *notes, *begun, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
     settings = settings_of(data_files, task, bases, data_config, config, methods)
     if used is not None:

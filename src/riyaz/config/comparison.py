@@ -18,8 +18,7 @@ class CompareConfig:
 
     model: tuple[str, ...] = option(
         (DEFAULT_MODEL,),
-        "base model: a name `riyaz models` lists, a folder or a GGUF file; with several, separated by commas, compare "
-        "runs every method on each",
+        "base model: a name `riyaz models` lists, a folder or a GGUF file",
         common=True,
         paths=True,
     )

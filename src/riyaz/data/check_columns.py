@@ -1,42 +1,72 @@
 """The columns of a table that say what the answer to each row is checked by: `tests`, `database`, `schema`, `slots`.
 
-A column of such a name that holds something else, as the first row shows, is not read.
+A column of such a name that holds something else, as its first values show, is not read.
 """
 
 import ast
 import json
+import os
+import stat
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
+from riyaz.data import normalise
 from riyaz.data.checks import Check
 from riyaz.data.conversations import RowProblem, as_text
+from riyaz.data.schema import schema_text
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, brief
 from riyaz.json_files import json_or
 
 COLUMNS = ("tests", "database", "schema", "slots")
 MAGIC = b"SQLite format 3\0"  # the first bytes of a database
+FIRST = 20  # rows that show whether a column holds slots
 
 
-def check_columns(table: Table, used: Container[str]) -> tuple[str, ...]:
-    """The columns of checks that a table has, without those that make up the prompt, the answer or the group."""
-    return tuple(name for name in COLUMNS if name in table.columns and name not in used and _is_check(table, name))
+def check_columns(tables: Sequence[Table], used: Container[str], answer: str) -> tuple[str, ...]:
+    """The columns of checks that the tables of a path have, without those that make up the prompt, the answer (whose
+    column is `answer`) or the group."""
+    columns = {name for table in tables for name in table.columns}
+    return tuple(name for name in COLUMNS if name in columns and name not in used and _is_check(tables, name, answer))
 
 
-def _is_check(table: Table, name: str) -> bool:
-    value = next((row[name] for _, row in table.rows if not _empty(row.get(name))), None)
+def _is_check(tables: Sequence[Table], name: str, answer: str) -> bool:
+    filled = ((table, row) for table in tables for _, row in table.rows if not _empty(row.get(name)))
+    first = list(islice(filled, FIRST))
+    if not first:
+        return False
+    table, row = first[0]
+    value = row[name]
     if name == "tests":
-        return value is not None and _tests_problem(_tests(value)) == ""
+        return _tests_problem(_tests(value)) == ""
     if name == "schema":
-        return value is not None and _json_object(value) is not None
-    return isinstance(value, str if name == "database" else (str, list, dict))
+        return _json_object(value) is not None
+    if name == "database":
+        return isinstance(value, str) and database_problem(str(table.path.parent / value.strip())) == ""
+    asking = sum(_are_slots(row[name], row.get(answer)) for _, row in first)
+    return 2 * asking > len(first)
+
+
+def _are_slots(value: object, answer: object) -> bool:
+    """Whether a cell can hold slots: texts of which one has a letter, or that all occur in the row's own answer."""
+    if not isinstance(value, (str, list, dict)):
+        return False
+    try:
+        wanted = _slots(value)
+    except RowProblem:
+        return False
+    said = normalise(str(answer))
+    return bool(wanted) and (
+        any(letter.isalpha() for text in wanted for letter in text) or all(normalise(text) in said for text in wanted)
+    )
 
 
 def check_of(row: dict[str, object], columns: tuple[str, ...], folder: Path, database: str) -> Check | None:
     """What the answer to a row is checked by; None for nothing. The path of a database is relative to `folder`;
-    `database` counts where the row names none. Raises RowProblem."""
+    must lie in it; `database` counts where the row names none. Raises RowProblem."""
     values = {name: row.get(name) for name in columns if not _empty(row.get(name))}
     tests = _tests(values["tests"]) if "tests" in values else ""
     if tests and (problem := _tests_problem(tests)):
@@ -44,14 +74,17 @@ def check_of(row: dict[str, object], columns: tuple[str, ...], folder: Path, dat
     if "database" in values:
         named = as_text(values["database"], "database").strip()
         database = str((folder / named).absolute())
-        if problem := database_problem(database):
+        if problem := _outside(folder, database) or database_problem(database):
             raise RowProblem(f"the database {brief(named)} {problem}")
     schema = ""
     if "schema" in values:
         document = _json_object(values["schema"])
         if document is None:
             raise RowProblem("'schema' holds no JSON Schema, which is an object of JSON")
-        schema = json.dumps(document, ensure_ascii=False)
+        try:
+            schema = schema_text(json.dumps(document), "schema")
+        except (RiyazError, RecursionError) as error:
+            raise RowProblem(f"'schema': {error.what if isinstance(error, RiyazError) else 'too deep'}") from None
     check = Check(tests, database, schema, _slots(values["slots"]) if "slots" in values else ())
     return None if check == Check() else check
 
@@ -65,9 +98,21 @@ def one_database(path: Path | None) -> str:
     return str(path.absolute())
 
 
+def _outside(folder: Path, path: str) -> str:
+    """What is wrong with a file as one in the folder of the rows, "" if nothing: they may be a stranger's."""
+    try:
+        whole = os.path.realpath(path)  # links are followed
+    except ValueError:  # a null character
+        return "is no path"
+    inside = Path(whole).is_relative_to(os.path.realpath(folder))
+    return "" if inside else "lies outside the folder of the rows: copy it there, or name it with --database"
+
+
 def database_problem(path: str) -> str:
     """What is wrong with a file as a database, "" if nothing."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device has no end
+            return "is no file"
         with open(path, "rb") as file:
             start = file.read(len(MAGIC))
     except OSError as error:

@@ -59,6 +59,7 @@ def load(
     turns: Turns | None = None,
     answers_required: bool = True,
     like: Reading | None = None,
+    whole: bool = True,
 ) -> Dataset:
     """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
@@ -66,7 +67,8 @@ def load(
     without a prompt or an answer are left out and counted with `skip_incomplete`. Labels are spelled as in `like`, or
     each in its most frequent way with `merge_labels`. With `questions`, a file of them or a list, the answers are those
     of their columns, and rows that answer none are left out. Queries run on `database` where a row names no other one.
-    Of a conversation every answer makes an example, or only the last, as `turns` says.
+    Of a conversation every answer makes an example, or only the last, as `turns` says. Without `whole` it is read as
+    it once was: only the last if nothing else is said, and tools are text.
     Raises RiyazError with file and line.
     """
     encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
@@ -89,8 +91,8 @@ def load(
     if questions_here:
         reading = replace(reading, answer="", references="", questions=questions_here, skip_incomplete=True)
     used = {*reading.format.split(","), reading.group}
-    reading = replace(reading, checks=check_columns(combined, used) if answers_required else ())
-    if like is None and holds_conversations(combined, reading.prompt):
+    reading = replace(reading, checks=check_columns(tables, used, reading.answer) if answers_required else ())
+    if whole and like is None and holds_conversations(combined, reading.prompt):
         reading = replace(reading, turns="last" if reading.checks else "all", called=True)  # checks are of the last
     reading = replace(reading, turns=turns or reading.turns)
     folder, all_rows = common_folder(tables), one_database(database) if answers_required else ""
@@ -208,17 +210,21 @@ def _of_row(row: dict[str, object], reading: Reading, where: str, answers_requir
     return [] if example is None else [example]
 
 
-def open_data(path: str | Path | Table, *, test: str | Path | Table | None = None, **options: Any) -> DataFolder:
-    """Read a file of training rows, rows in memory, or a folder; `options` are those of `load` and override the
-    folder's riyaz.toml. Test rows are read as the training rows are. Raises RiyazError."""
+def open_data(
+    path: str | Path | Table, *, test: str | Path | Table | None = None, whole: bool = True, **options: Any
+) -> DataFolder:
+    """Read a file of training rows, rows in memory, or a folder; `whole` and `options` are those of `load`, and options
+    override the folder's riyaz.toml. Test rows are read as the training rows are. Raises RiyazError."""
     path = path if isinstance(path, Table) else Path(path)
     if isinstance(path, Path) and path.is_dir() and not is_table(path):
-        return load_folder(path, test=test, **options)
-    train = load(path, **options)
+        return load_folder(path, test=test, whole=whole, **options)
+    train = load(path, whole=whole, **options)
     return DataFolder(train, load(test, **options, like=train.reading) if test else None)
 
 
-def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, **options: Any) -> DataFolder:
+def load_folder(
+    folder: str | Path, *, test: str | Path | Table | None = None, whole: bool = True, **options: Any
+) -> DataFolder:
     """Read `train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments override the settings."""
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
@@ -237,7 +243,7 @@ def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, *
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)
     test_source = test if isinstance(test, Table) else compare_config.test or paths["test"]
-    train = load(train_path, **data_config.reading())
+    train = load(train_path, whole=whole, **data_config.reading())
     used = {
         path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
     } | {path.resolve() for path in (data_config.schema, data_config.questions) if isinstance(path, Path)}

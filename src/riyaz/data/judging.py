@@ -14,7 +14,7 @@ NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
     "pass@1": (lambda row: bool(row.check and row.check.tests), "no tests", "write them into a column `tests`"),
     "sql": (
         lambda row: bool(row.check and row.check.database), "no database",
-        "name one with --database, or in a column `database`",
+        "name one with --database, or one in the data's folder in a column `database`",
     ),
     "slots": (
         lambda row: bool(row.check and row.check.slots), "no texts that must occur",

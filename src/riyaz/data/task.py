@@ -21,6 +21,8 @@ from riyaz.errors import RiyazError
 
 SHORT_WORDS = 6  # longest median answer of a short-answer task
 LIMIT = "--max-new-tokens"
+# the limit of an answer in tokens / the longest accepted answer, the same under a schema, and the smallest limit
+SPARE, SCHEMA_SPARE, SMALLEST_LIMIT = 1.25, 2.0, 8
 DECISIONS: Literal["decisions"] = "decisions"  # the metric of questions: the mean over them of each one's points
 # the metrics of answers that more than their words decide on
 JUDGED: tuple[Measure, ...] = ("json_f1", "tools", "sql", "pass@1", "command", "slots", "nats")
@@ -158,6 +160,14 @@ def _of_questions(
     said = instructions if len(instructions) <= MOST_ASKED else "Answer questions about the text."
     why = f"{len(questions)} typed question{'s are' if len(questions) > 1 else ' is'} asked"
     return Task("questions", (), DECISIONS, said if instruction is None else instruction, why, questions)
+
+
+def limit_for(task: Task, longest: int) -> int:
+    """The limit of an answer in tokens: the task's own, else SPARE times the tokens of the `longest` accepted answer,
+    at least SMALLEST_LIMIT. Under a schema SCHEMA_SPARE times: an answer ends by itself, may be written in more tokens
+    than the accepted ones, and is worth nothing if it is cut."""
+    spare = SCHEMA_SPARE if task.schema else SPARE
+    return task.max_new_tokens or max(SMALLEST_LIMIT, round(spare * longest))
 
 
 def refuse_schema(schema: Path | None, kind: Kind) -> None:

@@ -27,10 +27,17 @@ def by_turn(examples: Sequence[Example]) -> tuple[list[Example], str]:
     if not places:
         return list(examples), ""
     whole = len(set(places)) + len(examples) - len(places)
-    note = f"{whole:,} conversations with {len(examples):,} answers, each of which is learned and tested"
+    note = f"{whole:,} conversations with {len(examples):,} answers, each of which makes a row"
     if any(example.slice is not None for example in examples):
         return list(examples), note
     return [replace(example, slice=_slice(example.turn)) for example in examples], note
+
+
+def last_note(examples: Sequence[Example]) -> str:
+    """A line about conversations of which a comparison that was begun so reads only the last answer, "" for none."""
+    if not any(example.turn > 1 for example in examples):
+        return ""
+    return "this comparison was begun on the last answer of each conversation and goes on so; another --out reads all"
 
 
 def facts_of(examples: Sequence[Example]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from riyaz.data.formats import load
 from riyaz.data.groups import unit
 from riyaz.data.judging import expect_judged
 from riyaz.data.sampling import digest
-from riyaz.data.task import Task, detect
+from riyaz.data.task import Task, detect, limit_for
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note
 from riyaz.limits.figures import source_of
@@ -20,7 +20,6 @@ from riyaz.predictor import Predictor, predictor_for
 from riyaz.retrieval.documents import Document, read_documents
 from riyaz.scoring import by_text
 
-SPARE = 1.25  # answer limit / longest accepted answer
 FEWEST = 4
 
 
@@ -74,7 +73,7 @@ def _prompted(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Pr
         return predictor
     longest = max(map(len, predictor.tokenizer.answer_ids([row.said for row in rows])))
     prompted = replace(predictor, text=TextPart(task.instruction), task=task)
-    return predictor_for(prompted, max_new_tokens=max(8, round(SPARE * longest)))
+    return predictor_for(prompted, max_new_tokens=limit_for(task, longest))
 
 
 def named_documents(path: Path, rows: Rows | None, listen: Listen) -> Mapping[str, Document]:

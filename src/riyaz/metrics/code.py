@@ -23,7 +23,9 @@ CPU_SECONDS, WALL_SECONDS = 2, 10.0  # of one answer with its tests; on a busy m
 SPARE = 30.0  # seconds after which the confining process itself is ended
 ANSWER = 8192  # bytes of the process's answer
 WHERE = "metric pass@1"
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
+# possessive: where a part does not match, no other division of the same characters is tried, which takes quadratic time
+_FENCE = re.compile(r"^[ \t]*+(```++|~~~++)[ \t]*+([\w+#.-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)", re.M | re.S)
+_DEFINES = re.compile(r"^[ \t]*+(?:async[ \t]++def|def|class)\b", re.M)
 _PYTHON = {"", "python", "python3", "py", "python2", "pycon"}
 _CODE_LINE = re.compile(r"(?:async\s+def|def|class|import|from)\b|@\w|[A-Za-z_]\w*\s*(?::[^=\n]+)?=[^=]")
 
@@ -89,7 +91,7 @@ def texts_of(answer: str) -> list[str]:
     """What may be the code of an answer, the likeliest first: its fenced blocks of Python that define something, other
     ones, then the text from its first line of code on. A block that is not closed goes on to the end."""
     blocks = [block[3] for block in _FENCE.finditer(answer) if block[2].lower() in _PYTHON]
-    defining = [block for block in blocks if re.search(r"^\s*(?:async\s+def|def|class)\b", block, re.M)]
+    defining = [block for block in blocks if _DEFINES.search(block)]
     if blocks:
         return list(dict.fromkeys(defining + blocks))
     lines = answer.splitlines()

@@ -1,7 +1,6 @@
 """Shell commands compared by their words, never run: the order of options does not count."""
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,11 +9,24 @@ from riyaz.metrics.structured import unfenced
 
 MOST_OPTIONS = 8  # different options of a command of which every set is tried as those that take a value
 PROMPT = re.compile(r"\A\s*\$\s+")  # the sign before a command in documents
-OPERATORS = frozenset("|&;<>()")
+OPERATOR = r"&>>|<<<|<<-|&&|&>|\|\||\|&|;;|<<|<&|<>|>>|>&|>\||[|&;<>()\n]"
+# the parts of a line: blanks, what quotes or a backslash protect, and everything else letter by letter
+PART = re.compile(
+    r"(?P<blank>[ \t]++)|(?P<joined>\\\n)"
+    rf"|(?P<operator>(?:(?<![^ \t\n|&;<>()])[0-9]++(?=[<>]))?+(?:{OPERATOR}))"
+    r"|'(?P<single>[^']*+)'"
+    r'|"(?P<double>(?:[^"\\]|\\.)*+)"'
+    r"|\\(?P<escaped>.)|(?P<plain>[^'\"\\])",
+    re.DOTALL,
+)
+ACTIVE = "\0"  # stands in a word before a sign that means more to a shell than itself
+MEANING, MEANING_FIRST = frozenset("*?[$`"), frozenset("~#")  # outside quotes: anywhere, at a word's beginning
+IN_QUOTES = re.compile(r"""\\([$`"\\])|([$`])|\\\n""")  # between double quotes: protected, meant, a joined line
 
 
 def command(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction is an accepted command, word for word as a shell splits it, apart from the order of options.
+    How a word is quoted does not count, but what that changes does: `*.txt` is not `'*.txt'`, and `"$x"` is `$x`.
 
     Words without a dash keep their order, and an option keeps its value. Which options take one is not known: two
     commands are equal if they are for some set of options that do. A text that a shell cannot split is no command.
@@ -23,27 +35,48 @@ def command(prediction: str, answers: Sequence[str]) -> float:
     return float(words is not None and any(_equal(words, split(answer)) for answer in answers))
 
 
-def is_command(text: str) -> bool:
-    """Whether a shell can split a text into words."""
-    return bool(split(text))
-
-
 def split(text: str) -> list[list[str]] | None:
-    """The words of each command of a line, its operators as commands of one word; None for a text with open quotes. A
-    fenced block and a leading `$ ` are taken off."""
-    lexer = shlex.shlex(PROMPT.sub("", unfenced(text).strip()), posix=True, punctuation_chars=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    try:
-        words = list(lexer)
-    except ValueError:
-        return None
+    """The words of each command of a text, its operators as commands of one word, a new line as `;`; None for a text
+    with open quotes. Signs with a meaning have ACTIVE before them. A fenced block and a leading `$ ` are taken off."""
+    line = PROMPT.sub("", unfenced(text).strip()).replace(ACTIVE, "\ufffd").replace("\r\n", "\n")
     commands: list[list[str]] = [[]]
-    for word in words:
-        if word and OPERATORS.issuperset(word):
-            commands += [[word], []]
-        else:
-            commands[-1].append(word)
+    word: list[str] | None = None  # the parts of the word that is being read
+    place = 0
+    while place < len(line):
+        part = PART.match(line, place)
+        if part is None:
+            return None
+        place = part.end()
+        if part.lastgroup == "joined":
+            continue
+        if part.lastgroup not in ("blank", "operator"):
+            first = word is None
+            word = word or []
+            word.append(_meant(part, first))
+            continue
+        if word is not None:
+            commands[-1].append("".join(word))
+            word = None
+        operator = part["operator"]
+        if operator == "\n" and (commands[-1] or commands[-2:-1] == [[")"]]):
+            operator = ";"
+        if operator and operator != "\n":  # behind an operator a new line changes nothing
+            commands += [[operator], []]
+    if word is not None:
+        commands[-1].append("".join(word))
     return commands
+
+
+def _meant(part: re.Match[str], first: bool) -> str:
+    """A part of a word without its quotes, with ACTIVE before every sign that a shell would still act on."""
+    if part["single"] is not None:
+        return part["single"]
+    if part["double"] is not None:
+        return IN_QUOTES.sub(lambda each: each[1] or (ACTIVE + each[2] if each[2] else ""), part["double"])
+    if part["escaped"] is not None:
+        return part["escaped"]
+    sign = part["plain"]
+    return ACTIVE + sign if sign in MEANING or (first and sign in MEANING_FIRST) else sign
 
 
 def _equal(some: list[list[str]], others: list[list[str]] | None) -> bool:

@@ -9,16 +9,33 @@ from riyaz.data import normalise
 def slots(prediction: str, wanted: Sequence[str]) -> float:
     """The share of the wanted texts that occur in the prediction, case and white space folded; 1 for none.
 
-    A number must stand alone ("5" is not in "15" or "2.5"); a word may have an ending ("bike" is in "bikes").
+    A number must stand alone ("5" is not in "15", "2.5" or "a5"); a word may have an ending ("bike" is in "bikes") but
+    no other beginning ("one" is not in "phone"). Scripts without capitals are taken to have no such boundaries.
     """
     text = normalise(prediction)
     return sum(_occurs(normalise(each), text) for each in wanted) / len(wanted) if wanted else 1.0
 
 
 def _occurs(wanted: str, text: str) -> bool:
-    before = r"(?<!\d)(?<!\d[.,])" if wanted[:1].isdigit() else ""
-    behind = r"(?!\d)(?![.,]\d)" if wanted[-1:].isdigit() else ""
-    return re.search(before + re.escape(wanted) + behind, text) is not None
+    place = text.find(wanted)
+    while place >= 0 and not _stands(wanted, text[max(0, place - 2) : place], text[place + len(wanted) :][:2]):
+        place = text.find(wanted, place + 1)
+    return place >= 0
+
+
+def _stands(wanted: str, before: str, behind: str) -> bool:
+    """Whether a text between the two characters before and behind it stands for itself."""
+    first, near = wanted[:1], before[-1:]
+    if wanted[-1:].isdigit() and re.match(r"[.,]?\d", behind):
+        return False
+    if first.isdigit():
+        return not _is_cased(near) and not re.search(r"\d[.,]?\Z", before)
+    return not _is_cased(first) or not (_is_cased(near) or near.isdigit())
+
+
+def _is_cased(letter: str) -> bool:
+    """Whether a letter has a capital, as those of the scripts that put spaces between words."""
+    return letter.upper() != letter.lower()
 
 
 def length_ratio(prediction: str, answers: Sequence[str]) -> float:

@@ -18,12 +18,13 @@ from riyaz.files import refuse_device
 from riyaz.metrics.sql_worker import bare
 
 CPU_SECONDS, WALL_SECONDS = 3.0, 60.0  # for one query; a busy machine gives a process less CPU time
-QUERY = 20_000  # characters of a query
+QUERY, LONGEST = 20_000, 200_000  # characters of a query, and of an answer in which one is looked for
 ANSWER = 4096  # bytes of the process's answer
 OPEN = 4  # databases whose processes are kept
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.M | re.S)
-_WITH = r"with\s+(?:recursive\s+)?[\w\"]+\s*(?:\([^)]*\)\s*)?as\b"
-_BEGIN = re.compile(rf"^\W*(?:sql\w*\s*:\s*)?(?=(?:select|values)\b|{_WITH})", re.I | re.M)
+# possessive, and within one line: a text of line ends alone would take quadratic time
+_FENCE = re.compile(r"^[ \t]*+(```++|~~~++)[^\n]*+\n(.*?)(?:^[ \t]*+\1|\Z)", re.M | re.S)
+_WITH = r"with\s++(?:recursive\s++)?[\w\"]++\s*+(?:\([^()]*+\)\s*+)?as\b"
+_BEGIN = re.compile(rf"^(?:(?!\n)\W)*+(?:sql\w*+\s*+:\s*+)?(?=(?:select|values)\b|{_WITH})", re.I | re.M)
 _STATEMENT = re.compile(
     r"\W*(select|with|values|insert|update|delete|replace|create|drop|alter|attach|detach|pragma|vacuum|analyze|begin"
     r"|commit|explain|reindex)\b",
@@ -51,7 +52,10 @@ def runs(query: str, database: Path) -> bool:
 
 def query_of(answer: str) -> str:
     """The query of an answer: its first fenced block or, without one, what begins with SELECT, WITH or VALUES, up to
-    words behind a semicolon; without the semicolon at the end."""
+    words behind a semicolon; without the semicolon at the end. A text of more than LONGEST characters is left as it is:
+    no query."""
+    if len(answer) > LONGEST:
+        return answer
     block = _FENCE.search(answer)
     text = block[2] if block else answer
     begin = _BEGIN.search(text)

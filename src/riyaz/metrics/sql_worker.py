@@ -47,7 +47,7 @@ atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow
 trunc json json_array json_array_length json_extract json_group_array json_group_object json_object json_quote
 json_type json_valid -> ->>"""
 BESIDE = {"sqlite_master", "sqlite_schema", "json_each", "json_tree"}  # readable beside the file's own tables
-_SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]", re.S)
+_SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*(?:\]|\Z)", re.S)
 _ALLOWED = frozenset(FUNCTIONS.split())
 Rows = list[tuple[Any, ...]]
 

@@ -12,14 +12,18 @@ from typing import Any
 
 from riyaz.json_files import json_or
 
-FENCE = re.compile(r"\A\s*```[^\n`]*\n(.*?)(?:\n[ \t]*```)?\s*\Z", re.DOTALL)
+FENCE = re.compile(r"\s*+```[^\n`]*+\n")
 NOTHING = object()  # of a text that is no JSON
 
 
 def unfenced(text: str) -> str:
     """The content of a text that is one fenced block of code, closed or not; another text as it is."""
-    block = FENCE.match(text)
-    return block[1] if block else text
+    begin = FENCE.match(text)
+    if not begin:
+        return text
+    inside = text[begin.end() :].rstrip()
+    before, _, last = inside.rpartition("\n")
+    return before if last.lstrip(" \t") == "```" else inside
 
 
 def parsed(text: str) -> Any:
@@ -53,9 +57,12 @@ def parses(prediction: str, answers: Sequence[str]) -> float:
 
 def exact_object(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction is the JSON of an accepted answer: nulls and the order of lists count, that of keys does
-    not."""
+    not. Values are equal as in `json_f1`."""
     value = parsed(prediction)
-    return float(value is not NOTHING and any(_same(value, parsed(answer)) for answer in answers))
+    if value is NOTHING:
+        return 0.0
+    whole = _whole(value)
+    return float(any(whole == _whole(wanted) for wanted in map(parsed, answers) if wanted is not NOTHING))
 
 
 def fields(value: Any) -> Counter[tuple[str, str]]:
@@ -87,5 +94,16 @@ def _f1(predicted: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -
     return 2 * (predicted & wanted).total() / every if every else 1.0
 
 
-def _same(one: Any, other: Any) -> bool:
-    return other is not NOTHING and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+def _whole(value: Any) -> dict[str, str]:
+    """Everything in a JSON value by its path: nulls, empty lists and objects, and the places of lists too."""
+    leaves: dict[str, str] = {}
+    left = [("", value)]
+    while left:
+        path, each = left.pop()
+        if each and isinstance(each, dict):
+            left += [(f"{path}.{json.dumps(name)}", inner) for name, inner in each.items()]
+        elif each and isinstance(each, list):
+            left += [(f"{path}[{place}]", inner) for place, inner in enumerate(each)]
+        else:
+            leaves[path] = _leaf(each)
+    return leaves

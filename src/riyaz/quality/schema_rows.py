@@ -1,4 +1,4 @@
-"""Whether the answers of rows are what a model can write under the schema that answers keep to."""
+"""Whether the answers of rows are what a model can write under the schema that answers keep to, or under their own."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 from riyaz.config import TOOLS
 from riyaz.data import Example
 from riyaz.data.schema import OPTION, expect_tools
-from riyaz.engine.grammar import misfit
+from riyaz.data.task import Task
+from riyaz.engine.grammar import expect_schema, misfit
 from riyaz.engine.tool_grammar import call_misfit
 from riyaz.errors import RiyazError
 
@@ -44,3 +45,18 @@ def schema_notes(schema: str, rows: Sequence[Example]) -> list[str]:
         raise RiyazError(what, first.where, f"correct the schema of {OPTION}, or write the answers by it")
     share = f"{len(wrong):,} of {len(rows):,} training answers do not keep to the schema"
     return [f"{share}, so a model cannot give them; the first is {first.where}: {first.why}"]
+
+
+def own_schema_notes(task: Task, rows: Sequence[Example]) -> list[str]:
+    """What is said of rows whose accepted answer does not fit their own schema, by which `fits_schema` judges generated
+    answers: at most one line. Raises RiyazError for a schema that cannot be followed, and without llguidance."""
+    if task.kind in ("closed", "questions"):
+        return []
+    having = {id(row): (row.check.schema, row) for row in rows if row.check and row.check.schema}
+    wrong = []
+    for schema, row in having.values():
+        expect_schema(schema, f"column `schema`, {row.where}")
+        if why := misfit(schema, row.answer, row.where):
+            wrong.append(f"{row.where}: {why}")
+    share = f"{len(wrong):,} of {len(having):,} accepted answers do not fit the schema of their own row"
+    return [f"{share}; the first is {wrong[0]}"] if wrong else []

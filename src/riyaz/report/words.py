@@ -6,36 +6,23 @@ from dataclasses import dataclass
 
 from riyaz.errors import joined
 from riyaz.report.names import NAMES
-from riyaz.results import FLOORS, ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
+from riyaz.results import (
+    FLOORS,
+    ArmResult,
+    Comparison,
+    CurveScore,
+    Flips,
+    Floor,
+    Pair,
+    TargetScores,
+    metric_name,
+)
 
 MISSING = "–"
 ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
 BUSY = 0.1  # share of the CPU time asked for; arms that waited longer are named
-METRICS = {
-    "accuracy": "accuracy",
-    "decisions": "questions",
-    "macro_f1": "macro F1",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "chrf": "chrF",
-    "json_f1": "field F1",
-    "tools": "tool calls",
-    "sql": "execution accuracy",
-    "pass@1": "pass@1",
-    "command": "same command",
-    "slots": "slot coverage",
-    "nats": "nats per character",
-    "parses": "parses",
-    "exact_object": "exact object",
-    "runs": "runs",
-    "slots_all": "all slots",
-    "length_ratio": "length ratio",
-    "answer_log_probability": "answer log p",
-}
-
 # second metrics that have a column of the table
-BESIDE = ("parses", "exact_object", "runs", "slots", "slots_all", "length_ratio")
+BESIDE = ("parses", "exact_object", "fits_schema", "runs", "slots", "slots_all", "length_ratio")
 
 
 @dataclass(frozen=True)
@@ -92,11 +79,6 @@ def interval(scored: ArmResult | CurveScore | Floor | TargetScores) -> str:
     if low is None or high is None:
         return MISSING
     return f"{low:.3f} to {high:.3f}" if low < 0 else f"{low:.3f}–{high:.3f}"
-
-
-def metric_name(metric: str | None) -> str:
-    """The metric's name as text: `macro_f1` is `macro F1`."""
-    return METRICS.get(metric or "", metric or "score")
 
 
 def fit_seconds(arm: ArmResult) -> float:
@@ -278,10 +260,10 @@ def role(comparison: Comparison) -> str:
 
 
 def floor_line(comparison: Comparison) -> str:
-    """`floor: always 'billing' scores 0.147 (0.118–0.181)`; "" without a floor."""
+    """`floor: always 'billing' scores 0.147 (0.118–0.181)`; why there is none, or "" where none has a meaning."""
     floor = comparison.floor
     if floor is None:
-        return ""
+        return "" if comparison.metric in (None, "nats") else "no floor: no training answer occurs twice"
     if floor.kind is not None:
         return f"floor: {FLOORS[floor.kind]} scores {number(floor.score, 3)} ({interval(floor)})"
     answer = " ".join(floor.answer.split())

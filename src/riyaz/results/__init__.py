@@ -36,6 +36,7 @@ from riyaz.results.comparison import (
 from riyaz.results.documents import ELSEWHERE
 from riyaz.results.inputs import Data, Documents, FileFacts, Leakage, Model
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
+from riyaz.results.metric_names import metric_name
 from riyaz.results.pretraining import (
     METRICS,
     RUN,
@@ -62,5 +63,5 @@ __all__ = [
     "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair", "Part",
     "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText",
     "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
-    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "parted",
+    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "metric_name", "parted",
 ]  # fmt: skip

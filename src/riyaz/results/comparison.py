@@ -426,10 +426,16 @@ class Answer:
             if not row.answers:
                 raise RiyazError("answers is empty", where, hint)
             # only `nats`, which is the accepted answer's log-probability by characters, is below 0
-            lowest = 0.0 if row.answer_log_probability is None else -sys.float_info.max
+            below = row.answer_log_probability is not None and row.score is not None and row.score < 0
+            lowest = -sys.float_info.max if below and _can_be_nats(path.with_name(RESULT)) else 0.0
             if row.score is not None and not lowest <= row.score <= 1:
                 raise RiyazError(f"score is {row.score:g}", where, hint)
         return [row for _, row in rows]
+
+
+def _can_be_nats(result: Path) -> bool:
+    """Whether the scores that a result.json belongs to are `nats`, or it is not written yet."""
+    return not result.is_file() or Evaluation.read(result).metric == "nats"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Passages that say the same: a copy of a file under another name, or in another format, takes no second place.
 
-Two passages say the same if one has all the other's words in their order, so what differs in a word or a number stays.
-A short passage may answer different questions, such as `Yes.`, and needs the same title too.
+A passage is a copy of one found before it that has all its words in their order, so what differs in a word or a number
+stays, and so does a longer passage behind one that it contains: it says more. A short passage may answer different
+questions, such as `Yes.`, and needs the same title too.
 """
 
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ def saying(title: str, text: str) -> Saying:
 
 
 def grouped(sayings: Iterable[Saying], k: int) -> dict[int, list[int]]:
-    """Of passages, best first, the indices of the first k that say different things, each with those of its copies."""
+    """Of passages, best first, the indices of the first k that say more than those before, each with its copies'."""
     kept: dict[int, Saying] = {}
     copies: dict[int, list[int]] = {}
     for index, each in enumerate(sayings):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.data.task import SMALLEST_LIMIT, limit_for
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
@@ -28,8 +29,6 @@ from riyaz.scoring import (
 )
 
 # "Limit" is the number of tokens after which an answer is cut off.
-SMALLEST_LIMIT = 8
-SPARE, SCHEMA_SPARE = 1.25, 2.0  # limit / longest training answer, under a schema
 FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
 LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
 # Candidates are compared on the first validation rows, and the best two of them on all. The numbers do not depend on
@@ -180,18 +179,13 @@ def question_points(predictor: DecisionModel, rows: Sequence[Example]) -> tuple[
 
 
 def answer_limit(context: Context) -> int:
-    """The limit of an answer in tokens: the task's, or 1.25 times the longest training answer, at least SMALLEST_LIMIT.
-
-    For free text 1.25 times the FREE_QUANTILE of their lengths: an untrained model writes up to the limit, so one very
-    long training answer would make every answer slow. Under a schema SCHEMA_SPARE times the longest: an answer ends by
-    itself, may be written in more tokens than the training answers, and is worth nothing if it is cut.
-    """
+    """The limit of an answer in tokens, as `limit_for` has it for the longest training answer; for free text without a
+    schema for the FREE_QUANTILE of their lengths: an untrained model writes up to the limit, so one very long training
+    answer would make every answer slow."""
     if context.task.max_new_tokens is not None:
         return context.task.max_new_tokens
-    if context.task.schema:
-        return max(SMALLEST_LIMIT, round(SCHEMA_SPARE * _answer_length(context, 1.0)))
-    quantile = FREE_QUANTILE if context.task.kind == "free" else 1.0
-    return max(SMALLEST_LIMIT, round(SPARE * _answer_length(context, quantile)))
+    quantile = FREE_QUANTILE if context.task.kind == "free" and not context.task.schema else 1.0
+    return limit_for(context.task, _answer_length(context, quantile))
 
 
 def answer_limits(context: Context) -> list[int]:

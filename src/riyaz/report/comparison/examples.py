@@ -5,7 +5,7 @@ from typing import Any
 from riyaz.report.comparison.arms import about
 from riyaz.report.media.markup import Markup, clean, element, join
 from riyaz.report.words import number, role
-from riyaz.results import Answer, Comparison
+from riyaz.results import Answer, Comparison, metric_name
 
 RIGHT = 0.5  # a row with at least this score counts as right
 SHOWN = 5  # rows that stand in the page
@@ -19,6 +19,8 @@ def section(comparison: Comparison, data: dict[str, Any]) -> Markup | None:
         return None
     chosen = _telling(data)
     intro = f"An answer with a score of at least {data['right']} counts as right."
+    if comparison.metric == "nats":
+        intro = f"The mean of all arms is {data['right']} {metric_name('nats')}."
     return join(
         element("p", _about(comparison, data, chosen), f" {intro}"),
         element("ol", *(_row(row, data) for row in chosen), class_="rows") if chosen else None,
@@ -56,7 +58,7 @@ def browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> di
         "pick": place_of(comparison.pick),
         "next": place_of(comparison.runner_up),
         "role": role(comparison),
-        "right": _least(comparison),
+        "right": _least(comparison),  # or likelier than the mean
         "rows": list(rows.values()),
     }
 
@@ -99,11 +101,15 @@ def _telling(data: dict[str, Any]) -> list[Row]:
 
 def _about(comparison: Comparison, data: dict[str, Any], chosen: list[Row]) -> str:
     if not chosen:
-        return "No methods disagree: on every row all are right or all are wrong."
+        alike = "likelier than the mean or none is" if comparison.metric == "nats" else "right or all are wrong"
+        return f"No methods disagree: on every row all are {alike}."
     if data["pick"] is None or data["next"] is None:
         return f"{len(chosen)} rows on which methods disagree."
     ahead, behind = len(_ahead(data, "pick", "next")), len(_ahead(data, "next", "pick"))
     one, two, all_rows = comparison.pick, comparison.runner_up, number(len(data["rows"]))
+    if comparison.metric == "nats":
+        line = f"{one} is likelier than the mean and {two} is not on {number(ahead)} of {all_rows} rows"
+        return f"{line}, {two} is and {one} is not on {number(behind)}."
     ahead_line = f"{one} is right and {two} wrong on {number(ahead)} of {all_rows} rows"
     return f"{ahead_line}, {two} right and {one} wrong on {number(behind)}."
 
@@ -141,10 +147,13 @@ def _clip(text: str) -> str:
 
 
 def _form(comparison: Comparison, data: dict[str, Any]) -> Markup:
-    names = [("all", "all rows"), ("disagree", "methods disagree"), ("wrong", f"{role(comparison)} is wrong")]
+    right, wrong = "is right", "is wrong"
+    if comparison.metric == "nats":
+        right, wrong = "is likelier than the mean", "is not likelier than the mean"
+    names = [("all", "all rows"), ("disagree", "methods disagree"), ("wrong", f"{role(comparison)} {wrong}")]
     if data["pick"] is not None and data["next"] is not None:
         names.insert(1, ("two", f"{comparison.pick} and {comparison.runner_up} disagree"))
-    names += [(f"only:{place}", f"only {one['name']} is right") for place, one in enumerate(data["methods"])]
+    names += [(f"only:{place}", f"only {one['name']} {right}") for place, one in enumerate(data["methods"])]
     slices = sorted({row["slice"] for row in data["rows"] if row["slice"] is not None})
     return element(
         "form",

@@ -123,9 +123,10 @@ FETCHED: dict[str, tuple[str, set[str], str, tuple[Rows, Rows]]] = {
         "Delete the page {n} of %(name)s", "Supprimer la page {n} de %(name)s", "ui", "django", slots=["%(name)s"])),
     "sql": ("sql", {"runs"}, "none", numbered(
         "Which airport lies {n} feet high?", "SELECT name FROM airports WHERE elevation_ft = {n}",
-        "known", "phrasing", "template")),
+        "known", "phrasing", "template", group=None)),
     "coding": ("pass@1", {"runs"}, "none", numbered(
-        "Write `f()`: the number {n}.", "def f():\n    return {n}", "known", "unseen", tests="assert f() == {n}")),
+        "Write `f()`: the number {n}.", "def f():\n    return {n}", "known", "unseen",
+        tests="assert f() == {n}", group=None)),
     "summaries": ("rouge_l", {"length_ratio"}, "first_sentence", numbered(
         "It stands on board {n} of the shelf, in front. It is read from left to right.", "Name the shelf {n}.")),
     "shell": ("command", set(), "none", numbered(

@@ -5,6 +5,7 @@ SHA-256 and read in memory: none of it is unpacked, installed, imported or run.
 """
 
 import argparse
+import ast
 import hashlib
 import io
 import json
@@ -15,13 +16,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 NEAR = 0.7  # share of common words from which one prompt is nearly another
 SHOWN = 3  # near-duplicates that are printed
 
@@ -58,6 +61,18 @@ def _fetched(command: list[str], name: str, version: str, sha256: str) -> bytes:
     if found != sha256:
         sys.exit(f"error: {name} {version} has SHA-256 {found}, not {sha256}: it is another file; do not use it")
     return content
+
+
+def docstrings(file: Path) -> Iterator[tuple[str, str]]:
+    """The names and docstrings of a module and of its classes and functions; it is parsed, never imported."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # old escapes in old modules
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
+            yield getattr(node, "name", file.stem), text
 
 
 def words(text: str) -> frozenset[str]:

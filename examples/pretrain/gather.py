@@ -4,31 +4,18 @@ The docstrings of the standard library and Python's own help topics; nothing is 
 Python gives a little more or less of it.
 """
 
-import ast
 import json
 import pydoc_data.topics
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from gathering import docstrings
+
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 SHORTEST = 80  # characters; shorter ones are names and not sentences
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def docstrings(file: Path) -> Iterator[str]:
-    """The docstrings of one module, without a name or a line of its code."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # old escapes in old modules
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
-        return
-    for node in ast.walk(tree):
-        text = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
-        if text and len(text) >= SHORTEST:
-            yield text
 
 
 def texts() -> Iterator[str]:
@@ -38,7 +25,7 @@ def texts() -> Iterator[str]:
     seen = set[str]()
     for file in sorted(library.rglob("*.py")):
         if LEFT_OUT.isdisjoint(file.relative_to(library).parts):
-            found = [text for text in docstrings(file) if text not in seen]
+            found = [text for _, text in docstrings(file) if len(text) >= SHORTEST and text not in seen]
             seen.update(found)
             if found:
                 yield "\n\n".join(found)

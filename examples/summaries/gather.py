@@ -4,36 +4,21 @@ By Python's custom the first line of a docstring sums up the rest: the rest is t
 Nothing is imported, run or downloaded. Another Python gives somewhat other rows.
 """
 
-import ast
 import re
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from gathering import Row, apart, destination, shuffled, words, write
+from gathering import Row, apart, destination, docstrings, shuffled, words, write
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
 OTHER = re.compile(r"\s|>>>|[-*+=~]+ |[-=~*]{3}|:\w+|@\w+|\w+ *:$|\w+\(.*\) *->|\w+ +-- ")  # a line that is no prose
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SHORTEST, LONGEST = 25, 160  # words of a text: the least, and where longer ones are cut
 SUMMARY = 4, 20  # words of a summary, at least and at most: the instruction says the second
 GIVEN = 0.8  # share of a summary's words in the text's first sentence from which the row asks only for a copy
 TRAIN, TEST = 1000, 250
-
-
-def docstrings(file: Path) -> Iterator[tuple[str, str]]:
-    """The names and docstrings of the classes and functions of one module, and its own."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # old escapes in old modules
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
-            yield getattr(node, "name", file.stem), text
 
 
 def prose(text: str) -> str:

@@ -194,3 +194,19 @@ def test_a_row_that_the_metric_cannot_judge_is_named() -> None:
         task.detect(dataset(rows_with(None, '{"price": NaN, "number": {}}')), metric="json_f1")
     labels = tuple(Example(row.messages, (str(i % 2),), check=Check(TESTS)) for i, row in enumerate(rows_with(None)))
     assert task.detect(dataset(labels), kind="closed").metric == "accuracy"
+
+
+def test_an_answer_that_is_an_object_is_its_json(tmp_path: Path) -> None:
+    data = read(tmp_path, *({"prompt": f"note {n}", "answer": {"who": "Zoë", "count": n}} for n in range(8)))
+    assert data.examples[3].answer == '{"who": "Zoë", "count": 3}'
+    assert task.detect(data).metric == "json_f1"
+
+
+def test_tests_are_never_guessed_as_the_answer(tmp_path: Path) -> None:
+    rows = [
+        {"aufgabe": f"Write a function that adds {n} to a number.", "lösung": f"def f(x):\n    return x + {n}",
+         "tests": f"assert f(1) == {n + 1}"}
+        for n in range(12)
+    ]  # fmt: skip
+    data = read(tmp_path, *rows)
+    assert data.examples[0].answer == rows[0]["lösung"] and data.examples[0].check == Check(tests=rows[0]["tests"])

@@ -141,3 +141,11 @@ def test_calls_in_turns_of_their_own_that_follow_each_other_are_one_answer(tmp_p
     row = {"conversations": [{"from": "human", "value": "q"}, *calls], "tools": json.dumps([TOOL])}
     (example,) = read(tmp_path, row).examples
     assert [each["function"]["arguments"] for each in example.said["tool_calls"]] == [{"n": 1}, {"n": 2}]
+
+
+def test_answers_of_talks_are_no_labels_where_one_is_given_once(tmp_path) -> None:
+    talks = [talk(f"hello {n}", "hi", f"who are you, {n}?", ("Pip", "a program")[n % 2]) for n in range(20)]
+    assert detect(read(tmp_path, *talks)).kind == "closed"  # as an intent for every turn is
+    assert detect(read(tmp_path, *talks, talk("hello", "hi", "the price?", "3 euros"))).kind == "short"
+    alone = [talk(f"who are you, {n}?", ("Pip", "a program")[n % 2]) for n in range(20)]
+    assert detect(read(tmp_path, *alone, talk("the price?", "3 euros"))).kind == "closed"

@@ -169,3 +169,9 @@ def test_without_the_package_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tok
     monkeypatch.setattr(grammar, "find_spec", lambda name: None)
     with assert_refused("form.json: answers that keep to a JSON schema need llguidance", "pip install -e '.[json]'"):
         grammar.expect_schema('{"type": "string"}', "form.json")
+
+
+def test_rows_with_one_schema_compile_it_once() -> None:
+    grammar._matcher_of_bytes.cache_clear()
+    assert [misfit('{"type": "integer"}', str(n), f"rows.jsonl:{n}") for n in range(5)] == [""] * 5
+    assert grammar._matcher_of_bytes.cache_info().misses == 1

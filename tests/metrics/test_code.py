@@ -208,3 +208,12 @@ def test_every_machine_has_its_calls_once() -> None:
         assert len(numbers) == len(set(numbers)) and not {namespaces.OPENAT[machine], namespaces.FCNTL[machine]} & {
             int(number) for number in numbers
         }
+
+
+def test_what_stands_above_the_answer_runs_before_it() -> None:
+    above = "import sys, types\nsys.modules['shelf'] = shelf = types.ModuleType('shelf')\nshelf.size = 3\n# answer\n"
+    tests = above + "assert size() == 3"
+    answer = "import shelf\ndef size():\n    return shelf.size"
+    if not refused():
+        assert passes(answer, tests).passed
+        assert not passes(answer, tests.replace("# answer\n", "")).passed  # else it comes after it

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from riyaz.data import Example
+from riyaz.data.checks import Check
 from riyaz.errors import RiyazError
-from riyaz.metrics import sql
-from riyaz.metrics.sql import execution, query_of, runs
+from riyaz.metrics import executed, sql
+from riyaz.metrics.sql import execution, query_of, verdict
 from riyaz.metrics.sql_worker import is_ordered, same_rows
 
 ALL = "SELECT town, height FROM airport"
+
+
+def runs(query: str, path: Path) -> bool:
+    """Whether a database answers a query."""
+    return verdict(query, (), path)[1]
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +158,14 @@ def test_a_damaged_database_is_refused_or_answers(airports: Path, tmp_path: Path
             assert runs(ALL, path) in (True, False)
         except RiyazError as error:
             assert "not read as an SQLite database" in str(error)
+
+
+def test_a_query_runs_once_for_its_score_and_for_whether_it_runs(
+    airports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    ask = sql._ask
+    monkeypatch.setattr(sql, "_ask", lambda query, *rest: (asked.append(query), ask(query, *rest))[1])
+    row = Example(({"role": "user", "content": "?"},), ("SELECT 8",), check=Check(database=str(airports)))
+    query = "SELECT 8 -- once"
+    assert (executed.sql(query, row), executed.query_runs(query, row)) == (1, 1) and asked.count(query) == 1

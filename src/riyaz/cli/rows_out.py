@@ -1,14 +1,15 @@
 """What `riyaz run` and `riyaz decide` share: which file may be written, and who answers."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from riyaz.errors import RiyazError
 from riyaz.files import check_plain
-from riyaz.json_files import json_line
+from riyaz.json_files import json_line, json_or
+
+NO_JSON = object()
 
 
 def writable(out: Path, file: Path, force: bool) -> Path:
@@ -51,19 +52,11 @@ def answerer_of(target: str, precision: str = "auto", schema: str = "") -> str:
 def cut_notes(texts: Iterable[object]) -> list[str]:
     """A note on the answers under a schema that their limit ended before their JSON was complete, if there are any."""
     answers = [text for text in texts if isinstance(text, str)]
-    cut = sum(not _is_json(text) for text in answers)
+    cut = sum(json_or(text, NO_JSON) is NO_JSON for text in answers)
     if not cut:
         return []
     share = f"{cut:,} of {len(answers):,} answers"
     return [f"{share} were cut before their JSON was complete; --max-new-tokens allows more"]
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def formulas_note(formulas: int) -> str:

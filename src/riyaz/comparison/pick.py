@@ -12,7 +12,7 @@ import numpy as np
 
 from riyaz.comparison import reason
 from riyaz.comparison.arm_row import FINISHED
-from riyaz.comparison.ranking import Scores, serving_mb, table_of
+from riyaz.comparison.ranking import Scores, table_of
 from riyaz.config import CompareConfig
 from riyaz.errors import joined
 from riyaz.metrics.paired import rows_needed_range
@@ -115,7 +115,7 @@ def _over(arm: ArmResult, limits: Limits) -> dict[str, str]:
         forgetting = 0.0  # an arm that changes no weights forgets nothing
     values = {
         "max_ms": (arm.ms_per_answer, "ms per answer"),
-        "max_rss_mb": (serving_mb(arm), "MB"),
+        "max_rss_mb": (arm.serving_mb, "MB"),
         "max_forgetting": (forgetting, "nats/token"),
     }
     over = {}

@@ -93,10 +93,5 @@ def forgets(arm: ArmResult) -> bool:
 
 def cost(arm: ArmResult) -> tuple[float, float]:
     """(ms per answer, MB) as a sorting key; infinite where not measured."""
-    memory = serving_mb(arm)
+    memory = arm.serving_mb
     return inf if arm.ms_per_answer is None else arm.ms_per_answer, inf if memory is None else memory
-
-
-def serving_mb(arm: ArmResult) -> float | None:
-    """Peak MB while serving; if that was not measured, the arm's peak with training."""
-    return arm.peak_rss_mb if arm.serve_rss_mb is None else arm.serve_rss_mb

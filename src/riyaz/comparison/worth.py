@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from riyaz.comparison.folder import ComparisonFolder
-from riyaz.comparison.ranking import serving_mb
 from riyaz.comparison.worst_slice import FEWEST
 from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import CONFIDENCE
@@ -47,7 +46,7 @@ def worth(
     return Worth(
         model=model.name, plain=plain.name, difference=overall.difference, low=overall.low, high=overall.high,
         p_value=overall.p_value, more_ms=_more(model.ms_per_answer, plain.ms_per_answer),
-        more_mb=_more(serving_mb(model), serving_mb(plain)),
+        more_mb=_more(model.serving_mb, plain.serving_mb),
         slices=[
             SliceLead(name, count, test.difference, test.low, test.high, test.p_value)
             for name, count, test in _beyond_chance(tests)

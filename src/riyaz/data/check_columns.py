@@ -65,8 +65,8 @@ def _are_slots(value: object, answer: object) -> bool:
 
 
 def check_of(row: dict[str, object], columns: tuple[str, ...], folder: Path, database: str) -> Check | None:
-    """What the answer to a row is checked by; None for nothing. The path of a database is relative to `folder`;
-    must lie in it; `database` counts where the row names none. Raises RowProblem."""
+    """What the answer to a row is checked by; None for nothing. The path of a database is relative to `folder`
+    and must lie in it; `database` counts where the row names none. Raises RowProblem."""
     values = {name: row.get(name) for name in columns if not _empty(row.get(name))}
     tests = _tests(values["tests"]) if "tests" in values else ""
     if tests and (problem := _tests_problem(tests)):

@@ -5,6 +5,7 @@ The kind and the metric can also be given, where they fit the rows.
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from riyaz.data.column_roles import LABELS
 from riyaz.data.judging import EXECUTED, expect_judged, suggested
 from riyaz.data.questions import Question, answer_places
 from riyaz.data.schema import OPTION, as_written, expect_tools, read_schema
+from riyaz.data.turns import conversation_of
 from riyaz.errors import RiyazError
 
 SHORT_WORDS = 6  # longest median answer of a short-answer task
@@ -219,7 +221,9 @@ def _kind(dataset: Dataset, distinct: int) -> tuple[TaskKind, str]:
     answers = [example.answer for example in dataset.examples]
     if dataset.answer_column in LABELS:
         return "closed", f"the column {dataset.answer_column!r} holds {distinct} labels"
-    if few_short_values(answers):
+    # in a conversation of several answers many are alike that are no labels; one that is given once is none
+    talk = any(conversation_of(example) for example in dataset.examples) and 1 in Counter(answers).values()
+    if few_short_values(answers) and not talk:
         return "closed", f"{distinct} distinct answers in {len(answers)} rows"
     words = statistics.median(len(answer.split()) for answer in answers)
     kind: TaskKind = "short" if words <= SHORT_WORDS else "free"

@@ -108,7 +108,7 @@ def expect_package(where: str) -> None:
 
 def expect_schema(schema: str, where: str) -> None:
     """Raises RiyazError for a schema that no answer can be made by, before a model is opened."""
-    _matcher_of_bytes(schema_rules(schema), where)
+    _of_bytes(schema_rules(schema), where)
 
 
 def misfit(schema: str, answer: str, where: str) -> str:
@@ -130,21 +130,25 @@ def misfit_of(rules: str, answer: str, where: str) -> tuple[int, bool]:
     """(the bytes with which a text keeps to rules, whether it is whole by them). Raises RiyazError for rules that
     cannot be followed, and without llguidance."""
     data = answer.encode("utf-8", "replace")
-    matcher = _matcher_of_bytes(rules, where).deep_copy()
+    matcher = _of_bytes(rules, where).deep_copy()
     read = matcher.try_consume_tokens(list(data))
     return read, read == len(data) and bool(matcher.is_accepting())
 
 
-@lru_cache(maxsize=64)  # rows can have different tools
-def _matcher_of_bytes(rules: str, where: str) -> Any:
-    """A matcher whose tokens are bytes, so that no model is needed."""
+def _of_bytes(rules: str, where: str) -> Any:
+    """A matcher whose tokens are bytes, so that no model is needed, to be copied. Raises as `Grammar` does."""
     expect_package(where)
-    from llguidance import LLMatcher, LLTokenizer
-
-    matcher = LLMatcher(LLTokenizer("byte"), rules, log_level=0)
+    matcher = _matcher_of_bytes(rules)
     if error := matcher.get_error():
         raise Unfollowable(f"the schema cannot be followed: {_said(error)}", where)
     return matcher
+
+
+@lru_cache(maxsize=64)  # rows can have different tools, and most have the same
+def _matcher_of_bytes(rules: str) -> Any:
+    from llguidance import LLMatcher, LLTokenizer
+
+    return LLMatcher(LLTokenizer("byte"), rules, log_level=0)
 
 
 def _said(error: str) -> str:

@@ -30,12 +30,12 @@ def expect_ready(metric: str, rows: Iterable[Example], unsafe_code: bool = False
 
 def sql(prediction: str, row: Example) -> float:
     """1 if the predicted query has the rows of an accepted one on the row's database."""
-    return _execution(prediction, row.answers, _database(row), row.where)
+    return float(_queried(prediction, row.answers, _database(row), row.where)[0])
 
 
 def query_runs(prediction: str, row: Example) -> float:
     """1 if the predicted query runs on the row's database."""
-    return _runs(prediction, _database(row))
+    return float(_queried(prediction, row.answers, _database(row), row.where)[1])
 
 
 def passes(prediction: str, row: Example) -> float:
@@ -59,17 +59,10 @@ def _tests(row: Example) -> str:
 
 
 @lru_cache(KEPT)
-def _execution(query: str, gold: tuple[str, ...], database: str, where: str) -> float:
-    from riyaz.metrics.sql import execution
+def _queried(query: str, gold: tuple[str, ...], database: str, where: str) -> tuple[bool, bool]:
+    from riyaz.metrics.sql import verdict
 
-    return execution(query, gold, Path(database), where)
-
-
-@lru_cache(KEPT)
-def _runs(query: str, database: str) -> float:
-    from riyaz.metrics.sql import runs
-
-    return float(runs(query, Path(database)))
+    return verdict(query, gold, Path(database), where)
 
 
 @lru_cache(KEPT)

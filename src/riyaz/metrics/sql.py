@@ -39,15 +39,17 @@ def execution(query: str, gold: Sequence[str], database: Path, where: str = "") 
     place, floats with a tolerance. Raises RiyazError for a database that is none and an accepted query that fails,
     naming `where`, the row's place in its file.
     """
+    return float(verdict(query, gold, database, where)[0])
+
+
+def verdict(query: str, gold: Sequence[str], database: Path, where: str = "") -> tuple[bool, bool]:
+    """(whether `execution` is 1, whether the query is a SELECT that the database answers within the limits, whatever
+    its rows) of a query that runs once. Raises as `execution` does."""
     accepted = [query_of(each) for each in gold]
     for each in accepted:
         _expect_gold(each, database, where)
-    return float(_ask(query_of(query), accepted, database).get("equal") is True)
-
-
-def runs(query: str, database: Path) -> bool:
-    """Whether the query is a SELECT that the database answers within the limits, whatever its rows."""
-    return "equal" in _ask(query_of(query), [], database)
+    answer = _ask(query_of(query), accepted, database)
+    return answer.get("equal") is True, "equal" in answer
 
 
 def query_of(answer: str) -> str:

@@ -222,6 +222,11 @@ class ArmResult:
         return arm_name(self.method, self.base)
 
     @property
+    def serving_mb(self) -> float | None:
+        """Peak MB while answering; where that was not measured, the arm's peak with training."""
+        return self.peak_rss_mb if self.serve_rss_mb is None else self.serve_rss_mb
+
+    @property
     def half_trained(self) -> bool:
         """Whether the arm was cut before half of its recipe's steps, and not because others did better by then."""
         return self.status == "cut" and not self.waited and 2 * (self.steps or 0) < (self.recipe_steps or 0)
@@ -422,13 +427,14 @@ class Answer:
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
         """Every line of a predictions.jsonl. Raises RiyazError naming the invalid line."""
         rows = [(where, from_json(cls, row, where, hint, unknown=True)) for where, row in read_lines(path, hint)]
+        negative = any(row.score is not None and row.score < 0 for _, row in rows)
+        lowest = -sys.float_info.max if negative and _can_be_nats(path.with_name(RESULT)) else 0.0
         for where, row in rows:
             if not row.answers:
                 raise RiyazError("answers is empty", where, hint)
             # only `nats`, which is the accepted answer's log-probability by characters, is below 0
-            below = row.answer_log_probability is not None and row.score is not None and row.score < 0
-            lowest = -sys.float_info.max if below and _can_be_nats(path.with_name(RESULT)) else 0.0
-            if row.score is not None and not lowest <= row.score <= 1:
+            least = 0.0 if row.answer_log_probability is None else lowest
+            if row.score is not None and not least <= row.score <= 1:
                 raise RiyazError(f"score is {row.score:g}", where, hint)
         return [row for _, row in rows]
 

@@ -48,11 +48,6 @@ def beaten_by(arm: ArmResult, arms: list[ArmResult]) -> ArmResult | None:
     return max(better, key=lambda other: other.score).arm if better else None
 
 
-def megabytes_served(arm: ArmResult) -> float | None:
-    """Peak MB while answering; where that was not measured, the arm's peak with training."""
-    return arm.peak_rss_mb if arm.serve_rss_mb is None else arm.serve_rss_mb
-
-
 def milliseconds(value: float | None) -> str:
     """`1,310 ms`, `94.6 ms`, `<0.1 ms`."""
     if value is None:

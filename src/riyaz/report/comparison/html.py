@@ -25,7 +25,6 @@ from riyaz.report.comparison.arms import (
     beaten_lines,
     best_for,
     megabytes,
-    megabytes_served,
     milliseconds,
     training,
 )
@@ -218,7 +217,7 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     if has_bases(arms):
         heads, rows = (
             [*heads, "MB while answering"],
-            [[*row, number(megabytes_served(arm))] for row, arm in zip(rows, arms, strict=True)],
+            [[*row, number(arm.serving_mb)] for row, arm in zip(rows, arms, strict=True)],
         )
         note += " Colour and shape are the method, the name behind the @ is the base; a larger mark needs more memory."
     return figure(drawn, note, numbers(heads, rows))

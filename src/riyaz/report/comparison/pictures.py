@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from riyaz.report.comparison.arms import Mark, about, beaten_by, megabytes_served, priced
+from riyaz.report.comparison.arms import Mark, about, beaten_by, priced
 from riyaz.report.comparison.short_names import short_names, side_room
 from riyaz.report.media.markup import Markup, element
 from riyaz.report.media.svg import FAINT, PAPER, Box, colour, inset, label, picture, place, spread
@@ -125,9 +125,9 @@ def _marks(
 
 def _size(arm: ArmResult, everything: Sequence[Mark]) -> float:
     """The diameter of an arm's mark in points."""
-    memory = {mark.arm.name: megabytes_served(mark.arm) for mark in everything if mark.arm.base}
+    memory = {mark.arm.name: mark.arm.serving_mb for mark in everything if mark.arm.base}
     most = max((mb for mb in memory.values() if mb), default=None)
-    mb = megabytes_served(arm)
+    mb = arm.serving_mb
     return MARK if not memory or most is None or mb is None else 0.7 * MARK + 0.8 * MARK * math.sqrt(mb / max(most, mb))
 
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.checkpoint import Checkpoints, write_state
-from riyaz.data.packing import PackedRows, batch, pack, padded
+from riyaz.data.packing import PackedRows, batch, pack, padded, shared_tokens
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
@@ -35,7 +36,7 @@ from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 from riyaz.layers.swaps.label_head import LabelledModel
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 
-FORMAT = 2  # of checkpoints: those of another one belong to another run
+FORMAT = 3  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
 
 
@@ -265,13 +266,16 @@ def set_dropout(model: nn.Module, probability: float) -> None:
 
 def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterator[PackedRows]:
     """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
-    too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens."""
-    lengths = [len(row.prompt) + len(row.answer) for row in rows]
-    even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
+    too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens. The tokens
+    that all rows begin with are once in every batch; long ones leave half of the budget to the rest of the rows."""
+    shared = shared_tokens([row.prompt for row in rows])
+    room = max(budget - shared, budget / 2)
+    lengths = [len(row.prompt) + len(row.answer) - shared for row in rows]
+    even = sum(lengths) / max(1, math.ceil(sum(lengths) / room))
     group: list[Row] = []
     size = 0
     for row, length in zip(rows, lengths, strict=True):
-        if group and (size + length > budget or size + length / 2 > even):
+        if group and (size + length > room or size + length / 2 > even):
             yield padded(pack(group), multiple)
             group, size = [], 0
         group.append(row)
@@ -284,7 +288,12 @@ def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) 
     """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. Those behind the
     vocabulary are labels, which the model's `label_head` scores. With `sums` the gradient of a head's weight is added
     there, else it is autograd's."""
-    hidden, tokens, V = _answering_states(model, rows), torch.from_numpy(rows.labels), model.config.vocab_size
+    return _nats(model, _answering_states(model, rows), torch.from_numpy(rows.labels), sums)
+
+
+def _nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | None = None) -> Tensor:
+    """Sum of −log p of tokens and labels (N,), from the hidden states (N, C) that predict them."""
+    V = model.config.vocab_size
     of_label = tokens >= V
     if not of_label.any():
         return _text_nats(model, hidden, tokens, sums)
@@ -330,9 +339,15 @@ def _text_nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | 
 
 
 @torch.no_grad()
-def row_nats(model: nn.Module, rows: Sequence[Row]) -> list[float]:
-    """−log p of each row's answer in nats, the end token included."""
-    return [answer_nats(model, pack([row])).item() for row in rows]
+def row_nats(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> list[float]:
+    """−log p of each row's answers in nats, the end token included."""
+    nats, left = [], iter(rows)
+    for micro in micro_batches(rows, micro_tokens):
+        counts = [len(row.labels) for row in islice(left, len(micro.lengths))]
+        states = _answering_states(model, micro).split(counts)
+        labels = torch.from_numpy(micro.labels).split(counts)
+        nats += [_nats(model, *answers).item() for answers in zip(states, labels)]
+    return nats
 
 
 @torch.no_grad()

@@ -115,6 +115,17 @@ def written(form: Form, *calls: tuple[str, str]) -> str:
     return form.joined.join(form.block.replace(HOLE, block) for block in blocks)
 
 
+def test_what_rows_with_the_same_tools_begin_with_is_read_once(marked: tuple[Path, int]) -> None:
+    model = keeping_to(open_model(marked[0]), "tools", "here")
+    talks = [asked(place, text) for text in ("lock it", "is it open?") for place in ("shop", "door")]
+    requests = [each.request for each in model.prepare(talks, room=8)]
+    assert [[*each.prefix, *each.tokens] for each in requests] == model.tokenizer.render(talks)
+    assert len({each.prefix for each in requests}) == 2 and requests[0].prefix == requests[2].prefix
+    assert all(len(each.tokens) < 40 < len(each.prefix) for each in requests)
+    (sent,) = model.prepare([talks[0][1:]], room=8, tools=TOOLS["shop"])
+    assert sent.request.prefix == requests[0].prefix, "tools of a request are as those of a row"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_rules_of_every_form_allow_text_and_its_calls(form: Form) -> None:
     rules = text_or_calls_rules(TOOLS["shop"], TOOLS["shop"], form, {})

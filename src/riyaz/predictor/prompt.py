@@ -4,6 +4,7 @@
 `Prepared`, which holds the request and the passages in it.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
 SCHEMA = "schema"  # where errors of it are
+MOST_PREFIXES = 32  # of prompts with tools, in memory
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
@@ -217,7 +219,8 @@ class PromptedModel(PromptText):
             while len(prompts[row]) > longest and (hits[row] or examples[row]):
                 hits[row].pop() if hits[row] else examples[row].pop(0)
                 prompts[row] = self.tokenizer.render([read(row)], tools=tools)[0]
-        requests = self._requests(prompts, where, room, sampling)
+        prefixes = [self._prefix_of(messages, tools) for messages in conversations]
+        requests = self._requests(prompts, where, room, sampling, prefixes)
         if self.answer_schema == TOOLS and not tools:  # else their sender says what the answer must be
             requests = [
                 replace(request, grammar=self._of_tools(messages, where[row] if row < len(where) else ""))
@@ -251,10 +254,12 @@ class PromptedModel(PromptText):
         return self.context - room
 
     def _requests(
-        self, prompts: Sequence[Sequence[int]], where: Sequence[str], room: int, sampling: Sampling = GREEDY
-    ) -> list[Request]:
-        """The requests of rendered prompts; their ids are their indices. Raises RiyazError for a prompt too long."""
-        prefix, longest = self._prefix, self._longest_prompt(room)
+        self, prompts: Sequence[Sequence[int]], where: Sequence[str], room: int, sampling: Sampling = GREEDY,
+        prefixes: Sequence[tuple[int, ...]] = (),
+    ) -> list[Request]:  # fmt: skip
+        """The requests of rendered prompts, each with its prefix if it begins with it; their ids are their indices.
+        Raises RiyazError for a prompt too long."""
+        longest = self._longest_prompt(room)
         if longest < 1:
             what = f"an answer of {room:,} tokens does not fit the context of {longest + room:,}"
             raise RiyazError(what, hint="allow fewer tokens, or choose a model with a longer context")
@@ -262,6 +267,7 @@ class PromptedModel(PromptText):
         for row, ids in enumerate(prompts):
             if len(ids) > longest:
                 raise TooLong(len(ids), room, longest + room, where[row] if row < len(where) else "")
+            prefix = prefixes[row] if prefixes else self._prefix
             common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
             requests.append(Request(
                 row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,
@@ -271,11 +277,35 @@ class PromptedModel(PromptText):
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:
-        """The tokens that every prompt begins with: those shared by the prompts of two different questions."""
+        """The tokens that every prompt without tools begins with."""
+        return self._common(())
+
+    @cached_property
+    def _prefixes(self) -> dict[str, tuple[int, ...]]:
+        """The prefixes of prompts with tools that were needed last, by their system turn and tools."""
+        return {}
+
+    def _prefix_of(self, messages: Sequence[Message], tools: Sequence[dict]) -> tuple[int, ...]:
+        """The tokens that every prompt with the same tools and the same system turn begins with."""
+        if not (tools or messages[0].get("tools")):
+            return self._prefix
+        opening = [message for message in messages if message["role"] == "system"]
+        if not opening:
+            opening = [{"role": "system", "content": "", "tools": messages[0].get("tools")}]
+        name = json.dumps([opening, tools])
+        if name not in self._prefixes:
+            while len(self._prefixes) >= MOST_PREFIXES:
+                self._prefixes.pop(next(iter(self._prefixes)), None)
+            self._prefixes[name] = self._common(opening, tools)
+        return self._prefixes[name]
+
+    def _common(self, opening: Sequence[Message], tools: Sequence[dict] = ()) -> tuple[int, ...]:
+        """The tokens shared by the prompts of two different questions behind the `opening`."""
         examples = self.examples if self.text.examples == "fixed" else ()
         probes = [
-            messages_for(self.text, self.task, [{"role": "user", "content": probe}], examples) for probe in ("0", "Q")
+            messages_for(self.text, self.task, [*opening, {"role": "user", "content": probe}], examples)
+            for probe in ("0", "Q")
         ]
-        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes)))
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes, tools=tools)))
         prefix = tuple(pair[0] for pair in pairs)
         return prefix if len(prefix) >= SHORTEST_PREFIX else ()

@@ -63,7 +63,7 @@ class TrainPlan:
     validate_every: int = 20  # steps
     patience: int = 5  # validations in a row without a better result after which training stops
     checkpoint_every: int = 50  # steps
-    micro_tokens: int = 1024  # at most in a forward pass, which bounds the memory of activations
+    micro_tokens: int = 1024  # at most in a forward pass, but for those that all rows begin with; bounds its memory
     keep_best: bool = True  # end with the weights that are best on validation rows, not the last ones
     compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
@@ -267,15 +267,14 @@ def set_dropout(model: nn.Module, probability: float) -> None:
 def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterator[PackedRows]:
     """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
     too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens. The tokens
-    that all rows begin with are once in every batch; long ones leave half of the budget to the rest of the rows."""
+    that all rows begin with are once in every batch and do not count."""
     shared = shared_tokens([row.prompt for row in rows])
-    room = max(budget - shared, budget / 2)
     lengths = [len(row.prompt) + len(row.answer) - shared for row in rows]
-    even = sum(lengths) / max(1, math.ceil(sum(lengths) / room))
+    even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
     group: list[Row] = []
     size = 0
     for row, length in zip(rows, lengths, strict=True):
-        if group and (size + length > room or size + length / 2 > even):
+        if group and (size + length > budget or size + length / 2 > even):
             yield padded(pack(group), multiple)
             group, size = [], 0
         group.append(row)

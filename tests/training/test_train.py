@@ -169,13 +169,13 @@ def test_micro_batches_are_of_about_the_same_size() -> None:
     assert [len(part.lengths) for part in micro_batches(rows, 480)] == [8]
 
 
-def test_what_rows_begin_with_counts_once_in_a_micro_batch() -> None:
+def test_what_all_rows_begin_with_does_not_count_in_a_micro_batch() -> None:
     begin = tuple(range(200))
     rows = [Row((*begin, number), (2,) * 9) for number in range(16)]
-    parts = list(micro_batches(rows, 300))  # one row of 210 tokens would fill it
-    assert [(part.shared, len(part.lengths)) for part in parts] == [(200, 8)] * 2
-    lengths = [len(part.lengths) for part in micro_batches(rows, 100)]
-    assert lengths == [4] * 4, "what is longer than the budget leaves half of it to the rest"
+    for budget, count in ((80, 8), (40, 4), (1, 1)):
+        parts = list(micro_batches(rows, budget))
+        assert [len(part.lengths) for part in parts] == [count] * (16 // count)
+        assert count == 1 or all(part.shared == 200 for part in parts)
 
 
 def test_losses_of_rows_do_not_depend_on_what_stands_beside_them() -> None:

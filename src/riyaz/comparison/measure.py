@@ -53,6 +53,7 @@ RSS_MARGIN, MARGIN_MB = 1.25, 1000.0
 # bytes of a weight that trains: 16 bits to compute with and 16 for the rest, the gradient's sum, its mean, mean square
 MASTER_BYTES = {"bfloat16": 2 + 2 + 4 + 2 + 4, "float32": 4 + 4 + 4 + 4}
 BATCH_ROWS, QUESTION_ROWS = 8, 3  # answered in one batch, and where several questions are asked without a head
+LENGTH_ROWS = 32  # whose prompts are counted, not read: a few rows may be shorter or longer than usual
 SEEN_TOKENS = 64  # of an answer, at most; the length and the time of a longer one are extrapolated
 LONGEST_TRAINED = 1.25  # mean answer of a trained arm / mean accepted answer: most end alike, some run to the limit
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
@@ -244,30 +245,39 @@ def _after_training(seconds: dict[str, float], limit: int, context: Context) -> 
 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
     """Seconds per row: "loss" of its accepted answer, that of one row alone ("pass"), answering it in a batch ("row")
-    and "alone", and scoring one "candidate" of `choices.choose` on it; the seconds of the "null" prompts of a
-    candidate; and the "tokens" of a generated answer, 0 where answers are chosen."""
+    and "alone", and scoring one "candidate" of `choices.choose` on it, for prompts of usual length; the seconds of the
+    "null" prompts of a candidate; and the "tokens" of a generated answer, 0 where answers are chosen."""
     rows = _spread(context.valid, BATCH_ROWS)
     read = _read if predictor.has_questions else answer_log_loss  # of questions a head gives all answers after a pass
     read(predictor, rows[:2])  # reads the shared prefix and warms up
     loss, once = (_seconds(partial(read, predictor, some)) / len(some) for some in (rows, rows[:1]))
+    longer = _own_tokens(predictor, _spread(context.valid, LENGTH_ROWS)) / _own_tokens(predictor, rows)
     tokens = 0.0
     if predictor.has_questions:
         rows = rows[:QUESTION_ROWS]
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
+        row *= longer
         candidate, null = row, 0.0
     elif predictor.has_labels:  # labels are as long as they are, whatever the limit
         predictor = replace(predictor, temperature=1.0)  # an answer of an artifact has a confidence
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
         null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
-        candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)
+        candidate = longer * _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)
+        row *= longer
     else:
         (took, seen), (took_alone, seen_alone) = (_generated(predictor, limit, some) for some in (rows, rows[:1]))
         tokens = expected_tokens(seen, min(limit, SEEN_TOKENS), limit)
-        row = loss + tokens * max(0.0, took - len(rows) * loss) / max(1, sum(seen))
+        row = longer * loss + tokens * max(0.0, took - len(rows) * loss) / max(1, sum(seen))
         alone = once + tokens * max(0.0, took_alone - once) / max(1, sum(seen_alone))
-        candidate, null = loss, 0.0
-    return {"loss": loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null,
+        candidate, null = longer * loss, 0.0
+    return {"loss": longer * loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null,
             "tokens": tokens}  # fmt: skip
+
+
+def _own_tokens(predictor: ModelPredictor, rows: Sequence[Example]) -> float:
+    """Mean tokens of the rows' prompts behind the shared prefix."""
+    prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows])
+    return sum(len(each.request.tokens) for each in prepared) / len(prepared)
 
 
 def _read(predictor: ModelPredictor, rows: Sequence[Example]) -> None:

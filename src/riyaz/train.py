@@ -36,7 +36,7 @@ from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 from riyaz.layers.swaps.label_head import LabelledModel
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 
-FORMAT = 3  # of checkpoints: those of another one belong to another run
+FORMAT = 4  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
 
 
@@ -268,7 +268,7 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
     """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
     too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens. The tokens
     that all rows begin with are once in every batch and do not count."""
-    shared = shared_tokens([row.prompt for row in rows])
+    shared = shared_tokens([row.prompt for row in rows]) if rows else 0
     lengths = [len(row.prompt) + len(row.answer) - shared for row in rows]
     even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
     group: list[Row] = []

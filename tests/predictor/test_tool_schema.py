@@ -117,7 +117,12 @@ def written(form: Form, *calls: tuple[str, str]) -> str:
 
 def test_what_rows_with_the_same_tools_begin_with_is_read_once(marked: tuple[Path, int]) -> None:
     model = keeping_to(open_model(marked[0]), "tools", "here")
-    talks = [asked(place, text) for text in ("lock it", "is it open?") for place in ("shop", "door")]
+    texts = ("lock it", "is it open?", "book a day", "how many?")
+    talks = [asked(place, text) for text in texts for place in ("shop", "door")]
+    apart = [asked("door", text) for text in texts]
+    for number, talk in enumerate(apart):
+        talk[0]["content"] = f"It is day {number}."
+    assert not any(each.request.prefix for each in model.prepare(apart, room=8)), "each has its own system turn"
     requests = [each.request for each in model.prepare(talks, room=8)]
     assert [[*each.prefix, *each.tokens] for each in requests] == model.tokenizer.render(talks)
     assert len({each.prefix for each in requests}) == 2 and requests[0].prefix == requests[2].prefix

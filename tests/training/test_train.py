@@ -186,6 +186,7 @@ def test_losses_of_rows_do_not_depend_on_what_stands_beside_them() -> None:
     alone = [row_nats(model, [row])[0] for row in rows]
     for micro_tokens in (1, 60, 10**6):
         assert row_nats(model, rows, micro_tokens) == pytest.approx(alone, rel=LOSS)
+    assert row_nats(model, []) == []
     assert sum(alone) / sum(len(row.labels) for row in rows) == pytest.approx(answer_loss(model, rows), abs=LOSS)
 
 

@@ -245,18 +245,19 @@ def _after_training(seconds: dict[str, float], limit: int, context: Context) -> 
 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
     """Seconds per row: "loss" of its accepted answer, that of one row alone ("pass"), answering it in a batch ("row")
-    and "alone", and scoring one "candidate" of `choices.choose` on it, for prompts of usual length; the seconds of the
-    "null" prompts of a candidate; and the "tokens" of a generated answer, 0 where answers are chosen."""
+    and "alone", and scoring one "candidate" of `choices.choose` on it; the seconds of the "null" prompts of a
+    candidate; and the "tokens" of a generated answer, 0 where answers are chosen. Of batches those of usual length."""
     rows = _spread(context.valid, BATCH_ROWS)
     read = _read if predictor.has_questions else answer_log_loss  # of questions a head gives all answers after a pass
     read(predictor, rows[:2])  # reads the shared prefix and warms up
     loss, once = (_seconds(partial(read, predictor, some)) / len(some) for some in (rows, rows[:1]))
-    longer = _own_tokens(predictor, _spread(context.valid, LENGTH_ROWS)) / _own_tokens(predictor, rows)
+    usual = _tokens_read(predictor, _spread(context.valid, LENGTH_ROWS))
+    longer = usual / _tokens_read(predictor, rows)
     tokens = 0.0
     if predictor.has_questions:
         rows = rows[:QUESTION_ROWS]
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
-        row *= longer
+        row *= usual / _tokens_read(predictor, rows)
         candidate, null = row, 0.0
     elif predictor.has_labels:  # labels are as long as they are, whatever the limit
         predictor = replace(predictor, temperature=1.0)  # an answer of an artifact has a confidence
@@ -274,10 +275,12 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
             "tokens": tokens}  # fmt: skip
 
 
-def _own_tokens(predictor: ModelPredictor, rows: Sequence[Example]) -> float:
-    """Mean tokens of the rows' prompts behind the shared prefix."""
+def _tokens_read(predictor: ModelPredictor, rows: Sequence[Example]) -> float:
+    """Mean tokens of the rows' prompts behind the shared prefix and of their accepted answers."""
     prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows])
-    return sum(len(each.request.tokens) for each in prepared) / len(prepared)
+    prompts = sum(len(each.request.tokens) for each in prepared)
+    answers = 0 if predictor.has_questions else sum(map(len, predictor.tokenizer.answer_ids([r.said for r in rows])))
+    return (prompts + answers) / len(rows)
 
 
 def _read(predictor: ModelPredictor, rows: Sequence[Example]) -> None:
@@ -428,8 +431,8 @@ def _disk_factor(recipe: Recipe) -> int:
 
 def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:
     """At most `count` of the rows, evenly spaced."""
-    step = max(1, len(rows) // count)
-    return tuple(rows[::step][:count])
+    count = min(count, len(rows))
+    return tuple(rows[place * len(rows) // count] for place in range(count))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -5,6 +5,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
 SCHEMA = "schema"  # where errors of it are
-MOST_PREFIXES = 32  # of prompts with tools, in memory
+MOST_PREFIXES = 32  # of prompts with tools, kept
+SHARING = 4  # rows with the same tools, at least, for which their prefix is read by itself
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
@@ -219,8 +221,7 @@ class PromptedModel(PromptText):
             while len(prompts[row]) > longest and (hits[row] or examples[row]):
                 hits[row].pop() if hits[row] else examples[row].pop(0)
                 prompts[row] = self.tokenizer.render([read(row)], tools=tools)[0]
-        prefixes = [self._prefix_of(messages, tools) for messages in conversations]
-        requests = self._requests(prompts, where, room, sampling, prefixes)
+        requests = self._requests(prompts, where, room, sampling, self._prefixes_of(conversations, tools))
         if self.answer_schema == TOOLS and not tools:  # else their sender says what the answer must be
             requests = [
                 replace(request, grammar=self._of_tools(messages, where[row] if row < len(where) else ""))
@@ -281,23 +282,24 @@ class PromptedModel(PromptText):
         return self._common(())
 
     @cached_property
-    def _prefixes(self) -> dict[str, tuple[int, ...]]:
-        """The prefixes of prompts with tools that were needed last, by their system turn and tools."""
+    def _with_tools(self) -> dict[str, tuple[int, ...]]:
+        """The prefixes of prompts with tools that were needed last, by `_opening`."""
         return {}
 
-    def _prefix_of(self, messages: Sequence[Message], tools: Sequence[dict]) -> tuple[int, ...]:
-        """The tokens that every prompt with the same tools and the same system turn begins with."""
-        if not (tools or messages[0].get("tools")):
-            return self._prefix
-        opening = [message for message in messages if message["role"] == "system"]
-        if not opening:
-            opening = [{"role": "system", "content": "", "tools": messages[0].get("tools")}]
-        name = json.dumps([opening, tools])
-        if name not in self._prefixes:
-            while len(self._prefixes) >= MOST_PREFIXES:
-                self._prefixes.pop(next(iter(self._prefixes)), None)
-            self._prefixes[name] = self._common(opening, tools)
-        return self._prefixes[name]
+    def _prefixes_of(self, conversations: Sequence[Sequence[Message]], tools: Sequence[dict]) -> list[tuple[int, ...]]:
+        """For each conversation the tokens that every prompt with its tools and its system turn begins with; none for
+        tools that fewer than SHARING of them have, and that no earlier prompt had."""
+        openings = [_opening(messages, tools) for messages in conversations]
+        known, counts = self._with_tools, Counter(map(json.dumps, openings))
+        prefixes = []
+        for opening in openings:
+            name = json.dumps(opening)
+            if opening and name not in known and counts[name] >= SHARING:
+                known[name] = self._common(opening, tools)
+            prefixes.append(known.get(name, ()) if opening else self._prefix)
+        while len(known) > MOST_PREFIXES:
+            known.pop(next(iter(known)))
+        return prefixes
 
     def _common(self, opening: Sequence[Message], tools: Sequence[dict] = ()) -> tuple[int, ...]:
         """The tokens shared by the prompts of two different questions behind the `opening`."""
@@ -309,3 +311,12 @@ class PromptedModel(PromptText):
         pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes, tools=tools)))
         prefix = tuple(pair[0] for pair in pairs)
         return prefix if len(prefix) >= SHORTEST_PREFIX else ()
+
+
+def _opening(messages: Sequence[Message], tools: Sequence[dict]) -> list[Message]:
+    """The system turn of a conversation, with its tools; none where it has no tools."""
+    own = messages[0].get("tools") or list(tools)
+    if not own:
+        return []
+    system = [message for message in messages if message["role"] == "system"]
+    return [{**(system[0] if system else {"role": "system", "content": ""}), "tools": own}, *system[1:]]

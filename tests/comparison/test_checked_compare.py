@@ -100,6 +100,23 @@ def test_code_is_judged_by_the_tests_of_its_row(run: Run, tmp_path: Path) -> Non
     assert first["check"] == {"tests": "assert f() == 1"}
 
 
+@pytest.mark.parametrize(
+    ("answer", "tests", "problem"),
+    [
+        ("def f(): return {n}", "def test_f():\n    assert f() == {n}", "the tests pass with an empty answer"),
+        ("def f(): return 0", "assert f() == {n}, f()", "the accepted answer fails its tests: AssertionError: 0"),
+    ],
+)
+def test_rows_of_code_that_judge_nothing_or_wrongly_are_named_before_anything_runs(
+    run: Run, tmp_path: Path, answer: str, tests: str, problem: str
+) -> None:
+    right = [row | {"tests": f"assert f() == {n}"} for n, row in enumerate(asked("sir", "def f(): return {n}"), 1)]
+    wrong = [row | {"tests": tests.format(n=n)} for n, row in enumerate(asked("please", answer), 1)]
+    told = run(right + wrong, right)
+    assert told.status != 0 and f"train.jsonl:13: {problem}" in told.line, told.err
+    assert not (tmp_path / "out/arms").exists()
+
+
 def test_objects_are_judged_by_their_fields_and_the_floor_is_named(run: Run, tmp_path: Path) -> None:
     rows = [asked(ending, '{{"number": {n}, "day": null}}') for ending in ("please", "sir", "today")]
     told = run(rows[0] + rows[1], rows[2])

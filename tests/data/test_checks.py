@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from riyaz.data import Dataset, Example, task
 from riyaz.data.checks import Check, databases_hash
 from riyaz.data.formats import load, open_data
+from riyaz.data.judging import expect_judged
 from riyaz.data.written import form_of, write_rows
 from riyaz.errors import RiyazError
 
@@ -96,6 +98,25 @@ def test_a_wrong_check_names_file_and_line(tmp_path: Path, column: str, value: s
     with pytest.raises(RiyazError) as raised:
         read(folder, *rows)
     assert problem in str(raised.value) and "train.jsonl:2" in str(raised.value), str(raised.value)
+
+
+@pytest.mark.parametrize(("right", "is_read"), [(1, True), (3, True), (0, False)])
+def test_broken_tests_in_the_first_row_are_named_like_those_of_any_other(
+    tmp_path: Path, right: int, is_read: bool
+) -> None:
+    rows = [{"prompt": "p", "answer": "a", "tests": "assert double(2) =="}]
+    rows += [{"prompt": f"p{n}", "answer": "a", "tests": TESTS} for n in range(right)]
+    if is_read:
+        with pytest.raises(RiyazError, match=r"train\.jsonl:1: 'tests' is not Python: invalid syntax in its line 1"):
+            read(tmp_path, *rows)
+    else:
+        assert read(tmp_path, *rows).unused_columns == ("tests",)
+
+
+def test_a_column_tests_of_other_texts_is_not_read_for_one_that_is_python(tmp_path: Path) -> None:
+    texts = [TESTS, "blood, urine", "blood and urine", *["x-ray of it"] * 20]
+    data = read(tmp_path, *({"prompt": f"p{n}", "answer": "a", "tests": text} for n, text in enumerate(texts)))
+    assert data.unused_columns == ("tests",) and data.examples[0].check is None
 
 
 def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -194,6 +215,20 @@ def test_a_row_that_the_metric_cannot_judge_is_named() -> None:
         task.detect(dataset(rows_with(None, '{"price": NaN, "number": {}}')), metric="json_f1")
     labels = tuple(Example(row.messages, (str(i % 2),), check=Check(TESTS)) for i, row in enumerate(rows_with(None)))
     assert task.detect(dataset(labels), kind="closed").metric == "accuracy"
+
+
+def test_tools_need_an_answer_that_calls_one() -> None:
+    call = '<tool_call>\n{"name": "book", "arguments": {"day": {}}}\n</tool_call>'
+    plain, calling = rows_with(None), rows_with(None, call)
+    with pytest.raises(RiyazError, match=r"t\.jsonl: no answer calls a tool.*tools.*--metric") as refused:
+        task.detect(dataset(plain), metric="tools")
+    assert "\n" not in str(refused.value)
+    mixed = dataset((*plain, *calling))
+    assert task.detect(mixed, metric="tools").metric == "tools"
+    with pytest.raises(RiyazError, match="no answer calls a tool"):
+        expect_judged("tools", mixed, plain)
+    either = tuple(replace(row, answers=(*row.answers, calling[0].answer)) for row in plain)
+    expect_judged("tools", dataset(either))
 
 
 def test_an_answer_that_is_an_object_is_its_json(tmp_path: Path) -> None:

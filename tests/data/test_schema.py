@@ -10,6 +10,7 @@ from refusals import assert_refused
 from riyaz.data import formats
 from riyaz.data.schema import MAX_SCHEMA, as_written, read_schema, schema_text
 from riyaz.data.task import detect
+from riyaz.quality.schema_rows import misfits, schema_notes
 
 PLAIN = '{"type": "object", "properties": {"where": {"type": "string"}, "id": {"type": "integer"}}}'
 
@@ -61,3 +62,22 @@ def test_answers_that_are_chosen_refuse_a_schema_by_name(tmp_path: Path) -> None
     task = detect(formats.load(rows), kind="free", schema=tmp_path / "s.json")
     assert json.loads(task.schema)["properties"] == json.loads(PLAIN)["properties"]
     assert detect(formats.load(rows), kind="free").schema == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [({"type": "thing"}, "describes no object"), ({"properties": {"x": {"type": "wheel"}}}, "cannot be followed")],
+)
+def test_a_tool_that_cannot_be_followed_is_named_with_its_row(
+    tmp_path: Path, parameters: dict[str, object], says: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w") as file:
+        for number in range(6):
+            function = {"name": "book", "parameters": parameters if number == 3 else {"type": "object"}}
+            turns = [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}]
+            file.write(json.dumps({"tools": [{"type": "function", "function": function}], "messages": turns}) + "\n")
+    examples = formats.load(path).examples
+    for refuses in (misfits, schema_notes):
+        with assert_refused("rows.jsonl:4", says):
+            refuses("tools", examples)

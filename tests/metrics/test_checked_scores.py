@@ -118,7 +118,7 @@ def test_a_whole_object_has_all_the_fields(one: Any, other: Any) -> None:
     "text",
     ["\n" * N, " " * N, "```x\n" + "\n" * N, "```x\n" + "\n   " * (N // 4), "`" * N, "```" + "a" * N, "[" * N,
      "select " + "[" * N, "with a (\n" * (N // 9), "def\n" * (N // 4), "```\n" * (N // 4), "select a\n" + "\n" * N,
-     "x: " * (N // 3), "'" * N, "~~~ " + "\t" * N],
+     "x: " * (N // 3), "'" * N, "~~~ " + "\t" * N, "{" * N, "{a," * (N // 3), "`{" * (N // 2)],
 )  # fmt: skip
 def test_long_answers_of_any_kind_are_read_in_linear_time(text: str) -> None:
     began = time.process_time()
@@ -186,6 +186,87 @@ def test_command(prediction: str, answer: str, expected: float) -> None:
     assert command(prediction, [answer]) == expected
 
 
+@pytest.mark.parametrize(
+    "prediction, answer, expected",
+    [
+        ("`ls -l`", "ls -l", 1),
+        ("`$ ls -l`", "ls -l", 1),
+        ("`ls -l", "ls -l", 0),
+        ("`ls` `pwd`", "ls pwd", 0),
+        ("ls -l;", "ls -l", 1),
+        ("ls -l ;\n", "ls -l", 1),
+        ("cd a; ls;", "cd a\nls", 1),
+        ("ls ';'", "ls", 0),
+        ("ls;;", "ls", 0),
+        ("ls &", "ls", 0),
+        (";", "", 0),
+        ("find . -exec rm {} \\;", "find . -exec rm {}", 0),
+        ("find . -exec rm {} \\;", "find . -exec rm '{}' ';'", 1),  # no list in the braces: a word like others
+        ("echo {a,b}", "echo '{a,b}'", 0),
+        ("echo {1..3}", 'echo "{1..3}"', 0),
+        ("echo {a,b}", 'echo {"a",b}', 1),
+        ("git stash drop stash@{0}", "git stash drop 'stash@{0}'", 1),
+        ("echo ${HOME}", 'echo "${HOME}"', 1),
+        ("echo ${a},{b}", 'echo "${a},{b}"', 1),
+        ("{ ls; }", "'{' ls; }", 0),
+    ],
+)
+def test_signs_around_a_command_and_braces_in_it(prediction: str, answer: str, expected: float) -> None:
+    assert command(prediction, [answer]) == command(answer, [prediction]) == expected
+
+
+@pytest.mark.parametrize(
+    "prediction, answer, expected",
+    [
+        ('find . -delete -name "*.tmp"', 'find . -name "*.tmp" -delete', 0),
+        ("/usr/bin/find . -delete -empty", "/usr/bin/find . -empty -delete", 0),
+        ("sudo find . -delete -empty", "sudo find . -empty -delete", 0),
+        ("if find . -delete -empty", "if find . -empty -delete", 0),
+        ("A=1 find . -delete -empty", "A=1 find . -empty -delete", 0),
+        ("grep -r find -i .", "grep -i find -r .", 1),  # a word of another program
+        ("ffmpeg -c copy -i a b", "ffmpeg -i a -c copy b", 0),
+        ("xargs -r rm", "xargs rm -r", 0),
+        ("cat f | xargs -r rm", "cat f | xargs rm -r", 0),
+        ("ssh host ls -t", "ssh -t host ls", 0),
+        ("timeout -k 5 10 ls", "timeout 5 -k 10 ls", 0),
+        ("nohup ls -l a", "nohup ls a -l", 0),
+        ("-l ls", "ls -l", 0),
+        ("xargs -n 1 -P 4 rm", "xargs -P 4 -n 1 rm", 1),  # nothing stands between the options
+        ("sudo -u ann ls -l -a", "sudo -u ann ls -a -l", 1),
+        ("docker run --rm -it ubuntu ls", "docker run -it --rm ubuntu ls", 1),
+        ("docker run --name web --rm ubuntu", "docker run --rm --name web ubuntu", 1),
+        ("docker run ubuntu ls --rm", "docker run --rm ubuntu ls", 0),
+        ("docker --rm run ubuntu", "docker run --rm ubuntu", 0),
+        ("git -p log", "git log -p", 0),  # before and behind the subcommand
+        ("git push origin main --force", "git push --force origin main", 1),
+    ],
+)
+def test_options_keep_their_place_where_it_decides(prediction: str, answer: str, expected: float) -> None:
+    assert command(prediction, [answer]) == command(answer, [prediction]) == expected
+
+
+@pytest.mark.parametrize(
+    "prediction, answer, expected",
+    [
+        ("ls -al", "ls -la", 1),
+        ("rm -fr a", "rm -rf a", 1),
+        ("ls -al", "ls -a -l", 0),
+        ("ls -al", "ls -lA", 0),
+        ("tar -zxvf a.tgz", "tar -xzvf a.tgz", 1),
+        ("tar -xzfv a.tgz", "tar -xzvf a.tgz", 0),  # a file called v
+        ("git commit -ma x", "git commit -am x", 0),
+        ("head -n12", "head -n21", 0),
+        ("tool --la", "tool --al", 0),
+        ("rm -- -al", "rm -- -la", 0),
+        ("rm '-al'", "rm -la", 1),
+        ("ssh -tA host", "ssh -At host", 0),
+        ("find . -al", "find . -la", 0),
+    ],
+)
+def test_letters_behind_one_dash(prediction: str, answer: str, expected: float) -> None:
+    assert command(prediction, [answer]) == command(answer, [prediction]) == expected
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("ab -'\"\\|;$#é", min_size=1, max_size=6), min_size=1, max_size=6))
 def test_a_command_equals_itself_in_other_quotes(words: list[str]) -> None:
@@ -203,6 +284,7 @@ def test_slots_occur_as_they_stand_or_with_an_ending() -> None:
     assert slots("An A4 page, 2x45", ["4", "45"]) == 0 and slots("$45 a5, 'cat'", ["45", "cat"]) == 1
     assert slots("Fahrrad, Rad", ["rad"]) == 1 and slots("Fahrrad", ["rad"]) == 0
     assert slots("私は東京へ5回", ["東京", "5"]) == 1, "writing without spaces has no such boundary"
+    assert slots('It’s “new” and it\'s "old"', ["it's", "“old”", '"new"', "it’s"]) == 1, "curly quotes are quotes"
     assert slots("Ann", ["Ann", "Ben", "Cem"]) == pytest.approx(1 / 3) and slots("", []) == 1
 
 

@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from riyaz.child import Child
+from riyaz.data import Example
+from riyaz.data.checks import Check
 from riyaz.errors import RiyazError
 from riyaz.metrics import code, namespaces
 from riyaz.metrics.code import Verdict, passes, require_confinement, texts_of
+from riyaz.metrics.executed import expect_ready
 
 DOUBLE = "def double(x):\n    return 2 * x"
 TESTS = "assert double(2) == 4\nassert double('a') == 'aa'"
+CASES = "import unittest\nclass Cases(unittest.TestCase):\n    def test_it(self):\n"
+CASES += "        self.assertEqual(double(2), 4)\n"
+WRONG_ANSWERS = {"def double(x):\n    return x + 3": "AssertionError:", "": "NameError: name 'double'"}  # why they fail
 
 
 def confinement() -> str:
@@ -51,6 +57,8 @@ def test_what_this_machine_can_confine_is_confined() -> None:
         f"Here it is:\n\n```python\n{DOUBLE}\n```\nUse it like this:\n```python\nprint(double(nothing))\n```",
         f"```python\n{DOUBLE}",  # cut off behind it
         f"~~~py\n{DOUBLE}\n~~~",
+        f"```py3\n{DOUBLE}\n```",
+        f"```bash\nls\n```\n```python3\n{DOUBLE}\n```",
         f"```bash\npip install x\n```\n\n```\n{DOUBLE}\n```",
         f"```python\ndouble(3)\n```\n```python\n{DOUBLE}\n```",  # the block that defines something
         f"The function doubles:\n\n{DOUBLE}\n\nIt returns twice its argument.",
@@ -217,3 +225,97 @@ def test_what_stands_above_the_answer_runs_before_it() -> None:
     if not refused():
         assert passes(answer, tests).passed
         assert not passes(answer, tests.replace("# answer\n", "")).passed  # else it comes after it
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "unittest.main()",
+        "if __name__ == '__main__':\n    unittest.main()",
+        "unittest.main(argv=['tests', '-v'], exit=False)",
+        "from unittest import main\nmain(verbosity=2)\nassert double(2) == 4",
+        "import sys\nunittest.main(exit=False)\nsys.exit(0)",
+    ],
+)
+def test_unittest_code_passes_where_all_its_cases_do(end: str) -> None:
+    if not refused():
+        assert passes(DOUBLE, CASES + end) == Verdict(True, True)
+        for answer, why in WRONG_ANSWERS.items():
+            verdict = passes(answer, CASES + end)
+            assert not verdict.passed and verdict.runs and verdict.why.startswith(why), verdict
+
+
+def test_tests_may_end_by_an_exit_with_status_0() -> None:
+    """At their end, where nothing is left to be tested; anywhere else an exit is a failure."""
+    ends = ["sys.exit()", "sys.exit(0)", "raise SystemExit", "raise SystemExit(False)", "sys.exit(double(2) != 4)",
+            "if __name__ == '__main__':\n    sys.exit(None)",
+            "if double(2) == 4:\n    sys.exit(0)\nelse:\n    sys.exit(1)"]  # fmt: skip
+    for end in [] if refused() else ends:
+        tests = f"import sys\nassert double(2) == 4\n{end}"
+        assert passes(DOUBLE, tests) == Verdict(True, True), end
+        for answer, why in WRONG_ANSWERS.items():
+            assert passes(answer, tests).why.startswith(why), (end, answer)
+        assert not passes("def double(x):\n    raise SystemExit(0)", tests).passed, end
+    for end in ("sys.exit(1)", "sys.exit('wrong')", "raise SystemExit(2)", "sys.exit(0)\nassert double(2) == 5"):
+        assert refused() or not passes(DOUBLE, f"import sys\n{end}").passed, end
+    assert refused() or passes("import sys\nsys.exit(0)", "import sys\nsys.exit(0)") == Verdict(
+        False, False, "SystemExit: 0"
+    )
+
+
+def judged(answer: str, tests: str, line: int = 7, *others: str) -> Example:
+    """A row that pass@1 judges."""
+    return Example((), (answer, *others), where=f"train.jsonl:{line}", check=Check(tests=tests))
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def test_double():\n    assert double(2) == 4",
+        "def check(candidate):\n    assert candidate(2) == 4",
+        CASES,
+        CASES + "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromName('answer'))",
+        "import sys\ndef test_double():\n    assert double(2) == 4\nsys.exit(0)",
+        "def double(x): return 2 * x\n# answer\nassert double(2) == 4",
+    ],
+)
+def test_tests_that_an_empty_answer_passes_are_refused_with_their_line(tests: str) -> None:
+    if not refused():
+        expect_ready("pass@1", [judged(DOUBLE, TESTS)])
+        with pytest.raises(RiyazError) as error:
+            expect_ready("pass@1", [judged(DOUBLE, TESTS), judged(DOUBLE, tests, 8), judged(DOUBLE, "assert 1", 9)])
+        line = str(error.value)
+        assert line.startswith("train.jsonl:8: the tests pass with an empty answer") and "\n" not in line
+        assert "call the test functions" in line and "unittest.main()" in line
+
+
+def test_an_accepted_answer_that_fails_its_tests_is_named_with_its_line() -> None:
+    if not refused():
+        wrong = judged("def double(x):\n    return x + 3", "assert double(2) == 4, 'not twice'", 8)
+        with pytest.raises(RiyazError) as error:
+            expect_ready("pass@1", [judged(DOUBLE, TESTS), wrong])
+        line = "train.jsonl:8: the accepted answer fails its tests: AssertionError: not twice; "
+        assert str(error.value).startswith(line)
+        with pytest.raises(RiyazError, match=r"train\.jsonl:7: the accepted answer fails its tests: SyntaxError"):
+            expect_ready("pass@1", [judged("Twice its argument.", TESTS)])
+        expect_ready("pass@1", [judged("I double it.", TESTS, 7, DOUBLE)])  # one of several accepted answers passes
+
+
+def test_rows_are_tried_many_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+    alone = code.passes
+
+    def run(answer: str, tests: str) -> Verdict:
+        runs.append(answer)
+        return alone(answer, tests)
+
+    monkeypatch.setattr(code, "passes", run)
+    if not refused():
+        tests = [f"import answer\nassert answer.double({n}) == {2 * n}" for n in range(60)]
+        tests += [f"import helper\n{CASES}unittest.main()\n# {n}" for n in range(60)]
+        library = "import sys, types\nsys.modules['helper'] = types.ModuleType('helper')\n# answer\n"
+        rows = [judged(f"Here:\n\n{DOUBLE}\n\nIt doubles.", library + each) for each in tests]
+        expect_ready("pass@1", rows * 3)
+        assert len(runs) == 4, "rows that are the same count once"
+        expect_ready("pass@1", [judged(DOUBLE, f"import sys\n{each}\nsys.exit(0)") for each in tests[:20]])
+        assert len(runs) == 45, "what ends the common process is run alone"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_code import DOUBLE, children_of, refused
+from test_code import CASES, DOUBLE, children_of, refused
 
 from riyaz.metrics import code
 from riyaz.metrics.code import Verdict, passes
@@ -195,6 +195,39 @@ def test_a_verdict_is_not_faked(name: str) -> None:
     if not refused(FAKES[name][0]):
         verdict = passes(FAKES[name][0], "assert double(2) == 4")
         assert not verdict.passed and re.search(FAKES[name][1], verdict.why), verdict
+
+
+ENDS = {
+    "exit": "def double(x):\n    raise SystemExit(0)",
+    "exit by another name": "import functools, sys\ndouble = functools.partial(sys.exit, 0)",
+    "exit without a frame": "import sys\nclass double:\n    def __new__(cls, *a): return next(map(sys.exit, [0]))",
+    "nothing of unittest": "import unittest\ndef double(x): unittest.main(module='math')",
+    "its own passing case": "import unittest\nclass Own(unittest.TestCase):\n    def test_own(self): pass\n"
+    "def double(x): unittest.main(defaultTest='Own')",
+    "skip": "import unittest\ndef double(x): raise unittest.SkipTest('later')",
+    "stop": "from unittest.case import _ShouldStop\ndef double(x): raise _ShouldStop",
+    "interrupt": "def double(x): raise KeyboardInterrupt",
+    "arguments": "import sys\nsys.argv[:] = ['x', '-k', 'nothing']\ndef double(x): return 0",
+    "another program": "import unittest\nunittest.main = unittest.TestProgram = print\ndef double(x): return 0",
+    "another end": "import unittest\nunittest.TestProgram.runTests = print\ndef double(x): return 0",
+}
+TESTED = {
+    "unittest": CASES + "unittest.main()",
+    "class": CASES.replace("def test_it(self):\n        ", "@classmethod\n    def setUpClass(cls):\n        cls().")
+    .replace("self.assertEqual", "assertEqual") + "    def test_it(self): pass\nunittest.main()",
+    "subtest": CASES.replace("self.assert", "with self.subTest(): self.assert") + "unittest.main()",
+    "exit": "import sys\nassert double(2) == 4\nsys.exit(0)",
+    "status": "import sys\nsys.exit(double(2) != 4)",
+    "conditional": "import sys\nif double(2) == 4:\n    sys.exit(0)\nelse:\n    sys.exit(1)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tests", TESTED)
+def test_no_answer_ends_the_tests_as_if_they_had_passed(tests: str) -> None:
+    assert refused() or passes(DOUBLE, TESTED[tests]) == Verdict(True, True)
+    for name, answer in {} if refused() else ENDS.items():
+        verdict = passes(answer, TESTED[tests])
+        assert not verdict.passed and verdict.runs, (name, verdict)
 
 
 def test_neither_the_word_nor_the_tests_are_in_memory_while_the_answer_runs() -> None:

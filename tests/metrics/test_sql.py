@@ -53,6 +53,9 @@ def airports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("SELECT height, town FROM airport", ALL, 0),  # columns by place
         ("SELECT town AS t, height FROM airport", ALL, 1),  # not by name
         ("SELECT town FROM airport WHERE 0", "SELECT height FROM airport WHERE 0", 1),  # no rows are no rows
+        ("SELECT 1 WHERE 0", ALL + " WHERE 0", 0),  # but not those of other columns
+        (ALL + " WHERE 0", "SELECT height FROM airport WHERE 0", 0),
+        ("SELECT * FROM airport WHERE 0", "SELECT * FROM airport WHERE height > 9", 1),
         ("SELECT town FROM nowhere", ALL, 0),
     ],
 )

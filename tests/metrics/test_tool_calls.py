@@ -30,6 +30,11 @@ OTHER = ("cancel", {"id": 3})
         (called(BOOK), called(BOOK, OTHER), (0.5, 0.5, 1, 1)),
         ("We open at nine.", "At nine.", (1, 1, 1, 1)),
         (called(BOOK), "At nine.", (0, 0, 0, 1)),
+        ("", "At nine.", (0, 0, 0, 1)),
+        (" \n", "At nine.", (0, 0, 0, 1)),
+        ('asdf <tool_call>{"name":', "At nine.", (0, 0, 0, 0)),
+        ("<tool_call>\n{broken\n</tool_call>", "At nine.", (0, 0, 0, 0)),
+        (called(OTHER, ("repair_state", {"id": 3})), called(OTHER), (0.5, 0.5, 1, 1)),
         (called(("now", {})), called(("now", {})), (1, 1, 1, 1)),
     ],
 )  # fmt: skip

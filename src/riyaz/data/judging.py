@@ -7,6 +7,7 @@ from riyaz.config import Measure, Metric
 from riyaz.data import Dataset, Example
 from riyaz.errors import RiyazError
 from riyaz.json_files import json_or
+from riyaz.text.calls import calls_in
 
 EXECUTED: tuple[Measure, ...] = ("pass@1", "sql")  # the metrics that run the answers
 # the metrics that need more of a row than answers: whether it has it, what it is called, what to do
@@ -39,11 +40,16 @@ def suggested(examples: Sequence[Example]) -> tuple[Metric, str] | None:
 
 
 def expect_judged(metric: Measure, dataset: Dataset, examples: Sequence[Example] | None = None) -> None:
-    """Raises RiyazError naming the first of a file's rows, or of `examples`, that a metric cannot judge."""
+    """Raises RiyazError naming the first of a file's rows, or of `examples`, that a metric cannot judge, and for
+    `tools` where none of them wants a call."""
+    rows = dataset.examples if examples is None else examples
+    if metric == "tools" and not any(calls_in(answer)[1] for row in rows for answer in row.answers):
+        what = f"no answer calls a tool, by which {metric} judges"
+        raise RiyazError(what, str(dataset.path), "add rows whose answer is a call, or choose another --metric")
     if metric not in NEEDS:
         return
     fits, lacking, hint = NEEDS[metric]
-    for row in dataset.examples if examples is None else examples:
+    for row in rows:
         if not fits(row):
             what = f"the row has {lacking}, by which {metric} judges"
             raise RiyazError(what, dataset.place(row), f"{hint}, or choose another --metric")

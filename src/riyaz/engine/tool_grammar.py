@@ -74,8 +74,13 @@ def own_grammar(tokenizer: Tokenizer, tools: Tools, vocab_size: int, where: str)
     try:
         return _compiled(tokenizer, expect_form(tokenizer, ""), json.dumps(tools), vocab_size)
     except RiyazError as error:
-        place = ": ".join(part for part in (where, error.where) if part)
-        raise type(error)(error.what, place, error.hint) from None
+        raise _in_row(error, where) from None
+
+
+def _in_row(error: RiyazError, where: str) -> RiyazError:
+    """An error about a part of a row's tools, with the row before the part."""
+    place = ": ".join(part for part in (where, error.where) if part)
+    return type(error)(error.what, place, error.hint)
 
 
 @lru_cache(maxsize=KEPT_GRAMMARS)
@@ -88,7 +93,11 @@ def _compiled(tokenizer: Tokenizer, form: Form, tools: str, vocab_size: int) -> 
 def call_misfit(tools: Tools, answer: str, where: str) -> str:
     """In which way the answer of a row is not what a model could write with its tools; "" if it is. Raises RiyazError
     for tools that cannot be followed."""
-    read, whole = misfit_of(_row_rules(json.dumps(tools)), answer, where)
+    try:
+        rules = _row_rules(json.dumps(tools))
+    except RiyazError as error:
+        raise _in_row(error, where) from None
+    read, whole = misfit_of(rules, answer, where)
     if whole:
         return ""
     if read == len(answer.encode("utf-8", "replace")):

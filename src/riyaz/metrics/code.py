@@ -7,7 +7,7 @@ the metric is refused before anything starts, unless the user allows to run it w
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,10 +23,34 @@ CPU_SECONDS, WALL_SECONDS = 2, 10.0  # of one answer with its tests; on a busy m
 SPARE = 30.0  # seconds after which the confining process itself is ended
 ANSWER = 8192  # bytes of the process's answer
 WHERE = "metric pass@1"
+# Runs each row's tests behind an empty answer, which they must not pass, and behind its own one, which must.
+MANY = """
+import sys, types
+for before, texts, tests in {rows!r}:
+    for answer in ([""], texts):
+        module = sys.modules["answer"] = sys.modules["__main__"] = types.ModuleType("answer")
+        try:
+            exec(before, module.__dict__)
+            for text in answer:
+                try:
+                    code = compile(text, "<answer>", "exec")
+                    break
+                except SyntaxError:
+                    pass
+            exec(code, module.__dict__)
+            module.__name__ = "__main__"
+            exec(tests, module.__dict__)
+        except SystemExit:
+            raise
+        except BaseException:
+            assert answer != texts
+        else:
+            assert answer == texts
+"""
 # possessive: where a part does not match, no other division of the same characters is tried, which takes quadratic time
 _FENCE = re.compile(r"^[ \t]*+(```++|~~~++)[ \t]*+([\w+#.-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)", re.M | re.S)
 _DEFINES = re.compile(r"^[ \t]*+(?:async[ \t]++def|def|class)\b", re.M)
-_PYTHON = {"", "python", "python3", "py", "python2", "pycon"}
+_PYTHON = {"", "python", "python3", "py", "py3", "python2", "pycon"}
 _CODE_LINE = re.compile(r"(?:async\s+def|def|class|import|from)\b|@\w|[A-Za-z_]\w*\s*(?::[^=\n]+)?=[^=]")
 
 
@@ -45,8 +69,7 @@ def passes(answer: str, tests: str) -> Verdict:
     and the user did not say that it runs nevertheless."""
     if max(len(answer), len(tests)) > CODE:
         return Verdict(False, False, f"more than {CODE:,} characters of code")
-    before, mark, behind = f"\n{tests}\n".partition(f"\n{PLACE}\n")
-    before, tests = (before, behind) if mark else ("", tests)
+    before, tests = _parts(tests)
     request = {
         "before": before, "answer": texts_of(answer), "tests": tests, "cpu_seconds": CPU_SECONDS,
         "wall_seconds": WALL_SECONDS,
@@ -58,6 +81,19 @@ def passes(answer: str, tests: str) -> Verdict:
             why = "".join(character if character.isprintable() else " " for character in str(said["why"]))
             return Verdict(bool(said["passed"]), bool(said["runs"]), why)
     return Verdict(False, False, "ends the process that runs it")
+
+
+def judge_rightly(rows: Sequence[tuple[str, str]]) -> bool:
+    """Whether the tests of all these (answer, tests) fail for an empty answer and pass for their own, all in one
+    process, where they share the limits of one answer. False decides nothing: one alone may do so all the same."""
+    parts = [(_parts(tests), texts_of(answer)) for answer, tests in rows]
+    return passes("", MANY.format(rows=[(before, texts, behind) for (before, behind), texts in parts])).passed
+
+
+def _parts(tests: str) -> tuple[str, str]:
+    """What of tests runs before the answer, and what behind it."""
+    before, mark, behind = f"\n{tests}\n".partition(f"\n{PLACE}\n")
+    return (before, behind) if mark else ("", tests)
 
 
 def require_confinement(unsafe: bool = False) -> None:

@@ -6,8 +6,11 @@ ends. Only the standard library is imported, and of it what generated code mostl
 
 A process cannot be trusted with its own verdict. The word that says "passed" is drawn for each answer and sent, with
 the tests, only after the answer's own statements have run; an answer that ends the process, or prints, never says it.
+An exit never counts as passed, whatever its status: `unittest.main()` in the tests does not exit (`_run_cases`), and
+an exit as their last statement is no exit (`_code_of_tests`).
 """
 
+import ast
 import builtins
 import fcntl
 import gc
@@ -21,6 +24,7 @@ import signal
 import sys
 import time
 import types
+import unittest
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -54,6 +58,8 @@ else:
 # Names by which a program reads its caller, and so the expected values of a test.
 SPYING = """_getframe _getframemodulename _current_frames currentframe f_back f_locals f_globals tb_frame gi_frame
 cr_frame ag_frame settrace setprofile addaudithook get_objects get_referrers get_referents"""
+PROGRAM: Any = unittest.TestProgram  # which is also unittest.main
+READ_ARGUMENTS = unittest.TestProgram.parseArgs  # as no answer has changed it
 
 
 def passes(request: dict[str, Any], program: bytes, alone: bool) -> dict[str, object]:
@@ -161,7 +167,7 @@ def _attempt(request: dict[str, Any], program: bytes, report: int, printed: int,
         _shut(report, printed, inbox)
         report, inbox = 3, 4
         module = types.ModuleType("answer")
-        sys.modules["answer"] = module
+        sys.modules["answer"] = sys.modules["__main__"] = module  # where unittest.main() looks for cases
         _confine(program, request["cpu_seconds"])
         run(build(request["before"], "<tests>", "exec"), module.__dict__)
         run(_compiled(request["answer"]), module.__dict__)
@@ -174,7 +180,9 @@ def _attempt(request: dict[str, Any], program: bytes, report: int, printed: int,
         while piece := read(inbox, 1 << 16):
             mail += piece
         word, _, tests = mail.partition(b"\n")
-        run(build(tests.decode("utf-8", "surrogatepass"), "<tests>", "exec"), module.__dict__)
+        _replace_unittest_main()
+        module.__dict__["__name__"] = "__main__"
+        run(_code_of_tests(tests.decode("utf-8", "surrogatepass")), module.__dict__)
         write(report, word + END)
     except BaseException as error:
         write(report, b"!" + describe(error) + END)
@@ -229,6 +237,89 @@ def _spying(code: types.CodeType) -> str:
     used = set(code.co_names) | {value for value in code.co_consts if isinstance(value, str)}
     inner = [value for value in code.co_consts if isinstance(value, types.CodeType)]
     return next(iter(sorted(used.intersection(SPYING.split()))), "") or next(filter(None, map(_spying, inner)), "")
+
+
+class _Cases(unittest.TestResult):
+    """What becomes of unittest's cases: how many passed, and the exception of the first that did not, which stops
+    them. A case that an exception skips or stops is in neither."""
+
+    passed, wrong = 0, None
+
+    def addSuccess(self, test: object) -> None:
+        """Counts a case."""
+        self.passed += 1
+
+    def addExpectedFailure(self, test: object, error: Any) -> None:
+        """Counts a case."""
+        self.passed += 1
+
+    def addFailure(self, test: object, error: Any) -> None:
+        """Keeps the exception, which may be the answer's, and stops behind this case."""
+        if self.wrong is None:
+            self.wrong = error[1]
+        self.stop()
+
+    def addError(self, test: object, error: Any) -> None:
+        """The same for one that is no AssertionError."""
+        self.addFailure(test, error)
+
+    def addSubTest(self, test: object, subtest: object, error: Any) -> None:
+        """Keeps the exception of a part of a case, if there is one."""
+        if error is not None:
+            self.addFailure(test, error)
+
+
+def _run_cases(program: Any) -> None:
+    """Runs what `unittest.main()` has collected, without its exit. Raises what the first wrong case raised, and
+    AssertionError where there is no case or one did not pass."""
+    cases = program.test.countTestCases()
+    result = program.result = _Cases()
+    program.test.run(result)
+    if result.wrong is not None:
+        raise result.wrong
+    if not cases or result.passed != cases:
+        raise AssertionError(f"{result.passed} of {cases} unittest cases pass")
+
+
+def _replace_unittest_main() -> None:
+    """Makes `unittest.main()`, by whichever name, read no arguments and run the cases with `_run_cases`."""
+    PROGRAM.parseArgs = lambda program, arguments: READ_ARGUMENTS(program, arguments[:1])
+    PROGRAM.runTests = _run_cases
+    unittest.main = unittest.TestProgram = PROGRAM  # type: ignore[misc]
+    unittest.case._ShouldStop = ()  # type: ignore[attr-defined]  # an exception that ends a case as if it had passed
+
+
+def _code_of_tests(tests: str) -> types.CodeType:
+    """The code of tests, in which an exit as their last statement only wants its status to be 0 or None."""
+    if "exit" not in tests.lower():
+        return compile(tests, "<tests>", "exec", dont_inherit=True)
+    tree: Any = compile(tests, "<tests>", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    _replace_last_exit(tree.body)
+    return compile(tree, "<tests>", "exec", dont_inherit=True)
+
+
+def _replace_last_exit(statements: list[ast.stmt]) -> None:
+    """Puts an assertion in the place of an exit as the last of these statements, or of a branch of that."""
+    if not statements:
+        return
+    match last := statements[-1]:
+        case ast.If():
+            _replace_last_exit(last.body)
+            _replace_last_exit(last.orelse)
+            return
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("sys"), "exit"), status, [])):
+            pass
+        case ast.Raise(ast.Call(ast.Name("SystemExit"), status, []), None):
+            pass
+        case ast.Raise(ast.Name("SystemExit"), None):
+            status = []
+        case _:
+            return
+    if len(status) < 2 and not any(isinstance(each, ast.Starred) for each in status):
+        good = ast.Tuple([ast.Constant(None), ast.Constant(0)], ast.Load())
+        is_good = ast.Compare(status[0] if status else ast.Constant(None), [ast.In()], [good])
+        assertion = ast.Assert(is_good, ast.Constant("the tests exit with another status than 0"))
+        statements[-1] = ast.fix_missing_locations(ast.copy_location(assertion, last))
 
 
 def _described(error: BaseException) -> bytes:

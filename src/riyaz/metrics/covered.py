@@ -5,15 +5,22 @@ from collections.abc import Sequence
 
 from riyaz.data import normalise
 
+STRAIGHT = str.maketrans("‘’“”", "''\"\"")  # quotes and apostrophes as typewriters have them
+
 
 def slots(prediction: str, wanted: Sequence[str]) -> float:
-    """The share of the wanted texts that occur in the prediction, case and white space folded; 1 for none.
+    """The share of the wanted texts that occur in the prediction, 1 for none; case, white space and curly quotes are
+    folded.
 
     A number must stand alone ("5" is not in "15", "2.5" or "a5"); a word may have an ending ("bike" is in "bikes") but
     no other beginning ("one" is not in "phone"). Scripts without capitals are taken to have no such boundaries.
     """
-    text = normalise(prediction)
-    return sum(_occurs(normalise(each), text) for each in wanted) / len(wanted) if wanted else 1.0
+    text = _folded(prediction)
+    return sum(_occurs(_folded(each), text) for each in wanted) / len(wanted) if wanted else 1.0
+
+
+def _folded(text: str) -> str:
+    return normalise(text).translate(STRAIGHT)
 
 
 def _occurs(wanted: str, text: str) -> bool:

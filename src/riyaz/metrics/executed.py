@@ -3,29 +3,66 @@
 Each answer runs once: its verdict is kept, since several scores of it are asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riyaz.data import Example
+from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
     from riyaz.metrics.code import Verdict
 
 KEPT = 4096  # verdicts
+TOGETHER, CHARACTERS = 30, 120_000  # rows whose tests run in one process, and of them
 
 
 def expect_ready(metric: str, rows: Iterable[Example], unsafe_code: bool = False) -> None:
     """Makes sure, before anything long begins, that answers can be run: code is confined, or the user wants it without,
-    and every accepted query of the rows runs. Raises RiyazError."""
+    the tests of every row fail for an empty answer and pass for an accepted one, and every accepted query runs. Raises
+    RiyazError naming the first row that judges nothing, or wrongly."""
     if metric == "pass@1":
-        from riyaz.metrics.code import require_confinement
+        from riyaz.metrics.code import judge_rightly, require_confinement
 
         require_confinement(unsafe_code)
+        first_of_equals: dict[object, Example] = {}
+        for row in rows:
+            first_of_equals.setdefault((row.answers, _tests(row)), row)
+        for batch in _batches(first_of_equals.values()):
+            if not judge_rightly([(row.answer, _tests(row)) for row in batch]):
+                for row in batch:
+                    _expect_tests(row)
     if metric == "sql":
         for row in rows:
             sql(row.answer, row)
+
+
+def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
+    """The rows in parts whose tests may run in one process."""
+    batch: list[Example] = []
+    size = 0
+    for row in rows:
+        length = len(row.answer) + len(_tests(row))
+        if batch and (len(batch) == TOGETHER or size + length > CHARACTERS):
+            yield batch
+            batch, size = [], 0
+        batch, size = [*batch, row], size + length
+    if batch:
+        yield batch
+
+
+def _expect_tests(row: Example) -> None:
+    """Raises RiyazError where the tests of a row pass with an empty answer, or fail for every accepted one."""
+    tests = _tests(row)
+    if _verdict("", tests).passed:
+        what = "the tests pass with an empty answer, so they judge nothing"
+        hint = "call the test functions: end the tests with check(NAME), test_it() or unittest.main(), for example"
+        raise RiyazError(what, row.where, hint)
+    first = _verdict(row.answer, tests)
+    if not first.passed and not any(_verdict(answer, tests).passed for answer in row.answers[1:]):
+        what = f"the accepted answer fails its tests: {first.why}"
+        raise RiyazError(what, row.where, "correct the answer or its tests: no score would count")
 
 
 def sql(prediction: str, row: Example) -> float:

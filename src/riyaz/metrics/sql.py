@@ -36,8 +36,8 @@ def execution(query: str, gold: Sequence[str], database: Path, where: str = "") 
     """1 where the rows of the query are those of one of the accepted queries `gold`, else 0.
 
     Rows are a multiset, unless that accepted query has an ORDER BY of its own: then a list. Columns are compared by
-    place, floats with a tolerance. Raises RiyazError for a database that is none and an accepted query that fails,
-    naming `where`, the row's place in its file.
+    place, floats with a tolerance; where there are no rows, the number of columns decides. Raises RiyazError for a
+    database that is none and an accepted query that fails, naming `where`, the row's place in its file.
     """
     return float(verdict(query, gold, database, where)[0])
 

@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from riyaz.confined import confine, limit_cpu
@@ -50,6 +50,13 @@ BESIDE = {"sqlite_master", "sqlite_schema", "json_each", "json_tree"}  # readabl
 _SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*(?:\]|\Z)", re.S)
 _ALLOWED = frozenset(FUNCTIONS.split())
 Rows = list[tuple[Any, ...]]
+
+
+class Result(NamedTuple):
+    """What a query returns; it has columns without any row too."""
+
+    columns: int
+    rows: Rows
 
 
 def bare(query: str) -> str:
@@ -120,7 +127,7 @@ class Database:
 
     def __init__(self, path: str) -> None:
         """Raises sqlite3.Error where the file cannot be read."""
-        self.gold: dict[str, Rows] = {}
+        self.gold: dict[str, Result] = {}
         self._kept = self._steps = 0
         uri = f"file:{quote(path)}?mode=ro&immutable=1"  # immutable: no lock and no journal is written beside it
         self._sqlite = sqlite3.connect(uri, uri=True, isolation_level=None)
@@ -140,27 +147,29 @@ class Database:
         self._sqlite.set_progress_handler(self._step, STRIDE)
         self._sqlite.set_authorizer(self._allow)
 
-    def rows(self, query: str) -> Rows:
+    def result(self, query: str) -> Result:
         """The result of a query. Raises ValueError or sqlite3.Error where it is refused, fails or exceeds a limit."""
         if not re.match(r"[\s(]*(select|with|values)\b", bare(query), re.I):
             raise ValueError("not a SELECT")
         rows: Rows = []
         self._steps = size = 0
-        for row in self._sqlite.execute(query):
+        cursor = self._sqlite.execute(query)
+        for row in cursor:
             size += sum(VALUE + (len(value) if isinstance(value, (str, bytes)) else 0) for value in row)
             if len(rows) == ROWS or size > RESULT:
                 raise ValueError(f"more than {ROWS:,} rows or {RESULT:,} bytes")
             rows.append(row)
-        return rows
+        return Result(len(cursor.description), rows)
 
-    def of_gold(self, query: str) -> Rows:
+    def of_gold(self, query: str) -> Result:
         """The result of an accepted query, kept for the next prediction."""
         if query not in self.gold:
-            rows = self.rows(query)
-            self._kept += sum(VALUE + (len(v) if isinstance(v, (str, bytes)) else 0) for row in rows for v in row)
+            result = self.result(query)
+            values = (value for row in result.rows for value in row)
+            self._kept += sum(VALUE + (len(value) if isinstance(value, (str, bytes)) else 0) for value in values)
             if self._kept > KEPT:
                 self.gold, self._kept = {}, 0
-            self.gold[query] = rows
+            self.gold[query] = result
         return self.gold[query]
 
     def _step(self) -> bool:
@@ -178,12 +187,17 @@ class Database:
 
 
 def answer(database: Database, query: str, gold: Sequence[str]) -> dict[str, object]:
-    """`equal`: whether the query's rows are those of one of the accepted queries; else `error`, why it has none."""
+    """`equal`: whether the query's rows, and the number of its columns, are those of one of the accepted queries; else
+    `error`, why it has none."""
     try:
-        rows = database.of_gold(query) if query in gold else database.rows(query)
+        result = database.of_gold(query) if query in gold else database.result(query)
     except (ValueError, sqlite3.Error, sqlite3.Warning, MemoryError) as error:
         return {"error": _reason(error)}
-    return {"equal": any(same_rows(rows, database.of_gold(each), is_ordered(each)) for each in gold)}
+    return {"equal": any(_same(result, database.of_gold(each), is_ordered(each)) for each in gold)}
+
+
+def _same(result: Result, gold: Result, ordered: bool) -> bool:
+    return result.columns == gold.columns and same_rows(result.rows, gold.rows, ordered)
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ Pairs = list[tuple[float, float]]  # of a made and a wanted call: whether the na
 
 def tools(prediction: str, answers: Sequence[str]) -> float:
     """The mean over the wanted and the surplus calls of the F1 of the arguments, 0 for a wrong name; best over the
-    accepted answers. Where none is wanted 1 if none is made."""
+    accepted answers. Where none is wanted, 1 for words that begin no call, be it one that cannot be read."""
     return max(_mean(prediction, answer, 1) for answer in answers)
 
 
@@ -27,8 +27,8 @@ def name(prediction: str, answers: Sequence[str]) -> float:
 
 
 def arguments(prediction: str, answers: Sequence[str]) -> float:
-    """The mean F1 of the arguments of the calls with a right name; 0 where there is none, and 1 where none is
-    wanted."""
+    """The mean F1 of the arguments of the calls with a right name, 0 where there is none; where none is wanted, the
+    same as `tools`."""
     return max(_of_named(prediction, answer) for answer in answers)
 
 
@@ -42,15 +42,20 @@ def parses(prediction: str, answers: Sequence[str]) -> float:
 def _mean(prediction: str, answer: str, measure: int) -> float:
     made, wanted = _functions(prediction), _functions(answer)
     if not wanted:
-        return float(not made)
+        return float(_in_words(prediction))
     return sum(pair[measure] for pair in _pairs(prediction, answer)) / max(len(made), len(wanted))
 
 
 def _of_named(prediction: str, answer: str) -> float:
     if not _functions(answer):
-        return float(not _functions(prediction))
+        return float(_in_words(prediction))
     named = [f1 for right, f1 in _pairs(prediction, answer) if right]
     return sum(named) / len(named) if named else 0.0
+
+
+def _in_words(text: str) -> bool:
+    """Whether a text says something and begins no call."""
+    return bool(text.strip()) and TAGGED.open not in text
 
 
 @lru_cache(maxsize=4)  # the score and the second metrics of one row

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,6 +231,17 @@ def test_the_length_of_answers_follows_from_those_that_were_seen_to_end(
     seen: list[int], limit: int, tokens: float
 ) -> None:
     assert measure.expected_tokens(seen, 64, limit) == pytest.approx(tokens)
+
+
+@pytest.mark.parametrize("kind, metric, row", [("free", "rouge_l", 3.0), ("short", "exact_match", 2.0)])
+def test_a_row_of_free_text_takes_its_answer_and_the_log_probability_of_the_accepted_one(
+    context: Context, monkeypatch: pytest.MonkeyPatch, kind: Any, metric: Any, row: float
+) -> None:
+    taken = {"row": 2.0, "loss": 1.0, "alone": 2.0, "pass": 1.0, "candidate": 1.0, "null": 0.0, "tokens": 9.0}
+    monkeypatch.setattr(measure, "_measured_answers", lambda *_: dict(taken))
+    judged = replace(context, task=Task(kind, (), metric, "Answer.", ""))
+    speed = measure._answer_speed(TABLE["zero_shot"], base_predictor(judged), judged, 0.0, SimpleNamespace())
+    assert speed.row_seconds == row and speed.answer_seconds == 2.0
 
 
 class Ending:

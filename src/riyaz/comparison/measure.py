@@ -190,8 +190,9 @@ def _answer_speed(
     scored += method.candidates * seconds["null"]
     if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
         scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
+    judging = seconds["loss"] if context.task.kind == "free" else 0.0  # the accepted answer's log-probability
     return AnswerSpeed(
-        row_seconds=seconds["row"] * cost,
+        row_seconds=(seconds["row"] + judging) * cost,
         answer_seconds=seconds["alone"] * cost,
         loss_seconds=seconds["loss"] * cost,
         choose_seconds=(scored + answering) * cost,

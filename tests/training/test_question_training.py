@@ -137,9 +137,9 @@ def test_a_row_may_have_more_answers_than_tokens(model: Any) -> None:
 
 def test_validation_is_the_mean_over_the_answers(context: Context, model: Any) -> None:
     rows = weights.rows_for(context, context.valid)
-    log_p, places = label_log_p(model, rows, 64), label_places(model, rows)
+    log_p, places = label_log_p(model, rows, 16), label_places(model, rows)
     answers = numbered(rows)
-    assert log_p.shape == (len(answers), 9) and len(list(micro_batches(rows, 64))) > 1
+    assert log_p.shape == (len(answers), 9) and len(list(micro_batches(rows, 16))) > 1
     starts = np.array([0, 2, 5])
     assert places.tolist() == [starts[question] + place for _, question, place in answers]
     for line, (_, question, _) in zip(log_p, answers):
@@ -147,7 +147,7 @@ def test_validation_is_the_mean_over_the_answers(context: Context, model: Any) -
         assert [np.exp(part).sum() for part in (line[own], line)] == pytest.approx([1, 1], abs=1e-5)
     nats = by_hand(model, rows).detach().numpy()
     assert -log_p[np.arange(len(places)), places] == pytest.approx(nats, abs=1e-4)
-    judged = validate(model, rows, 64)
+    judged = validate(model, rows, 16)
     assert judged["valid_loss"] == pytest.approx(nats.mean(), abs=1e-4)
     assert judged["valid_accuracy"] == pytest.approx((log_p.argmax(1) == places).mean())
     assert 0 < judged["calibrated_loss"] <= judged["valid_loss"] + 1e-2

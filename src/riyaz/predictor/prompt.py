@@ -290,10 +290,10 @@ class PromptedModel(PromptText):
         """For each conversation the tokens that every prompt with its tools and its system turn begins with; none for
         tools that fewer than SHARING of them have, and that no earlier prompt had."""
         openings = [_opening(messages, tools) for messages in conversations]
-        known, counts = self._with_tools, Counter(map(json.dumps, openings))
+        names = [json.dumps(opening) for opening in openings]
+        known, counts = self._with_tools, Counter(names)
         prefixes = []
-        for opening in openings:
-            name = json.dumps(opening)
+        for opening, name in zip(openings, names):
             if opening and name not in known and counts[name] >= SHARING:
                 known[name] = self._common(opening, tools)
             prefixes.append(known.get(name, ()) if opening else self._prefix)

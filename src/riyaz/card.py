@@ -23,7 +23,7 @@ from riyaz.report.comparison.details import ROW_KINDS
 from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.limits import words as limits_words
 from riyaz.report.media.markdown_text import escape, grid
-from riyaz.report.words import duration, fit_seconds, forgetting, interval, metric_name, number
+from riyaz.report.words import duration, fit_seconds, forgetting, interval, metric_name, number, prose_forgetting
 from riyaz.results import ADAPTED, COMPARE, LIMITS, ArmResult, Comparison, SliceScore
 from riyaz.sources.catalogue import CATALOGUE, Package
 
@@ -181,7 +181,8 @@ def _costs(row: ArmResult | None) -> str:
 def _forgetting(row: ArmResult | None) -> str:
     if row is None or row.forgetting_nats is None:
         return f"{NOT_MEASURED.capitalize()}."
-    return f"The loss on general text rose by {escape(forgetting(row))} nats per token over the base model's."
+    prose = f"; on English prose by {escape(prose_forgetting(row))}" if row.prose_nats is not None else ""
+    return f"The loss on general text rose by {escape(forgetting(row))} nats per token over the base model's{prose}."
 
 
 def _licence(made: Artifact) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.data import Example
-from riyaz.data.general_text import BLOCK, general_blocks, general_text
+from riyaz.data.general_text import BLOCK, general_blocks, general_text, prose_text
 from riyaz.engine.request import Request
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.metrics.intervals import standard_error
@@ -30,19 +30,20 @@ class BlockLoss:
 @dataclass(frozen=True)
 class BaseFacts:
     """Measurements of the base that every arm is compared with: nats per token of general text, in all and by block,
-    and for each row the log-probabilities (answer tokens, vocabulary)."""
+    the same by block of English prose, and for each row the log-probabilities (answer tokens, vocabulary)."""
 
     general_nats: float
     answers: tuple[np.ndarray, ...]
     blocks: tuple[BlockLoss, ...] = ()
+    prose: tuple[BlockLoss, ...] = ()  # none in the facts of an earlier version
 
     @classmethod
     def measure(cls, predictor: PromptedModel, rows: Sequence[Example], general: str | None, folder: Path) -> None:
         """Measure the base, given as a predictor with the instruction alone, and write the facts into `folder`."""
         answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(distributions(predictor, rows))}
         safetensors.write(folder / "base_kl.safetensors", answers, {})
-        blocks = general_losses(predictor, general)
-        write_json(folder / "base.json", _General(_mean(blocks), tuple(blocks)), indent=None)
+        blocks, prose = (block_losses(predictor, text) for text in (general_text(general), prose_text()))
+        write_json(folder / "base.json", _General(_mean(blocks), tuple(blocks), tuple(prose)), indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> "BaseFacts":
@@ -50,7 +51,8 @@ class BaseFacts:
         file = safetensors.read(folder / "base_kl.safetensors")
         path = folder / "base.json"
         general = from_json(_General, read_json(path), str(path))
-        return cls(general.general_nats, tuple(file.array(name) for name in sorted(file.tensors)), general.blocks)
+        return cls(general.general_nats, tuple(file.array(name) for name in sorted(file.tensors)), general.blocks,
+                   general.prose)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,26 @@ class _General:
 
     general_nats: float
     blocks: tuple[BlockLoss, ...]
+    prose: tuple[BlockLoss, ...] = ()
 
 
 def against_base(
     kind: str, predictor: Predictor, base: BaseFacts, rows: Sequence[Example], general: str | None
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Forgetting in nats per token of general text with its standard error, and KL(base ‖ adapted) on the task's
-    answers, for an artifact with weights of this kind; and log p of every token of the answers of the first rows, none
-    where a head of labels answers."""
+    """Forgetting in nats per token of general text and of prose with standard errors, and KL(base ‖ adapted) on the
+    task's answers, for an artifact with weights of this kind; and log p of every token of the answers of the first
+    rows, none where a head of labels answers."""
     if not predictor.has_model:
         return {"forgetting_nats": 0.0, "kl_task": None}, []
     adapted = distributions(predictor, rows)
     parts = [(np.exp(p) * (p - q)).sum(1) for p, q in zip(base.answers, adapted)]
     drift: dict[str, Any] = {"forgetting_nats": 0.0}
     if kind != "none":
-        blocks = general_losses(predictor, general)
+        blocks = block_losses(predictor, general_text(general))
         drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
+        if base.prose:
+            prose = block_losses(predictor, prose_text())
+            drift |= {"prose_nats": _mean(prose) - _mean(base.prose), "prose_se": _error(prose, base.prose)}
     if predictor.head is not None or predictor.has_questions:  # its answers are no texts
         return {**drift, "kl_task": float(np.concatenate(parts).mean())}, []
     answers = predictor.tokenizer.answer_ids([row.said for row in rows[: len(adapted)]])
@@ -95,18 +101,18 @@ def general_nats(predictor: PromptedModel, path: str | None) -> float:
 
     `path` names the text; None: the topics of Python's documentation.
     """
-    return _mean(general_losses(predictor, path))
+    return _mean(block_losses(predictor, general_text(path)))
 
 
-def general_losses(predictor: PromptedModel, path: str | None) -> list[BlockLoss]:
-    """The same for every block of the text."""
-    parts = predictor.lm.logprobs(*general_requests(predictor, path))
+def block_losses(predictor: PromptedModel, text: str) -> list[BlockLoss]:
+    """The losses of evenly spaced blocks of a text, without a prompt."""
+    parts = predictor.lm.logprobs(*block_requests(predictor, text))
     return [BlockLoss(-float(part.mean(dtype=np.float64)), len(part)) for part in parts]
 
 
-def general_requests(predictor: PromptedModel, path: str | None) -> tuple[list[Request], list[list[int]]]:
-    """Every block of general text as a request for its first token, and the tokens that follow it."""
-    blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
+def block_requests(predictor: PromptedModel, text: str) -> tuple[list[Request], list[list[int]]]:
+    """Every block of a text as a request for its first token, and the tokens that follow it."""
+    blocks = general_blocks(predictor.tokenizer.encode(text))
     room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
     blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from riyaz.config import LIKELIHOODS
 from riyaz.data import Example
 from riyaz.data.questions import answer_places
 from riyaz.data.task import Task
@@ -31,7 +32,7 @@ from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.metrics.structured import unfenced
-from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, Predictor
+from riyaz.predictor import AnswerPair, ClosedPredictor, ModelPredictor, Prediction, Predictor
 from riyaz.results import Answer, Calibration, DecidedAnswer, QuestionScore, SliceScore
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
@@ -70,15 +71,39 @@ def predict(
 def with_accepted(
     predictor: Predictor, task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> list[Prediction]:
-    """The predictions, by the metric `nats` with the log-probability of each row's first accepted answer. Raises
-    RiyazError for a predictor that gives answers none."""
-    if task.metric != "nats":
+    """The predictions, by the metrics LIKELIHOODS with the log-probabilities of each row's first accepted answer, or of
+    its better and its worse one. Raises RiyazError for a predictor that gives answers none."""
+    if task.metric not in LIKELIHOODS:
         return list(predictions)
     if not predictor.has_model:
         what = "copies its answers, so it gives an accepted answer no probability"
-        raise RiyazError(what, "--metric nats", "choose another --metric, such as chrf")
+        raise RiyazError(what, f"--metric {task.metric}", "choose another --metric, such as chrf")
+    if task.metric == "preferred":
+        return [replace(each, pair=pair) for each, pair in zip(predictions, answer_pairs(predictor, examples))]
     sums = [float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(predictor, examples)]
     return [replace(each, accepted_log_probability=total) for each, total in zip(predictions, sums, strict=True)]
+
+
+def answer_pairs(predictor: ModelPredictor, examples: Sequence[Example]) -> list[AnswerPair]:
+    """The log-probabilities of each row's better and worse answer."""
+    worse = [replace(example, answers=(example.rejected,)) for example in examples]
+    models = [predictor, *([predictor.base()] if predictor.changes_weights else [])]
+    sides = [[answer_log_probabilities(model, rows) for rows in (examples, worse)] for model in models]
+    sums = [[[float(part.sum(dtype=np.float64)) for part in side] for side in both] for both in sides]
+    (better, lower), *base = sums
+    before: list[tuple[float, float] | None] = list(zip(*base[0])) if base else [None] * len(examples)
+    lengths = [tuple(map(len, side)) for side in sides[0]]
+    return [AnswerPair(*each) for each in zip(better, lower, *lengths, before, strict=True)]
+
+
+def preferred(pairs: Sequence[AnswerPair]) -> np.ndarray:
+    """1 (n,) where the mean log-probability of a token of the better answer is the higher one, half where they are
+    equal."""
+    return np.array([_wins(each.better / each.better_tokens, each.worse / each.worse_tokens) for each in pairs])
+
+
+def _wins(one: float, other: float) -> float:
+    return 0.5 if one == other else float(one > other)
 
 
 def score_raw_and_calibrated(
@@ -111,6 +136,9 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     texts, answers = [p.text for p in predictions], [e.answers for e in examples]
     if task.metric == "nats":
         rows = nats_by_character(predictions, examples)
+    elif task.metric == "preferred":
+        rows = preferred([prediction.pair for prediction in predictions if prediction.pair])
+        assert len(rows) == len(examples), "predict scores the answers"
     else:
         rows = metrics.score_rows(task.metric, texts, examples, task.max_words)
     groups = group_numbers([example.group for example in examples])
@@ -129,11 +157,23 @@ def row_extras(task: Task, predictions: Sequence[Prediction], examples: Sequence
     made = metrics.row_extras(task.metric, [p.text for p in predictions], examples, task.max_words)
     if task.kind in ("closed", "questions"):
         return made
+    made = [each | _pair_extras(prediction.pair) for each, prediction in zip(made, predictions, strict=True)]
     schemas = [row.check.schema if row.check else "" for row in examples]
     return [
         each | ({"fits_schema": _fits(schema, prediction.text, row.where)} if schema else {})
         for each, schema, prediction, row in zip(made, schemas, predictions, examples, strict=True)
     ]
+
+
+def _pair_extras(pair: AnswerPair | None) -> dict[str, float]:
+    """Whether the whole better answer is the likelier one, and whether its probability has risen more than the worse
+    one's: the accuracy of the implicit reward (Rafailov et al. 2023, arXiv 2305.18290)."""
+    if pair is None:
+        return {}
+    whole = {"preferred_whole": _wins(pair.better, pair.worse)}
+    if pair.base is None:
+        return whole
+    return whole | {"reward": _wins(pair.better - pair.base[0], pair.worse - pair.base[1])}
 
 
 @lru_cache(maxsize=4096)  # answers are scored several times
@@ -151,8 +191,8 @@ def nats_by_character(predictions: Sequence[Prediction], examples: Sequence[Exam
 
 
 def by_text(task: Task) -> Task:
-    """The task with a metric that a text alone is scored by: chrF in place of `nats`."""
-    return replace(task, metric="chrf") if task.metric == "nats" else task
+    """The task with a metric that a text alone is scored by: chrF in place of those of LIKELIHOODS."""
+    return replace(task, metric="chrf") if task.metric in LIKELIHOODS else task
 
 
 def right_places(task: Task, examples: Sequence[Example]) -> np.ndarray:

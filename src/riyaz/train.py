@@ -26,6 +26,7 @@ from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
+from riyaz.layers.divergence import top_divergence
 from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.masters import Masters
@@ -42,6 +43,11 @@ BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for ever
 
 class Diverged(RiyazError):
     """The loss or the norm of its gradient is not a finite number."""
+
+
+# the sum of a batch's losses in nats, and what a validation says of a model: `validate`
+Objective = Callable[[Any, PackedRows, GradientSums], Tensor]
+Judge = Callable[[Any, Sequence[Row], int], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
-    objective: Callable[[Any, PackedRows, GradientSums], Tensor] | None = None,
+    objective: Objective | None = None, judge: Judge | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights that
     are best on the rows `valid`, as TrainState says. Losses are nats per answer token.
@@ -130,8 +136,8 @@ def train(
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
     `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
-    the answers' −log p, by which validation judges all the same; without rows `valid` the last weights are kept.
-    Raises Diverged.
+    the answers' −log p, by which validation judges all the same unless `judge` does; without rows `valid` the last
+    weights are kept. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))  # whose `sums` the layers add gradients to
@@ -163,30 +169,30 @@ def train(
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
-        labels = sum(len(row.labels) for row in picked)
+        weight = sum(row.weight for row in picked) or 1
 
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens, multiple):
             with recomputing(len(micro.tokens) * width):
                 loss = (objective or answer_nats)(model, micro, masters.sums)
-                (loss / labels).backward()  # every weight's gradient is added to its sum
+                (loss / weight).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
 
         norm = masters.norm()
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise Diverged(f"the loss is {nats / labels} and its gradient's norm {norm} at step {step + 1}",
+            raise Diverged(f"the loss is {nats / weight} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
         rate, decay = learning_rate(plan, step), 0.0 if in_second_half(plan, step) else plan.weight_decay
         masters.step(step + 1, rate, plan.betas, decay, factor=min(1.0, plan.clip / (norm + 1e-6)))
 
         state.step = step + 1
-        state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
+        state.tokens += sum(row.tokens for row in picked)
         state.seconds = time.perf_counter() - began
-        entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
+        entry = {"step": state.step, "loss": nats / weight, "norm": norm, "learning_rate": rate}
         last = state.step == plan.length
         if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
-            entry |= validate(model, valid, plan.micro_tokens)
+            entry |= (judge or validate)(model, valid, plan.micro_tokens)
             judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)
@@ -233,7 +239,8 @@ def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
 
 
 def _tokens_of(row: Row) -> tuple:
-    return (row.prompt, row.answer, row.earlier) if row.earlier else (row.prompt, row.answer)
+    own = (row.earlier, row.rejected) if row.rejected else (row.earlier,) if row.earlier else ()
+    return row.prompt, row.answer, *own, *(("wanted", row.wanted.weight) if row.wanted else ())
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
@@ -267,9 +274,15 @@ def set_dropout(model: nn.Module, probability: float) -> None:
 def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterator[PackedRows]:
     """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
     too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens. The tokens
-    that all rows begin with are once in every batch and do not count."""
+    that all rows begin with are once in every batch and do not count. Rows of general text have batches of their own.
+    """
+    general = [row for row in rows if row.wanted is not None]
+    if 0 < len(general) < len(rows):
+        yield from micro_batches([row for row in rows if row.wanted is None], budget, multiple)
+        yield from micro_batches(general, budget, multiple)
+        return
     shared = shared_tokens([row.prompt for row in rows]) if rows else 0
-    lengths = [len(row.prompt) + len(row.answer) - shared for row in rows]
+    lengths = [row.tokens - len(row.sides) * shared for row in rows]
     even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
     group: list[Row] = []
     size = 0
@@ -286,8 +299,14 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
 def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. Those behind the
     vocabulary are labels, which the model's `label_head` scores. With `sums` the gradient of a head's weight is added
-    there, else it is autograd's."""
-    return _nats(model, _answering_states(model, rows), torch.from_numpy(rows.labels), sums)
+    there, else it is autograd's. Of general text it is the divergence from the distributions that are wanted, by their
+    weights."""
+    if rows.wanted is not None:
+        assert rows.weights is not None
+        tokens, log_p, weights = map(torch.from_numpy, (rows.wanted.tokens, rows.wanted.log_p, rows.weights))
+        return top_divergence(answering_states(model, rows), model.lm_head, tokens, log_p, weights,
+                              getattr(model.config, "logit_cap", None), sums)  # fmt: skip
+    return _nats(model, answering_states(model, rows), torch.from_numpy(rows.labels), sums)
 
 
 def _nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | None = None) -> Tensor:
@@ -321,7 +340,7 @@ def label_ranges(sizes: Sequence[int]) -> list[tuple[int, int]]:
     return [(end - size, end) for end, size in zip(ends, sizes)]
 
 
-def _answering_states(model: Any, rows: PackedRows) -> Tensor:
+def answering_states(model: Any, rows: PackedRows) -> Tensor:
     """The hidden states (N, C) of the tokens that predict the answers' tokens."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
@@ -339,11 +358,12 @@ def _text_nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | 
 
 @torch.no_grad()
 def row_nats(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> list[float]:
-    """−log p of each row's answers in nats, the end token included."""
+    """−log p of each row's answers in nats, the end token included; of a pair that of the better one."""
+    rows = [row.sides[0] for row in rows]
     nats, left = [], iter(rows)
     for micro in micro_batches(rows, micro_tokens):
         counts = [len(row.labels) for row in islice(left, len(micro.lengths))]
-        states = _answering_states(model, micro).split(counts)
+        states = answering_states(model, micro).split(counts)
         labels = torch.from_numpy(micro.labels).split(counts)
         nats += [_nats(model, *answers).item() for answers in zip(states, labels)]
     return nats
@@ -351,7 +371,8 @@ def row_nats(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> list[
 
 @torch.no_grad()
 def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048) -> float:
-    """Mean −log p in nats per answer token, the end token included."""
+    """Mean −log p in nats per answer token, the end token included; of pairs that of the better answers."""
+    rows = [row.sides[0] for row in rows]
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
     return nats / sum(len(row.labels) for row in rows)
 
@@ -361,7 +382,7 @@ def label_log_p(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> np
     """log p of every label after the prompt of each row, (n, L) float32, for rows whose answers are labels; n answers,
     of which a row may have several. Of labels of other questions than the answer's it is −∞."""
     weight = model.label_head.weight.float()
-    states = (model.scaled(_answering_states(model, micro)).float() for micro in micro_batches(rows, micro_tokens))
+    states = (model.scaled(answering_states(model, micro)).float() for micro in micro_batches(rows, micro_tokens))
     logits = torch.cat([hidden @ weight.T for hidden in states])
     if len(model.sizes) > 1:
         question = np.repeat(np.arange(len(model.sizes)), model.sizes)  # (L,) of each label

@@ -40,15 +40,15 @@ def again(inputs: PlanInputs, plan: ComparisonPlan, budget: float, spent: float)
 
 def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan() -> None:
     inputs = given(*NAMES, optional=OPTIONAL)
-    plan = replace(planning.make_plan(inputs, budget=700.0, spent=5.0), folds=False, limit_test=50)
+    plan = replace(planning.make_plan(inputs, budget=1000.0, spent=5.0), folds=False, limit_test=50)
     plan = run(plan, "nearest", "zero_shot", "lora")
     for spent in (5.0, 300.0, 5000.0):
-        later = again(inputs, plan, 700.0, spent)
+        later = again(inputs, plan, 1000.0, spent)
         for method in ("nearest", "zero_shot", "lora", "prompt_tuning"):
             assert later.arm(method) == plan.arm(method)
         assert replace(later, arms=plan.arms) == plan
     assert again(inputs, plan, 1e6, 5.0).arm("prompt_tuning").skipped, "left out stays left out"
-    asked = again(inputs, changed(plan, "prompt_tuning", skipped="", recipe_steps=0), 700.0, 200.0)  # by --more
+    asked = again(inputs, changed(plan, "prompt_tuning", skipped="", recipe_steps=0), 1000.0, 200.0)  # by --more
     assert asked.arm("prompt_tuning").steps > 0 and asked.arm("full").cut
 
 

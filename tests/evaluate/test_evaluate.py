@@ -134,7 +134,7 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
     general = [drift.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
     assert found["forgetting_nats"] == pytest.approx(general[0] - general[1], abs=1e-4) and general[0] != general[1]
-    blocks = [[part.nats for part in drift.general_losses(each, None)] for each in (adapted, plain)]
+    blocks = [[part.nats for part in drift.block_losses(each, general_text(None))] for each in (adapted, plain)]
     differences = np.array(blocks[0]) - np.array(blocks[1])  # blocks of equal length
     assert len(differences) == 8 and [part.nats for part in base.blocks] == pytest.approx(blocks[1])
     assert found["forgetting_se"] == pytest.approx(differences.std(ddof=1) / 8**0.5, rel=1e-3)

@@ -28,7 +28,8 @@ from riyaz.engine.native.runner import NativeRunner
 from riyaz.events import Event, Failed, Listen
 from riyaz.sources import Source
 
-METHODS = ("nearest", "linear", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")  # without documents
+# without documents
+METHODS = ("nearest", "linear", "zero_shot", "few_shot", "instruct", "prompt_tuning", "lora", "full")
 ARM_KEYS = {
     "method", "status", "metric", "score", "ci_low", "ci_high", "slices", "n_test", "train_seconds", "search_seconds",
     "eval_seconds", "peak_rss_mb", "trainable_params", "artifact_mb", "ms_per_answer", "prompt_tokens",

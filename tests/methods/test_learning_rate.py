@@ -101,7 +101,10 @@ class Pretend:
     def __init__(self, losses: Callable[[float], float]) -> None:
         self.losses, self.done = losses, list[float]()
 
-    def train(self, model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any) -> TrainState:
+    def train(
+        self, model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any, **objective: Any
+    ) -> TrainState:
+        assert objective == {"objective": None, "judge": None}
         assert (plan.steps, plan.steady, plan.keep_best) == (THREE.opening, THREE.opening, False)
         self.done.append(plan.learning_rate)
         folder.mkdir(parents=True, exist_ok=True)

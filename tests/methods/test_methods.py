@@ -23,14 +23,15 @@ from riyaz.engine.engine import Engine
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, few_shot, full, lora, nearest, prompt_tuning, zero_shot
 from riyaz.methods.fitting import choices, pacing, weights
-from riyaz.methods.fitting.base import Context, Fitted, combined
-from riyaz.methods.fitting.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
+from riyaz.methods.fitting.base import HALVED, VALID_ROWS, Context, Fitted, combined
+from riyaz.methods.fitting.choices import Choice, base_predictor, choose, rows_scored
 from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import Source
 
 pytestmark = pytest.mark.usefixtures("in_float32")
+((FIRST_ROWS, FINAL),) = HALVED
 TRAINED = {"prompt_tuning": prompt_tuning, "lora": lora, "full": full}
 KINDS = {"prompt_tuning": "soft_prompt", "lora": "lora", "full": "full"}
 
@@ -48,11 +49,14 @@ def contents(fitted: Fitted) -> dict[str, bytes]:
 
 
 def test_the_table_holds_every_method_under_its_name() -> None:
-    apart = {name for name, method in METHODS.items() if method.needs_documents or method.needs_model or method.of}
+    needing = ("needs_documents", "needs_model", "needs_pairs", "of")
+    apart = {name for name, method in METHODS.items() if any(getattr(method, need) for need in needing)}
     assert tuple(name for name in METHODS if name not in apart) == tiny_comparison.METHODS
     for name, method in METHODS.items():
         assert method.name == name
-        assert (method.recipe is not None) == (method.build is not None) == (name in (*TRAINED, "rag_lora"))
+        assert (
+            (method.recipe is not None) == (method.build is not None) == (name in (*TRAINED, "rag_lora", "dpo", "orpo"))
+        )
         assert method.recipe is None or method.recipe.share == (2 if name == "rag_lora" else 1)
         assert (method.candidates == 0) == (not method.about.language_model or method.of != ())
     for field in ("what", "suits", "colour", "mark"):
@@ -460,4 +464,5 @@ def test_the_command_line_names_every_method() -> None:
     from riyaz.cli import adapt
 
     told = typing.get_type_hints(adapt.adapt, include_extras=True)["method"].__metadata__[0].help
-    assert told == "encoder, ensemble, few_shot, full, linear, lora, nearest, prompt_tuning, rag, rag_lora or zero_shot"
+    *others, last = sorted(METHODS)
+    assert told == f"{', '.join(others)} or {last}"

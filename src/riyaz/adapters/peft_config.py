@@ -14,6 +14,7 @@ from riyaz.adapters import folder
 from riyaz.errors import RiyazError, few
 
 DEFAULT_RANK, DEFAULT_ALPHA = 8, 8  # PEFT's defaults
+LARGEST = 1e9  # above any α, rank and other number of a configuration
 # Options of PEFT that change what an adapter computes; ignoring one would give wrong answers without an error.
 NOT_PLAIN = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "target_parameters", "trainable_token_indices",
@@ -90,7 +91,7 @@ def _are_names(values: list[Any]) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _is_safe(pattern: str) -> bool:

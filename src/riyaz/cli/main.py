@@ -63,6 +63,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     },
     "Export": {
         "merge": "Write an artifact's adapter into the weights: a whole model that needs no adapter",
+        "blend": "Average the LoRA adapters of several artifacts that were trained on one base",
         "export": "Write a model or an artifact in a format that other tools load",
         "card": "Write the model card of an artifact, from what was measured only",
         "quantize": "Write a model or an artifact with small weights, and say what that costs",

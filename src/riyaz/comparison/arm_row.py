@@ -74,6 +74,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         prompt_tokens=final.prompt_tokens,
         forgetting_nats=final.forgetting_nats,
         forgetting_se=final.forgetting_se,
+        prose_nats=final.prose_nats,
+        prose_se=final.prose_se,
         kl_task=final.kl_task,
         chosen=final_fit.chosen,
         checks=final_fit.checks | final.checks,

@@ -21,7 +21,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row
 from riyaz.comparison.arm_seconds import PlanInputs, in_refit_order
-from riyaz.comparison.bases import in_leaving_order, method_of, parts_of, unplanned
+from riyaz.comparison.bases import in_leaving_order, instruction_of, method_of, parts_of, unplanned
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import Seconds
@@ -101,7 +101,8 @@ class Arms:
         return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.name, "")) for arm in self.plan.arms]
 
     def _run_all(self) -> None:
-        quick = [arm.name for arm in sorted(self.plan.arms, key=_seconds) if self._is_quick(arm)]
+        in_order = sorted(self.plan.arms, key=lambda arm: (self._follows(arm), _seconds(arm)))
+        quick = [arm.name for arm in in_order if self._is_quick(arm)]
         for name in quick:
             self._run_planned(name)
         self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.name not in quick])
@@ -114,17 +115,25 @@ class Arms:
         method, parts = method_of(arm.name), parts_of(arm.name)
         waits = arm.waits or any(other.waits for other in self.plan.arms if other.name in parts)
         trained = bool(arm.recipe_steps or parts)
-        return not trained, waits, self._takes(arm), -method.left_out * trained, _seconds(arm)
+        follows = self._takes(arm) or self._follows(arm)
+        return not trained, waits, follows, -method.left_out * trained, _seconds(arm)
 
     def _is_quick(self, arm: ArmPlan) -> bool:
         """Whether an arm runs before the openings of the others."""
         if arm.skipped or arm.waits or arm.cut or self._takes(arm) or parts_of(arm.name):
             return False
+        if self._follows(arm) and not self._is_quick(self.plan.arm(instruction_of(arm.name))):
+            return False  # what it takes comes later
         return not method_of(arm.name).about.language_model or _seconds(arm) <= planning.QUICK * self.budget
 
     def _takes(self, arm: ArmPlan) -> bool:
         """Whether an arm takes the learning rate that another finds, and so comes after it."""
         return self.inputs.rate_of.get(arm.name) in self.inputs.methods
+
+    def _follows(self, arm: ArmPlan) -> bool:
+        """Whether an arm takes the instruction that another finds, which has not run yet."""
+        leader = next((other for other in self.plan.arms if other.name == instruction_of(arm.name)), None)
+        return leader is not None and not leader.skipped and leader.state != "begun"
 
     def _run_planned(self, name: str) -> None:
         """Plan an arm anew, unless it has begun, and run it."""

@@ -90,6 +90,12 @@ def rate_of(name: str) -> str:
     return arm_of(other, parted(name)[1]) if other else ""
 
 
+def instruction_of(name: str) -> str:
+    """The name of the arm whose instruction an arm takes, on the same base; "" if it has the task's own."""
+    other = method_of(name).instruction_of
+    return arm_of(other, parted(name)[1]) if other else ""
+
+
 def in_leaving_order(names: Iterable[str]) -> list[str]:
     """The arms in the order in which a short budget leaves them out; of a method's the one on the last base first."""
     places = {method: place for place, method in enumerate(METHODS)}

@@ -1,11 +1,15 @@
 """Values that the user sets in place of the methods' own: which methods they change, and the lines that say so."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from riyaz.errors import RiyazError, brief, number
+from riyaz.files import refuse_device
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.recipe import ByHand
+
+MOST_OWN = 16  # instructions of the user's; the rest of those that are tried are wordings of ours
 
 
 def by_hand(method: str, options: Any, methods: Sequence[str]) -> ByHand:
@@ -37,6 +41,31 @@ def by_hand_notes(
         unsearched = "; no learning rate is searched" if "learning_rate" in own else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []
     return notes
+
+
+def own_instructions(
+    path: Path | None, methods: Sequence[str], in_file: Mapping[str, object], file: str
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The lines of a file of instructions, None without one, and a note where the data folder's `file` names it and no
+    method tries them. Raises RiyazError for a file that holds none or too many, and where the user named it in vain."""
+    if path is None:
+        return None, []
+    takers = [name for name in METHODS if "instructions" in METHODS[name].takes]
+    if not set(takers) & set(methods):
+        cannot = f"{', '.join(methods)} cannot take it"
+        if in_file.get("instructions") == path:
+            return None, [f"{file}: instructions has no effect, as {cannot}"]
+        raise RiyazError(cannot, "--instructions", f"leave it out, or run {' or '.join(takers)}")
+    refuse_device(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RiyazError(f"cannot be read as text ({error})", str(path), "give a UTF-8 text file") from None
+    texts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not 0 < len(texts) <= MOST_OWN:
+        what = f"holds {len(texts) or 'no'} instruction{'s' if len(texts) != 1 else ''}"
+        raise RiyazError(what, str(path), f"write one in each line, at most {MOST_OWN}")
+    return texts, []
 
 
 def _rate_notes(rates: object, methods: Sequence[str], in_file: Mapping[str, object], file: str) -> list[str]:

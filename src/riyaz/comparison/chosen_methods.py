@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from riyaz.config import CompareConfig
+from riyaz.config import LIKELIHOODS, CompareConfig
 from riyaz.data import Example
 from riyaz.data.task import NAMES, Task
 from riyaz.errors import RiyazError, install, joined
@@ -38,8 +38,21 @@ def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, li
         if config.methods:
             raise RiyazError(why, "--methods", "leave it out, or pass --task closed where the answers are labels")
         listen(Note(f"{why}: left out"))
+    methods = _learning_from(methods, task, config)
     fitting = tuple(name for name in methods if name not in unfit and _has_model(name, config, listen))
     return tuple(name for name in fitting if _has_parts(name, fitting, config, listen))
+
+
+def _learning_from(methods: tuple[str, ...], task: Task, config: CompareConfig) -> tuple[str, ...]:
+    """The methods without those that learn from pairs of answers, where the task has none. Raises RiyazError for one
+    that the user named."""
+    pairs = [name for name in methods if METHODS[name].needs_pairs]
+    if not pairs or task.metric == "preferred":
+        return methods
+    if set(pairs) & set(config.methods):
+        hint = "give rows with the columns `chosen` and `rejected`, and no other --metric"
+        raise RiyazError(f"{joined(pairs)} learn{'s' * (len(pairs) == 1)} from pairs of answers", "--methods", hint)
+    return tuple(name for name in methods if name not in pairs)
 
 
 def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[str]:
@@ -53,8 +66,8 @@ def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[
 def _answers_all(method: str, task: Task, config: CompareConfig, listen: Listen) -> bool:
     """Whether a method can answer the questions of a task, if it has some, and is measured by its metric; a note says
     where not. Raises RiyazError if the user named the method."""
-    if task.metric == "nats" and not METHODS[method].about.language_model:
-        why = f"{method} gives an answer no probability, of which nats is the logarithm"
+    if task.metric in LIKELIHOODS and not METHODS[method].about.language_model:
+        why = f"{method} gives an answer no probability, by which {task.metric} judges"
         return _left_out(why, "leave it out, or choose another --metric", why, config, listen)
     if not task.questions or METHODS[method].answers_questions:
         return True

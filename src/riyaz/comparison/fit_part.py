@@ -5,7 +5,7 @@ from dataclasses import replace
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
-from riyaz.comparison.bases import method_of, parts_of, rate_of
+from riyaz.comparison.bases import instruction_of, method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
@@ -58,6 +58,8 @@ def context_of(
     hand = by_hand(method_of(name).name, settings.settings, settings.methods)
     if other and hand.learning_rate is None and (searched := folder.part(other, rows) / SEARCH).exists():
         arm = replace(arm, learning_rates=(Search.read(searched).rate,))
+    if (leader := instruction_of(name)) and (tried := folder.part(leader, rows) / FIT).exists():
+        task = replace(task, instruction=Fit.read(tried).chosen["instruction"])
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
@@ -65,6 +67,7 @@ def context_of(
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
         replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
+        instructions=settings.settings.instructions or (),
         others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from riyaz.config import LIKELIHOODS
 from riyaz.data import Example
 from riyaz.data.questions import answers_text
 from riyaz.data.task import Task
@@ -29,8 +30,8 @@ FITTING: dict[str, dict[FloorKind, Callable[[str], str]]] = {  # what answers a 
 
 def highest_floor(train: Sequence[Example], tested: Sequence[Example], task: Task) -> tuple[Floor, np.ndarray] | None:
     """Of the floors that fit the metric that with the highest score on training rows, and its scores (n,) on the tested
-    ones as `majority_floor` orders them. None without test rows, by `nats`, and where no floor fits."""
-    if task.metric == "nats" or not tested:
+    ones as `majority_floor` orders them. None without test rows, by LIKELIHOODS, and where no floor fits."""
+    if task.metric in LIKELIHOODS or not tested:
         return None
     majority = majority_floor(train, tested, task)
     if task.metric not in FITTING:

@@ -59,6 +59,7 @@ class Chosen:
     learning_rate: float | dict[str, float] | None = None  # of every trained method, or by method
     batch_size: int | None = None
     precision: Precision = "auto"  # in which the artifact is served, and so measured
+    instructions: tuple[str, ...] | None = None  # the user's own, to be tried
 
 
 @dataclass(frozen=True)

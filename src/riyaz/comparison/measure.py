@@ -25,10 +25,9 @@ from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
-from riyaz.methods.fitting.base import ArmPlan, Context, Method, instruction_only
+from riyaz.methods.fitting.base import VALID_ROWS, ArmPlan, Context, Method, instruction_only
 from riyaz.methods.fitting.choices import (
     LIMIT_ROWS,
-    VALID_ROWS,
     answer_limit,
     answer_limits,
     base_predictor,
@@ -36,6 +35,7 @@ from riyaz.methods.fitting.choices import (
     rows_scored,
 )
 from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, valid_examples, with_label_head
+from riyaz.methods.fitting.learning_rate import judge_of
 from riyaz.methods.fitting.recipe import ByHand, Recipe
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import answer_log_loss, predict
@@ -61,6 +61,7 @@ CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, w
 # The training of a second adapter is not measured if its prompts are at most ALIKE times as long as the first one's and
 # the time limit of measuring, a tenth of the budget, is at least AMPLE times its training: then no arm is cut.
 AMPLE, ALIKE = 2.0, 1.2
+PAIR_READS = 5  # of a row's answers, where they are pairs: two by the arm, two by the base, and the accepted one
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
 
@@ -186,11 +187,12 @@ def _answer_speed(
         answering = seconds["row"] * min(LIMIT_ROWS, rows)  # once, to choose the answer limit
     elif context.task.choices:
         answering = seconds["row"] * rows  # once, to fit the temperature
-    scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
+    scored = rows_scored(method.candidates, len(context.valid), method.rounds) * seconds["candidate"]
     scored += method.candidates * seconds["null"]
     if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
         scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
-    judging = seconds["loss"] if context.task.kind == "free" else 0.0  # the accepted answer's log-probability
+    reads = PAIR_READS if context.task.metric == "preferred" else 1
+    judging = reads * seconds["loss"] if context.task.kind == "free" else 0.0  # log-probabilities of given answers
     return AnswerSpeed(
         row_seconds=(seconds["row"] + judging) * cost,
         answer_seconds=seconds["alone"] * cost,
@@ -319,7 +321,7 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     assert recipe is not None
     began = time.perf_counter()
     rows, valid = rows_for(context, context.train), rows_for(context, valid_examples(context), whole=False)
-    tokens = rows_per_step(rows, recipe.batch_size) * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
+    tokens = rows_per_step(rows, recipe.batch_size) * sum(row.tokens for row in rows) / len(rows)
     if bench.training and (bench.late(bench.slowest) or _is_ample(method, tokens, bench)):
         bench.derived[method.name] = None
         return _derived(method, tokens, bench)
@@ -396,12 +398,12 @@ def _timed_training(
                          batch_size=rows_per_step(rows, recipe.batch_size), validate_every=10**9,
                          compute=context.compute, seed=context.seed)  # fmt: skip
         rows = longest_first(rows, plan.batch_size, plan.seed)
-        train(model, rows, valid, plan, scratch, listen)
+        train(model, rows, valid, plan, scratch, listen, objective=context.objective, judge=judge_of(context))
         saved = (scratch / "best.safetensors").stat().st_size / hardware.MB
     finally:
         remove(scratch)
     counted = [rows[i] for step in range(1, STEPS - 1) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
-    tokens, step = sum(map(_length, counted)), (times[STEPS - 1] - times[1]) / (STEPS - 2)
+    tokens, step = sum(row.tokens for row in counted), (times[STEPS - 1] - times[1]) / (STEPS - 2)
     return TrainSpeed(
         step_seconds=step * mean_tokens * (STEPS - 2) / tokens,
         validate_seconds=max(0.0, times[STEPS] - times[STEPS - 1] - step),
@@ -415,13 +417,9 @@ def _timed_training(
 def longest_first(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
     """The rows with the longest among those of the first step, which is not timed: it needs the most memory."""
     rows, place = list(rows), batch(len(rows), batch_size, seed, 0)[0]
-    longest = max(range(len(rows)), key=lambda i: _length(rows[i]))
+    longest = max(range(len(rows)), key=lambda i: rows[i].tokens)
     rows[place], rows[longest] = rows[longest], rows[place]
     return rows
-
-
-def _length(row: Row) -> int:
-    return len(row.prompt) + len(row.answer)
 
 
 def _disk_factor(recipe: Recipe) -> int:

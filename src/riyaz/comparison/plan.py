@@ -33,8 +33,7 @@ from riyaz.errors import RiyazError, joined, shown
 from riyaz.files import is_bare
 from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
-from riyaz.methods.fitting.base import ArmPlan
-from riyaz.methods.fitting.choices import VALID_ROWS
+from riyaz.methods.fitting.base import VALID_ROWS, ArmPlan
 from riyaz.methods.fitting.recipe import opening, search_rates, trains_opening
 from riyaz.results import parted
 

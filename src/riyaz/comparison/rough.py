@@ -26,8 +26,8 @@ from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.families import describe
 from riyaz.methods import METHODS
-from riyaz.methods.fitting.base import Method, instruction_only
-from riyaz.methods.fitting.choices import FINAL, rows_scored
+from riyaz.methods.fitting.base import Method, instruction_only, unchanged
+from riyaz.methods.fitting.choices import rows_scored
 from riyaz.methods.fitting.recipe import Recipe
 from riyaz.scoring import REOPEN_ROWS
 from riyaz.sources import Source
@@ -38,7 +38,7 @@ READING, TRAINING = 1.0, 0.5  # operations per second of reading and of training
 FORWARD, FROZEN, WHOLE = 2, 4, 6  # operations per weight and token: reading, training an adapter, training all weights
 SEARCH = 1.5  # passes over a prompt that the search of a closed set takes
 WRITING = 4.0  # seconds of a token that is written / of one that is read
-EXAMPLES = 4  # rows that a prompt holds beside its own where a method compares more than two prompts
+EXAMPLES = 4  # rows that a prompt holds beside its own, or passages as long as these, where a method adds some
 ROWS = 16  # of which the mean length is taken
 PROCESS_MB, ADAPTER_BYTES, WHOLE_BYTES = 400.0, 4, 18  # memory of a process, and bytes of each weight while it trains
 START_SECONDS, TORCH_SECONDS, OTHER_SECONDS = 1.0, 3.0, 5.0  # of a process, of torch, of a fit without a language model
@@ -100,12 +100,12 @@ def _answers(method: Method, task: Task, prompt: float, answer: float, reading: 
     if not method.candidates:
         return AnswerSpeed(0.002, 0.002, loss_seconds=0.0, choose_seconds=OTHER_SECONDS, load_seconds=0.0,
                            look_seconds=0.0)  # fmt: skip
-    examples = EXAMPLES if method.candidates > FINAL or method.needs_documents else 0
+    examples = EXAMPLES if method.with_prompt is not unchanged else 0
     loss = (prompt + answer) * (1 + examples) * reading * method.cost
     row = SEARCH * loss if task.kind == "closed" else loss + WRITING * answer * reading
     return AnswerSpeed(
         row_seconds=row, answer_seconds=row, loss_seconds=loss, load_seconds=1.0,
-        choose_seconds=rows_scored(method.candidates, valid) * (row if task.kind == "closed" else loss),
+        choose_seconds=rows_scored(method.candidates, valid, method.rounds) * (row if task.kind == "closed" else loss),
         look_seconds=row if method.needs_documents else 0.0,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.bases import arm_names, expect_one, merged, open_bases
-from riyaz.comparison.by_hand import by_hand_notes
+from riyaz.comparison.by_hand import by_hand_notes, own_instructions
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.described import data_of, models_of, versions
@@ -236,6 +236,7 @@ def _job(
     data_files = open_data(data, test=test or config.test, whole=whole, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
     notes = by_hand_notes(config, methods, data_files.settings, toml)
+    instructions, unused = own_instructions(config.instructions, methods, data_files.settings, toml)
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)
@@ -251,9 +252,9 @@ def _job(
     divide = _divider(data_files, task, bases, config, methods, used)
     parts, report = divide(True, config.limit_test)
     begun = [] if whole else filter(None, [last_note(data_files.train.examples)])
-    for note in [*report.notes, *notes, *begun, *last_turn_note(methods, data_files.train.examples)]:
+    for note in [*report.notes, *notes, *unused, *begun, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
-    settings = settings_of(data_files, task, bases, data_config, config, methods)
+    settings = settings_of(data_files, task, bases, data_config, config, methods, instructions)
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
     return _Job(methods, bases, data_files, task, divide, parts, settings)

@@ -20,13 +20,14 @@ def settings_of(
     data_config: DataConfig,
     config: CompareConfig,
     methods: tuple,
+    instructions: tuple[str, ...] | None,
 ) -> dict[str, Any]:
     """The contents of settings.json: model, data, task and settings, without the folder they are written to."""
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
         if key not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits")
-    }
+    } | {"instructions": instructions and list(instructions)}
     models = [
         {"name": name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()}
         for name, source in bases.items()

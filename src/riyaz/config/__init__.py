@@ -7,7 +7,7 @@ and key.
 
 from riyaz.config.checking import Seconds, parse_budget
 from riyaz.config.comparison import DEFAULT_MODEL, CompareConfig
-from riyaz.config.data import METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
+from riyaz.config.data import LIKELIHOODS, METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
 from riyaz.config.limits import LimitsConfig
 from riyaz.config.option import Kv, Precision
 from riyaz.config.pretraining import FreshFamily, PretrainConfig
@@ -19,6 +19,7 @@ from riyaz.config.toml import CONFIGS, MAX_TOML, read_toml, resolve
 __all__ = [
     "CONFIGS",
     "DEFAULT_MODEL",
+    "LIKELIHOODS",
     "MAX_TOML",
     "METRICS",
     "MIN_ROWS",

@@ -93,6 +93,9 @@ class CompareConfig:
         by_method=True,
     )
     batch_size: int | None = option(None, "training rows per step of every trained method", minimum=1, maximum=4096)
+    instructions: Path | None = option(
+        None, "file with an instruction in each line, which the method instruct tries beside its own wordings"
+    )
 
     def __post_init__(self) -> None:
         """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""

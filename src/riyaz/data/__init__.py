@@ -33,6 +33,7 @@ class Example:
     own_doc_ids: tuple[str, ...] = ()  # documents that are this row itself, where rows are documents too
     group: str | None = None  # rows of one group, such as of one customer, are not independent; None: a row alone
     check: Check | None = None  # by what the answer is checked beside `answers`
+    rejected: str = ""  # an answer that is worse than the first accepted one
 
     @property
     def prompt(self) -> str:
@@ -80,6 +81,7 @@ class Example:
             "own_doc_ids": list(self.own_doc_ids) or None,
             "group": self.group,
             "check": self.check and self.check.to_record(),
+            "rejected": self.rejected or None,
         }
         return record | {name: value for name, value in optional.items() if value is not None}
 
@@ -95,6 +97,7 @@ class Example:
             own_doc_ids=tuple(record.get("own_doc_ids", ())),
             group=record.get("group"),
             check=Check.from_record(record["check"]) if "check" in record else None,
+            rejected=record.get("rejected", ""),
         )
 
 
@@ -118,11 +121,12 @@ class Reading:
     checks: tuple[str, ...] = ()  # columns that say by what an answer is checked
     turns: str = "last"  # "all": every answer of a conversation makes a row
     called: bool = False  # whether the chat template writes a conversation's tools; else they are text
+    rejected: str = ""  # the column of the worse answer, where `answer` is that of the better one
 
     @property
     def format(self) -> str:
         """The columns used, joined by commas."""
-        answers = (self.answer, self.references, *(question.column for question in self.questions))
+        answers = (self.answer, self.rejected, self.references, *(question.column for question in self.questions))
         return ",".join(filter(None, (*self.before, self.prompt, *self.after, *answers)))
 
 

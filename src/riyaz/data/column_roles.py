@@ -59,6 +59,8 @@ def find_reading(
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
         return same
+    if not answer and not reserved and answers_required and (pair := _preferences(table, prompt)):
+        return pair, ""
     if not prompt and not answer and not reserved:
         _refuse_other_tasks(table)
     readings = _without(reserved, _readings(table, prompt, answer, answers_required))
@@ -146,6 +148,16 @@ def _with_neighbours(table: Table, prompt: str, answer: str, prompt_given: bool,
     return Reading(prompt, answer, before, after, REFERENCES if REFERENCES in table.columns and not alone else "")
 
 
+def _preferences(table: Table, prompt: str | None) -> Reading | None:
+    """The columns of rows with a better and a worse answer; without one of prompts, both answers are conversations that
+    begin with it. None for other rows."""
+    for chosen, rejected in PREFERENCES:
+        if {chosen, rejected} <= set(table.columns):
+            own = next((name for name in (*PROMPTS, *CONVERSATIONS) if name in table.columns), "")
+            return Reading(prompt or own, chosen, called=True, rejected=rejected)
+    return None
+
+
 def _refuse_other_tasks(table: Table) -> None:
     first = table.rows[0][1]
     where = table.place(table.rows[0][0])
@@ -153,9 +165,6 @@ def _refuse_other_tasks(table: Table) -> None:
         if isinstance(first.get(column), (list, dict)):
             hint = f"write the choices into the prompt and the right one as the answer, or {ASK}"
             raise RiyazError(f"multiple-choice rows ({column!r}) are not supported", where, hint)
-    for pair in PREFERENCES:
-        if set(pair) <= set(table.columns):
-            raise RiyazError(f"preference pairs {pair} are not supported", where, ASK)
     for answer in ("completion", "response"):
         judged = ("prompt", answer, "label")
         if set(judged) <= set(table.columns) and _all_booleans(row.get("label") for _, row in table.rows):

@@ -1,4 +1,4 @@
-"""General text: one to measure forgetting on, another for training to rehearse."""
+"""General text: two to measure forgetting on, another for training to rehearse."""
 
 import ast
 import pydoc_data.topics
@@ -6,6 +6,7 @@ import re
 import sysconfig
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from riyaz.errors import RiyazError
@@ -39,6 +40,13 @@ def general_text(path: str | None) -> str:
     if len(text) < 2000:
         raise RiyazError(f"{len(text)} characters are too few to measure forgetting on", path, "give more text")
     return text
+
+
+@cache
+def prose_text() -> str:
+    """English prose that riyaz brings along: a second text that forgetting is measured on, of another kind than help
+    topics about code."""
+    return resources.files("riyaz.data").joinpath("prose.txt").read_text(encoding="utf-8")
 
 
 def general_blocks(stream: Sequence[int]) -> list[list[int]]:

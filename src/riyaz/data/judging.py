@@ -21,6 +21,10 @@ NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
         lambda row: bool(row.check and row.check.slots), "no texts that must occur",
         "write them into a column `slots`",
     ),
+    "preferred": (
+        lambda row: bool(row.rejected), "no rejected answer",
+        "write the better answer into `chosen`, the worse one into `rejected`",
+    ),
     "json_f1": (lambda row: all(map(is_object, row.answers)), "an answer that is no JSON object", "correct it"),
     "command": (lambda row: all(map(_is_command, row.answers)), "an answer that is no command", "close its quotes"),
 }  # fmt: skip
@@ -28,6 +32,8 @@ NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
 
 def suggested(examples: Sequence[Example]) -> tuple[Metric, str] | None:
     """The metric by which answers with the checks of these rows are judged, and why; None where none is suggested."""
+    if any(row.rejected for row in examples):
+        return "preferred", "the rows have a better and a worse answer"
     if any(row.check and row.check.tests for row in examples):
         return "pass@1", "the rows have tests"
     if any(row.check and row.check.database for row in examples):

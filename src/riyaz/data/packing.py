@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from riyaz.data.rows import Row
+from riyaz.data.rows import Row, Wanted
 
 SHORTEST_SHARED = 8  # tokens; sharing a shorter beginning costs more than it saves
 
@@ -31,10 +32,15 @@ class PackedRows:
     label_index: np.ndarray  # (N,) int64, the place in the stream whose output predicts the label
     labels: np.ndarray  # (N,) int64, the answer tokens
     shared: int = 0
+    wanted: Wanted | None = None  # (N, k), in place of the labels
+    weights: np.ndarray | None = None  # (N,) float32, of the labels with `wanted`
+    counts: tuple[int, ...] = ()  # labels of each sequence
 
 
 def pack(rows: Sequence[Row]) -> PackedRows:
-    """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once."""
+    """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once. A pair is
+    two sequences, one after the other."""
+    rows = [side for row in rows for side in row.sides]
     assert rows and all(row.prompt and row.answer for row in rows)
     shared = shared_tokens([row.prompt for row in rows])
     lengths = [row.length - shared for row in rows]
@@ -46,7 +52,18 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         shared=shared,
         label_index=_flat(_predicting(row, end, shared) for row, end in zip(rows, ends)),
         labels=_flat(row.labels for row in rows),
+        counts=tuple(len(row.labels) for row in rows),
+        **_wanted([row.wanted for row in rows if row.wanted is not None]),
     )
+
+
+def _wanted(rows: Sequence[Wanted]) -> dict[str, Any]:
+    """The distributions that all rows of a batch have, or none."""
+    if not rows:
+        return {}
+    tokens, log_p = (np.concatenate(parts) for parts in zip(*((row.tokens, row.log_p) for row in rows)))
+    weights = np.concatenate([np.full(len(row.tokens), row.weight, np.float32) for row in rows])
+    return {"wanted": Wanted(tokens, log_p), "weights": weights}
 
 
 def _predicting(row: Row, end: int, shared: int) -> Iterable[int]:

@@ -24,6 +24,8 @@ from riyaz.errors import brief, listed
 def examples_of(row: dict[str, object], reading: Reading, where: str) -> list[Example]:
     """The examples of a row with answers: one, or that of every answer of a conversation, which are then a group; none
     for a conversation in which every answer has weight 0. Raises RowProblem."""
+    if reading.rejected:
+        return [_preferred(row, reading, where)]
     turns = _turns(row, reading) if reading.turns == "all" and not reading.questions else None
     if turns is None:
         example = example_of(row, reading, where, answers_required=True)
@@ -36,6 +38,41 @@ def examples_of(row: dict[str, object], reading: Reading, where: str) -> list[Ex
         for messages, answer in pairs if answer is not None
     ]  # fmt: skip
     return of_one_conversation(examples)
+
+
+def _preferred(row: dict[str, object], reading: Reading, where: str) -> Example:
+    """The example of a row with a better and a worse answer to the same prompt. Raises RowProblem."""
+    (messages, chosen), (others, rejected) = (_side(row, reading, name) for name in (reading.answer, reading.rejected))
+    if others != messages:
+        raise RowProblem(f"{reading.answer!r} and {reading.rejected!r} answer different prompts")
+    if chosen == rejected:
+        raise RowProblem(f"{reading.answer!r} and {reading.rejected!r} are the same answer")
+    group = _optional(row, reading.group) if reading.group else None
+    return Example(messages, (chosen,), _optional(row, "slice"), where, _documents(row), group=group, rejected=rejected)
+
+
+def _side(row: dict[str, object], reading: Reading, column: str) -> tuple[tuple[Message, ...], str]:
+    """The prompt and one of the two answers, each a text or messages. Raises RowProblem."""
+    value, prompt = _without_nan(row.get(column)), row.get(reading.prompt) if reading.prompt else None
+    if value in (None, "", []):
+        raise Incomplete(f"the row has no {column!r}")
+    if isinstance(prompt, dict) and is_messages(prompt.get("messages")):
+        prompt = prompt["messages"]  # OpenAI's form
+    if not is_messages(prompt) and not is_messages(value):
+        text = trimmed(as_text(value, column))
+        if not reading.prompt:
+            raise RowProblem(f"{column!r} is no conversation, and there is no column of prompts")
+        if not text:
+            raise Incomplete(f"the row has no {column!r}")
+        return _prompt(row, reading), text
+    if prompt is not None and not is_messages(prompt):
+        prompt = list(_prompt(row, reading))
+    said = value if is_messages(value) else [{"role": "assistant", "content": as_text(value, column)}]
+    turns, tools = [*(prompt or []), *said], [row.get(name) for name in TOOLS]  # type: ignore[misc]
+    messages, answer = conversation(turns, column, _optional(row, "system"), tools, True, reading.called)
+    if answer is None:
+        raise Incomplete(f"the row has no {column!r}")
+    return messages, answer
 
 
 def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:

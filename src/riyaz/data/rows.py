@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from riyaz.data import Example, Message
 from riyaz.data.turns import conversation_of
 from riyaz.errors import RiyazError
@@ -26,22 +28,55 @@ FATAL = {
 PREFIX = "prompt_is_prefix"
 
 
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What a model should predict for each of a row's n answer tokens, in place of the token itself: the k likeliest
+    tokens of another model (n, k) and their log-probabilities in nats (n, k). A token of such a row weighs `weight`
+    times as much as another row's."""
+
+    tokens: np.ndarray
+    log_p: np.ndarray
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Token ids of one training row; `answer` ends with the end-of-turn id. With `together` its tokens do not follow
     each other: each is predicted by the prompt alone, as the answer to one of several questions. `earlier` answers are
-    learned too: each is a part of the prompt, from its first token to the one before its end."""
+    learned too: each is a part of the prompt, from its first token to the one before its end. With `wanted` the row is
+    of general text, and the model keeps these distributions of its tokens. With `rejected` tokens it is a pair of
+    answers to one prompt, of which `answer` is the better one."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     example: Example | None = None
     together: bool = False
     earlier: tuple[tuple[int, int], ...] = ()
+    wanted: Wanted | None = None
+    rejected: tuple[int, ...] = ()
 
     @property
     def labels(self) -> tuple[int, ...]:
         """The tokens that the loss is on."""
         return (*(token for start, end in self.earlier for token in self.prompt[start:end]), *self.answer)
+
+    @property
+    def weight(self) -> int:
+        """What its loss is a sum over: the tokens of its answers, or itself where it is a pair; 0 of general text,
+        whose tokens have weights of their own."""
+        return 0 if self.wanted is not None else 1 if self.rejected else len(self.labels)
+
+    @property
+    def sides(self) -> tuple["Row", ...]:
+        """The row as sequences that a model reads: of a pair the better answer's, then the worse one's."""
+        if not self.rejected:
+            return (self,)
+        return replace(self, rejected=()), replace(self, answer=self.rejected, rejected=())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its prompts and answers; a pair has its prompt twice."""
+        return sum(len(side.prompt) + len(side.answer) for side in self.sides)
 
     @property
     def answers(self) -> int:

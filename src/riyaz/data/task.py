@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from riyaz.config import METRICS, TOOLS, Kind, Measure, Metric, TaskKind
+from riyaz.config import LIKELIHOODS, METRICS, TOOLS, Kind, Measure, Metric, TaskKind
 from riyaz.data import Dataset, Example
 from riyaz.data.column_guess import LABEL_CHARACTERS, few_short_values
 from riyaz.data.column_roles import LABELS
@@ -27,7 +27,7 @@ LIMIT = "--max-new-tokens"
 SPARE, SCHEMA_SPARE, SMALLEST_LIMIT = 1.25, 2.0, 8
 DECISIONS: Literal["decisions"] = "decisions"  # the metric of questions: the mean over them of each one's points
 # the metrics of answers that more than their words decide on
-JUDGED: tuple[Measure, ...] = ("json_f1", "tools", "sql", "pass@1", "command", "slots", "nats")
+JUDGED: tuple[Measure, ...] = ("json_f1", "tools", "sql", "pass@1", "command", "slots", *LIKELIHOODS)
 FITTING: dict[Kind, tuple[Measure, ...]] = {  # the metrics of each kind; the first is the default
     "closed": ("accuracy", "exact_match"),
     "short": ("exact_match", "token_f1", "rouge_l", "chrf", *JUDGED),
@@ -109,7 +109,7 @@ def detect(
         raise RiyazError(what, str(dataset.path), hint)
     suggestion = suggested(dataset.examples)
     if suggestion and detected == "closed":  # labels may stand beside such columns, and be objects
-        plain = schema is not None or metric in JUDGED or suggestion[0] in (*EXECUTED, "tools")
+        plain = schema is not None or metric in JUDGED or suggestion[0] in (*EXECUTED, "tools", "preferred")
         suggestion = suggestion if plain and dataset.answer_column not in LABELS else None
     if suggestion:
         detected, why = "free", suggestion[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from riyaz import artifact as artifacts
 from riyaz.adapters.gguf import FILE as ADAPTER_FILE
-from riyaz.artifact import COLLECTION, EXAMPLES, LABELS, TRAINED, Artifact
+from riyaz.artifact import LABELS, TRAINED, Artifact
 from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
@@ -18,7 +18,7 @@ from riyaz.export import classifier, encoder, gguf, gguf_lora, hf, mlx, modelfil
 from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
 from riyaz.export.check import ExportResult
 from riyaz.export.prompt import not_held, prompt_of
-from riyaz.export.targets import Target, open_artifact, open_target, publish, with_weights, workspace
+from riyaz.export.targets import Target, open_artifact, open_target, publish, text_files, with_weights, workspace
 from riyaz.families import describe
 
 ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write}  # formats that hold an adapter only
@@ -39,12 +39,7 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
     with workspace(out) as work:
         written = hf.write(target, work, dtype)
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
-        examples = document.text.examples_file or EXAMPLES
-        if document.text.examples != "none":
-            files[examples] = artifact / examples
-        if document.text.passages:
-            collection = document.text.collection_file or COLLECTION
-            files[collection] = artifact / collection
+        files |= text_files(artifact, document)
         for name in (TRAINED, LABELS):
             if name in document.checksums:
                 files[name] = artifact / name

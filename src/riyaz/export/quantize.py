@@ -17,7 +17,8 @@ from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG
 from riyaz.adapters.adapter import float32
 from riyaz.artifact import BASE_FILE, QUANTISED, Artifact, BaseModel
-from riyaz.drift import general_requests
+from riyaz.data.general_text import general_text
+from riyaz.drift import block_requests
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress, quiet
 from riyaz.export.check import same_tokenizer
@@ -136,7 +137,7 @@ def write(source: Source, path: Path, form: Small) -> None:
 
 def compared(before: PromptedModel, after: PromptedModel, listen: Listen = quiet) -> tuple[float, float, float, int]:
     """(nats per token of general text before, after, KL(before ‖ after) in nats per token, tokens)."""
-    requests, answers = general_requests(before, None)
+    requests, answers = block_requests(before, general_text(None))
     sums, count = np.zeros(3), 0
     for place, (request, answer) in enumerate(zip(requests, answers)):
         (p,) = before.lm.distributions([request], [answer])

@@ -51,7 +51,7 @@ def write(
     if target.label_head is not None:
         parts += ["## Labels", HEAD]
         assert document is not None
-        use = _scoring(out, base, document.temperature or 1.0)
+        use = _scoring(out, base, document.temperature)
     parts += ["## Use", use]
     if document is not None:
         parts += ["## The prompt", *_prompt(document, prompt)]
@@ -100,8 +100,11 @@ def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool, soft:
     return "\n\n".join(parts)
 
 
-def _scoring(out: Path, base: NamedBase | None, temperature: float) -> str:
+def _scoring(out: Path, base: NamedBase | None, temperature: float | None) -> str:
     """Code for transformers, with PEFT for an adapter, that scores the labels of a question as riyaz does."""
+    scores, remark = "scores", "no temperature was fitted, so they are not calibrated"
+    if temperature is not None:
+        scores, remark = f"scores / {temperature!r}", "at the temperature fitted on validation rows"
     folder = out.as_posix()
     imports, loading = _loading(folder, base)
     lines = [
@@ -114,7 +117,7 @@ def _scoring(out: Path, base: NamedBase | None, temperature: float) -> str:
         "with torch.inference_mode():",
         "    states = model(**inputs, output_hidden_states=True).hidden_states[-1]",
         'scores = head["weight"] @ states[0, -1].float()',
-        f"probabilities = torch.softmax(scores / {temperature!r}, 0)  # at the temperature fitted on validation rows",
+        f"probabilities = torch.softmax({scores}, 0)  # {remark}",
         'answer = prompt["labels"][int(probabilities.argmax())]',
         "print(answer, float(probabilities.max()))",
     ]  # fmt: skip

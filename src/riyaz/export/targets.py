@@ -11,7 +11,7 @@ from typing import Any
 from riyaz import adapters, folders
 from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG, Adapter, base_for
-from riyaz.artifact import ADAPTER_KINDS, MODEL_FREE, Artifact
+from riyaz.artifact import ADAPTER_KINDS, COLLECTION, EXAMPLES, MODEL_FREE, Artifact
 from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.files import disk_error
@@ -94,6 +94,18 @@ def with_weights(folder: Path) -> Artifact:
         raise RiyazError("this artifact has no language model to write", str(folder), "choose another artifact")
     what = "this artifact only changes the prompt and has no weights of its own"
     raise RiyazError(what, str(folder), f"its base model is {document.base.name}")
+
+
+def text_files(folder: Path, document: Artifact) -> dict[str, Path | bytes]:
+    """The files that an artifact's text part needs, but for the schema of its task, which `artifact.write` adds."""
+    text, files = document.text, dict[str, Path | bytes]()
+    if text.examples != "none":
+        name = text.examples_file or EXAMPLES
+        files[name] = folder / name
+    if text.passages:
+        name = text.collection_file or COLLECTION
+        files[name] = folder / name
+    return files
 
 
 def mergeable(target: Target) -> Any:

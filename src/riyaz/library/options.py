@@ -80,6 +80,7 @@ class AdaptOptions(ReadingOptions, total=False):
     steps: int | None
     learning_rate: float | str | Mapping[str, float] | None
     batch_size: int | None
+    instructions: Place | None
 
 
 class CompareOptions(AdaptOptions, total=False):

@@ -1,6 +1,7 @@
 """The methods of adapting a model: one file with one `METHOD` each, found here by themselves.
 
-They are in the order of the comparison's table: those without a language model first, then by their colours.
+They are in the order of the comparison's table: those without a language model first, then those that change no
+weights, each by their colours.
 """
 
 from importlib import import_module
@@ -12,8 +13,8 @@ from riyaz.results import About
 _FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__) if not file.ispkg]
 
 
-def _place(method: Method) -> tuple[bool, int, str]:
-    return method.about.language_model, method.about.colour, method.name
+def _place(method: Method) -> tuple[bool, bool, int, str]:
+    return method.about.language_model, method.about.weights != "none", method.about.colour, method.name
 
 
 METHODS: dict[str, Method] = {method.name: method for method in sorted((file.METHOD for file in _FILES), key=_place)}

@@ -76,5 +76,6 @@ METHOD = Method(
     with_prompt=with_prompt,
     probe=probe,
     answers_questions=False,
+    instruction_of="instruct",
     left_out=3,
 )

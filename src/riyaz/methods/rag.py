@@ -120,5 +120,5 @@ ABOUT = About(
 METHOD = Method(
     name="rag", about=ABOUT, fit=fit, candidates=len(COUNTS) + 1, with_prompt=with_prompt, probe=probe,
     answers_per_row=3.0,  # free answers once, spans with two numbers of passages
-    needs_documents=True, answers_questions=False, left_out=6,
+    instruction_of="instruct", needs_documents=True, answers_questions=False, left_out=6,
 )  # fmt: skip

@@ -213,4 +213,5 @@ SECONDS: dict[str, dict[str, RowScore]] = {  # the second metrics of each
         "slots_all": lambda prediction, row: float(_slots(prediction, row) == 1), "chrf": METRICS["chrf"], **_LENGTH,
     },
     "nats": {"chrf": METRICS["chrf"], **_SLOTS, **_LENGTH},
+    "preferred": {"chrf": METRICS["chrf"], **_LENGTH},
 }  # fmt: skip

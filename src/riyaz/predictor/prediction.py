@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class AnswerPair:
+    """Log-probabilities of a better and a worse answer in nats, end token included, their tokens, and the same two of
+    the base model, where the weights are others."""
+
+    better: float
+    worse: float
+    better_tokens: int
+    worse_tokens: int
+    base: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """An answer; `citations` names the documents whose passages were in its prompt.
 
@@ -21,7 +33,7 @@ class Prediction:
     or copied answer. `confidence` is the calibrated probability that the answer is right, `runner_up` the label that
     comes next, `probabilities` (L,) float32 those of the task's labels in their order; None where they are not known.
     `decided` are the answers to the task's questions, which the text holds as JSON. `accepted_log_probability` is that
-    of the row's accepted answer, where the metric needs it.
+    of the row's accepted answer, where the metric needs it, and `pair` what it needs of a better and a worse answer.
     """
 
     text: str
@@ -32,6 +44,7 @@ class Prediction:
     probabilities: "np.ndarray | None" = field(default=None, compare=False)
     decided: tuple[Decided, ...] = field(default=(), compare=False)
     accepted_log_probability: float | None = field(default=None, compare=False)
+    pair: "AnswerPair | None" = field(default=None, compare=False)
 
 
 def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities: "np.ndarray") -> Prediction:

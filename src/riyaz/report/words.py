@@ -22,7 +22,7 @@ MISSING = "–"
 ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
 BUSY = 0.1  # share of the CPU time asked for; arms that waited longer are named
 # second metrics that have a column of the table
-BESIDE = ("parses", "exact_object", "fits_schema", "runs", "slots", "slots_all", "length_ratio")
+BESIDE = ("parses", "exact_object", "fits_schema", "runs", "slots", "slots_all", "length_ratio", "reward")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,16 @@ def signed(value: float | None) -> str:
 
 def forgetting(arm: ArmResult) -> str:
     """The rise of the loss on general text with its standard error, `+0.103 ± 0.012`."""
-    nats = signed(arm.forgetting_nats)
-    return f"{nats} ± {arm.forgetting_se:.3f}" if arm.forgetting_se is not None else nats
+    return _with_error(arm.forgetting_nats, arm.forgetting_se)
+
+
+def prose_forgetting(arm: ArmResult) -> str:
+    """The same of English prose."""
+    return _with_error(arm.prose_nats, arm.prose_se)
+
+
+def _with_error(nats: float | None, error: float | None) -> str:
+    return signed(nats) if error is None else f"{signed(nats)} ± {error:.3f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -99,6 +107,7 @@ def columns(arms: Sequence[ArmResult], pick: str | None) -> list[Column]:
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
         Column("forgetting", forgetting),
+        *([Column("of prose", prose_forgetting)] if any(arm.prose_nats for arm in arms) else []),
         Column("artifact MB", lambda arm: tenths(arm.artifact_mb)),
         Column("status", lambda arm: arm.status, text=True),
     ]
@@ -263,7 +272,7 @@ def floor_line(comparison: Comparison) -> str:
     """`floor: always 'billing' scores 0.147 (0.118–0.181)`; why there is none, or "" where none has a meaning."""
     floor = comparison.floor
     if floor is None:
-        return "" if comparison.metric in (None, "nats") else "no floor: no training answer occurs twice"
+        return "" if comparison.metric in (None, "nats", "preferred") else "no floor: no training answer occurs twice"
     if floor.kind is not None:
         return f"floor: {FLOORS[floor.kind]} scores {number(floor.score, 3)} ({interval(floor)})"
     answer = " ".join(floor.answer.split())

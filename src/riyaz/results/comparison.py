@@ -156,7 +156,7 @@ class About:
 
     what: str  # a sentence
     suits: str  # the tasks it suits, as the end of a sentence
-    colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # --c0 to --c10 of page.css
+    colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]  # --c0 to --c13 of page.css
     mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8"]  # matplotlib's name of it
     weights: str  # of its artifact, as in artifact.WEIGHT_KINDS; "": not known
     language_model: bool = True  # whether a language model answers
@@ -188,6 +188,8 @@ class ArmResult:
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)  # its standard error over blocks of the text
+    prose_nats: float | None = field(default=None, metadata=OPTIONAL)  # the same of English prose
+    prose_se: float | None = field(default=None, metadata=OPTIONAL)
     kl_task: float | None = None  # KL divergence from the base on the task's answers
     chosen: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
@@ -383,6 +385,8 @@ class Evaluation:
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)
+    prose_nats: float | None = field(default=None, metadata=OPTIONAL)
+    prose_se: float | None = field(default=None, metadata=OPTIONAL)
     kl_task: float | None = None
     serve_rss_mb: float | None = field(default=None, metadata=OPTIONAL)
     retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)

@@ -88,6 +88,8 @@ class Context:
     precision: Precision = "auto"  # in which the artifact will be served
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
     others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
+    instructions: tuple[str, ...] = ()  # the user's own, to be tried beside the task's
+    objective: Any = None  # a `train.Objective` of pairs of answers; None: −log p of the accepted ones
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ class Fitted:
 
 
 Build = Callable[[Context], Any]  # a model with trainable parameters
+# Of the candidates those that are best on the first so many validation rows are left, in so many (rows, candidates).
+# They do not depend on the budget or the machine, so that the choice does not either.
+Rounds = tuple[tuple[int, int], ...]
+VALID_ROWS = 48  # validation rows of the last round
+HALVED: Rounds = ((16, 2),)  # rounds before the last one, where more than two are compared
 
 
 def instruction_only(task: Task) -> PromptText:
@@ -152,7 +159,8 @@ class Method:
     name: str  # of its file
     about: About  # for readers: the report and the page
     fit: Callable[[Context], Fitted]
-    candidates: int  # predictors that `fit` compares on the validation rows; 0: it runs no model
+    candidates: int  # predictors that `fit` compares on the validation rows, at most; 0: it runs no model
+    rounds: Rounds = HALVED  # in which it compares them
     recipe: Recipe | None = None  # the full training; None: it trains nothing
     label_recipe: Recipe | None = None  # in place of `recipe` where the answers are labels
     build: Build | None = None  # makes a model with new trainable parameters; None without `recipe`
@@ -166,12 +174,14 @@ class Method:
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
     needs_labels: bool = False  # whether it answers closed sets only, and questions
+    needs_pairs: bool = False  # whether it learns from better and worse answers
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe
     of: tuple[str, ...] = ()  # methods of the same comparison whose artifacts it joins
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
-    takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
+    instruction_of: str = ""  # the method whose instruction it takes where that method has found one
+    takes: tuple[str, ...] = ()  # options that it reads, beside those of a recipe: fields of ByHand, "instructions"
     # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance
     # to be picked, the two without training last. Those that retrieve are among the last: somebody who gives documents
     # asks what they are worth.

@@ -1,7 +1,8 @@
 """Choices on validation rows: the best of several prompts and the longest answer to allow."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from riyaz.data.task import SMALLEST_LIMIT, limit_for
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
-from riyaz.methods.fitting.base import Context, instruction_only
+from riyaz.methods.fitting.base import HALVED, VALID_ROWS, Context, Rounds, instruction_only
 from riyaz.metrics.calibration import fit_temperature, probabilities
 from riyaz.metrics.decisions import row_scores
 from riyaz.predictor import ClosedPredictor, DecisionModel, ModelPredictor, Prediction, predictor_for
@@ -20,9 +21,11 @@ from riyaz.scoring import (
     accepted_labels,
     answer_log_loss,
     answer_log_probabilities,
+    answer_pairs,
     by_text,
     decided_log_p,
     decided_points,
+    preferred,
     right_places,
     score,
     score_raw_and_calibrated,
@@ -31,10 +34,6 @@ from riyaz.scoring import (
 # "Limit" is the number of tokens after which an answer is cut off.
 FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
 LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
-# Candidates are compared on the first validation rows, and the best two of them on all. The numbers do not depend on
-# the budget or the machine, so that the choice does not either.
-FIRST_ROWS, VALID_ROWS = 16, 48
-FINAL = 2  # candidates compared on all rows
 LIMIT_ROWS = 16  # validation rows on which one of them is chosen
 
 
@@ -57,29 +56,44 @@ class Choice:
         return -float(log_p.sum()) / sum(map(len, self.predictor.tokenizer.answer_ids([row.said for row in rows])))
 
 
-def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
+def choose(
+    context: Context, candidates: Sequence[ModelPredictor], rounds: Rounds = HALVED, *,
+    notes: Sequence[dict[str, Any]] = (), first_stays: bool = False,
+) -> Choice:  # fmt: skip
     """The candidate with the highest score on the validation rows; of equal ones the first, so list cheap ones first.
 
     For a closed set the score is accuracy, measured without and with calibration. For other tasks it is the negative
-    log-loss of the accepted answers, which needs no generation and is finer than the share of matches. Of more than two
-    candidates the best two on the first rows are compared on all rows (successive halving: Jamieson & Talwalkar 2016).
-    Candidates whose prompts do not fit the context are left out. Raises RiyazError if none fits.
+    log-loss of the accepted answers, which needs no generation and is finer than the share of matches. In each of the
+    `rounds` the best candidates on so many rows are left (successive halving: Jamieson & Talwalkar 2016), and in the
+    last one those on all rows are compared. Candidates whose prompts do not fit the context are left out. `notes` has
+    entries of the record for each candidate. With `first_stays` the first candidate is in every round, the record has
+    the others' differences from it, and one of them is chosen only if its difference is above its standard error.
+    Raises RiyazError if none fits.
     """
     rows, began = context.valid[: context.valid_rows], time.perf_counter()
-    halved = len(candidates) > FINAL and len(rows) > FIRST_ROWS
-    first = rows[:FIRST_ROWS] if halved else rows
-    tried = _tried(context, candidates, range(len(candidates)), first)
-    record = [_record(entry, len(first)) for entry in tried]
-    if halved:
-        best_first = sorted(tried, key=Tried.score, reverse=True)  # of equal ones the first
-        left = list(dict.fromkeys(entry.place for entry in best_first))[:FINAL]
-        rest = _tried(context, candidates, sorted(left), rows[FIRST_ROWS:])
-        more = {(entry.place, entry.calibrated): entry for entry in rest}
-        tried = [entry.and_of(more[key]) for entry in tried if (key := (entry.place, entry.calibrated)) in more]
-        record += [_record(entry, len(rows)) for entry in tried]
-    best = max(tried, key=Tried.score)
+    record, left, seen = list[dict[str, Any]](), list(range(len(candidates))), 0
+    tried: dict[tuple[int, bool], Tried] = {}
+    for until, keep in stages(len(candidates), len(rows), rounds):
+        more = {(each.place, each.calibrated): each for each in _tried(context, candidates, left, rows[seen:until])}
+        tried = {key: tried[key].and_of(each) if seen else each for key, each in more.items()}
+        first = _best(each for each in tried.values() if each.place == 0) if first_stays else None
+        record += [_record(each, until, first) | (notes[each.place] if notes else {}) for each in tried.values()]
+        best_first = sorted(tried.values(), key=Tried.score, reverse=True)  # of equal ones the first
+        ranked = dict.fromkeys([*([0] if first else []), *(each.place for each in best_first)])
+        left, seen = sorted(list(ranked)[:keep]), until
+    chosen = _best(tried.values())
+    assert chosen is not None
+    if first is not None and not _is_better(chosen, first):
+        chosen = first
     seconds = time.perf_counter() - began
-    return Choice(best.predictor, best.calibrated, best.score(), record, seconds, best.log_p)
+    return Choice(chosen.predictor, chosen.calibrated, chosen.score(), record, seconds, chosen.log_p)
+
+
+def stages(candidates: int, rows: int, rounds: Rounds = HALVED) -> list[tuple[int, int]]:
+    """The rounds that so many candidates take on so many validation rows: (rows until there, candidates left)."""
+    rows = min(VALID_ROWS, rows)
+    needed = [(until, keep) for until, keep in rounds if candidates > keep and rows > until]
+    return [*needed, (rows, 1)]
 
 
 class Tried(NamedTuple):
@@ -119,10 +133,33 @@ def _tried(
     return tried
 
 
-def _record(tried: Tried, rows: int) -> dict[str, Any]:
+def _best(tried: Iterable[Tried]) -> Tried | None:
+    """The one with the highest score; of equal ones the first; None of none."""
+    return max(tried, key=Tried.score, default=None)
+
+
+def _is_better(one: Tried, other: Tried) -> bool:
+    """Whether the scores of the same rows differ by more than their standard error."""
+    difference, error = _difference(one, other)
+    return difference > error
+
+
+def _difference(one: Tried, other: Tried) -> tuple[float, float]:
+    """The mean difference between the scores of the same rows, and its standard error. Of texts it is that of the
+    log-probabilities of whole answers, as their tokens are not independent, in nats per token."""
+    closed = len(one.points) == len(one.log_p)
+    apart = one.points - other.points if closed else (one.log_p - other.log_p) * len(one.log_p) / len(one.points)
+    return float(apart.mean()), float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.inf
+
+
+def _record(tried: Tried, rows: int, first: Tried | None) -> dict[str, Any]:
     text = asdict(tried.predictor.text)
     settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-    return settings | {"calibrated": tried.calibrated, "validation": round(tried.score(), 6), "rows": rows}
+    record = settings | {"calibrated": tried.calibrated, "validation": round(tried.score(), 6), "rows": rows}
+    if first is None:
+        return record
+    difference, error = _difference(tried, first)
+    return record | {"difference": round(difference, 6), "error": round(error, 6) if math.isfinite(error) else None}
 
 
 def fitted_temperature(context: Context, predictor: ModelPredictor) -> float | None:
@@ -139,12 +176,13 @@ def label_scores(predictor: ClosedPredictor, rows: Sequence[Example]) -> np.ndar
     return predictor.label_scores([row.messages for row in rows], [row.where for row in rows])
 
 
-def rows_scored(candidates: int, rows: int) -> int:
-    """How many times `choose` scores a row, for this many candidates and validation rows."""
-    rows = min(VALID_ROWS, rows)
-    if candidates <= FINAL or rows <= FIRST_ROWS:
-        return candidates * rows
-    return candidates * FIRST_ROWS + FINAL * (rows - FIRST_ROWS)
+def rows_scored(candidates: int, rows: int, rounds: Rounds = HALVED) -> int:
+    """How many times `choose` scores a row, for at most this many candidates and validation rows."""
+    scored, seen = 0, 0
+    for until, keep in stages(candidates, rows, rounds):
+        scored += candidates * (until - seen)
+        candidates, seen = keep, until
+    return scored
 
 
 def candidate_points(
@@ -155,6 +193,9 @@ def candidate_points(
     answers' tokens."""
     if predictor.has_questions:
         return [(predictor, False, *question_points(predictor, rows))]
+    if context.task.metric == "preferred":
+        pairs = answer_pairs(predictor, rows)
+        return [(predictor, False, preferred(pairs), np.array([pair.better for pair in pairs]))]
     if not predictor.has_labels:
         parts = answer_log_probabilities(predictor, rows)
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])

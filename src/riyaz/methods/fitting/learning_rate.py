@@ -18,7 +18,7 @@ from riyaz.methods.fitting.base import Build, Context
 from riyaz.methods.fitting.recipe import trains_opening
 
 if TYPE_CHECKING:
-    from riyaz.train import TrainPlan
+    from riyaz.train import Judge, TrainPlan
 
 SEARCH = "search.json"
 OPENINGS = "openings"  # folder of the openings' checkpoints; that of the chosen rate stays until the arm is whole
@@ -112,7 +112,7 @@ def _trial(
     began, model = time.perf_counter(), build(context)
     plan, folder = train_plan(context, rate, rows).opening(), opening_folder(context, rate)
     try:
-        train(model, rows, valid, plan, folder, as_phase)
+        train(model, rows, valid, plan, folder, as_phase, objective=context.objective, judge=judge_of(context))
     except Diverged:
         return _Trial(np.full(len(valid), math.inf), None, None, time.perf_counter() - began)
     wrong = None
@@ -175,12 +175,22 @@ def train_plan(context: Context, rate: float, rows: Sequence[Row]) -> "TrainPlan
     `rows` hold one or several."""
     from riyaz.train import TrainPlan
 
-    arm = context.arm
+    arm, task = context.arm, [row for row in rows if row.wanted is None]
     return TrainPlan(
-        steps=arm.steps, learning_rate=rate, steady=arm.opening, batch_size=rows_per_step(rows, arm.batch_size),
+        steps=arm.steps, learning_rate=rate, steady=arm.opening,
+        batch_size=round(rows_per_step(task, arm.batch_size) * len(rows) / max(1, len(task))),
         compute=context.compute, validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every,
         seed=context.seed,
     )  # fmt: skip
+
+
+def judge_of(context: Context) -> "Judge | None":
+    """What judges a model on validation rows by the context's objective; None where that is −log p of the answers."""
+    if context.objective is None:
+        return None
+    from riyaz.preferences import judge_pairs
+
+    return judge_pairs(context.objective)
 
 
 def opening_folder(context: Context, rate: float) -> Path:

@@ -31,7 +31,15 @@ from riyaz.methods.fitting.label_rows import (
     valid_examples,
     with_label_head,
 )
-from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
+from riyaz.methods.fitting.learning_rate import (
+    OPENINGS,
+    Search,
+    judge_of,
+    opening_folder,
+    search,
+    searches,
+    train_plan,
+)
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.methods.fitting.recipe import REFITTED, refit_steps
@@ -87,8 +95,9 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     plan, adjust = paced(context, plan)
     state = train(
-        model, rows, valid, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust
-    )
+        model, rows, valid, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust,
+        objective=context.objective, judge=judge_of(context),
+    )  # fmt: skip
     changes = Paced.read(context.folder / PACE).changes
     shortened = changes if changes and changes[-1][1] < plan.steps else ()
     if not math.isfinite(state.best_loss):
@@ -310,9 +319,17 @@ def _learned(context: Context, rows: Sequence[Row]) -> list[Row]:
 
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
-    """The token rows of examples, with the prompts of the context, and the results of the checks on them."""
+    """The token rows of examples, with the prompts of the context, and the results of the checks on them. With an
+    objective of pairs a row has both answers, or is left out where the worse one does not fit."""
     conversations = context.prompt_text.conversations([example.messages for example in examples])
-    return encode_rows(context.tokenizer, list(zip(conversations, examples)), longest)
+    rows, checks = encode_rows(context.tokenizer, list(zip(conversations, examples)), longest)
+    if context.objective is None:
+        return rows, checks
+    worse = [replace(example, answers=(example.rejected,)) for example in examples]
+    others, _ = encode_rows(context.tokenizer, list(zip(conversations, worse)), longest)
+    rejected = {(row.example.where, row.prompt): row.answer for row in others if row.example is not None}
+    places = [(row, (row.example.where, row.prompt)) for row in rows if row.example is not None]
+    return [replace(row, rejected=rejected[place]) for row, place in places if place in rejected], checks
 
 
 def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -> dict[str, Any]:

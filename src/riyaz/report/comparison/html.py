@@ -42,6 +42,7 @@ from riyaz.report.words import (
     interval,
     metric_name,
     number,
+    prose_forgetting,
     role,
     tenths,
     troubles,
@@ -123,7 +124,7 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             training(arm) if arm.status in ("ok", "cut") else "–",
             _lines(megabytes(arm.peak_rss_mb), _making(arm)),
             _score(arm),
-            _lines(forgetting(arm), "nats per token" if arm.forgetting_nats else None),
+            _lines(forgetting(arm), _of_prose(arm) if arm.forgetting_nats else None),
             _lines(milliseconds(arm.ms_per_answer), "per answer" if arm.ms_per_answer else None),
             _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick, called),
@@ -181,6 +182,10 @@ def _making(arm: ArmResult) -> str:
 
 def _lines(first: object, second: object = None) -> Markup:
     return join(element("b", first), element("span", second, class_="under") if second else None)
+
+
+def _of_prose(arm: ArmResult) -> str:
+    return "nats per token" + (f"; of prose {prose_forgetting(arm)}" if arm.prose_nats is not None else "")
 
 
 def _score(arm: ArmResult) -> Markup:

@@ -60,7 +60,7 @@ LEAST_LEFT = 0.05  # seconds; less would be said as "0.0 s left" while work goes
 STAGES = ("fit", "search", "train", "evaluate")  # of an arm, in a plan
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns that stand below the others on a narrow terminal, the first of them first
-LATER = ("artifact MB", "peak MB", "fit", "forgetting")
+LATER = ("artifact MB", "peak MB", "fit", "of prose", "forgetting")
 
 
 class PipeConsole(Console):

@@ -1,0 +1,109 @@
+"""Objectives of training on pairs of a better and a worse answer: DPO and ORPO.
+
+Both know only the log-probabilities of the two answers. Their gradient is that of −log p of every answer, times a
+factor of each pair, so that logits are computed in chunks as for any other loss.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from riyaz.data.packing import PackedRows
+from riyaz.data.rows import Row
+from riyaz.layers.divergence import token_log_p, weighted_nats
+from riyaz.layers.fast.gradient_sums import GradientSums
+from riyaz.layers.swaps import lora
+from riyaz.train import Judge, Objective, answer_loss, answering_states, micro_batches
+
+BETA = 0.1  # of DPO: how far a preference may move the answers' probabilities from the base's
+RATIO = 0.1  # of ORPO: the weight of the odds beside that of the better answer
+
+
+def dpo(beta: float = BETA, normalised: bool = False) -> Objective:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, eq. 7): −log σ(β · (Δ − Δ of the base)),
+    Δ being the difference between the log-probabilities of both answers, or `normalised` of their means per token.
+    The base is the model with its LoRA off."""
+
+    def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
+        hidden = answering_states(model, rows)
+        scale = _scale(rows, normalised)
+        margins = beta * (_log_p(model, hidden, rows) - _of_base(model, rows)) * scale  # (2 pairs,)
+        apart = margins[0::2] - margins[1::2]
+        pull = beta * torch.sigmoid(-apart)  # −d loss / d (log p of the better answer)
+        each = torch.stack((pull, -pull), 1).flatten() * scale
+        return _with_gradient(model, hidden, rows, each, -logsigmoid(apart).sum(), sums)
+
+    return loss
+
+
+def orpo(ratio: float = RATIO) -> Objective:
+    """Odds-ratio preference optimisation (Hong et al. 2024, arXiv 2403.07691, eqs. 6 and 7): −log p of the better
+    answer per token, and `ratio` times −log σ of the difference between the log-odds of both answers, whose p is the
+    geometric mean over tokens. No base takes part."""
+
+    def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
+        hidden = answering_states(model, rows)
+        scale = _scale(rows, True)
+        mean = (_log_p(model, hidden, rows) * scale).clamp_max(-1e-6)  # (2 pairs,)
+        odds = mean - torch.log1p(-mean.exp())
+        apart = odds[0::2] - odds[1::2]
+        slope = 1 / (1 - mean.exp())  # d log-odds / d mean log p
+        pull = ratio * torch.sigmoid(-apart)
+        each = torch.stack((1 + pull * slope[0::2], -pull * slope[1::2]), 1).flatten() * scale
+        value = -mean[0::2].sum() - ratio * logsigmoid(apart).sum()
+        return _with_gradient(model, hidden, rows, each, value, sums)
+
+    return loss
+
+
+def judge_pairs(objective: Objective) -> Judge:
+    """What a validation says by this objective: its mean loss over pairs as `valid_loss`, and as `valid_accuracy` the
+    share of pairs whose better answer has the higher log-probability per token."""
+
+    @torch.no_grad()
+    def judge(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
+        nats, won = 0.0, 0
+        for micro in micro_batches(rows, micro_tokens):
+            nats += objective(model, micro, None).item()  # type: ignore[arg-type]
+            mean = _log_p(model, answering_states(model, micro), micro) * _scale(micro, True)
+            won += int((mean[0::2] > mean[1::2]).sum())
+        loss = nats / len(rows)
+        return {"valid_loss": loss if math.isfinite(loss) else math.inf, "valid_accuracy": won / len(rows),
+                "answer_loss": answer_loss(model, rows, micro_tokens)}  # fmt: skip
+
+    return judge
+
+
+def _log_p(model: Any, hidden: Tensor, rows: PackedRows) -> Tensor:
+    """log p of every answer, (2 pairs,) float32, without a gradient."""
+    cap = getattr(model.config, "logit_cap", None)
+    log_p = token_log_p(hidden.detach(), model.lm_head, torch.from_numpy(rows.labels), cap)
+    return torch.stack([part.sum() for part in log_p.split(list(rows.counts))])
+
+
+@torch.no_grad()
+def _of_base(model: Any, rows: PackedRows) -> Tensor:
+    with lora.enabled(model, False):
+        return _log_p(model, answering_states(model, rows), rows)
+
+
+def _scale(rows: PackedRows, normalised: bool) -> Tensor:
+    """1 / tokens of every answer where they are `normalised`, else 1; (2 pairs,)."""
+    return 1 / torch.tensor(rows.counts, dtype=torch.float32) if normalised else torch.ones(len(rows.counts))
+
+
+def _with_gradient(
+    model: Any, hidden: Tensor, rows: PackedRows, each: Tensor, value: Tensor, sums: GradientSums | None
+) -> Tensor:
+    """`value` with the gradient of the answers' −log p, each times its entry in `each` (2 pairs,)."""
+    if not torch.is_grad_enabled():
+        return value
+    weights = torch.from_numpy(np.repeat(each.numpy(), rows.counts))
+    cap = getattr(model.config, "logit_cap", None)
+    nats = weighted_nats(hidden, model.lm_head, torch.from_numpy(rows.labels), weights, cap, sums)
+    return nats + (value - nats.detach())

@@ -49,7 +49,7 @@ def line(name: str, why: str) -> str:
     arm = next((arm for arm in found["arms"] if arm["method"] == found["pick"]), None)
     if arm is None:
         return f"{name:12} no pick: {found['reason'].partition('. ')[0]}"
-    floor = f"{found['floor']['score']:.3f}" if found["floor"] else "–"
+    floor = f"{found['floor']['score']:.3f}" if found.get("floor") else "–"
     score = f"{arm['metric']} {arm['score']:.3f}  floor {floor}"
     return f"{name:12} {arm['method']:10} {score}  {arm['ms_per_answer']:,.1f} ms  {arm['serve_rss_mb']:,.0f} MB"
 

@@ -138,3 +138,13 @@ def test_arguments_of_a_call_stand_in_the_request_and_fit_the_tool(gathered: Pat
 def test_an_answer_from_memory_was_said_before(gathered: Path) -> None:
     remembered = [row for row in rows(gathered / "chatbot", "test") if row["slice"] == "memory"]
     assert all(row["messages"][-1]["content"] in row["messages"][0]["content"] for row in remembered)
+
+
+def test_the_line_of_an_example_without_a_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = load_script("examples/small.py")
+    monkeypatch.setattr(small, "OUT", tmp_path)
+    arm = {"method": "lora", "metric": "command", "score": 0.25, "ms_per_answer": 8.0, "serve_rss_mb": 99.0}
+    (tmp_path / "shell").mkdir()
+    for floor, shown in (({}, "floor –"), ({"floor": {"score": 0.125}}, "floor 0.125")):
+        (tmp_path / "shell/compare.json").write_text(json.dumps({"arms": [arm], "pick": "lora", **floor}))
+        assert shown in small.line("shell", "") and "command 0.250" in small.line("shell", "")

@@ -49,7 +49,7 @@ def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Fin
     own: dict[str, set[str]] = {
         "nearest": {"artifact/examples.jsonl", "artifact/examples_index.json"},
         "linear": {"artifact/classifier.json", "artifact/classifier.safetensors"},
-        "zero_shot": set(), "few_shot": {"artifact/examples.jsonl"},
+        "zero_shot": set(), "instruct": set(), "few_shot": {"artifact/examples.jsonl"},
         "prompt_tuning": adapter,
         "lora": adapter,
         "full": trained | {f"artifact/{name}" for name in (

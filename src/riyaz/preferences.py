@@ -18,7 +18,7 @@ from riyaz.data.rows import Row
 from riyaz.layers.divergence import token_log_p, weighted_nats
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.swaps import lora
-from riyaz.train import Judge, Objective, answer_loss, answering_states, micro_batches
+from riyaz.train import Judge, Objective, answer_loss, answer_nats, answering_states, micro_batches
 
 BETA = 0.1  # of DPO: how far a preference may move the answers' probabilities from the base's
 RATIO = 0.1  # of ORPO: the weight of the odds beside that of the better answer
@@ -30,6 +30,8 @@ def dpo(beta: float = BETA, normalised: bool = False) -> Objective:
     The base is the model with its LoRA off."""
 
     def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
+        if rows.wanted is not None:  # general text beside the pairs
+            return answer_nats(model, rows, sums)
         hidden = answering_states(model, rows)
         scale = _scale(rows, normalised)
         margins = beta * (_log_p(model, hidden, rows) - _of_base(model, rows)) * scale  # (2 pairs,)
@@ -47,6 +49,8 @@ def orpo(ratio: float = RATIO) -> Objective:
     geometric mean over tokens. No base takes part."""
 
     def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
+        if rows.wanted is not None:
+            return answer_nats(model, rows, sums)
         hidden = answering_states(model, rows)
         scale = _scale(rows, True)
         mean = (_log_p(model, hidden, rows) * scale).clamp_max(-1e-6)  # (2 pairs,)

@@ -16,6 +16,7 @@ from tiny_comparison import METHODS, command
 from riyaz import checkpoint
 from riyaz.comparison import measure
 from riyaz.comparison import run as comparison_run
+from riyaz.comparison.folder import Chosen
 from riyaz.comparison.measure import _Bench, _derived, _disk_factor
 from riyaz.comparison.speeds import Speeds, TrainSpeed
 from riyaz.data.packing import batch
@@ -32,6 +33,7 @@ from riyaz.methods.fitting.recipe import Recipe
 
 TRAINED = [name for name in METHODS if TABLE[name].recipe]
 SPEED = TrainSpeed(step_seconds=2.0, validate_seconds=3.0, build_seconds=1.0, rss_mb=500.0, disk_mb=9.0, trainable=7)
+CHOSEN = Chosen(seed=0, general=None, replay=0.0)
 pytestmark = pytest.mark.usefixtures("in_float32")
 
 
@@ -43,7 +45,7 @@ def context(model_folder: Path, tmp_path: Path) -> Context:
 @pytest.fixture
 def bench(context: Context) -> _Bench:
     """With no time left."""
-    return _Bench(context, time.perf_counter(), total=4)
+    return _Bench(context, CHOSEN, time.perf_counter(), total=4)
 
 
 def measured(
@@ -101,9 +103,9 @@ def test_with_time_every_different_prompt_and_every_training_is_measured(
 
 
 def test_work_begins_only_if_it_would_end_in_time(context: Context) -> None:
-    bench = _Bench(context, time.perf_counter() + 60, total=1)
+    bench = _Bench(context, CHOSEN, time.perf_counter() + 60, total=1)
     assert not bench.late(0.0) and not bench.late(30.0) and bench.late(61.0)
-    assert _Bench(context, time.perf_counter(), total=1).late(0.0)
+    assert _Bench(context, CHOSEN, time.perf_counter(), total=1).late(0.0)
 
 
 def test_each_method_is_told_and_one_that_fails_is_left_out(bench: _Bench) -> None:

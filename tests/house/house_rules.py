@@ -25,7 +25,10 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("native", "confined", "child", "text", "sources", "data", "families"), ()),
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
-    (("retrieval", "prompting", "classifiers", "predictor", "scoring"), ("checkpoint", "train", "preferences", "pace")),
+    (
+        ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal"),
+        ("checkpoint", "train", "preferences", "pace"),
+    ),
     (("methods", "quality", "drift", "evaluate", "limits", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),

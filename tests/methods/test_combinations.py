@@ -1,26 +1,19 @@
 """Combinations as lines of the table, and general text among the rows that weights are trained on."""
 
 import json
-import subprocess
-import sys
-import types
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny_comparison
 from conftest import Finished
 from pages_task import page_context
-from refusals import assert_refused
 from tiny_comparison import command
 
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
-from riyaz.data.general_text import general_text, replay_text
-from riyaz.data.rows import Row
 from riyaz.methods import METHODS, lora, rag
 from riyaz.methods.fitting import weights
-from riyaz.methods.fitting.base import ArmPlan, Context, combined
+from riyaz.methods.fitting.base import Context, combined
 from riyaz.predictor import open_artifact
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -109,75 +102,3 @@ def test_one_line_of_the_table_is_a_method_end_to_end(
     assert (artifact.weights.kind, artifact.text.examples, artifact.text.k) == ("lora", "fixed", 4)
     assert len(examples) == 4 and {example.answer for example in examples} == set(tiny_comparison.CLOSED)
     assert arm["prompt_tokens"] > 40 and all(check["ok"] for check in arm["checks"].values())
-
-
-# general text among the rows
-
-
-def test_the_rehearsed_text_is_prose_of_another_source_than_the_measured_one() -> None:
-    replayed, measured = replay_text(), general_text(None)
-    assert 300_000 < len(replayed) < 600_000 and ">>>" not in replayed
-    parts = {replayed[i : i + 50] for i in range(len(replayed) - 50)}
-    assert not any(measured[i : i + 50] in parts for i in range(len(measured) - 50))
-    code = "import sys; from riyaz.data.general_text import replay_text as r; r(); print('turtle' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-
-def test_a_python_without_sources_cannot_rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    replay_text.cache_clear()
-    with assert_refused(str(tmp_path), "sources of Python's standard library", "leave out --replay"):
-        replay_text()
-    replay_text.cache_clear()
-
-
-def replayed(
-    share: float, length: int = 20_000, count: int = 30, beginning: tuple[int, ...] = (), **more: Any
-) -> list[Row]:
-    """Replay of `count` rows of 20 + 10 tokens on average, over a general text whose tokens are their places."""
-    tokenizer = types.SimpleNamespace(encode=lambda text: list(range(length)), beginning=beginning)
-    context = types.SimpleNamespace(replay=share, tokenizer=tokenizer, **more)
-    rows = [Row(tuple(range(15 + i % 11)), tuple(range(5 + i % 11))) for i in range(count)]
-    return weights.replay_rows(context, rows)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_replay_has_the_asked_share_of_rows_and_of_labels(share: float) -> None:
-    rows = replayed(share, count=330)
-    assert len(rows) / (len(rows) + 330) == pytest.approx(share, abs=0.002)
-    assert {(len(row.prompt), len(row.answer)) for row in rows} == {(20, 10)}
-
-
-def test_replay_is_text_in_its_order_from_everywhere_in_the_text() -> None:
-    rows = replayed(0.5, count=600)
-    for row in rows:
-        text = [*row.prompt, *row.answer]
-        assert text == list(range(text[0], text[0] + 30))
-    assert rows[0].prompt[0] == 0 and rows[-1].answer[-1] == 19_999
-    assert len({row.prompt for row in rows}) > 500, "hardly a row stands twice"
-    assert rows == replayed(0.5, count=600)
-    begun = replayed(0.5, count=600, beginning=(7,))  # a model that never read a text without its BOS
-    assert [row.prompt for row in begun] == [(7, *row.prompt) for row in rows]
-
-
-def test_without_replay_there_are_no_such_rows() -> None:
-    assert replayed(0.0) == []
-
-
-def test_replay_reaches_the_training(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from riyaz import train as training
-
-    seen: list[list[Row]] = []
-    whole = training.train
-
-    def watched(model: Any, rows: Any, *rest: Any, **more: Any) -> Any:
-        seen.append(list(rows))
-        return whole(model, rows, *rest, **more)
-
-    monkeypatch.setattr(training, "train", watched)
-    arm = ArmPlan("lora", steps=4, recipe_steps=4, batch_size=4, learning_rates=(1e-3,), validate_every=2,
-                  checkpoint_every=9)  # fmt: skip
-    fitted = METHODS["lora"].fit(replace(context, arm=arm, replay=0.25))
-    (rows,) = seen
-    assert sum(row.example is None for row in rows) == round(len(context.train) / 3)
-    assert all(check["ok"] for check in fitted.checks.values())

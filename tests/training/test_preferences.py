@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_llama import random_rows, small_model
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from riyaz.data.packing import pack
-from riyaz.data.rows import Row
+from riyaz.data.rows import Row, Wanted
 from riyaz.events import quiet
 from riyaz.layers.attention import packed
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.swaps import lora
 from riyaz.preferences import dpo, judge_pairs, orpo
-from riyaz.train import TrainPlan, answer_loss, micro_batches, row_nats, train
+from riyaz.train import TrainPlan, answer_loss, answer_nats, micro_batches, row_nats, train
 
 VALUE, GRADIENT = 1e-5, 1e-4  # relative tolerances, float32
 
@@ -110,6 +111,16 @@ def test_a_pair_is_two_sequences_of_one_batch() -> None:
     whole = pack(rows)
     assert whole.counts == tuple(len(answer) for row in rows for answer in (row.answer, row.rejected))
     assert [row.weight for row in rows] == [1] * 5
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_general_text_beside_pairs_is_kept_as_the_base_predicts_it(name: str) -> None:
+    objective, model = PLAIN[name][0], adapted()
+    wanted = Wanted(np.array([[4, 5], [6, 7]]), np.log(np.array([[0.5, 0.3], [0.2, 0.6]], np.float32)), 0.25)
+    rows = [*pairs(11, 3), Row((1,), (2, 3), wanted=wanted)]
+    losses = [objective(model, micro, None).item() for micro in micro_batches(rows, 10**6)]  # type: ignore[arg-type]
+    (general,) = micro_batches(rows[-1:], 10**6)
+    assert losses[1] == answer_nats(model, general).item() > 0
 
 
 def test_losses_of_answers_are_those_of_the_better_ones() -> None:

@@ -1,6 +1,8 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
@@ -8,13 +10,13 @@ from riyaz.artifact import Artifact, BaseModel
 from riyaz.comparison.bases import instruction_of, method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
-from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.methods.fitting.base import Context, Fitted, instruction_only
+from riyaz.methods.fitting.base import Context, Fitted, Method, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
 from riyaz.methods.fitting.weights import WRITTEN
@@ -66,10 +68,16 @@ def context_of(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
+        **rehearsing(settings.settings, method_of(name)), hand=hand, precision=settings.settings.precision,
         instructions=settings.settings.instructions or (),
         others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
     )  # fmt: skip
+
+
+def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:
+    """The fields of a method's Context that say what it rehearses."""
+    path = Path(chosen.replay_from) if chosen.replay_from else None
+    return {"replay": chosen.replay, "replay_from": path} if method.rehearses else {}
 
 
 def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: ComparisonPlan, method: str) -> Artifact:

@@ -51,7 +51,7 @@ class Chosen:
 
     seed: int
     general: str | None  # path of the general text; None: the topics of Python's documentation
-    replay: float  # share of general text among the training rows
+    replay: float  # share of general text among the tokens that are learned from
     rank: int | None = None  # what the user chose in place of the methods' own values
     alpha: int | None = None
     epochs: int | None = None
@@ -60,6 +60,7 @@ class Chosen:
     batch_size: int | None = None
     precision: Precision = "auto"  # in which the artifact is served, and so measured
     instructions: tuple[str, ...] | None = None  # the user's own, to be tried
+    replay_from: str | None = None  # path of that text; None or SELF: the base's own
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Literal, TypeVar
 from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.by_hand import by_hand
-from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
+from riyaz.comparison.fit_part import rehearsing
+from riyaz.comparison.folder import FINAL, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed, joint_speed
 from riyaz.data import Example
 from riyaz.data.packing import batch
@@ -90,7 +91,7 @@ def measure_speeds(
     methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()
                if known is None or METHODS[name].about.language_model]  # fmt: skip
     pieces = 1 + sum(1 + (method.recipe is not None) for method in methods)
-    bench = _Bench(context, began + seconds, pieces, seconds)
+    bench = _Bench(context, settings.settings, began + seconds, pieces, seconds)
     bench.begin("the base on validation rows and general text")
     clock = time.perf_counter()
     plain = base_predictor(context)
@@ -131,6 +132,7 @@ class _Bench:
     """The state of the measuring: what was measured so far, and until when."""
 
     context: Context
+    chosen: Chosen  # of the comparison's settings
     deadline: float  # of time.perf_counter
     total: int  # pieces of work, for the progress
     seconds: float = 0.0  # that measuring may take
@@ -315,12 +317,14 @@ def expected_tokens(seen: Sequence[int], room: int, limit: int) -> float:
 def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     """Time, memory and disk of training, from STEPS steps with one validation in a temporary folder; after the deadline
     derived from a measured method's."""
-    from riyaz.methods.fitting.weights import rows_for
+    from riyaz.methods.fitting.weights import rehearsed_rows, rows_for
 
-    recipe, context = method.recipe, method.with_prompt(bench.context)
+    recipe = method.recipe
+    context = method.with_prompt(replace(bench.context, **rehearsing(bench.chosen, method)))
     assert recipe is not None
     began = time.perf_counter()
     rows, valid = rows_for(context, context.train), rows_for(context, valid_examples(context), whole=False)
+    rows += rehearsed_rows(context, rows)
     tokens = rows_per_step(rows, recipe.batch_size) * sum(row.tokens for row in rows) / len(rows)
     if bench.training and (bench.late(bench.slowest) or _is_ample(method, tokens, bench)):
         bench.derived[method.name] = None

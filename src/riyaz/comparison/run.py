@@ -39,9 +39,9 @@ from riyaz.comparison.speeds import LARGEST, MEASURED, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import CompareConfig, DataConfig, Seconds
+from riyaz.config import SELF, CompareConfig, DataConfig, Seconds
 from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general_text import general_text, replay_text
+from riyaz.data.general_text import general_text
 from riyaz.data.judging import expect_judged
 from riyaz.data.schema import OPTION
 from riyaz.data.split import DataReport, Split, split
@@ -59,6 +59,7 @@ from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.paired import paired_test
 from riyaz.quality.examine import examine
 from riyaz.quality.schema_rows import own_schema_notes, schema_notes
+from riyaz.rehearsal import user_text
 from riyaz.results import (
     ADAPTED,
     COMPARE,
@@ -300,10 +301,11 @@ def adapt(
 
 
 def _check_general(config: CompareConfig) -> None:
-    """Raises RiyazError for general text too short to measure forgetting on, and if there is none to rehearse."""
+    """Raises RiyazError for general text too short to measure forgetting on, and for a file to rehearse that cannot be
+    read."""
     general_text(str(config.general) if config.general else None)
-    if config.replay:
-        replay_text()
+    if config.replay and config.replay_from and str(config.replay_from) != SELF:
+        user_text(config.replay_from)
 
 
 def _divider(

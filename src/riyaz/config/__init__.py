@@ -6,7 +6,7 @@ and key.
 """
 
 from riyaz.config.checking import Seconds, parse_budget
-from riyaz.config.comparison import DEFAULT_MODEL, CompareConfig
+from riyaz.config.comparison import DEFAULT_MODEL, SELF, CompareConfig
 from riyaz.config.data import LIKELIHOODS, METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
 from riyaz.config.limits import LimitsConfig
 from riyaz.config.option import Kv, Precision
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_TOML",
     "METRICS",
     "MIN_ROWS",
+    "SELF",
     "TOOLS",
     "CompareConfig",
     "DataConfig",

@@ -12,6 +12,9 @@ from riyaz.errors import RiyazError
 DEFAULT_MODEL = "smollm2-135m"
 
 
+SELF = "self"  # in place of a file of general text: texts that the base writes
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Options of a comparison: model, data, methods, budget, and limits on the pick."""
@@ -60,11 +63,14 @@ class CompareConfig:
         False, "continue when over 5 % of the test rows are also training rows (which training then leaves out)"
     )
     replay: float = option(
-        0.0,
-        "share of rows of general text (docstrings of Python's standard library, never the text that "
-        "forgetting is measured on) among the training rows, to reduce forgetting",
+        0.1,
+        "share of general text among the tokens that lora and full learn from: there they keep what the base predicts, "
+        "against forgetting; 0: none",
         minimum=0,
         maximum=0.5,
+    )
+    replay_from: Path | None = option(
+        None, "general text to keep what the base predicts on; the word self, or not given: texts that the base writes"
     )
     data_curve: bool = option(
         False, "also train lora on a quarter and on half of the rows, to show whether more rows would help"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from riyaz.config.checking import Seconds, checked, typed_fields
-from riyaz.config.comparison import CompareConfig
+from riyaz.config.comparison import SELF, CompareConfig
 from riyaz.config.data import TOOLS, DataConfig
 from riyaz.errors import RiyazError, brief, listed
 
@@ -79,7 +79,8 @@ def resolve(settings: Mapping[str, object], options: Mapping[str, object]) -> tu
 def _relative_to(key: str, value: object, folder: Path) -> object:
     """A path, resolved against the file's folder; other values, model names included, unchanged."""
     if isinstance(value, Path):
-        return value if key == "schema" and str(value) == TOOLS else folder / value
+        words = {"schema": TOOLS, "replay_from": SELF}
+        return value if str(value) == words.get(key) else folder / value
     if key == "model" and isinstance(value, tuple):
         return tuple(str(folder / name) if name.startswith(("./", "../")) else name for name in value)
     return value

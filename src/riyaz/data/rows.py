@@ -152,8 +152,8 @@ def joined(rows: Sequence[Row]) -> list[Row]:
 
 
 def rows_per_step(rows: Sequence[Row], answers: int) -> int:
-    """How many rows hold about so many answers, at least one."""
-    return max(1, round(answers * len(rows) / max(1, sum(row.answers for row in rows))))
+    """How many rows hold about so many answers, at least one; rows of general text come on top."""
+    return max(1, round(answers * len(rows) / max(1, sum(row.answers for row in rows if row.wanted is None))))
 
 
 def divided_note(rows: Sequence[Row]) -> str:

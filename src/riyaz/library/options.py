@@ -73,6 +73,7 @@ class AdaptOptions(ReadingOptions, total=False):
     general: Place | None
     allow_leakage: bool | None
     replay: float | None
+    replay_from: Place | None
     seed: int | None
     rank: int | None
     alpha: int | None

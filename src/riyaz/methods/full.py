@@ -51,5 +51,13 @@ ABOUT = About(
     colour=6, mark="X", weights="full",
 )  # fmt: skip
 METHOD = Method(
-    name="full", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, label_recipe=LABEL_RECIPE, build=build, left_out=2
+    name="full",
+    about=ABOUT,
+    fit=fit,
+    candidates=1,
+    recipe=RECIPE,
+    label_recipe=LABEL_RECIPE,
+    build=build,
+    rehearses=True,
+    left_out=2,
 )

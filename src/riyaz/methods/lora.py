@@ -69,7 +69,7 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = Method(
     name="lora", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, label_recipe=LABEL_RECIPE, build=build,
-    takes=("rank", "alpha"),
+    rehearses=True, takes=("rank", "alpha"),
     cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
     left_out=5,
 )  # fmt: skip

@@ -84,7 +84,8 @@ class Context:
     prompt_text: PromptText
     files: dict[str, Path | bytes] = field(default_factory=dict)
     collection: Path | None = None  # the indexed documents, if the user gave any
-    replay: float = 0.0  # share of general text among the training rows
+    replay: float = 0.0  # share of general text among the tokens that are learned from
+    replay_from: Path | None = None  # that text; None: the base's own
     precision: Precision = "auto"  # in which the artifact will be served
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
     others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
@@ -174,6 +175,7 @@ class Method:
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
     needs_labels: bool = False  # whether it answers closed sets only, and questions
+    rehearses: bool = False  # whether it learns from general text beside the rows
     needs_pairs: bool = False  # whether it learns from better and worse answers
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled

@@ -175,10 +175,10 @@ def train_plan(context: Context, rate: float, rows: Sequence[Row]) -> "TrainPlan
     `rows` hold one or several."""
     from riyaz.train import TrainPlan
 
-    arm, task = context.arm, [row for row in rows if row.wanted is None]
+    arm = context.arm
     return TrainPlan(
         steps=arm.steps, learning_rate=rate, steady=arm.opening,
-        batch_size=round(rows_per_step(task, arm.batch_size) * len(rows) / max(1, len(task))),
+        batch_size=rows_per_step(rows, arm.batch_size),
         compute=context.compute, validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every,
         seed=context.seed,
     )  # fmt: skip

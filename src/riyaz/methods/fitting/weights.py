@@ -12,7 +12,7 @@ from riyaz.adapters import Adapter
 from riyaz.artifact import LABELS, WeightsPart
 from riyaz.config import Precision
 from riyaz.data import Example
-from riyaz.data.general_text import replay_text
+from riyaz.data.packing import shared_tokens
 from riyaz.data.rows import Row, divided_note, encode_rows, joined
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
@@ -45,6 +45,7 @@ from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.methods.fitting.recipe import REFITTED, refit_steps
 from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
+from riyaz.rehearsal import rehearsal_of
 from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
 STEP0_ROWS = 16  # validation rows of the check before training
-SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
 REFIT_BEGUN = "refit.begun"  # there once the second one has begun
 # A model that was trained whole answers in 8 bits: half the memory of bfloat16, and an answer in about half of the time
@@ -279,26 +279,19 @@ def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row]
     learned = _learned(context, rows)
     if note := divided_note(learned) if not has_label_head(context) else "":
         context.listen(Note(note))
-    return learned + replay_rows(context, learned), answers_as_labels(context, valid), checks
+    return learned + rehearsed_rows(context, learned), answers_as_labels(context, valid), checks
 
 
-def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Rows of general text, against forgetting (rehearsal: Robins 1995). They have the average length of the task's
-    rows, are the share `context.replay` of all rows, and lie evenly spaced in `replay_text`, which is never the text
-    that forgetting is measured on."""
-    count = round(len(rows) * context.replay / (1 - context.replay))
-    if not count:
+def rehearsed_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
+    """Rows of general text, against forgetting. They are the share `context.replay` of the tokens that are read, where
+    what all rows begin with does not count; together they weigh as much as the task's rows."""
+    if not context.replay:
         return []
-    mean = sum(len(row.labels) for row in rows) / len(rows)
-    prompt = round(sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows) - mean)
-    answer = max(SHORTEST_REPLAY_ANSWER, round(mean))
-    stream = context.tokenizer.encode(replay_text())
-    replay = []
-    for i in range(count):
-        start = i * (len(stream) - prompt - answer) // max(1, count - 1)
-        text = stream[start : start + prompt + answer]
-        replay.append(Row((*context.tokenizer.beginning, *text[:prompt]), tuple(text[prompt:])))
-    return replay
+    texts = rehearsal_of(context.source, context.tokenizer, context.precision, context.replay_from)
+    shared = shared_tokens([row.prompt for row in rows])
+    tokens = sum(row.tokens - len(row.sides) * shared for row in rows)
+    count = max(1, round(context.replay / (1 - context.replay) * tokens / texts.length))
+    return texts.rows(count, sum(row.weight for row in rows) / (count * (texts.length - 1)))
 
 
 def rows_for(context: Context, examples: Sequence[Example], *, whole: bool = True) -> list[Row]:

@@ -64,9 +64,10 @@ def test_the_model_writes_instructions_from_rows_of_the_training(
         return render(self, conversations, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(context.tokenizer), "render", listening)
-    written(monkeypatch, 'Instruction: "Sort the mail."\nMore', "billing", "two words", "**Say what it is about**")
+    more = "The person followed an instruction."
+    written(monkeypatch, '1. Instruction: "Sort the mail."\nMore', "billing", "two words", more, "**Say what it is**")
     texts = [each.text for each in pool(context) if each.origin == "model"]
-    assert texts == ["Sort the mail.", "Say what it is about"], "answers and fragments are no instructions"
+    assert texts == ["Sort the mail.", "Say what it is"], "answers and fragments are no instructions"
     inputs = [row for text in asked for row in text.split("\n\n")[:-1]]
     assert inputs and all(any(f"Input: {row.prompt}\nOutput: {row.answer}" == one for row in context.train)
                           for one in inputs)  # fmt: skip
@@ -138,13 +139,13 @@ def test_the_pool_is_halved_on_the_same_rows_and_the_first_stays(
     assert last == last | {"origin": "of 23", "rows": 48, "difference": pytest.approx(0.32), "error": 0.0}
 
 
-def test_the_first_is_kept_unless_another_is_better_by_more_than_the_standard_error(
+def test_the_first_is_kept_unless_another_is_better_by_more_than_two_standard_errors(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = replace(context, valid=examples(60, "today"), valid_rows=48)
     error = 1.0 / np.sqrt(47)  # of 48 differences that are 1 above or below their mean
-    assert search(context, monkeypatch, [0.5, 0.5 + 1.05 * error], 1.0)[0] == "1"
-    assert search(context, monkeypatch, [0.5, 0.5 + 0.95 * error], 1.0)[0] == "0"
+    assert search(context, monkeypatch, [0.5, 0.5 + 2.1 * error], 1.0)[0] == "1"
+    assert search(context, monkeypatch, [0.5, 0.5 + 1.9 * error], 1.0)[0] == "0"
     assert search(context, monkeypatch, [0.5, 0.4], 0.0)[0] == "0"
     assert search(context, monkeypatch, [0.5, 0.5], 0.0)[0] == "0"
 

@@ -2,7 +2,7 @@
 
 A pool of instructions (`fitting/instructions.py`) is halved on the same rows until the best two are left (TRIPLE-SH:
 Shi et al. 2024, arXiv 2402.09723). The task's own instruction stays in every round, and another one replaces it only
-if it is better by more than the standard error of their paired difference.
+if it is better by more than two standard errors of their paired difference.
 """
 
 import time

@@ -34,6 +34,9 @@ from riyaz.scoring import (
 # "Limit" is the number of tokens after which an answer is cut off.
 FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
 LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
+# Standard errors by which one of many candidates must be better than the first: the best of two dozen is 1.4 above it
+# by chance, and was worse on quickstart's test rows (docs/log.md).
+SURE = 2.0
 LIMIT_ROWS = 16  # validation rows on which one of them is chosen
 
 
@@ -67,7 +70,7 @@ def choose(
     `rounds` the best candidates on so many rows are left (successive halving: Jamieson & Talwalkar 2016), and in the
     last one those on all rows are compared. Candidates whose prompts do not fit the context are left out. `notes` has
     entries of the record for each candidate. With `first_stays` the first candidate is in every round, the record has
-    the others' differences from it, and one of them is chosen only if its difference is above its standard error.
+    the others' differences from it, and one of them is chosen only if its difference is above SURE standard errors.
     Raises RiyazError if none fits.
     """
     rows, began = context.valid[: context.valid_rows], time.perf_counter()
@@ -139,9 +142,9 @@ def _best(tried: Iterable[Tried]) -> Tried | None:
 
 
 def _is_better(one: Tried, other: Tried) -> bool:
-    """Whether the scores of the same rows differ by more than their standard error."""
+    """Whether the scores of the same rows differ by more than SURE standard errors."""
     difference, error = _difference(one, other)
-    return difference > error
+    return difference > SURE * error
 
 
 def _difference(one: Tried, other: Tried) -> tuple[float, float]:

@@ -22,7 +22,8 @@ SHORTEST_WORDS = 3  # fewer are no instruction
 WRITING = Sampling(temperature=0.8, top_p=0.95)
 ASKED = "What instruction did this person follow? Write it as one sentence, without any of the examples."
 LIST_SHARE = 0.25  # largest share of the context that an instruction may take
-TAG = re.compile(r"^(instruction|answer|output|input)s?\s*:\s*", re.IGNORECASE)
+TAG = re.compile(r"^(\d+[.)]\s*|[-*]\s+|(instruction|answer|output|input)s?\s*:\s*)+", re.IGNORECASE)
+ABOUT_ITSELF = re.compile(r"\b(instruct\w*|persons?|examples?)\b", re.IGNORECASE)  # no instruction, but talk of one
 # Wordings by the kind of answers: the role, the form of the answer and the steps are put around the task's own
 # instruction, the others stand in its place. {words} is the median length of the training answers.
 ROLES: dict[Kind, str] = {
@@ -115,7 +116,8 @@ def _written(context: Context, plain: ModelPredictor) -> list[Instruction]:
     answers = bare.lm.generate([each.request for each in prepared])
     texts = [_sentence(bare.text_of(ids, LONGEST_WRITTEN)) for ids in answers]
     shown = {example.answer for group in groups for example in group}
-    return [Instruction(text, "model") for text in texts if len(text.split()) >= SHORTEST_WORDS and text not in shown]
+    usable = [text for text in texts if len(text.split()) >= SHORTEST_WORDS and text not in shown]
+    return [Instruction(text, "model") for text in usable if ABOUT_ITSELF.search(text) is None]
 
 
 def _asked(rows: Sequence[Example]) -> str:

@@ -17,6 +17,7 @@ from riyaz.layers.swaps.frozen import FrozenLinear
 
 NUMBERS = 2**23  # logits at once: 32 MB in float32
 LEAST = 1e-6  # probability of all other tokens together, at least
+Weight = Tensor | FrozenLinear  # of a head, (V, C)
 # from the log-probabilities (n, V) of some rows, which may be overwritten: their loss, and its gradient by the logits
 Chunk = Callable[[Tensor, slice], tuple[float, Tensor]]
 
@@ -31,9 +32,10 @@ def top_divergence(
 
     With a `cap` the logits are cap · tanh(logits / cap). With `sums` the head's gradient is added to its own there.
     """
-    return _by_chunks(
-        hidden, head, cap, sums, lambda log_q, rows: _divergence(log_q, tokens[rows], log_p[rows], weights[rows])
-    )
+    return by_chunks(
+        hidden, _weight(head), cap, sums,
+        lambda log_q, rows: _divergence(log_q, tokens[rows], log_p[rows], weights[rows]),
+    )  # fmt: skip
 
 
 def weighted_nats(
@@ -48,46 +50,46 @@ def weighted_nats(
         grad = log_q.exp_().scatter_add_(1, target, torch.full_like(own, -1.0)).mul_(weight)
         return -float((weight * own).sum(dtype=torch.float64)), grad
 
-    return _by_chunks(hidden, head, cap, sums, nats)
+    return by_chunks(hidden, _weight(head), cap, sums, nats)
 
 
 @torch.no_grad()
 def token_log_p(hidden: Tensor, head: nn.Module, labels: Tensor, cap: float | None = None) -> Tensor:
     """log p (N,) of the labels (N,) in nats, from hidden (N, C)."""
-    parts = []
-    for start in range(0, len(hidden), size := _rows_at_once(head)):
-        log_q = _log_q(hidden[start : start + size], head, cap)[0]
+    parts, weight = [], _weight(head)
+    for start in range(0, len(hidden), size := _rows_at_once(weight)):
+        log_q = _log_q(hidden[start : start + size], weight, cap)[0]
         parts.append(log_q.gather(1, labels[start : start + size, None])[:, 0])
     return torch.cat(parts)
 
 
-def _by_chunks(hidden: Tensor, head: nn.Module, cap: float | None, sums: GradientSums | None, chunk: Chunk) -> Tensor:
-    frozen = isinstance(head, FrozenLinear)
-    weight: Any = head if frozen else head.weight
-    total = None if sums is None or frozen else sums.of(weight)
-    return _Chunked.apply(hidden, None if frozen else weight, head, cap, total, chunk)
+def by_chunks(hidden: Tensor, weight: Weight, cap: float | None, sums: GradientSums | None, chunk: Chunk) -> Tensor:
+    """The sum of a loss of the log-probabilities behind hidden (N, C), which `chunk` gives for some rows at a time."""
+    total = None if sums is None or isinstance(weight, FrozenLinear) else sums.of(weight)
+    return _Chunked.apply(hidden, weight, cap, total, chunk)
+
+
+def _weight(head: Any) -> Weight:
+    return head if isinstance(head, FrozenLinear) else head.weight
 
 
 class _Chunked(Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor | None, head: Any, cap: float | None, total: Tensor | None,
-        chunk: Chunk,
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, hidden: Tensor, weight: Any, cap: float | None, total: Tensor | None, chunk: Chunk) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight) if weight is not None and need_weight else None
-        nats, size = 0.0, _rows_at_once(head)
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        nats, size = 0.0, _rows_at_once(weight)
         for start in range(0, len(hidden), size):
             rows = slice(start, start + size)
-            log_q, bent = _log_q(hidden[rows], head, cap)
+            log_q, bent = _log_q(hidden[rows], weight, cap)
             part, grad = chunk(log_q, rows)
             nats += part
             if bent is not None:
                 grad *= 1 - bent.square_()
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = head.gradient(grad) if weight is None else grad @ weight
+                grad_hidden[rows] = weight.gradient(grad) if isinstance(weight, FrozenLinear) else grad @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -95,17 +97,17 @@ class _Chunked(Function):
         return torch.tensor(nats, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        return (*stored_gradients(ctx, grads[0]), None, None, None, None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        return (*stored_gradients(ctx, grads[0]), None, None, None)
 
 
-def _rows_at_once(head: Any) -> int:
-    return max(1, NUMBERS // (head.out_features if isinstance(head, FrozenLinear) else len(head.weight)))
+def _rows_at_once(weight: Weight) -> int:
+    return max(1, NUMBERS // (weight.out_features if isinstance(weight, FrozenLinear) else len(weight)))
 
 
-def _log_q(hidden: Tensor, head: Any, cap: float | None) -> tuple[Tensor, Tensor | None]:
+def _log_q(hidden: Tensor, weight: Weight, cap: float | None) -> tuple[Tensor, Tensor | None]:
     """The log-probabilities (n, V) behind hidden states (n, C), and with a cap tanh(logits / cap)."""
-    logits = head.multiply(hidden) if isinstance(head, FrozenLinear) else hidden @ head.weight.T
+    logits = weight.multiply(hidden) if isinstance(weight, FrozenLinear) else hidden @ weight.T
     if cap is None:
         return logits.float().log_softmax(-1), None
     bent = (logits.float() / cap).tanh_()

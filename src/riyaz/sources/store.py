@@ -1,7 +1,8 @@
 """The local model store: one folder per pulled model, and cached hashes of weight files.
 
 It is the folder `RIYAZ_HOME`, or "riyaz" in the platform's cache folder. A model folder appears only when complete.
-Layout: models/NAME/{entry.json, files}, hashes/, and .tmp-* folders while something is being written.
+Layout: models/NAME/{entry.json, files}, hashes/, rehearsal/ with the texts that bases rehearse, and .tmp-* folders while
+something is being written.
 """
 
 import json

@@ -6,14 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from riyaz.data.packing import PackedRows
 from riyaz.layers.attention import packed
+from riyaz.layers.divergence import by_chunks
 from riyaz.layers.fast.gradient_sums import GradientSums
-from riyaz.layers.loss import stored_gradients
-
-NUMBERS = 2**22  # logits at once
 
 
 def distilling(teacher: Any) -> Callable[[Any, PackedRows, GradientSums], Tensor]:
@@ -35,36 +32,11 @@ def head_divergence(
     hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, sums: GradientSums | None = None
 ) -> Tensor:
     """Sum of KL(softmax(wanted teacher_weightᵀ) ‖ softmax(hidden weightᵀ)) in nats over the rows; hidden and wanted
-    (N, C), weights (V, C). As in `layers.loss`, the gradient is computed in the forward pass, and with `sums` the
-    weight's is added to its own there."""
-    total = None if sums is None else sums.of(weight)
-    return _HeadDivergence.apply(hidden, weight, wanted, teacher_weight, total)
+    (N, C), weights (V, C). With `sums` the gradient of the weight is added to its own there."""
 
+    def chunk(log_q: Tensor, rows: slice) -> tuple[float, Tensor]:
+        log_p = torch.log_softmax((wanted[rows] @ teacher_weight.T).float(), -1)  # (n, V)
+        p = log_p.exp()
+        return float((p * (log_p - log_q)).sum(dtype=torch.float64)), log_q.exp_().sub_(p)
 
-class _HeadDivergence(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, total: Tensor | None
-    ) -> Tensor:
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        nats, size = 0.0, max(1, NUMBERS // len(weight))
-        for start in range(0, len(hidden), size):
-            rows = slice(start, start + size)
-            log_p = torch.log_softmax((wanted[rows] @ teacher_weight.T).float(), -1)  # (n, V)
-            log_q = torch.log_softmax((hidden[rows] @ weight.T).float(), -1)
-            p = log_p.exp()
-            nats += float((p * (log_p - log_q)).sum(dtype=torch.float64))
-            grad = log_q.exp_().sub_(p).to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[rows] = grad @ weight
-            if grad_weight is not None:
-                grad_weight.addmm_(grad.T, hidden[rows])
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.total = total
-        return torch.tensor(nats, dtype=torch.float32)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        return (*stored_gradients(ctx, grads[0]), None, None, None)
+    return by_chunks(hidden, weight, None, sums, chunk)

@@ -1,7 +1,7 @@
 """The local model store: one folder per pulled model, and cached hashes of weight files.
 
 It is the folder `RIYAZ_HOME`, or "riyaz" in the platform's cache folder. A model folder appears only when complete.
-Layout: models/NAME/{entry.json, files}, hashes/, rehearsal/ with the texts that bases rehearse, and .tmp-* folders while
+Layout: models/NAME/{entry.json, files}, hashes/, rehearsal/ (texts that bases rehearse), and .tmp-* folders while
 something is being written.
 """
 

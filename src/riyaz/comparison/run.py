@@ -7,7 +7,6 @@ arm.
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -25,8 +24,8 @@ from riyaz.comparison.arms import Arms
 from riyaz.comparison.bases import arm_names, expect_one, merged, open_bases
 from riyaz.comparison.by_hand import by_hand_notes, own_instructions
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
-from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.described import data_of, models_of, versions
+from riyaz.comparison.dividing import divider
 from riyaz.comparison.floor import highest_floor
 from riyaz.comparison.folder import DAMAGED, FINAL, ComparisonFolder
 from riyaz.comparison.pick import choose
@@ -44,14 +43,13 @@ from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text
 from riyaz.data.judging import expect_judged
 from riyaz.data.schema import OPTION
-from riyaz.data.split import DataReport, Split, split
+from riyaz.data.split import DataReport, Split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.data.turns import last_note
 from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
-from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.json_files import read_json, to_document, write_json
 from riyaz.methods import METHODS
@@ -250,7 +248,7 @@ def _job(
     notes += schema_notes(task.schema, data_files.train.examples)
     notes += own_schema_notes(task, (*data_files.train.examples, *tested.examples))
     methods = fitting_task(methods, task, config, listen)
-    divide = _divider(data_files, task, bases, config, methods, used)
+    divide = divider(data_files, task, bases, config, methods, used)
     parts, report = divide(True, config.limit_test)
     begun = [] if whole else filter(None, [last_note(data_files.train.examples)])
     for note in [*report.notes, *notes, *unused, *begun, *last_turn_note(methods, data_files.train.examples)]:
@@ -306,47 +304,6 @@ def _check_general(config: CompareConfig) -> None:
     general_text(str(config.general) if config.general else None)
     if config.replay and config.replay_from and str(config.replay_from) != SELF:
         user_text(config.replay_from)
-
-
-def _divider(
-    data_files: DataFolder,
-    task: Task,
-    bases: Mapping[str, Source],
-    config: CompareConfig,
-    methods: tuple[str, ...],
-    used: Path | None,
-) -> Divide:
-    """A function that divides the rows into parts, without those too long for one of the models: all arms answer the
-    same rows. `used` are the documents that a method retrieves from."""
-    reading = {name: (source.tokenizer(), describe(source)) for name, source in bases.items()}
-    prefix = max(METHODS[name].prefix_tokens for name in methods)
-    tested = data_files.test or data_files.train
-    in_documents = any(example.own_doc_ids for example in data_files.train.examples)
-    test_in_documents = used is not None and tested.folder is not None and documents.same_file(used, tested.path)
-    test_in_documents = test_in_documents and not in_documents
-
-    def divide(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
-        parts, report = split(
-            data_files.train, data_files.test, task, limit_train=config.limit_train, limit_test=limit_test,
-            seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
-        )  # fmt: skip
-        too_long: list[str] = []
-        for name, (tokenizer, family) in reading.items():
-            parts, longer = without_too_long(parts, task, tokenizer, family.config.context - prefix)
-            too_long += longer
-            report.notes += [f"{name}: {note}" if len(reading) > 1 else note
-                             for note in (*family.notes, *tokenizer.notes)]  # fmt: skip
-        if too_long:
-            report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
-        if test_in_documents:
-            note = "holds the documents and the test rows: retrieval can find the answers themselves"
-            report.notes.append(f"{tested.path.name} {note}")
-        if in_documents:
-            note = "the documents hold rows of the data: a row's own document is left out of its prompt"
-            report.notes.append(note)
-        return parts, report
-
-    return divide
 
 
 def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Listen:

@@ -17,6 +17,7 @@ An artifact is opened by its parts alone, whichever method made it.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -104,7 +105,8 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's.
+    """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's, else by
+    `label_offsets` (L,), if there are any.
 
     `temperature` divides the scores of a closed set's labels, so that their softmax is the probability that each is
     right; None where it was not fitted. `temperatures` are those of the task's questions, none where they are 1.
@@ -116,6 +118,7 @@ class Artifact:
     base: BaseModel | None = None
     task: Task | None = None
     calibrated: bool = False
+    label_offsets: tuple[float, ...] = ()
     temperature: float | None = None
     temperatures: tuple[float, ...] = ()
     max_new_tokens: int = 256
@@ -377,6 +380,10 @@ def _check_values(artifact: Artifact, where: str) -> None:
             raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)
     if artifact.temperature is not None and not artifact.temperature > 0:
         raise RiyazError(f"temperature is {artifact.temperature}", where, TAMPERED)
+    if offsets := artifact.label_offsets:
+        labels = artifact.task.labels if artifact.task else ()
+        if len(offsets) != len(labels) or not all(map(math.isfinite, offsets)):
+            raise RiyazError(f"label_offsets are {shown(str(offsets))}", where, TAMPERED)
     if artifact.temperatures and (len(artifact.temperatures) != question_count or min(artifact.temperatures) <= 0):
         raise RiyazError(f"temperatures are {shown(str(artifact.temperatures))}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]

@@ -63,7 +63,7 @@ class Rehearsal:
             text = place % len(self.tokens)
             first, *rest = self.tokens[text].tolist()
             wanted = Wanted(self.likeliest[text].astype(np.int64), np.array(self.log_p[text]), weight)
-            rows.append(Row((first,), tuple(rest), wanted=wanted))
+            rows.append(Row((first,), tuple(rest), wanted=wanted, general=True))
         return rows
 
 

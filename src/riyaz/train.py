@@ -240,7 +240,10 @@ def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
 
 def _tokens_of(row: Row) -> tuple:
     own = (row.earlier, row.rejected) if row.rejected else (row.earlier,) if row.earlier else ()
-    return row.prompt, row.answer, *own, *(("wanted", row.wanted.weight) if row.wanted else ())
+    if row.wanted is None:
+        return row.prompt, row.answer, *own
+    soft = () if row.general else (hashlib.sha256(row.wanted.log_p.tobytes()).hexdigest(),)
+    return row.prompt, row.answer, *own, "wanted", row.wanted.weight, *soft
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
@@ -276,9 +279,9 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
     too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens. The tokens
     that all rows begin with are once in every batch and do not count. Rows of general text have batches of their own.
     """
-    general = [row for row in rows if row.wanted is not None]
+    general = [row for row in rows if row.general]
     if 0 < len(general) < len(rows):
-        yield from micro_batches([row for row in rows if row.wanted is None], budget, multiple)
+        yield from micro_batches([row for row in rows if not row.general], budget, multiple)
         yield from micro_batches(general, budget, multiple)
         return
     shared = shared_tokens([row.prompt for row in rows]) if rows else 0
@@ -299,14 +302,21 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
 def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. Those behind the
     vocabulary are labels, which the model's `label_head` scores. With `sums` the gradient of a head's weight is added
-    there, else it is autograd's. Of general text it is the divergence from the distributions that are wanted, by their
-    weights."""
+    there, else it is autograd's. Where distributions are wanted it is the divergence from them, by their weights."""
     if rows.wanted is not None:
-        assert rows.weights is not None
-        tokens, log_p, weights = map(torch.from_numpy, (rows.wanted.tokens, rows.wanted.log_p, rows.weights))
-        return top_divergence(answering_states(model, rows), model.lm_head, tokens, log_p, weights,
-                              getattr(model.config, "logit_cap", None), sums)  # fmt: skip
+        return _divergence(model, answering_states(model, rows), rows, sums)
     return _nats(model, answering_states(model, rows), torch.from_numpy(rows.labels), sums)
+
+
+def _divergence(model: Any, hidden: Tensor, rows: PackedRows, sums: GradientSums | None) -> Tensor:
+    """Sum of weights · KL from the distributions that are wanted, all of tokens or all of labels."""
+    assert rows.wanted is not None and rows.weights is not None
+    tokens, log_p, weights = map(torch.from_numpy, (rows.wanted.tokens, rows.wanted.log_p, rows.weights))
+    V = model.config.vocab_size
+    if (tokens < V).all():
+        return top_divergence(hidden, model.lm_head, tokens, log_p, weights, getattr(model.config, "logit_cap", None),
+                              sums)  # fmt: skip
+    return top_divergence(model.scaled(hidden), model.label_head, tokens - V, log_p, weights, None, sums)
 
 
 def _nats(model: Any, hidden: Tensor, tokens: Tensor, sums: GradientSums | None = None) -> Tensor:

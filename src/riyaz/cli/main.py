@@ -43,6 +43,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "compare": "Run every way of adapting the model, measure each on held-out rows, pick one",
         "report": "Write the report of a comparison or of a pretraining run again",
         "adapt": "Run one method and keep its artifact",
+        "distil": "Train a LoRA on what a teacher answers: a model, an artifact or an endpoint",
         "evaluate": "Score a model or an artifact on test rows",
         "limits": "Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility",
     },

@@ -99,12 +99,23 @@ class AdaptFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     out: Annotated[Path | None, Parameter(required=True)]
 
 
+class DistilFlags(AdaptFlags):
+    """The flags of one method whose model and teacher are the command's own."""
+
+    model: Annotated[tuple[str, ...], ABSENT]
+    teacher: Annotated[str | None, ABSENT]
+    documents: Annotated[Path | None, ABSENT]
+    instructions: Annotated[Path | None, ABSENT]
+
+
 Reading = Annotated[DataFlags, Parameter(name="*", group=READING)]
 Comparing = Annotated[CompareFlags, Parameter(name="*")]
 Adapting = Annotated[AdaptFlags, Parameter(name="*")]
+Distilling = Annotated[DistilFlags, Parameter(name="*")]
 Pretraining = Annotated[PretrainConfig, Parameter(name="*")]
 
 READING_DEFAULTS, COMPARING_DEFAULTS, ADAPTING_DEFAULTS = DataFlags(), CompareFlags(), AdaptFlags()
+DISTILLING_DEFAULTS = DistilFlags()
 PRETRAINING_DEFAULTS = PretrainConfig()
 
 

@@ -27,6 +27,7 @@ class Sizes:
     valid: int
     test: int
     parts: int = 1
+    unlabelled: int = 0  # rows that a teacher alone has answered
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ def total(seconds: Mapping[str, float]) -> float:
 def full_steps(inputs: PlanInputs, name: str) -> int:
     """The steps of an arm's full recipe; 0 if it trains nothing."""
     recipe = inputs.methods[name]
-    return 0 if recipe is None else recipe.steps(inputs.sizes.train)
+    return 0 if recipe is None else recipe.steps(learned_rows(inputs, name))
+
+
+def learned_rows(inputs: PlanInputs, name: str) -> int:
+    """The rows that an arm is trained on."""
+    return inputs.sizes.train + (inputs.sizes.unlabelled if method_of(name).needs_teacher else 0)
 
 
 def least_steps(inputs: PlanInputs, name: str) -> int:
@@ -131,7 +137,7 @@ def training_seconds(inputs: PlanInputs, name: str, run: Training, opened: ArmPl
     validations = (validation_count(run.steps) + 1) * speed.validate_seconds
     train = left * speed.step_seconds + validations + speed.build_seconds
     if run.refit:
-        again = refit_steps(inputs.sizes.train, inputs.sizes.valid, run.steps)
+        again = refit_steps(learned_rows(inputs, name), inputs.sizes.valid, run.steps)
         train += again * speed.step_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}
 

@@ -24,6 +24,14 @@ def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str
     refused = [name for name in config.methods if name in lacking]
     if refused:
         raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
+    taught = [name for name in METHODS if METHODS[name].needs_teacher]
+    if config.teacher is None:
+        if learning := [name for name in config.methods if name in taught]:
+            raise RiyazError(f"{learning[0]} needs a teacher to learn from", where, "name one with --teacher")
+        lacking += taught
+    elif config.methods and not set(taught) & set(config.methods):
+        cannot = f"{', '.join(config.methods)} cannot take it"
+        raise RiyazError(cannot, "--teacher", f"leave it out, or run {' or '.join(taught)}")
     return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
 
 

@@ -10,7 +10,7 @@ from riyaz.artifact import Artifact, BaseModel
 from riyaz.comparison.bases import instruction_of, method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
-from riyaz.comparison.folder import FINAL, Chosen, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
 from riyaz.events import Listen
@@ -70,7 +70,7 @@ def context_of(
         prompt_text=instruction_only(task), collection=folder.collection(),
         **rehearsing(settings.settings, method_of(name)), hand=hand, precision=settings.settings.precision,
         instructions=settings.settings.instructions or (),
-        others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
+        teacher=folder.path / TEACHER, others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
     )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         base=None if fitted.weights.kind in artifacts.MODEL_FREE else base,
         task=context.task,
         calibrated=fitted.calibrated,
+        label_offsets=fitted.label_offsets,
         temperature=fitted.temperature,
         temperatures=fitted.temperatures,
         max_new_tokens=fitted.max_new_tokens or answer_limit(context),

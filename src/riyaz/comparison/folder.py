@@ -2,7 +2,7 @@
 
 settings.json   what was asked for; a command that asks for something else is refused
 split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with folds also fold-1/, fold-2/, …
-collection.sqlite   the index of the user's documents, if there are any
+collection.sqlite   the index of the user's documents, if there are any; teacher/: what a teacher has answered
 measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base. Of several bases each
                 has these in bases/NAME/
 events.jsonl    what its commands told: phases, progress, arms, and how each command ended
@@ -30,9 +30,10 @@ from riyaz.results import COMPARE, Documents, parted
 from riyaz.results.problems import PROBLEMS
 
 DAMAGED = "remove it, or choose another --out"
+TEACHER = "teacher"  # the folder of what a teacher has answered
 # what is in the folder before there is a plan: it is made anew for other settings
 BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
-               "base_kl.safetensors", "bases", PROBLEMS)  # fmt: skip
+               "base_kl.safetensors", "bases", PROBLEMS, TEACHER, "teach.log")  # fmt: skip
 FINAL = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
@@ -61,6 +62,7 @@ class Chosen:
     precision: Precision = "auto"  # in which the artifact is served, and so measured
     instructions: tuple[str, ...] | None = None  # the user's own, to be tried
     replay_from: str | None = None  # path of that text; None or SELF: the base's own
+    unlabelled: str | None = None  # path of the rows without answers
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Settings:
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
+    teacher: dict[str, str] | None = None  # `teach.identity`
     models: tuple[ModelFile, ...] = ()  # all of them by the names of their arms, where there are several
 
     def base_of(self, arm: str) -> str | None:
@@ -217,7 +220,9 @@ def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two settings, in the words of the command line: data, model, methods, budget, …"""
     settings = [key for part in ("reading", "settings") for key in now[part] if stored[part].get(key) != now[part][key]]
-    sections = [key for key in ("data", "documents", "model", "models", "methods") if stored.get(key) != now.get(key)]
+    sections = [
+        key for key in ("data", "documents", "teacher", "model", "models", "methods") if stored.get(key) != now.get(key)
+    ]
     sections = [key for key in sections if key != "models" or "model" not in sections]
     names = sections + [key.replace("_", " ") for key in settings]
     return names or sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))

@@ -11,7 +11,7 @@ from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.fit_part import rehearsing
-from riyaz.comparison.folder import FINAL, Chosen, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed, joint_speed
 from riyaz.data import Example
 from riyaz.data.packing import batch
@@ -38,7 +38,7 @@ from riyaz.methods.fitting.choices import (
 from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, valid_examples, with_label_head
 from riyaz.methods.fitting.learning_rate import judge_of
 from riyaz.methods.fitting.recipe import ByHand, Recipe
-from riyaz.predictor import ModelPredictor
+from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict
 from riyaz.sources import Source
 
@@ -85,7 +85,7 @@ def measure_speeds(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.base(base), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(), hand=ByHand.of(settings.settings),
-        precision=settings.settings.precision,
+        precision=settings.settings.precision, teacher=folder.path / TEACHER,
     )  # fmt: skip
     hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
     methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()
@@ -191,6 +191,9 @@ def _answer_speed(
         answering = seconds["row"] * rows  # once, to fit the temperature
     scored = rows_scored(method.candidates, len(context.valid), method.rounds) * seconds["candidate"]
     scored += method.candidates * seconds["null"]
+    if method.tried is not None and predictor.has_labels:
+        whole = _whole_seconds(predictor, context)
+        scored = rows_scored(method.tried(predictor), len(context.valid), method.rounds) * whole + seconds["null"]
     if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
         scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
     reads = PAIR_READS if context.task.metric == "preferred" else 1
@@ -278,6 +281,13 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
         candidate, null = longer * loss, 0.0
     return {"loss": longer * loss, "pass": once, "row": row, "alone": alone, "candidate": candidate, "null": null,
             "tokens": tokens}  # fmt: skip
+
+
+def _whole_seconds(predictor: ClosedPredictor, context: Context) -> float:
+    """Seconds per row of reading all labels after its prompt."""
+    rows = _spread(context.valid, BATCH_ROWS)
+    requests = [each.request for each in predictor.prepare([row.messages for row in rows], [row.where for row in rows])]
+    return _seconds(lambda: predictor.lm.choose(requests)) / len(rows)
 
 
 def _tokens_read(predictor: ModelPredictor, rows: Sequence[Example]) -> float:

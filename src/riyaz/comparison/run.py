@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.comparison import documents, extra_runs, limit_runs, processes
+from riyaz.comparison import documents, extra_runs, limit_runs, processes, teach
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
@@ -39,6 +39,7 @@ from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
 from riyaz.config import SELF, CompareConfig, DataConfig, Seconds
+from riyaz.data import Example
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text
 from riyaz.data.judging import expect_judged
@@ -131,6 +132,7 @@ def _run(
             arms.revive(stopped=True)
         arms.run()
         rows, curve = _extra(arms, config)
+        rows = teach.beside(folder, rows)
     finally:
         if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
             folder.write("seconds.json", since())
@@ -198,6 +200,7 @@ class _Job:
     divide: Divide
     parts: Split  # the rows, if the budget is enough to test all of them
     settings: dict[str, Any]  # settings.json
+    unlabelled: tuple[Example, ...] = ()  # rows that a teacher alone answers
     needed: str = ""  # the method without which nothing is run
 
     @property
@@ -256,7 +259,13 @@ def _job(
     settings = settings_of(data_files, task, bases, data_config, config, methods, instructions)
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
-    return _Job(methods, bases, data_files, task, divide, parts, settings)
+    if not any(METHODS[name].needs_teacher for name in methods):
+        return _Job(methods, bases, data_files, task, divide, parts, settings)
+    settings["teacher"] = teach.identity(config, list(bases.values()))
+    more, notes = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts)
+    for note in notes:
+        listen(Note(note))
+    return _Job(methods, bases, data_files, task, divide, parts, settings, tuple(more))
 
 
 def adapt(
@@ -337,6 +346,11 @@ def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget:
     if "documents" in job.settings and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
+    if "teacher" in job.settings and not teach.is_taught(folder):
+        teach.prepare(folder, job.unlabelled)
+        listen(Phase("teach", f"answers of {config.teacher}", method="teach"))
+        arguments = ["teach", str(folder.path), f"{teach.SHARE * budget:.3f}"]
+        processes.run_or_raise(arguments, folder.path / "teach.log", listen, config.threads)
     if folder.read(PROBLEMS) is None:
         listen(Phase("rows", "rows that may be wrong", method="rows"))
         folder.write(PROBLEMS, examine(job.files.train, job.files.test, job.task))
@@ -368,6 +382,7 @@ def _plan(
     inputs_of = partial(plan_inputs, job.arms, config, job.task.kind, _speeds(folder, job, config))
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
+        sizes = replace(sizes, unlabelled=len(job.unlabelled))
         return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
 
     new = not path.exists()
@@ -385,7 +400,7 @@ def _plan(
     _check_estimate(plan, config.out or folder.path, listen)
     if new:
         folder.write("plan.json", plan)
-    return inputs_of(sizes_of(parts)), plan, parts, report
+    return inputs_of(replace(sizes_of(parts), unlabelled=len(job.unlabelled))), plan, parts, report
 
 
 def _speeds(folder: ComparisonFolder, job: _Job, config: CompareConfig) -> Speeds:

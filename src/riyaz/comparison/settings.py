@@ -26,7 +26,8 @@ def settings_of(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits")
+        if key
+        not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits", "teacher", "teacher_model")
     } | {"instructions": instructions and list(instructions)}
     models = [
         {"name": name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()}

@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> int:
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
-        "index": index, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate, "alone": alone,
-        "limits": limits,
+        "index": index, "teach": teach, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate,
+        "alone": alone, "limits": limits,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -53,6 +53,15 @@ def index(folder: ComparisonFolder) -> None:
     from riyaz.comparison.documents import index as write_index
 
     write_index(folder, folder.settings(), send)
+
+
+def teach(folder: ComparisonFolder, seconds: str) -> None:
+    """Get the teacher's answers, for about so many seconds: writes the folder `teacher/`."""
+    from riyaz.comparison.teach import teach as write_answers
+
+    settings = folder.settings()
+    student = _source(settings, settings.models[0].name if settings.models else None).tokenizer()
+    write_answers(folder, settings, student, float(seconds), send)
 
 
 def measure(folder: ComparisonFolder, seconds: str, base: str | None = None) -> None:

@@ -99,6 +99,16 @@ class CompareConfig:
         by_method=True,
     )
     batch_size: int | None = option(None, "training rows per step of every trained method", minimum=1, maximum=4096)
+    teacher: str | None = option(
+        None,
+        "what the method distil learns from: an artifact, a model, or the address of an endpoint in OpenAI's form, "
+        "such as http://localhost:8000/v1, whose key is in the environment variable RIYAZ_TEACHER_KEY",
+        by_hand=True,
+    )
+    teacher_model: str | None = option(
+        None, "the model that the endpoint runs; the only one it lists if not given", by_hand=True
+    )
+    unlabelled: Path | None = option(None, "a file of further prompts, which the teacher answers for distil")
     instructions: Path | None = option(
         None, "file with an instruction in each line, which the method instruct tries beside its own wordings"
     )
@@ -108,5 +118,8 @@ class CompareConfig:
         check_fields(self)
         if not self.model:
             raise RiyazError("names no model", "--model", "name one that `riyaz models` lists, or give a path")
+        for name in ("teacher_model", "unlabelled"):
+            if self.teacher is None and getattr(self, name) is not None:
+                raise RiyazError("has no effect without a teacher", "--" + name.replace("_", "-"), "give --teacher too")
         if self.epochs is not None and self.steps is not None:
             raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")

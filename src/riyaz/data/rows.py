@@ -31,8 +31,8 @@ PREFIX = "prompt_is_prefix"
 @dataclass(frozen=True, eq=False)
 class Wanted:
     """What a model should predict for each of a row's n answer tokens, in place of the token itself: the k likeliest
-    tokens of another model (n, k) and their log-probabilities in nats (n, k). A token of such a row weighs `weight`
-    times as much as another row's."""
+    tokens of another model (n, k) and their log-probabilities in nats (n, k). Each place weighs `weight` times as much
+    as an answer token of another row."""
 
     tokens: np.ndarray
     log_p: np.ndarray
@@ -43,9 +43,9 @@ class Wanted:
 class Row:
     """Token ids of one training row; `answer` ends with the end-of-turn id. With `together` its tokens do not follow
     each other: each is predicted by the prompt alone, as the answer to one of several questions. `earlier` answers are
-    learned too: each is a part of the prompt, from its first token to the one before its end. With `wanted` the row is
-    of general text, and the model keeps these distributions of its tokens. With `rejected` tokens it is a pair of
-    answers to one prompt, of which `answer` is the better one."""
+    learned too: each is a part of the prompt, from its first token to the one before its end. With `wanted` the
+    distributions of its tokens are learned, those of a teacher, or in `general` text those of the base. With `rejected`
+    tokens it is a pair of answers to one prompt, of which `answer` is the better one."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -53,6 +53,7 @@ class Row:
     together: bool = False
     earlier: tuple[tuple[int, int], ...] = ()
     wanted: Wanted | None = None
+    general: bool = False
     rejected: tuple[int, ...] = ()
 
     @property
@@ -64,7 +65,7 @@ class Row:
     def weight(self) -> int:
         """What its loss is a sum over: the tokens of its answers, or itself where it is a pair; 0 of general text,
         whose tokens have weights of their own."""
-        return 0 if self.wanted is not None else 1 if self.rejected else len(self.labels)
+        return 0 if self.general else 1 if self.rejected else len(self.labels)
 
     @property
     def sides(self) -> tuple["Row", ...]:
@@ -153,7 +154,7 @@ def joined(rows: Sequence[Row]) -> list[Row]:
 
 def rows_per_step(rows: Sequence[Row], answers: int) -> int:
     """How many rows hold about so many answers, at least one; rows of general text come on top."""
-    return max(1, round(answers * len(rows) / max(1, sum(row.answers for row in rows if row.wanted is None))))
+    return max(1, round(answers * len(rows) / max(1, sum(row.answers for row in rows if not row.general))))
 
 
 def divided_note(rows: Sequence[Row]) -> str:

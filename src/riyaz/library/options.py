@@ -82,6 +82,9 @@ class AdaptOptions(ReadingOptions, total=False):
     learning_rate: float | str | Mapping[str, float] | None
     batch_size: int | None
     instructions: Place | None
+    teacher: str | None
+    teacher_model: str | None
+    unlabelled: Place | None
 
 
 class CompareOptions(AdaptOptions, total=False):

@@ -6,7 +6,8 @@ from dataclasses import replace
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.even_labels import corrected
 from riyaz.predictor import ModelPredictor
 from riyaz.results import About
 from riyaz.scoring import REOPEN_ROWS
@@ -26,14 +27,15 @@ def fit(context: Context) -> Fitted:
             replace(plain, text=replace(text, examples="nearest"), examples=context.train),
         ]
     choice = choose(context, candidates)
-    best = choice.predictor
+    right = corrected(context, choice)
+    best = right.predictor
     limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
-        best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=choice.calibrated,
-        temperature=fitted_temperature(context, best), max_new_tokens=limit, search_seconds=time.perf_counter() - began,
-        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": choice.calibrated, **limit_record,
+        best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, **right.fields,
+        max_new_tokens=limit, search_seconds=time.perf_counter() - began,
+        chosen={"k": best.text.k, "examples": best.text.examples, **right.record, **limit_record,
                 "candidates": choice.record},
-        valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,
+        valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=right.score,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from riyaz.data.task import JUDGED
 from riyaz.errors import RiyazError
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, fitted_temperature
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.even_labels import corrected
 from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.results import About
 from riyaz.retrieval.open_retriever import open_retriever, without_own
@@ -47,18 +48,19 @@ def fit(context: Context) -> Fitted:
         record = record + with_examples.record
     except RiyazError:  # the prompts with examples do not fit the context
         pass
-    best: ModelPredictor = choice.predictor
+    right = corrected(context, choice)
+    best: ModelPredictor = right.predictor
     limit, limit_record = choose_answer_limit(context, best)
     spans: dict[str, float] = {}
     if context.task.kind == "short" and not context.task.schema and context.task.metric not in JUDGED:
         best, spans = _free_or_span(context, best, limit)
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(
-        best.text, WeightsPart(), retrieving.files | files, calibrated=choice.calibrated,
-        temperature=fitted_temperature(context, best), max_new_tokens=limit, search_seconds=time.perf_counter() - began,
-        chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": choice.calibrated,
+        best.text, WeightsPart(), retrieving.files | files, **right.fields, max_new_tokens=limit,
+        search_seconds=time.perf_counter() - began,
+        chosen={"passages": best.text.passages, "examples": best.text.k, **right.record,
                 **limit_record, **spans, "candidates": record},
-        valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,
+        valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=right.score,
     )  # fmt: skip
 
 

@@ -37,8 +37,8 @@ NULL_CONTEXTS = 2  # sets of nearest examples that the null prompt is averaged o
 class ClosedPredictor(PromptedModel):
     """Answers with a label of the task. With the `head` of a model one pass over the prompt scores all labels, with
     `beside` together with a classifier; without it their texts are searched. `calibrated` subtracts each label's
-    log-probability after the null prompt; `temperature` gives answers a confidence, which those of a search lack
-    without one.
+    log-probability after the null prompt, else `label_offsets` are added, if there are any. `temperature` gives answers
+    a confidence, which those of a search lack without one.
 
     A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
@@ -51,6 +51,7 @@ class ClosedPredictor(PromptedModel):
 
     task: Task = field()
     calibrated: bool = False
+    label_offsets: tuple[float, ...] = ()
     temperature: float | None = None
 
     def prepare(
@@ -141,8 +142,8 @@ class ClosedPredictor(PromptedModel):
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """Added to each label's log-probability (L,): `null_offsets` if calibrated, else 0."""
-        return self.null_offsets if self.calibrated else np.zeros(len(self.task.labels))
+        """Added to each label's log-probability (L,): `null_offsets` if calibrated, else `label_offsets` or 0."""
+        return self.null_offsets if self.calibrated else np.array(self.label_offsets or np.zeros(len(self.task.labels)))
 
     @cached_property
     def null_offsets(self) -> np.ndarray:

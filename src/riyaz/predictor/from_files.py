@@ -200,8 +200,8 @@ def _assembled(
         lm=lm, adapter=adapter, bare=bare, head=_label_head(artifact, folder, lm), beside=_beside(artifact, folder),
     )  # fmt: skip
     return predictor_for(
-        model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated, temperature=artifact.temperature,
-        temperatures=artifact.temperatures,
+        model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated,
+        label_offsets=artifact.label_offsets, temperature=artifact.temperature, temperatures=artifact.temperatures,
     )  # fmt: skip
 
 

@@ -25,15 +25,16 @@ Predictor = ModelPredictor | CopyPredictor | ClassifierPredictor | DecisionClass
 
 def predictor_for(
     model: PromptedModel, *, max_new_tokens: int = CHAT_TOKENS, calibrated: bool = False,
-    temperature: float | None = None, temperatures: tuple[float, ...] = (),
+    label_offsets: tuple[float, ...] = (), temperature: float | None = None, temperatures: tuple[float, ...] = (),
 ) -> ModelPredictor:  # fmt: skip
     """A DecisionModel for a task of questions, a ClosedPredictor for a closed one, a SpanPredictor for a text part with
-    `span_words` and passages, else a FreePredictor. `temperatures` apply to the first, `calibrated` and `temperature`
-    to the second, `max_new_tokens` to the others."""
+    `span_words` and passages, else a FreePredictor. `temperatures` apply to the first, `calibrated`, `label_offsets`
+    and `temperature` to the second, `max_new_tokens` to the others."""
     if model.task is not None and model.task.questions:
         return DecisionModel(**model.parts(), temperatures=temperatures)
     if model.task is not None and model.task.kind == "closed":
-        return ClosedPredictor(**model.parts(), calibrated=calibrated, temperature=temperature)
+        return ClosedPredictor(**model.parts(), calibrated=calibrated, label_offsets=label_offsets,
+                               temperature=temperature)  # fmt: skip
     if model.text.span_words and model.text.passages:
         return SpanPredictor(**model.parts(), max_new_tokens=max_new_tokens)
     return FreePredictor(**model.parts(), max_new_tokens=max_new_tokens)

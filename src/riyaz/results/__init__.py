@@ -30,6 +30,7 @@ from riyaz.results.comparison import (
     SliceScore,
     Status,
     TargetScores,
+    Teacher,
     WorstSlice,
     Worth,
 )
@@ -63,5 +64,6 @@ __all__ = [
     "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair", "Part",
     "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText",
     "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
-    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "metric_name", "parted",
+    "TargetScores", "Teacher", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "metric_name",
+    "parted",
 ]  # fmt: skip

@@ -128,6 +128,25 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """What an arm has learned from, and where both have answered `rows` test rows the teacher's score, the arm's own
+    (`student`) and by how much it is higher, with the 95 % interval."""
+
+    name: str
+    prompts: int
+    answered: int  # of the prompts, in a usable way
+    soft: bool  # whether the arm has learned what the teacher predicted, and not only its texts
+    seconds: float  # that the answers took
+    ms_per_answer: float | None = None
+    rows: int = 0
+    score: float | None = None
+    student: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Flips:
     """Rows answered both in a batch and alone, and how many of their answers and of their scores differ."""
 
@@ -156,7 +175,7 @@ class About:
 
     what: str  # a sentence
     suits: str  # the tasks it suits, as the end of a sentence
-    colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]  # --c0 to --c13 of page.css
+    colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]  # --c0 to --c15 of page.css
     mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8"]  # matplotlib's name of it
     weights: str  # of its artifact, as in artifact.WEIGHT_KINDS; "": not known
     language_model: bool = True  # whether a language model answers
@@ -212,6 +231,7 @@ class ArmResult:
     # why an arm that did not run counts as no better than those that did; None: it may be better
     ruled_out: str | None = field(default=None, metadata=OPTIONAL)
     questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
+    teacher: Teacher | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         for key, name in (("method", self.method), ("base", self.base)):  # which name a folder

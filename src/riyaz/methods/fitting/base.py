@@ -11,6 +11,7 @@ from typing import Any, Literal
 from riyaz.artifact import MODEL_FREE, WEIGHT_KINDS, TextPart, WeightsPart
 from riyaz.config import Kind, Precision
 from riyaz.data import Example
+from riyaz.data.rows import Wanted
 from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.json_files import OPTIONAL
@@ -90,6 +91,9 @@ class Context:
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
     others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
     instructions: tuple[str, ...] = ()  # the user's own, to be tried beside the task's
+    teacher: Path | None = None  # the folder of what a teacher has answered
+    # what a teacher predicts of answers, by `Example.key`
+    soft: Mapping[str, Wanted] = field(default_factory=dict)
     objective: Any = None  # a `train.Objective` of pairs of answers; None: −log p of the accepted ones
 
 
@@ -114,6 +118,9 @@ class Fitted:
     weights: WeightsPart
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
+    label_offsets: tuple[
+        float, ...
+    ] = ()  # added to the labels' log-probabilities, where not calibrated by a null prompt
     temperature: float | None = None  # of a closed set's label scores; None: answers get no confidence from it
     temperatures: tuple[float, ...] = ()  # of the scores of each question's choices
     max_new_tokens: int | None = None  # longest answer; None: as the training answers require
@@ -162,6 +169,8 @@ class Method:
     fit: Callable[[Context], Fitted]
     candidates: int  # predictors that `fit` compares on the validation rows, at most; 0: it runs no model
     rounds: Rounds = HALVED  # in which it compares them
+    # how many of them it compares where answers are labels, all of which it reads for every row; None: see `candidates`
+    tried: Callable[[ModelPredictor], int] | None = None
     recipe: Recipe | None = None  # the full training; None: it trains nothing
     label_recipe: Recipe | None = None  # in place of `recipe` where the answers are labels
     build: Build | None = None  # makes a model with new trainable parameters; None without `recipe`
@@ -177,6 +186,7 @@ class Method:
     needs_labels: bool = False  # whether it answers closed sets only, and questions
     rehearses: bool = False  # whether it learns from general text beside the rows
     needs_pairs: bool = False  # whether it learns from better and worse answers
+    needs_teacher: bool = False  # whether it learns what a teacher answers
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe

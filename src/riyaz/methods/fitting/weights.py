@@ -43,6 +43,7 @@ from riyaz.methods.fitting.learning_rate import (
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.methods.fitting.recipe import REFITTED, refit_steps
+from riyaz.methods.fitting.taught import with_soft_labels, with_soft_tokens
 from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.rehearsal import rehearsal_of
@@ -305,10 +306,10 @@ def rows_for(context: Context, examples: Sequence[Example], *, whole: bool = Tru
 
 def _learned(context: Context, rows: Sequence[Row]) -> list[Row]:
     """The rows as they are trained on: a head of labels learns one answer behind each prompt, otherwise a conversation
-    is one row."""
+    is one row. With what a teacher predicts each answer is a row of its own."""
     if has_label_head(context):
-        return answers_as_labels(context, rows)
-    return joined(rows)
+        return with_soft_labels(context, answers_as_labels(context, rows))
+    return with_soft_tokens(context, rows) if context.soft else joined(rows)
 
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:

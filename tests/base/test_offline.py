@@ -1,4 +1,4 @@
-"""No command but `pull` uses the network: an audit hook in every process, workers included, notes each try."""
+"""No command but `pull` uses the network unasked: an audit hook in every process, workers included, notes each try."""
 
 import os
 import subprocess

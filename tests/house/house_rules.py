@@ -26,7 +26,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (
-        ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal"),
+        ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal", "teacher"),
         ("checkpoint", "train", "preferences", "pace"),
     ),
     (("methods", "quality", "drift", "evaluate", "limits", "export"), ()),

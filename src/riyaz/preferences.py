@@ -1,7 +1,7 @@
-"""Objectives of training on pairs of a better and a worse answer: DPO and ORPO.
+"""Objectives of training on better and worse answers: DPO and ORPO on pairs of them, KTO also on single ones.
 
-Both know only the log-probabilities of the two answers. Their gradient is that of −log p of every answer, times a
-factor of each pair, so that logits are computed in chunks as for any other loss.
+They know only the log-probabilities of the answers. Their gradient is that of −log p of every answer, times a factor of
+its own, so that logits are computed in chunks as for any other loss.
 """
 
 import math
@@ -18,10 +18,21 @@ from riyaz.data.rows import Row
 from riyaz.layers.divergence import token_log_p, weighted_nats
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.swaps import lora
-from riyaz.train import Judge, Objective, answer_loss, answer_nats, answering_states, micro_batches
+from riyaz.train import (
+    BF16_TOKENS,
+    Judge,
+    Loss,
+    Objective,
+    answer_loss,
+    answer_nats,
+    answering_states,
+    in_every_batch,
+    micro_batches,
+)
 
-BETA = 0.1  # of DPO: how far a preference may move the answers' probabilities from the base's
+BETA = 0.1  # of DPO and KTO: the smaller, the further a preference may move the answers' probabilities from the base's
 RATIO = 0.1  # of ORPO: the weight of the odds beside that of the better answer
+MOST_DESIRABLE = 4 / 3  # of KTO: weight of all desirable answers / that of all undesirable ones, at most; at least 1
 
 
 def dpo(beta: float = BETA, normalised: bool = False) -> Objective:
@@ -40,7 +51,7 @@ def dpo(beta: float = BETA, normalised: bool = False) -> Objective:
         each = torch.stack((pull, -pull), 1).flatten() * scale
         return _with_gradient(model, hidden, rows, each, -logsigmoid(apart).sum(), sums)
 
-    return loss
+    return in_every_batch(loss)
 
 
 def orpo(ratio: float = RATIO) -> Objective:
@@ -62,7 +73,63 @@ def orpo(ratio: float = RATIO) -> Objective:
         value = -mean[0::2].sum() - ratio * logsigmoid(apart).sum()
         return _with_gradient(model, hidden, rows, each, value, sums)
 
-    return loss
+    return in_every_batch(loss)
+
+
+def kto(beta: float = BETA, desirable: float = 1.0, undesirable: float = 1.0) -> Objective:
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7): λ · (1 − σ(± β · (r − z))), r
+    being log p of an answer less that of the base, + for a desirable answer and − for an undesirable one, with λ the
+    two weights. z is the `reference_point` of the whole step, whatever its micro-batches. A pair is one answer of each
+    kind, and its loss their mean. The base is the model with its LoRA off."""
+
+    def objective(model: Any, step: Sequence[Row], micro_tokens: int) -> Loss:
+        point = reference_point(model, step, micro_tokens)
+
+        def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
+            if rows.wanted is not None:
+                return answer_nats(model, rows, sums)
+            assert rows.desirable is not None
+            hidden = answering_states(model, rows)
+            good = torch.from_numpy(rows.desirable)  # (n,)
+            sign = torch.where(good, 1.0, -1.0)
+            weight = torch.where(good, desirable, undesirable) * (rows.count / len(good))
+            value = torch.sigmoid(sign * beta * (_log_p(model, hidden, rows) - _of_base(model, rows) - point))
+            each = weight * sign * beta * value * (1 - value)  # −d loss / d (log p of the answer)
+            return _with_gradient(model, hidden, rows, each, (weight * (1 - value)).sum(), sums)
+
+        return loss
+
+    return objective
+
+
+def balanced(desirable: int, undesirable: int) -> tuple[float, float]:
+    """KTO's weights of so many answers of both kinds, of which one is 1: the desirable ones weigh 1 to MOST_DESIRABLE
+    times as much as the others, all together (eq. 8)."""
+    ratio = desirable / undesirable
+    return max(1.0, 1 / ratio), max(1.0, ratio / MOST_DESIRABLE)
+
+
+@torch.no_grad()
+def reference_point(model: Any, rows: Sequence[Row], micro_tokens: int) -> float:
+    """KTO's z in nats: how far the model is from the base after the rows' prompts, as the mean of log p less the base's
+    over answers that belong to other prompts, and at least 0. Every row's prompt has the answers of the row before it,
+    that of the first row the last one's, cut to the model's context; a single row has none, and 0."""
+    own = [row for row in rows if row.wanted is None]
+    if len(own) < 2:
+        return 0.0
+    total, count = 0.0, 0
+    for micro in micro_batches(mismatched(own, model.config.context), micro_tokens, BF16_TOKENS):
+        total += float((_log_p(model, answering_states(model, micro), micro) - _of_base(model, micro)).sum())
+        count += len(micro.counts)
+    return max(0.0, total / count)
+
+
+def mismatched(rows: Sequence[Row], context: int) -> list[Row]:
+    """The prompt of every row with each of the answers of the row before it, in at most `context` tokens."""
+    return [
+        Row(row.prompt, side.answer[: context - len(row.prompt)])
+        for row, before in zip(rows, [rows[-1], *rows[:-1]]) for side in before.sides
+    ]  # fmt: skip
 
 
 def judge_pairs(objective: Objective) -> Judge:
@@ -71,9 +138,9 @@ def judge_pairs(objective: Objective) -> Judge:
 
     @torch.no_grad()
     def judge(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
-        nats, won = 0.0, 0
+        nats, won, loss_of = 0.0, 0, objective(model, rows, micro_tokens)
         for micro in micro_batches(rows, micro_tokens):
-            nats += objective(model, micro, None).item()  # type: ignore[arg-type]
+            nats += loss_of(model, micro, None).item()  # type: ignore[arg-type]
             mean = _log_p(model, answering_states(model, micro), micro) * _scale(micro, True)
             won += int((mean[0::2] > mean[1::2]).sum())
         loss = nats / len(rows)

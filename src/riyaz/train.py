@@ -45,8 +45,10 @@ class Diverged(RiyazError):
     """The loss or the norm of its gradient is not a finite number."""
 
 
-# the sum of a batch's losses in nats, and what a validation says of a model: `validate`
-Objective = Callable[[Any, PackedRows, GradientSums], Tensor]
+Loss = Callable[[Any, PackedRows, GradientSums], Tensor]  # sum over the rows of a micro-batch, in nats
+# from the model, all rows of a step and the tokens of a pass: the loss of each of the step's micro-batches
+Objective = Callable[[Any, Sequence[Row], int], Loss]
+# what a validation says of a model: `validate`
 Judge = Callable[[Any, Sequence[Row], int], dict[str, float]]
 
 
@@ -171,10 +173,10 @@ def train(
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         weight = sum(row.weight for row in picked) or 1
 
-        nats = 0.0
+        nats, loss_of = 0.0, objective(model, picked, plan.micro_tokens) if objective else answer_nats
         for micro in micro_batches(picked, plan.micro_tokens, multiple):
             with recomputing(len(micro.tokens) * width):
-                loss = (objective or answer_nats)(model, micro, masters.sums)
+                loss = loss_of(model, micro, masters.sums)
                 (loss / weight).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
 
@@ -240,10 +242,16 @@ def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
 
 def _tokens_of(row: Row) -> tuple:
     own = (row.earlier, row.rejected) if row.rejected else (row.earlier,) if row.earlier else ()
+    own = own if row.desirable is None else (*own, row.desirable)
     if row.wanted is None:
         return row.prompt, row.answer, *own
     soft = () if row.general else (hashlib.sha256(row.wanted.log_p.tobytes()).hexdigest(),)
     return row.prompt, row.answer, *own, "wanted", row.wanted.weight, *soft
+
+
+def in_every_batch(loss: Loss) -> Objective:
+    """The objective of a loss that does not depend on a step's other micro-batches."""
+    return lambda model, rows, micro_tokens: loss
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:

@@ -12,10 +12,12 @@ from riyaz.artifact import Artifact
 from riyaz.data.formats import load
 from riyaz.families import describe
 from riyaz.predictor import open_artifact
+from riyaz.preferences import dpo as preferences_dpo
 from riyaz.scoring import answer_pairs, preferred
 from riyaz.sources import open_source
 
-METHODS = ("zero_shot", "lora", "dpo", "orpo")
+METHODS = ("zero_shot", "lora", "dpo", "orpo", "kto")
+TRAINED_ON_PAIRS = METHODS[2:]
 
 
 def pair_rows(count: int, ending: str) -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory, home: Path, asked: tuple) -
         tiny_comparison.workers_inside(patch)
         told = tiny_comparison.command(
             "compare", folder / "data", *asked, "--methods", ",".join(METHODS), "--learning-rate",
-            "lora=1e-2,dpo=1e-2,orpo=1e-2", "--out", folder / "out",
+            "lora=1e-2,dpo=1e-2,orpo=1e-2,kto=1e-2", "--out", folder / "out",
         )  # fmt: skip
     assert told.status == 0, told.err
     return folder, told.document
@@ -45,13 +47,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory, home: Path, asked: tuple) -
 def test_every_arm_is_judged_by_the_pairs(judged: tuple[Path, dict[str, Any]]) -> None:
     _, document = judged
     arms = {arm["method"]: arm for arm in document["arms"]}
-    assert [arm["status"] for arm in document["arms"]] == ["ok"] * 4 and {
+    assert [arm["status"] for arm in document["arms"]] == ["ok"] * 5 and {
         arm["metric"] for arm in document["arms"]
     } == {"preferred"}
     assert document.get("floor") is None
-    assert arms["zero_shot"]["score"] < 0.2 and min(arms["dpo"]["score"], arms["orpo"]["score"]) > 0.8
+    assert arms["zero_shot"]["score"] < 0.2 and min(arms[name]["score"] for name in TRAINED_ON_PAIRS) > 0.8
     assert "reward" not in arms["zero_shot"]["extras"], "the base has no reward over itself"
-    assert arms["dpo"]["extras"]["reward"] > 0.9 and arms["orpo"]["extras"]["reward"] > 0.9
+    assert min(arms[name]["extras"]["reward"] for name in TRAINED_ON_PAIRS) > 0.9
 
 
 def test_what_pairs_have_trained_is_a_lora_that_is_served_as_it_was_measured(
@@ -59,7 +61,7 @@ def test_what_pairs_have_trained_is_a_lora_that_is_served_as_it_was_measured(
 ) -> None:
     folder, document = judged
     arms = {arm["method"]: arm for arm in document["arms"]}
-    for name in ("dpo", "orpo"):
+    for name in TRAINED_ON_PAIRS:
         artifact = folder / f"out/arms/{name}/kept/artifact"
         assert Artifact.read(artifact).weights.kind == "lora"
         assert peft.read(artifact, describe(open_source(model_folder))).pairs
@@ -71,13 +73,23 @@ def test_what_pairs_have_trained_is_a_lora_that_is_served_as_it_was_measured(
         assert preferred(answer_pairs(predictor, rows)).mean() == pytest.approx(arms[name]["score"])
 
 
-def test_one_method_on_pairs(tmp_path: Path, home: Path, asked: tuple) -> None:
+def test_one_method_on_pairs_by_hand(tmp_path: Path, home: Path, asked: tuple) -> None:
     path = tiny_comparison.write_rows(tmp_path / "votes.jsonl", pair_rows(40, "please"))
+    made: list[tuple[float, bool]] = []
+
+    def noted(beta: float, normalised: bool) -> Any:
+        made.append((beta, normalised))
+        return preferences_dpo(beta, normalised)
+
     with tiny_comparison.small_machine(home) as patch:
         tiny_comparison.workers_inside(patch)
-        told = tiny_comparison.command("adapt", "dpo", path, *asked, "--out", tmp_path / "out")
+        patch.setattr("riyaz.preferences.dpo", noted)
+        told = tiny_comparison.command(
+            "adapt", "dpo", path, *asked, "--length-normalised", "--beta", "0.3", "--out", tmp_path / "out"
+        )
     assert told.status == 0, told.err
     assert told.document["method"] == "dpo" and Artifact.read(tmp_path / "out").method == "dpo"
+    assert set(made) == {(0.3, True)} and "dpo by hand: beta 0.3, length normalised" in told.err
 
 
 @pytest.mark.parametrize(("rows", "words"), [

@@ -23,7 +23,7 @@ from riyaz.layers.swaps import ternary
 from riyaz.layers.transformer import GatedMLP
 from riyaz.models.fresh import fresh
 from riyaz.pretraining.shapes import Shape, configured
-from riyaz.train import TrainPlan, answer_nats, train
+from riyaz.train import TrainPlan, answer_nats, in_every_batch, train
 
 STEPS, RATE, BETAS, DECAY = 12, 1e-2, (0.9, 0.99), 0.1
 # of weights up to 4; in bf16 the mean gradient is rounded, and a step is up to RATE long
@@ -248,7 +248,7 @@ def test_training_in_bf16_takes_few_numbers_of_tokens(tmp_path: Path, compute: s
 
     model = small_model().requires_grad_(True)
     plan = TrainPlan(steps=3, learning_rate=1e-3, batch_size=3, compute=compute)
-    train(model, counting_rows(), counting_rows()[:2], plan, tmp_path, quiet, objective=watched)
+    train(model, counting_rows(), counting_rows()[:2], plan, tmp_path, quiet, objective=in_every_batch(watched))
     assert len(seen) == 3 and all(count % multiple == 0 for count in seen)
     if multiple == 1:
         assert any(count % 16 for count in seen)

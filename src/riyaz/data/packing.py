@@ -35,12 +35,14 @@ class PackedRows:
     wanted: Wanted | None = None  # (N, k), in place of the labels
     weights: np.ndarray | None = None  # (N,) float32, of the labels with `wanted`
     counts: tuple[int, ...] = ()  # labels of each sequence
+    desirable: np.ndarray | None = None  # (n,) bool, of each sequence; None: not said
+    count: int = 0  # rows, of which a pair is two sequences
 
 
 def pack(rows: Sequence[Row]) -> PackedRows:
     """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once. A pair is
     two sequences, one after the other."""
-    rows = [side for row in rows for side in row.sides]
+    count, rows = len(rows), [side for row in rows for side in row.sides]
     assert rows and all(row.prompt and row.answer for row in rows)
     shared = shared_tokens([row.prompt for row in rows])
     lengths = [row.length - shared for row in rows]
@@ -53,6 +55,8 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         label_index=_flat(_predicting(row, end, shared) for row, end in zip(rows, ends)),
         labels=_flat(row.labels for row in rows),
         counts=tuple(len(row.labels) for row in rows),
+        count=count,
+        desirable=None if rows[0].desirable is None else np.array([row.desirable for row in rows], bool),
         **_wanted([row.wanted for row in rows if row.wanted is not None]),
     )
 

@@ -45,7 +45,8 @@ class Row:
     each other: each is predicted by the prompt alone, as the answer to one of several questions. `earlier` answers are
     learned too: each is a part of the prompt, from its first token to the one before its end. With `wanted` the
     distributions of its tokens are learned, those of a teacher, or in `general` text those of the base. With `rejected`
-    tokens it is a pair of answers to one prompt, of which `answer` is the better one."""
+    tokens it is a pair of answers to one prompt, of which `answer` is the better one; `desirable` says what a single
+    answer is."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -55,6 +56,7 @@ class Row:
     wanted: Wanted | None = None
     general: bool = False
     rejected: tuple[int, ...] = ()
+    desirable: bool | None = None  # None: not said
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -63,16 +65,19 @@ class Row:
 
     @property
     def weight(self) -> int:
-        """What its loss is a sum over: the tokens of its answers, or itself where it is a pair; 0 of general text,
-        whose tokens have weights of their own."""
-        return 0 if self.general else 1 if self.rejected else len(self.labels)
+        """What its loss is a sum over: the tokens of its answers, or itself where answers are better and worse ones; 0
+        of general text, whose tokens have weights of their own."""
+        if self.general:
+            return 0
+        return 1 if self.rejected or self.desirable is not None else len(self.labels)
 
     @property
     def sides(self) -> tuple["Row", ...]:
         """The row as sequences that a model reads: of a pair the better answer's, then the worse one's."""
         if not self.rejected:
             return (self,)
-        return replace(self, rejected=()), replace(self, answer=self.rejected, rejected=())
+        better = replace(self, rejected=(), desirable=True)
+        return better, replace(better, answer=self.rejected, desirable=False)
 
     @property
     def tokens(self) -> int:

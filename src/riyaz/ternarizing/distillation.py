@@ -65,7 +65,7 @@ class Distillation:
         plan's steady steps. `valid`: rows in place of the held-out ones."""
         from riyaz.layers.swaps.distil import distilling
         from riyaz.layers.swaps.ternary import set_share
-        from riyaz.train import train
+        from riyaz.train import in_every_batch, train
 
         def adjust(plan: "TrainPlan", step: int) -> "TrainPlan":
             set_share(model, min(1.0, 2 * (step + 1) / plan.steady))
@@ -73,7 +73,7 @@ class Distillation:
 
         rows = self.material.train
         return train(model, rows, valid or self.material.valid, plan, self.work / name, listen, begun=begun,
-                     adjust=adjust, objective=distilling(self.teacher))  # fmt: skip
+                     adjust=adjust, objective=in_every_batch(distilling(self.teacher)))  # fmt: skip
 
     def seconds(self, name: str) -> float:
         """Seconds that the training in the folder `name` took up to its newest state; 0 before its first one."""

@@ -124,6 +124,14 @@ def test_an_option_that_no_chosen_method_takes_is_refused() -> None:
     assert by_hand_notes(ByHand(learning_rate=5e-4), ("full",)) == [
         "full by hand: learning rate 0.0005; no learning rate is searched"
     ]
+    assert by_hand_notes(ByHand(length_normalised=True, beta=0.05), ("dpo", "kto", "lora")) == [
+        "dpo by hand: beta 0.05, length normalised", "kto by hand: beta 0.05",
+    ]  # fmt: skip
+    assert by_hand_notes(ByHand(length_normalised=False), ("lora",)) == [], "a switch that is off"
+    with assert_refused("--length-normalised: lora, kto cannot take it; leave it out, or run dpo"):
+        by_hand_notes(ByHand(length_normalised=True), ("lora", "kto"))
+    with assert_refused("--beta: orpo cannot take it; leave it out, or run dpo or kto"):
+        by_hand_notes(ByHand(beta=0.1), ("orpo",))
 
 
 def test_an_option_of_the_data_folder_that_no_chosen_method_takes_is_said() -> None:
@@ -131,6 +139,10 @@ def test_an_option_of_the_data_folder_that_no_chosen_method_takes_is_said() -> N
     assert by_hand_notes(hand, ("nearest", "full"), {"rank": 4}, "d/riyaz.toml") == [
         "d/riyaz.toml: rank = 4 has no effect, as nearest, full cannot take it", "full by hand: steps 9",
     ]  # fmt: skip
+    normalised = ByHand(length_normalised=True)
+    assert by_hand_notes(normalised, ("lora",), {"length_normalised": True}, "riyaz.toml") == [
+        "riyaz.toml: length_normalised = true has no effect, as lora cannot take it"
+    ]
     with assert_refused("--rank: nearest cannot take it"):
         by_hand_notes(ByHand(rank=8), ("nearest",), {"rank": 4}, "d/riyaz.toml")
 

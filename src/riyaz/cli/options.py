@@ -69,6 +69,8 @@ class ByHandFlags:
     model: Annotated[tuple[str, ...], Parameter(show_default=", ".join)]
     rank: Annotated[int | None, BY_HAND]
     alpha: Annotated[int | None, BY_HAND]
+    beta: Annotated[float | None, BY_HAND]
+    length_normalised: Annotated[bool, BY_HAND]
     epochs: Annotated[int | None, BY_HAND]
     steps: Annotated[int | None, BY_HAND]
     learning_rate: Annotated[str | None, BY_HAND, Parameter(metavar="RATE")]

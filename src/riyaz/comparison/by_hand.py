@@ -33,11 +33,12 @@ def by_hand_notes(
         if not in_file or in_file.get(name) != value:
             flag = "--" + name.replace("_", "-")
             raise RiyazError(cannot, flag, f"leave it out, or run {' or '.join(takers)}")
-        notes.append(f"{file}: {name} = {number(value)} has no effect, as {cannot}")
+        notes.append(f"{file}: {name} = {'true' if value is True else number(value)} has no effect, as {cannot}")
     for method in methods:
         explicit = by_hand(method, options, methods).explicit()
         own = {name: value for name, value in explicit.items() if name in METHODS[method].options}
-        values = [f"{name.replace('_', ' ')} {number(value)}" for name, value in own.items()]
+        words = {name: name.replace("_", " ") for name in own}
+        values = [words[name] if value is True else f"{words[name]} {number(value)}" for name, value in own.items()]
         unsearched = "; no learning rate is searched" if "learning_rate" in own else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []
     return notes

@@ -55,6 +55,8 @@ class Chosen:
     replay: float  # share of general text among the tokens that are learned from
     rank: int | None = None  # what the user chose in place of the methods' own values
     alpha: int | None = None
+    beta: float | None = None
+    length_normalised: bool = False
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | dict[str, float] | None = None  # of every trained method, or by method

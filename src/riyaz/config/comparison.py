@@ -82,6 +82,15 @@ class CompareConfig:
     alpha: int | None = option(
         None, "LoRA adds its product times alpha / rank; twice the rank if not given", minimum=1, maximum=4096
     )
+    beta: float | None = option(
+        None,
+        "how near dpo and kto keep the answers' probabilities to the base's; 0.1 if not given",
+        above=0,
+        maximum=100,
+    )
+    length_normalised: bool = option(
+        False, "dpo compares the means over the answers' tokens in place of the sums, so that no answer wins by length"
+    )
     epochs: int | None = option(
         None, "passes over the training rows of every trained method", common=True, minimum=1, maximum=1000
     )

@@ -77,6 +77,8 @@ class AdaptOptions(ReadingOptions, total=False):
     seed: int | None
     rank: int | None
     alpha: int | None
+    beta: float | None
+    length_normalised: bool | None
     epochs: int | None
     steps: int | None
     learning_rate: float | str | Mapping[str, float] | None

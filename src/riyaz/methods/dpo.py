@@ -15,9 +15,9 @@ RECIPE = Recipe(epochs=2, least_steps=60, batch_size=8, learning_rates=(1e-4,), 
 
 def with_pairs(context: Context) -> Context:
     """The context with rows of two answers, and the objective that compares them."""
-    from riyaz.preferences import dpo
+    from riyaz.preferences import BETA, dpo
 
-    return replace(context, objective=dpo())
+    return replace(context, objective=dpo(context.hand.beta or BETA, bool(context.hand.length_normalised)))
 
 
 def fit(context: Context) -> Fitted:
@@ -32,5 +32,5 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="dpo", about=ABOUT, fit=fit, recipe=RECIPE, label_recipe=None, with_prompt=with_pairs,
-    needs_pairs=True, answers_questions=False, left_out=4,
+    needs_pairs=True, answers_questions=False, left_out=4, takes=(*lora.METHOD.takes, "beta", "length_normalised"),
 )  # fmt: skip

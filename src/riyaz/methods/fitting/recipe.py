@@ -22,6 +22,8 @@ class ByHand:
 
     rank: int | None = None  # of a LoRA
     alpha: int | None = None
+    beta: float | None = None  # of an objective on better and worse answers
+    length_normalised: bool | None = None
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | None = None
@@ -38,9 +40,9 @@ class ByHand:
         return cls(**values)
 
     def explicit(self) -> dict[str, float]:
-        """The options that were given, by name."""
+        """The options that were given, by name; a switch only where it is on."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 NOTHING = ByHand()

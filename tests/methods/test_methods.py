@@ -55,7 +55,9 @@ def test_the_table_holds_every_method_under_its_name() -> None:
     for name, method in METHODS.items():
         assert method.name == name
         assert (
-            (method.recipe is not None) == (method.build is not None) == (name in (*TRAINED, "rag_lora", "dpo", "orpo", "kto"))
+            (method.recipe is not None)
+            == (method.build is not None)
+            == (name in (*TRAINED, "rag_lora", "dpo", "orpo", "kto"))
         )
         assert method.recipe is None or method.recipe.share == (2 if name == "rag_lora" else 1)
         assert (method.candidates == 0) == (not method.about.language_model or method.of != ())

@@ -37,7 +37,7 @@ def adapted(seed: int = 3) -> Any:
     lora.apply(model, r=4, alpha=8, seed=seed)
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and name.endswith("b"):
+        if parameter.requires_grad and name.endswith("lora_B"):
             parameter.data.normal_(0, 0.05)
     return model
 

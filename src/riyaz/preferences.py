@@ -132,22 +132,33 @@ def mismatched(rows: Sequence[Row], context: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def judge_pairs(objective: Objective) -> Judge:
-    """What a validation says by this objective: its mean loss over pairs as `valid_loss`, and as `valid_accuracy` the
-    share of pairs whose better answer has the higher log-probability per token."""
+def judge_answers(objective: Objective) -> Judge:
+    """What a validation says by this objective: its mean loss over rows as `valid_loss`, and as `valid_accuracy` the
+    share of pairs whose better answer has the higher log-probability per token; of single answers the share on whose
+    side of the reference point the reward lies."""
 
     @torch.no_grad()
     def judge(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
         nats, won, loss_of = 0.0, 0, objective(model, rows, micro_tokens)
+        point = 0.0 if rows[0].rejected else reference_point(model, rows, micro_tokens)
         for micro in micro_batches(rows, micro_tokens):
             nats += loss_of(model, micro, None).item()  # type: ignore[arg-type]
-            mean = _log_p(model, answering_states(model, micro), micro) * _scale(micro, True)
-            won += int((mean[0::2] > mean[1::2]).sum())
+            won += _won(model, micro, point)
         loss = nats / len(rows)
         return {"valid_loss": loss if math.isfinite(loss) else math.inf, "valid_accuracy": won / len(rows),
                 "answer_loss": answer_loss(model, rows, micro_tokens)}  # fmt: skip
 
     return judge
+
+
+def _won(model: Any, rows: PackedRows, point: float) -> int:
+    """How many of the rows a model tells right."""
+    log_p = _log_p(model, answering_states(model, rows), rows)
+    if rows.count < len(log_p):
+        mean = log_p * _scale(rows, True)
+        return int((mean[0::2] > mean[1::2]).sum())
+    reward, good = log_p - _of_base(model, rows), torch.tensor(rows.desirable)
+    return int(torch.where(good, reward > point, reward < point).sum())
 
 
 def _log_p(model: Any, hidden: Tensor, rows: PackedRows) -> Tensor:

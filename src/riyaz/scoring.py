@@ -32,7 +32,7 @@ from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
 from riyaz.metrics.structured import unfenced
-from riyaz.predictor import AnswerPair, ClosedPredictor, ModelPredictor, Prediction, Predictor
+from riyaz.predictor import AnswerPair, ClosedPredictor, ModelPredictor, Prediction, Predictor, Reward
 from riyaz.results import Answer, Calibration, DecidedAnswer, QuestionScore, SliceScore
 
 REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare when it is opened again
@@ -71,8 +71,8 @@ def predict(
 def with_accepted(
     predictor: Predictor, task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> list[Prediction]:
-    """The predictions, by the metrics LIKELIHOODS with the log-probabilities of each row's first accepted answer, or of
-    its better and its worse one. Raises RiyazError for a predictor that gives answers none."""
+    """The predictions, by the metrics LIKELIHOODS with the log-probabilities of each row's first accepted answer, of
+    its better and its worse one, or with its answer's rewards. Raises RiyazError for a predictor that gives none."""
     if task.metric not in LIKELIHOODS:
         return list(predictions)
     if not predictor.has_model:
@@ -80,6 +80,8 @@ def with_accepted(
         raise RiyazError(what, f"--metric {task.metric}", "choose another --metric, such as chrf")
     if task.metric == "preferred":
         return [replace(each, pair=pair) for each, pair in zip(predictions, answer_pairs(predictor, examples))]
+    if task.metric == "thumbs":
+        return [replace(each, reward=reward) for each, reward in zip(predictions, rewards(predictor, examples))]
     sums = [float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(predictor, examples)]
     return [replace(each, accepted_log_probability=total) for each, total in zip(predictions, sums, strict=True)]
 
@@ -100,6 +102,32 @@ def preferred(pairs: Sequence[AnswerPair]) -> np.ndarray:
     """1 (n,) where the mean log-probability of a token of the better answer is the higher one, half where they are
     equal."""
     return np.array([_wins(each.better / each.better_tokens, each.worse / each.worse_tokens) for each in pairs])
+
+
+def rewards(predictor: ModelPredictor, examples: Sequence[Example]) -> list[Reward]:
+    """The rewards of each row's answer and of that of the row before it; of the first row that of the second, so that
+    those of the first rows do not depend on how many there are."""
+    if not predictor.changes_weights:
+        return [Reward(0.0, 0.0)] * len(examples)
+    before = [*examples[1:2], *examples[:-1]] if len(examples) > 1 else examples
+    others = [replace(row, answers=other.answers) for row, other in zip(examples, before)]
+    gains = []
+    for rows in (examples, others):
+        own, base = (answer_log_probabilities(model, rows) for model in (predictor, predictor.base()))
+        gains.append([float(mine.sum(dtype=np.float64) - its.sum(dtype=np.float64)) for mine, its in zip(own, base)])
+    return [Reward(*each) for each in zip(*gains, strict=True)]
+
+
+def thumbs(found: Sequence[Reward], examples: Sequence[Example]) -> np.ndarray:
+    """1 (n,) where the reward of a good answer is above the reference point of these rows, or that of a bad one below
+    it, half where it is the point. The point is that of KTO (Ethayarajh et al. 2024, arXiv 2402.01306): the mean reward
+    of answers after other prompts, at least 0. A model that raises all answers alike matches no more than the base."""
+    point = max(0.0, float(np.mean([each.other for each in found]))) if len(found) > 1 else 0.0
+    return np.array([_matches(each.own, point, row) for each, row in zip(found, examples, strict=True)])
+
+
+def _matches(reward: float, point: float, row: Example) -> float:
+    return _wins(reward, point) if row.desirable else _wins(point, reward)
 
 
 def _wins(one: float, other: float) -> float:
@@ -139,6 +167,8 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     elif task.metric == "preferred":
         rows = preferred([prediction.pair for prediction in predictions if prediction.pair])
         assert len(rows) == len(examples), "predict scores the answers"
+    elif task.metric == "thumbs":
+        rows = thumbs([prediction.reward for prediction in predictions if prediction.reward], examples)
     else:
         rows = metrics.score_rows(task.metric, texts, examples, task.max_words)
     groups = group_numbers([example.group for example in examples])
@@ -157,7 +187,8 @@ def row_extras(task: Task, predictions: Sequence[Prediction], examples: Sequence
     made = metrics.row_extras(task.metric, [p.text for p in predictions], examples, task.max_words)
     if task.kind in ("closed", "questions"):
         return made
-    made = [each | _pair_extras(prediction.pair) for each, prediction in zip(made, predictions, strict=True)]
+    made = [each | _likelihood_extras(prediction, row)
+            for each, prediction, row in zip(made, predictions, examples, strict=True)]  # fmt: skip
     schemas = [row.check.schema if row.check else "" for row in examples]
     return [
         each | ({"fits_schema": _fits(schema, prediction.text, row.where)} if schema else {})
@@ -165,10 +196,13 @@ def row_extras(task: Task, predictions: Sequence[Prediction], examples: Sequence
     ]
 
 
-def _pair_extras(pair: AnswerPair | None) -> dict[str, float]:
+def _likelihood_extras(prediction: Prediction, row: Example) -> dict[str, float]:
     """Whether the whole better answer is the likelier one, and whether its probability has risen more than the worse
-    one's: the accuracy of the implicit reward (Rafailov et al. 2023, arXiv 2305.18290)."""
-    if pair is None:
+    one's: the accuracy of the implicit reward (Rafailov et al. 2023, arXiv 2305.18290). Of a single answer whether its
+    probability has risen where it is good, or fallen where it is bad."""
+    if prediction.reward is not None and prediction.reward != Reward(0.0, 0.0):
+        return {"reward": _matches(prediction.reward.own, 0.0, row)}
+    if (pair := prediction.pair) is None:
         return {}
     whole = {"preferred_whole": _wins(pair.better, pair.worse)}
     if pair.base is None:

@@ -270,9 +270,8 @@ def test_a_column_alone_has_the_separator_that_leaves_it_one(tmp_path):
         ({"prompt": "q", "chosen": "a", "rejected": "a"}, {}, ["'chosen' and 'rejected' are the same answer"]),
         ({"prompt": "q", "chosen": "a", "rejected": ""}, {}, ["the row has no 'rejected'"]),
         ({"chosen": "a", "rejected": "b"}, {}, ["'chosen' is no conversation, and there is no column of prompts"]),
-        ({"prompt": "q", "completion": "a", "label": False}, {}, ["a.jsonl:1: answers that 'label' marks as good"]),
-        ({"prompt": [{"role": "user", "content": "q"}], "completion": [], "label": True}, {}, ["good or bad"]),
-        ({"prompt": "q", "response": "a", "label": "True"}, {}, ["good or bad"]),
+        ({"prompt": [{"role": "user", "content": "q"}], "completion": [], "label": True}, {}, ["no 'completion'"]),
+        ({"prompt": "q", "response": "", "label": "True"}, {}, ["the row has no 'response'"]),
     ],
 )  # fmt: skip
 def test_unclear_columns_are_asked_for(tmp_path, row, options, parts):

@@ -58,6 +58,7 @@ def test_earlier_turns_and_a_system_turn_are_the_prompts(tmp_path: Path) -> None
     ({"chosen": [user("q"), said("good")], "rejected": [user("other"), said("bad")]}, "answer different prompts"),
     ({"prompt": "q", "chosen": " good", "rejected": "good "}, "are the same answer"),
     ({"prompt": "q", "chosen": "good", "rejected": None}, "the row has no 'rejected'"),
+    ({"prompt": "q", "chosen": " ", "rejected": "bad"}, "the row has no 'chosen'"),
     ({"prompt": " ", "chosen": "good", "rejected": "bad"}, "the row has no 'prompt'"),
     ({"prompt": "q", "chosen": {"a": 1}, "rejected": "bad"}, "chosen"),
 ])  # fmt: skip

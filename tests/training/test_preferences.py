@@ -18,7 +18,7 @@ from riyaz.events import quiet
 from riyaz.layers.attention import packed
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.swaps import lora
-from riyaz.preferences import balanced, dpo, judge_pairs, kto, mismatched, orpo, reference_point
+from riyaz.preferences import balanced, dpo, judge_answers, kto, mismatched, orpo, reference_point
 from riyaz.train import TrainPlan, answer_loss, answer_nats, micro_batches, row_nats, train
 
 VALUE, GRADIENT = 1e-5, 1e-4  # relative tolerances, float32
@@ -29,6 +29,11 @@ def pairs(seed: int, count: int) -> list[Row]:
     worse = random_rows(seed + 100, count)
     return [Row((*range(1, 12), *row.prompt), row.answer, rejected=other.answer + (3,) * (place % 3))
             for place, (row, other) in enumerate(zip(random_rows(seed, count), worse))]  # fmt: skip
+
+
+def singles(seed: int, count: int) -> list[Row]:
+    """Rows with one answer, of which every third is undesirable."""
+    return [replace(row, rejected=(), desirable=place % 3 != 1) for place, row in enumerate(pairs(seed, count))]
 
 
 def adapted(seed: int = 3) -> Any:
@@ -163,13 +168,15 @@ def test_losses_of_answers_are_those_of_the_better_ones() -> None:
     assert answer_loss(model, rows) == answer_loss(model, better)
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_training_prefers_the_better_answers_and_goes_on_where_it_was_stopped(name: str, tmp_path: Path) -> None:
-    objective, rows = PLAIN[name][0], pairs(9, 12)
+@pytest.mark.parametrize(("name", "make"), [*((name, pairs) for name in PLAIN), ("kto", singles)])
+def test_training_prefers_the_better_answers_and_goes_on_where_it_was_stopped(
+    name: str, make: Callable[[int, int], list[Row]], tmp_path: Path
+) -> None:
+    objective, rows = PLAIN[name][0], make(9, 12)
     plan = TrainPlan(
         steps=12, learning_rate=2e-2, batch_size=4, validate_every=4, checkpoint_every=6, compute="float32"
     )
-    judge = judge_pairs(objective)
+    judge = judge_answers(objective)
 
     def run(folder: Path, stop: int = 0) -> Any:
         model = adapted()
@@ -189,11 +196,6 @@ def test_training_prefers_the_better_answers_and_goes_on_where_it_was_stopped(na
         run(tmp_path / "stopped", stop=8)
     _, again = run(tmp_path / "stopped")
     assert weights.keys() == again.keys() and all(torch.equal(weights[key], again[key]) for key in weights)
-
-
-def singles(seed: int, count: int) -> list[Row]:
-    """Rows with one answer, of which every third is undesirable."""
-    return [replace(row, rejected=(), desirable=place % 3 != 1) for place, row in enumerate(pairs(seed, count))]
 
 
 def likelier(rows: Sequence[Row], folder: Path) -> Any:

@@ -52,15 +52,16 @@ def fitting_task(methods: tuple[str, ...], task: Task, config: CompareConfig, li
 
 
 def _learning_from(methods: tuple[str, ...], task: Task, config: CompareConfig) -> tuple[str, ...]:
-    """The methods without those that learn from pairs of answers, where the task has none. Raises RiyazError for one
-    that the user named."""
-    pairs = [name for name in methods if METHODS[name].needs_pairs]
-    if not pairs or task.metric == "preferred":
-        return methods
-    if set(pairs) & set(config.methods):
-        hint = "give rows with the columns `chosen` and `rejected`, and no other --metric"
-        raise RiyazError(f"{joined(pairs)} learn{'s' * (len(pairs) == 1)} from pairs of answers", "--methods", hint)
-    return tuple(name for name in methods if name not in pairs)
+    """The methods without those that learn from worse answers, where the task has none. Raises RiyazError for one that
+    the user named."""
+    unfit = [name for name in methods if METHODS[name].judged_by and task.metric not in METHODS[name].judged_by]
+    if named := [name for name in unfit if name in config.methods]:
+        single = all("thumbs" in METHODS[name].judged_by for name in named)
+        what = "pairs of answers or from thumbs" if single else "pairs of answers"
+        columns = "`chosen` and `rejected`" + ", or with `label` beside `completion`" * single
+        hint = f"give rows with the columns {columns}, and no other --metric"
+        raise RiyazError(f"{joined(named)} learn{'s' * (len(named) == 1)} from {what}", "--methods", hint)
+    return tuple(name for name in methods if name not in unfit)
 
 
 def last_turn_note(methods: Sequence[str], examples: Sequence[Example]) -> list[str]:

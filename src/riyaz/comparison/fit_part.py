@@ -1,5 +1,6 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.data import Example
+from riyaz.data.judging import accepted_rows
 from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe
@@ -64,7 +67,8 @@ def context_of(
         task = replace(task, instruction=Fit.read(tried).chosen["instruction"])
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
-        train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
+        train=learned_rows(folder.rows(rows, "train"), method_of(name))[:: extra.stride if extra else 1],
+        valid=folder.rows(rows, "valid"),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
@@ -72,6 +76,11 @@ def context_of(
         instructions=settings.settings.instructions or (),
         teacher=folder.path / TEACHER, others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
     )  # fmt: skip
+
+
+def learned_rows(rows: Sequence[Example], method: Method) -> tuple[Example, ...]:
+    """The training rows that a method learns from: without bad answers, unless it learns from them too."""
+    return tuple(rows if "thumbs" in method.judged_by else accepted_rows(rows))
 
 
 def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:

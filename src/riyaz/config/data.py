@@ -12,13 +12,13 @@ Turns = Literal["all", "last"]
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal[
     "accuracy", "exact_match", "token_f1", "rouge_l", "chrf", "json_f1", "tools", "sql", "pass@1", "command", "slots",
-    "nats", "preferred",
+    "nats", "preferred", "thumbs",
 ]  # fmt: skip
 METRICS: tuple[str, ...] = typing.get_args(Metric)
 # of a task: what the user may name, and that of typed questions, whose metric is the mean over them
 Kind = TaskKind | Literal["questions"]
 Measure = Metric | Literal["decisions"]
-LIKELIHOODS: tuple[Measure, ...] = ("nats", "preferred")  # the metrics of given answers' probabilities
+LIKELIHOODS: tuple[Measure, ...] = ("nats", "preferred", "thumbs")  # the metrics of given answers' probabilities
 TOOLS = "tools"  # in place of a schema's file: a row's answer is text, or calls of its own tools by their schemas
 LARGEST_LIMIT = 2**20  # tokens of an answer; no context is longer
 MIN_ROWS = 20  # fewer rows are too few for a split

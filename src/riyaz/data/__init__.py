@@ -34,6 +34,7 @@ class Example:
     group: str | None = None  # rows of one group, such as of one customer, are not independent; None: a row alone
     check: Check | None = None  # by what the answer is checked beside `answers`
     rejected: str = ""  # an answer that is worse than the first accepted one
+    desirable: bool | None = None  # whether the answer is a good one, where the rows say so; a bad one is not accepted
 
     @property
     def prompt(self) -> str:
@@ -82,6 +83,7 @@ class Example:
             "group": self.group,
             "check": self.check and self.check.to_record(),
             "rejected": self.rejected or None,
+            "desirable": self.desirable,
         }
         return record | {name: value for name, value in optional.items() if value is not None}
 
@@ -98,6 +100,7 @@ class Example:
             group=record.get("group"),
             check=Check.from_record(record["check"]) if "check" in record else None,
             rejected=record.get("rejected", ""),
+            desirable=record.get("desirable"),
         )
 
 
@@ -122,11 +125,13 @@ class Reading:
     turns: str = "last"  # "all": every answer of a conversation makes a row
     called: bool = False  # whether the chat template writes a conversation's tools; else they are text
     rejected: str = ""  # the column of the worse answer, where `answer` is that of the better one
+    desirable: str = ""  # the column that says whether the answer is a good one
 
     @property
     def format(self) -> str:
         """The columns used, joined by commas."""
-        answers = (self.answer, self.rejected, self.references, *(question.column for question in self.questions))
+        judged = (self.answer, self.rejected, self.desirable)
+        answers = (*judged, self.references, *(question.column for question in self.questions))
         return ",".join(filter(None, (*self.before, self.prompt, *self.after, *answers)))
 
 

@@ -6,7 +6,7 @@ read alone, without joining other columns to it.
 """
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from riyaz.data import Reading
@@ -30,7 +30,8 @@ CONVERSATIONS = ("messages", "conversations")
 TOOLS = ("tools", "functions")  # definitions of a conversation's tools
 LABELS = frozenset({"label", "category", "intent"})
 PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
-BOOLEANS = frozenset({"true", "false", "1", "0"})  # values of KTO's `label`: whether the completion is good
+THUMBS = {"true": True, "false": False, "up": True, "down": False}  # of KTO's `label`: whether the completion is good
+DIGITS = {"1": True, "0": False}  # the same, which may be labels of another kind too
 ASK = "pass --prompt-column and --answer-column"
 
 
@@ -59,8 +60,10 @@ def find_reading(
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
         return same
-    if not answer and not reserved and answers_required and (pair := _preferences(table, prompt)):
-        return pair, ""
+    if not answer and not reserved and answers_required:
+        judged = _preferences(table, prompt) or _thumbs(table, prompt)
+        if judged:
+            return judged, ""
     if not prompt and not answer and not reserved:
         _refuse_other_tasks(table)
     readings = _without(reserved, _readings(table, prompt, answer, answers_required))
@@ -165,17 +168,29 @@ def _refuse_other_tasks(table: Table) -> None:
         if isinstance(first.get(column), (list, dict)):
             hint = f"write the choices into the prompt and the right one as the answer, or {ASK}"
             raise RiyazError(f"multiple-choice rows ({column!r}) are not supported", where, hint)
+
+
+def _thumbs(table: Table, prompt: str | None) -> Reading | None:
+    """The columns of rows that say of one answer whether it is good: TRL's unpaired form; None for other rows."""
     for answer in ("completion", "response"):
-        judged = ("prompt", answer, "label")
-        if set(judged) <= set(table.columns) and _all_booleans(row.get("label") for _, row in table.rows):
-            hint = f"keep the rows to imitate, and {ASK}"
-            raise RiyazError(f"answers that 'label' marks as good or bad {judged} are not supported", where, hint)
+        if {"prompt", answer, "label"} <= set(table.columns) and prompt in (None, "prompt") and _are_thumbs(table):
+            return Reading("prompt", answer, called=True, desirable="label")
+    return None
 
 
-def _all_booleans(values: Iterable[object]) -> bool:
-    """Whether there are values and all of them are booleans, in any spelling."""
-    spellings = [str(value).lower() for value in values if value not in (None, "")]
-    return bool(spellings) and BOOLEANS.issuperset(spellings)
+def _are_thumbs(table: Table) -> bool:
+    """Whether the column `label` holds thumbs in any spelling: in all rows that have one, or by a word in most."""
+    labels = [row.get("label") for _, row in table.rows]
+    given = [value for value in labels if value not in (None, "")]
+    said = [thumb_of(value) is not None for value in given]
+    in_words = any(str(value).lower() in THUMBS for value in given)
+    return bool(given) and (all(said) or (in_words and sum(said) > len(given) / 2))
+
+
+def thumb_of(value: object) -> bool | None:
+    """Whether a cell says of an answer that it is good; None where it says neither."""
+    text = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
+    return THUMBS.get(text, DIGITS.get(text))
 
 
 def _no_reading(

@@ -25,6 +25,10 @@ NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
         lambda row: bool(row.rejected), "no rejected answer",
         "write the better answer into `chosen`, the worse one into `rejected`",
     ),
+    "thumbs": (
+        lambda row: row.desirable is not None, "no thumb",
+        "say in a column `label` beside `prompt` and `completion` whether the answer is good, true or false",
+    ),
     "json_f1": (lambda row: all(map(is_object, row.answers)), "an answer that is no JSON object", "correct it"),
     "command": (lambda row: all(map(_is_command, row.answers)), "an answer that is no command", "close its quotes"),
 }  # fmt: skip
@@ -34,6 +38,8 @@ def suggested(examples: Sequence[Example]) -> tuple[Metric, str] | None:
     """The metric by which answers with the checks of these rows are judged, and why; None where none is suggested."""
     if any(row.rejected for row in examples):
         return "preferred", "the rows have a better and a worse answer"
+    if any(row.desirable is not None for row in examples):
+        return "thumbs", "the rows say whether their answer is good"
     if any(row.check and row.check.tests for row in examples):
         return "pass@1", "the rows have tests"
     if any(row.check and row.check.database for row in examples):
@@ -59,6 +65,11 @@ def expect_judged(metric: Measure, dataset: Dataset, examples: Sequence[Example]
         if not fits(row):
             what = f"the row has {lacking}, by which {metric} judges"
             raise RiyazError(what, dataset.place(row), f"{hint}, or choose another --metric")
+
+
+def accepted_rows(examples: Sequence[Example]) -> Sequence[Example]:
+    """The rows whose answers are worth imitating; all where none is."""
+    return tuple(row for row in examples if row.desirable is not False) or examples
 
 
 def is_object(text: str) -> bool:

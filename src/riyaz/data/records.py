@@ -5,7 +5,7 @@ import math
 
 from riyaz.data import Example, Message, Reading
 from riyaz.data.check_columns import texts_of
-from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS
+from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS, thumb_of
 from riyaz.data.conversations import (
     Incomplete,
     RowProblem,
@@ -26,6 +26,8 @@ def examples_of(row: dict[str, object], reading: Reading, where: str) -> list[Ex
     for a conversation in which every answer has weight 0. Raises RowProblem."""
     if reading.rejected:
         return [_preferred(row, reading, where)]
+    if reading.desirable:
+        return [_thumb(row, reading, where)]
     turns = _turns(row, reading) if reading.turns == "all" and not reading.questions else None
     if turns is None:
         example = example_of(row, reading, where, answers_required=True)
@@ -51,8 +53,23 @@ def _preferred(row: dict[str, object], reading: Reading, where: str) -> Example:
     return Example(messages, (chosen,), _optional(row, "slice"), where, _documents(row), group=group, rejected=rejected)
 
 
+def _thumb(row: dict[str, object], reading: Reading, where: str) -> Example:
+    """The example of a row that says of its one answer whether it is good; rows without a column `slice` are slices by
+    what they say. Raises RowProblem."""
+    value = _without_nan(row.get(reading.desirable))
+    if value in (None, ""):
+        raise Incomplete(f"the row has no {reading.desirable!r}")
+    good = thumb_of(value)
+    if good is None:
+        raise RowProblem(f"{reading.desirable!r} holds {brief(as_text(value, reading.desirable))}, not true or false")
+    messages, answer = _side(row, reading, reading.answer)
+    group = _optional(row, reading.group) if reading.group else None
+    kind = _optional(row, "slice") or ("thumbs up" if good else "thumbs down")
+    return Example(messages, (answer,), kind, where, _documents(row), group=group, desirable=good)
+
+
 def _side(row: dict[str, object], reading: Reading, column: str) -> tuple[tuple[Message, ...], str]:
-    """The prompt and one of the two answers, each a text or messages. Raises RowProblem."""
+    """The prompt and one of a row's answers, each a text or messages. Raises RowProblem."""
     value, prompt = _without_nan(row.get(column)), row.get(reading.prompt) if reading.prompt else None
     if value in (None, "", []):
         raise Incomplete(f"the row has no {column!r}")

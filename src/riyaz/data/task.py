@@ -99,6 +99,7 @@ def detect(
         excerpt = answer if len(answer) <= LABEL_CHARACTERS else answer[:LABEL_CHARACTERS] + "…"
         hint = "add rows with other answers, or name the right column with --answer-column"
         raise RiyazError(f"all {rows} rows have the same answer {excerpt!r}", str(dataset.path), hint)
+    _expect_both_thumbs(dataset)
     detected, why = _kind(dataset, distinct)
     answers = {answer for example in dataset.examples for answer in example.answers}
     if kind == "closed" and len(answers) > rows / 2:
@@ -109,7 +110,7 @@ def detect(
         raise RiyazError(what, str(dataset.path), hint)
     suggestion = suggested(dataset.examples)
     if suggestion and detected == "closed":  # labels may stand beside such columns, and be objects
-        plain = schema is not None or metric in JUDGED or suggestion[0] in (*EXECUTED, "tools", "preferred")
+        plain = schema is not None or metric in JUDGED or suggestion[0] in (*EXECUTED, "tools", "preferred", "thumbs")
         suggestion = suggestion if plain and dataset.answer_column not in LABELS else None
     if suggestion:
         detected, why = "free", suggestion[1]
@@ -137,6 +138,16 @@ def detect(
         max_words=max_words,
         max_new_tokens=max_new_tokens,
     )
+
+
+def _expect_both_thumbs(dataset: Dataset) -> None:
+    """Raises RiyazError for rows whose answers are all good or all bad, which say nothing of the difference."""
+    for good, others in ((True, "false"), (False, "true")):
+        if all(row.desirable is good for row in dataset.examples):
+            column = dataset.reading.desirable if dataset.reading else ""
+            what = f"{column!r} is {str(good).lower()} in all {len(dataset.examples)} rows: nothing to tell apart"
+            hint = f"add rows with {others}, or pass --answer-column {dataset.answer_column} to imitate all answers"
+            raise RiyazError(what, str(dataset.path), hint)
 
 
 def _of_questions(

@@ -32,5 +32,6 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="dpo", about=ABOUT, fit=fit, recipe=RECIPE, label_recipe=None, with_prompt=with_pairs,
-    needs_pairs=True, answers_questions=False, left_out=4, takes=(*lora.METHOD.takes, "beta", "length_normalised"),
+    judged_by=("preferred",), answers_questions=False, left_out=4,
+    takes=(*lora.METHOD.takes, "beta", "length_normalised"),
 )  # fmt: skip

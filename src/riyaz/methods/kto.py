@@ -16,9 +16,11 @@ RECIPE = Recipe(epochs=2, least_steps=60, batch_size=8, learning_rates=(1e-4,), 
 
 def with_answers(context: Context) -> Context:
     """The context with rows of good and bad answers, and the objective that learns from both."""
-    from riyaz.preferences import BETA, kto
+    from riyaz.preferences import BETA, balanced, kto
 
-    return replace(context, objective=kto(context.hand.beta or BETA))
+    bad = sum(row.desirable is False or bool(row.rejected) for row in context.train)
+    good = sum(row.desirable is not False for row in context.train)
+    return replace(context, objective=kto(context.hand.beta or BETA, *balanced(max(1, good), max(1, bad))))
 
 
 def fit(context: Context) -> Fitted:
@@ -33,5 +35,5 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="kto", about=ABOUT, fit=fit, recipe=RECIPE, label_recipe=None, with_prompt=with_answers,
-    needs_pairs=True, answers_questions=False, left_out=3, takes=(*lora.METHOD.takes, "beta"),
+    judged_by=("preferred", "thumbs"), answers_questions=False, left_out=3, takes=(*lora.METHOD.takes, "beta"),
 )  # fmt: skip

@@ -29,5 +29,5 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="orpo", about=ABOUT, fit=fit, recipe=RECIPE, label_recipe=None, with_prompt=with_pairs,
-    needs_pairs=True, answers_questions=False, left_out=3,
+    judged_by=("preferred",), answers_questions=False, left_out=3,
 )  # fmt: skip

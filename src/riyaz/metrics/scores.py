@@ -214,4 +214,5 @@ SECONDS: dict[str, dict[str, RowScore]] = {  # the second metrics of each
     },
     "nats": {"chrf": METRICS["chrf"], **_SLOTS, **_LENGTH},
     "preferred": {"chrf": METRICS["chrf"], **_LENGTH},
+    "thumbs": {},
 }  # fmt: skip

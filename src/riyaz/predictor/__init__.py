@@ -30,14 +30,14 @@ from riyaz.predictor.from_files import (
 from riyaz.predictor.kinds import ModelPredictor, Predictor, keeping_to, predictor_for, within
 from riyaz.predictor.label_head import LabelHead
 from riyaz.predictor.own_questions import answered_by, deciding_on, deciding_rows, own_questions
-from riyaz.predictor.prediction import AnswerPair, Prediction, Stream
+from riyaz.predictor.prediction import AnswerPair, Prediction, Reward, Stream
 from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
     "ADAPTER", "CHAT_TOKENS", "AnswerPair", "Base", "Chooser", "ClassifierPredictor", "ClosedPredictor",
     "CopyPredictor", "Decided", "DecisionClassifier", "DecisionModel", "FreePredictor", "LabelHead", "ModelPredictor",
-    "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong",
-    "answered_by", "deciding", "deciding_on", "deciding_rows", "keeping_to", "open_adapter", "open_artifact",
+    "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel", "Reward", "SpanPredictor", "Stream",
+    "TooLong", "answered_by", "deciding", "deciding_on", "deciding_rows", "keeping_to", "open_adapter", "open_artifact",
     "open_base", "open_model", "open_on", "open_target", "own_questions", "predictor_for", "source_for", "within",
 ]  # fmt: skip

@@ -26,6 +26,15 @@ class AnswerPair:
 
 
 @dataclass(frozen=True)
+class Reward:
+    """How much likelier than by the base, in nats, an answer is, end token included, and another row's answer to the
+    same prompt; both 0 where the weights are the base's."""
+
+    own: float
+    other: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """An answer; `citations` names the documents whose passages were in its prompt.
 
@@ -33,7 +42,8 @@ class Prediction:
     or copied answer. `confidence` is the calibrated probability that the answer is right, `runner_up` the label that
     comes next, `probabilities` (L,) float32 those of the task's labels in their order; None where they are not known.
     `decided` are the answers to the task's questions, which the text holds as JSON. `accepted_log_probability` is that
-    of the row's accepted answer, where the metric needs it, and `pair` what it needs of a better and a worse answer.
+    of the row's accepted answer, where the metric needs it, `pair` what it needs of a better and a worse answer, and
+    `reward` what it needs of one that is good or bad.
     """
 
     text: str
@@ -45,6 +55,7 @@ class Prediction:
     decided: tuple[Decided, ...] = field(default=(), compare=False)
     accepted_log_probability: float | None = field(default=None, compare=False)
     pair: "AnswerPair | None" = field(default=None, compare=False)
+    reward: "Reward | None" = field(default=None, compare=False)
 
 
 def label_prediction(labels: Sequence[str], scores: "np.ndarray", probabilities: "np.ndarray") -> Prediction:

@@ -272,7 +272,8 @@ def floor_line(comparison: Comparison) -> str:
     """`floor: always 'billing' scores 0.147 (0.118–0.181)`; why there is none, or "" where none has a meaning."""
     floor = comparison.floor
     if floor is None:
-        return "" if comparison.metric in (None, "nats", "preferred") else "no floor: no training answer occurs twice"
+        judged = comparison.metric in (None, "nats", "preferred", "thumbs")
+        return "" if judged else "no floor: no training answer occurs twice"
     if floor.kind is not None:
         return f"floor: {FLOORS[floor.kind]} scores {number(floor.score, 3)} ({interval(floor)})"
     answer = " ".join(floor.answer.split())

@@ -17,6 +17,7 @@ NAMES = {
     "nats": "nats per character",
     "preferred": "pairs won",
     "preferred_whole": "won as a whole",
+    "thumbs": "thumbs matched",
     "reward": "won by reward",
     "parses": "parses",
     "exact_object": "exact object",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.artifact import MODEL_FREE, WEIGHT_KINDS, TextPart, WeightsPart
-from riyaz.config import Kind, Precision
+from riyaz.config import Kind, Measure, Precision
 from riyaz.data import Example
 from riyaz.data.rows import Wanted
 from riyaz.data.task import Task
@@ -92,9 +92,9 @@ class Context:
     others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
     instructions: tuple[str, ...] = ()  # the user's own, to be tried beside the task's
     teacher: Path | None = None  # the folder of what a teacher has answered
-    # what a teacher predicts of answers, by `Example.key`
+    # what a teacher predicts of answers, by `prompt_key`
     soft: Mapping[str, Wanted] = field(default_factory=dict)
-    objective: Any = None  # a `train.Objective` of pairs of answers; None: −log p of the accepted ones
+    objective: Any = None  # a `train.Objective` of better and worse answers; None: −log p of the accepted ones
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Method:
     needs_documents: bool = False  # whether it needs --documents
     needs_labels: bool = False  # whether it answers closed sets only, and questions
     rehearses: bool = False  # whether it learns from general text beside the rows
-    needs_pairs: bool = False  # whether it learns from better and worse answers
+    judged_by: tuple[Measure, ...] = ()  # metrics of rows with worse answers, of which it needs one; empty: any metric
     needs_teacher: bool = False  # whether it learns what a teacher answers
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.data.judging import accepted_rows
 from riyaz.data.task import SMALLEST_LIMIT, limit_for
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
@@ -200,6 +201,7 @@ def candidate_points(
         pairs = answer_pairs(predictor, rows)
         return [(predictor, False, preferred(pairs), np.array([pair.better for pair in pairs]))]
     if not predictor.has_labels:
+        rows = accepted_rows(rows)
         parts = answer_log_probabilities(predictor, rows)
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])
         return [(predictor, False, np.concatenate(parts), log_p)]

@@ -188,9 +188,9 @@ def judge_of(context: Context) -> "Judge | None":
     """What judges a model on validation rows by the context's objective; None where that is −log p of the answers."""
     if context.objective is None:
         return None
-    from riyaz.preferences import judge_pairs
+    from riyaz.preferences import judge_answers
 
-    return judge_pairs(context.objective)
+    return judge_answers(context.objective)
 
 
 def opening_folder(context: Context, rate: float) -> Path:

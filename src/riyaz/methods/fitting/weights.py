@@ -88,7 +88,8 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     build, searched = with_label_head(context, build), searches(context)
     if searched:
         del model  # so that there are never two whole models in memory
-    best = search(context, build, rows, valid)
+    judging = _judging(context, valid)
+    best = search(context, build, rows, judging)
     if searched:
         model = build(context)
     plan, opening = train_plan(context, best.rate, rows), opening_folder(context, best.rate)
@@ -96,7 +97,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     plan, adjust = paced(context, plan)
     state = train(
-        model, rows, valid, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust,
+        model, rows, judging, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust,
         objective=context.objective, judge=judge_of(context),
     )  # fmt: skip
     changes = Paced.read(context.folder / PACE).changes
@@ -221,7 +222,7 @@ def begin_weights(context: Context, build: Build) -> Search:
         predictor = _answering(context, *_finished(context, model))
         return [float(each) for each in score(context.task, predict(predictor, shown, task=context.task), shown).rows]
 
-    return search(context, with_label_head(context, build), rows, valid, rated)
+    return search(context, with_label_head(context, build), rows, _judging(context, valid), rated)
 
 
 def _finished(context: Context, model: Any) -> tuple[Any, LabelHead | None]:
@@ -283,6 +284,13 @@ def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row]
     return learned + rehearsed_rows(context, learned), answers_as_labels(context, valid), checks
 
 
+def _judging(context: Context, valid: list[Row]) -> list[Row]:
+    """The validation rows by which training is judged: without bad answers where it imitates, unless all are bad."""
+    if context.objective is not None:
+        return valid
+    return [row for row in valid if row.example is None or row.example.desirable is not False] or valid
+
+
 def rehearsed_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
     """Rows of general text, against forgetting. They are the share `context.replay` of the tokens that are read, where
     what all rows begin with does not count; together they weigh as much as the task's rows."""
@@ -314,11 +322,14 @@ def _learned(context: Context, rows: Sequence[Row]) -> list[Row]:
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
     """The token rows of examples, with the prompts of the context, and the results of the checks on them. With an
-    objective of pairs a row has both answers, or is left out where the worse one does not fit."""
+    objective of better and worse answers a row says which its answer is, or has both, and is left out where the worse
+    one does not fit."""
     conversations = context.prompt_text.conversations([example.messages for example in examples])
     rows, checks = encode_rows(context.tokenizer, list(zip(conversations, examples)), longest)
     if context.objective is None:
         return rows, checks
+    if context.task.metric == "thumbs":
+        return [replace(row, desirable=row.example.desirable) for row in rows if row.example is not None], checks
     worse = [replace(example, answers=(example.rejected,)) for example in examples]
     others, _ = encode_rows(context.tokenizer, list(zip(conversations, worse)), longest)
     rejected = {(row.example.where, row.prompt): row.answer for row in others if row.example is not None}

@@ -24,7 +24,7 @@ def fit(context: Context) -> Fitted:
 ABOUT = About(
     what="A LoRA that is trained on what a teacher answers, and never sees the accepted answers.",
     suits="a teacher that is right but slow, and many prompts, with answers or without",
-    colour=15, mark=">", weights="lora",
+    colour=15, mark=".", weights="lora",
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="distil", about=ABOUT, fit=fit, with_prompt=taught, needs_teacher=True,

@@ -176,7 +176,7 @@ class About:
     what: str  # a sentence
     suits: str  # the tasks it suits, as the end of a sentence
     colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]  # --c0 to --c15 of page.css
-    mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8"]  # matplotlib's name of it
+    mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8", "."]  # matplotlib's
     weights: str  # of its artifact, as in artifact.WEIGHT_KINDS; "": not known
     language_model: bool = True  # whether a language model answers
 

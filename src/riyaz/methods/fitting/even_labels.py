@@ -84,7 +84,10 @@ def corrected(context: Context, choice: Choice) -> Corrected:
     record: dict[str, Any] = {"even_labels": gain > error, "label_nats": round(float(without.mean()), 6),
                               "even_label_nats": round(even.nats, 6)}  # fmt: skip
     if gain <= error:
-        fields: dict[str, Any] = {"calibrated": predictor.calibrated, "temperature": fitted_temperature(context, predictor)}
+        fields: dict[str, Any] = {
+            "calibrated": predictor.calibrated,
+            "temperature": fitted_temperature(context, predictor),
+        }
         return Corrected(predictor, choice.score, fields, record | {"calibrated": predictor.calibrated})
     offsets = tuple((predictor.offsets + even.offsets).tolist())
     predictor = replace(predictor, calibrated=False, label_offsets=offsets)

@@ -24,7 +24,7 @@ from riyaz.report.media.markup import Markup, clean, element
 INK, RULE, FAINT, PAPER = "#21201d", "#d9d5cc", "#8f8a80", "#fcfbf8"
 COLOURS = (
     "#6f6c66", "#3d9bd4", "#00598c", "#009e73", "#a38b00", "#c98100", "#d55e00", "#c0649a", "#7a5230", "#5b61b5",
-    "#b3274f", "#4d7c0f", "#8a3ffc", "#0f766e", "#a21caf",
+    "#b3274f", "#4d7c0f", "#8a3ffc", "#0f766e", "#a21caf", "#475569",
 )  # fmt: skip
 NAMES = {
     INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)",

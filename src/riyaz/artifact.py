@@ -286,19 +286,31 @@ def _described(target: str | Path, *keys: str) -> Any:
     return document
 
 
-def trained_bytes(examples: Iterable[Example]) -> bytes:
-    """The content of TRAINED: the beginning of each row's key, sorted, one on a line."""
-    return "".join(f"{key}\n" for key in sorted({example.key[:KEY_DIGITS] for example in examples})).encode()
+def trained_bytes(examples: Iterable[Example], earlier: Iterable[str] = ()) -> bytes:
+    """The content of TRAINED: the beginning of each row's key, sorted, one on a line; with those of rows that the
+    weights had learned `earlier`."""
+    return "".join(f"{key}\n" for key in sorted({trained_key(example) for example in examples} | {*earlier})).encode()
+
+
+def trained_key(example: Example) -> str:
+    """The beginning of a row's key, as TRAINED holds it."""
+    return example.key[:KEY_DIGITS]
+
+
+def trained_keys(folder: Path) -> frozenset[str]:
+    """The keys in an artifact's TRAINED; none where it has no such file."""
+    path = folder / TRAINED
+    return frozenset(path.read_text("utf-8", "replace").split() if path.is_file() else ())
 
 
 def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None:
     """How many of the rows have the prompt of a training or validation row of an artifact, or of the one that a
     comparison picked; None for a model."""
-    path = resolve(target) / TRAINED
-    if not path.is_file():
+    folder = resolve(target)
+    if not (folder / TRAINED).is_file():
         return None
-    keys = set(path.read_text("utf-8", "replace").split())
-    return sum(example.key[:KEY_DIGITS] in keys for example in examples)
+    keys = trained_keys(folder)
+    return sum(trained_key(example) in keys for example in examples)
 
 
 def _without_schema(artifact: Artifact, files: Mapping[str, Path | bytes]) -> tuple[Artifact, dict[str, Path | bytes]]:

@@ -38,7 +38,7 @@ MOST_DESIRABLE = 4 / 3  # of KTO: weight of all desirable answers / that of all 
 def dpo(beta: float = BETA, normalised: bool = False) -> Objective:
     """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, eq. 7): −log σ(β · (Δ − Δ of the base)),
     Δ being the difference between the log-probabilities of both answers, or `normalised` of their means per token.
-    The base is the model with its LoRA off."""
+    The base is the model as it was before this training: with its LoRA off, or with the one it goes on from."""
 
     def loss(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
         if rows.wanted is not None:  # general text beside the pairs
@@ -170,7 +170,7 @@ def _log_p(model: Any, hidden: Tensor, rows: PackedRows) -> Tensor:
 
 @torch.no_grad()
 def _of_base(model: Any, rows: PackedRows) -> Tensor:
-    with lora.enabled(model, False):
+    with lora.before_training(model):
         return _log_p(model, answering_states(model, rows), rows)
 
 

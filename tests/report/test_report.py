@@ -226,7 +226,7 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
         "# The pick: lora (certified)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
         "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "60 to validate on",
         "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551",
-        "first loss is the base model's: held (in training 2.34568)",
+        "first loss is the base model's, or the artifact's: held (in training 2.34568)",
         "eos in every row: held", "fits: NOT HELD (rows 40, failed 3)",
         "examples in the prompt: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "because the budget was too short: lora",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.recipe import Recipe
+from riyaz.methods.fitting.start import shape_of
 from riyaz.methods.fitting.weights import WRITTEN, fit_weights
 from riyaz.results import About
 
@@ -21,14 +22,17 @@ LABEL_RECIPE = Recipe(
 )
 
 
-def shape(context: Context) -> tuple[int, int]:
-    """(rank, α): the user's, or RANK and SCALE times the rank."""
+def shape(context: Context) -> tuple[int, float, bool]:
+    """(rank, α): of the LoRA that training goes on from, else the user's, or RANK and SCALE times the rank; and whether
+    all layers have these."""
+    if context.start is not None:
+        return shape_of(context.start.adapter(context.source))
     rank = context.hand.rank or RANK
-    return rank, context.hand.alpha or SCALE * rank
+    return rank, context.hand.alpha or SCALE * rank, True
 
 
 def build(context: Context) -> "Model":
-    """The frozen base with an untrained LoRA."""
+    """The frozen base with an untrained LoRA, or with that of the artifact from which training goes on."""
     import torch
 
     from riyaz.layers.swaps import frozen, lora, ternary
@@ -37,14 +41,17 @@ def build(context: Context) -> "Model":
     model = load(context.source, getattr(torch, context.compute))
     ternary.freeze(model)
     frozen.encode(model)
-    rank, alpha = shape(context)
+    if context.start is not None:
+        lora.attach(model, context.start.adapter(context.source), trains=True)
+        return model
+    rank, alpha, _ = shape(context)
     lora.apply(model, r=rank, alpha=alpha, seed=context.seed)
     return model
 
 
 def fit(context: Context) -> Fitted:
     """Train the LoRA; the artifact's weights are a PEFT folder."""
-    rank, alpha = shape(context)
+    rank, alpha, alike = shape(context)
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft
@@ -54,7 +61,7 @@ def fit(context: Context) -> Fitted:
         out = context.folder / WRITTEN
         out.mkdir(exist_ok=True)
         adapter, family = lora.adapter_of(model), describe(context.source)
-        peft.write(adapter, out, family, base=context.source.name, alpha=alpha)
+        peft.write(adapter, out, family, base=context.source.name, alpha=alpha if alike else None)
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
     fitted = fit_weights(context, build, save)
@@ -69,7 +76,7 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = Method(
     name="lora", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, label_recipe=LABEL_RECIPE, build=build,
-    rehearses=True, takes=("rank", "alpha"),
+    rehearses=True, takes=("rank", "alpha"), goes_on=True,
     cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
     left_out=5,
 )  # fmt: skip

@@ -13,7 +13,7 @@ NAMES = {
     "common_offset": "nats added to common answers", "validation": "validation score", "error": "standard error",
     # what a check compared
     "longest": "longest", "training": "in training", "base": "of the base model", "tensors": "tensors",
-    "apart": "unmerged", "ms_per_answer": "ms per answer", "ok": "held",
+    "artifact": "of the artifact",    "apart": "unmerged", "ms_per_answer": "ms per answer", "ok": "held",
     # machine, model, versions
     "cpu": "processor", "machine": "architecture", "isa": "vector instructions", "bf16_is_fast": "fast in bfloat16",
     "memory_total_mb": "memory in MB", "memory_available_mb": "free memory in MB", "disk_free_mb": "free disk in MB",
@@ -33,7 +33,7 @@ CHECKS = {
     "one_bos": "begins with one begin-of-text token", "ends_with_eos": "answers end with an end-of-text token",
     "prompt_is_prefix": "the prompt is the beginning of the row", "has_label": "every row has an answer to learn",
     "answer_as_template": "answers as the chat template writes them",
-    "fits_context": "rows fit the model's context", "step0_loss": "first loss is the base model's",
+    "fits_context": "rows fit the model's context", "step0_loss": "first loss is the base model's, or the artifact's",
     "loss_finite": "the loss is a number", "weights_moved": "training changed the weights",
     "reopened": "same loss when opened again", "merged": "same answers when merged",
 }  # fmt: skip

@@ -51,6 +51,13 @@ class LabelledModel(nn.Module):
         rows: np.ndarray = (self.label_head.weight.detach().float() * self.pace).numpy()
         return rows
 
+    @torch.no_grad()
+    def put(self, rows: Sequence[np.ndarray | None]) -> None:
+        """Give each label a row (C,) for hidden states as they are; None: it keeps the one that it has."""
+        for place, row in enumerate(rows):
+            if row is not None:
+                self.label_head.weight[place] = torch.from_numpy(row / self.pace)
+
 
 def attach(model: Any, labels: Sequence[Sequence[int]], pace: float = 1.0, sizes: Sequence[int] = ()) -> LabelledModel:
     """The model with an untrained head of labels, which are given as the tokens of their texts, and of which each

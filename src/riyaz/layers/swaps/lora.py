@@ -135,8 +135,9 @@ class LoRALinear(nn.Module):
 
     gradient_sums: GradientSums | None = None  # to which training may add the gradients of A and B: `in_place.attach`
 
-    def __init__(self, base: Any, r: int, scale: float) -> None:
+    def __init__(self, base: Any, r: int, scale: float, start: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
+        self.start = start  # A and B from which training goes on; None: from none
         self.base: Any = base  # a Linear, or another module with in_features and out_features
         self.scale = scale
         self.enabled = True
@@ -216,15 +217,16 @@ def apply(
         swap(model, name, lora)
 
 
-def attach(model: nn.Module, adapter: Adapter) -> None:
-    """Put an adapter's LoRA pairs and replaced tensors, frozen, on a model without an adapter; it must be the base that
-    the adapter was read for."""
+def attach(model: nn.Module, adapter: Adapter, *, trains: bool = False) -> None:
+    """Put an adapter's LoRA pairs and replaced tensors on a model without an adapter; it must be the base that the
+    adapter was read for. They are frozen; where it `trains`, the pairs are not, and `before_training` knows them."""
     assert adapter.soft_prompt is None, "a soft prompt is attached by layers.swaps.soft_prompt.attach"
     for name, pair in adapter.pairs.items():
-        lora = LoRALinear(model.get_submodule(name), pair.rank, pair.scale)
         a, b = _tensor(pair.a), _tensor(pair.b)
+        start = (a.clone(), b.clone()) if trains else None
+        lora = LoRALinear(model.get_submodule(name), pair.rank, pair.scale, start)
         assert (a.shape, b.shape) == (lora.lora_A.shape, lora.lora_B.shape), f"{name}: shapes differ from the layer's"
-        lora.lora_A, lora.lora_B = nn.Parameter(a, requires_grad=False), nn.Parameter(b, requires_grad=False)
+        lora.lora_A, lora.lora_B = nn.Parameter(a, requires_grad=trains), nn.Parameter(b, requires_grad=trains)
         swap(model, name, lora)
     for name in adapter.whole_modules:
         own = {path.rpartition(".")[2]: _tensor(array) for path, array in adapter.whole.items()
@@ -279,6 +281,36 @@ def enabled(model: nn.Module, on: bool) -> Iterator[None]:
     finally:
         for layer, state in zip(layers, before):
             layer.enabled = state
+
+
+@contextmanager
+def before_training(model: nn.Module) -> Iterator[None]:
+    """Inside the `with` block the model is what it was before its training: without a LoRA, or with the one from which
+    the training goes on; no gradient may be taken of it there."""
+    layers = [layer for _, layer in lora_layers(model)]
+    trained = [(layer.lora_A.data, layer.lora_B.data) for layer in layers]
+    with enabled(model, any(layer.start is not None for layer in layers)):
+        for layer, (a, _) in zip(layers, trained):
+            if layer.start is not None:
+                layer.lora_A.data, layer.lora_B.data = (matrix.to(a.dtype) for matrix in layer.start)
+        try:
+            yield
+        finally:
+            for layer, (a, b) in zip(layers, trained):
+                layer.lora_A.data, layer.lora_B.data = a, b
+
+
+@contextmanager
+def taken_off(model: nn.Module) -> Iterator[None]:
+    """Take the model's LoRAs off inside the `with` block, and put the same ones back afterwards."""
+    layers = list(lora_layers(model))
+    for name, layer in layers:
+        swap(model, name, layer.base)
+    try:
+        yield
+    finally:
+        for name, layer in layers:
+            swap(model, name, layer)
 
 
 def merge(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.json_files import OPTIONAL
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
+from riyaz.methods.fitting.start import Start
 from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.results import About, arm_name
 from riyaz.sources import Source
@@ -95,6 +96,7 @@ class Context:
     # what a teacher predicts of answers, by `prompt_key`
     soft: Mapping[str, Wanted] = field(default_factory=dict)
     objective: Any = None  # a `train.Objective` of better and worse answers; None: −log p of the accepted ones
+    start: Start | None = None  # the artifact from which training goes on; None: from an untrained LoRA
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class Method:
     rehearses: bool = False  # whether it learns from general text beside the rows
     judged_by: tuple[Measure, ...] = ()  # metrics of rows with worse answers, of which it needs one; empty: any metric
     needs_teacher: bool = False  # whether it learns what a teacher answers
+    goes_on: bool = False  # whether it can go on from an artifact's LoRA
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe

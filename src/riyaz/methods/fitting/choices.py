@@ -227,11 +227,12 @@ def question_points(predictor: DecisionModel, rows: Sequence[Example]) -> tuple[
 def answer_limit(context: Context) -> int:
     """The limit of an answer in tokens, as `limit_for` has it for the longest training answer; for free text without a
     schema for the FREE_QUANTILE of their lengths: an untrained model writes up to the limit, so one very long training
-    answer would make every answer slow."""
+    answer would make every answer slow. What an artifact could write, from which training goes on, stays possible."""
     if context.task.max_new_tokens is not None:
         return context.task.max_new_tokens
     quantile = FREE_QUANTILE if context.task.kind == "free" and not context.task.schema else 1.0
-    return limit_for(context.task, _answer_length(context, quantile))
+    limit = limit_for(context.task, _answer_length(context, quantile))
+    return limit if context.start is None else max(limit, context.start.document.max_new_tokens)
 
 
 def answer_limits(context: Context) -> list[int]:

@@ -79,7 +79,8 @@ def with_label_head(context: Context, build: Build) -> Build:
 
 
 def put_label_head(context: Context, model: Any) -> Any:
-    """The model with an untrained head of the task's labels, where it has one."""
+    """The model with an untrained head of the task's labels, where it has one. Labels of an artifact from which
+    training goes on begin with their rows there."""
     from riyaz.layers.swaps import label_head
     from riyaz.layers.swaps.soft_prompt import SoftPrompt
 
@@ -88,4 +89,7 @@ def put_label_head(context: Context, model: Any) -> Any:
     texts = context.tokenizer.answer_ids(head_labels(context.task))
     pace = SOFT_PACE if isinstance(model, SoftPrompt) else 1.0
     words = [tokens[:-1] or tokens for tokens in texts]  # without the end token
-    return label_head.attach(model, words, pace, head_sizes(context.task))
+    labelled = label_head.attach(model, words, pace, head_sizes(context.task))
+    if context.start is not None:
+        labelled.put(context.start.label_rows(context.task, context.source))
+    return labelled

@@ -76,14 +76,16 @@ class NotFinite(RiyazError):
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
     """Search a learning rate, train, check, and choose on validation whether to calibrate.
 
-    Before training, the loss of the answers' texts must equal the base's after `begins_as`.
+    Before training, the loss of the answers' texts must equal the base's after `begins_as`, or that of the artifact
+    from which training goes on.
     """
     from riyaz.train import train, validate
 
     model = build(context)
     rows, valid, checks = _training_rows(context, model.config.context)
     texts, _ = _rows(context, context.valid[:STEP0_ROWS], model.config.context)
-    checks["step0_loss"] = _check_step0(model, texts, begins_as)
+    start = context.start.adapter(context.source) if context.start else None
+    checks["step0_loss"] = _check_step0(model, texts, begins_as, start)
     model = put_label_head(context, model)
     build, searched = with_label_head(context, build), searches(context)
     if searched:
@@ -337,8 +339,11 @@ def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[
     return [replace(row, rejected=rejected[place]) for row, place in places if place in rejected], checks
 
 
-def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -> dict[str, Any]:
-    """The check that the loss before training equals the base's in the engine after `prefix`, and is below chance."""
+def _check_step0(
+    model: "Model", rows: Sequence[Row], prefix: tuple[int, ...], start: Adapter | None = None
+) -> dict[str, Any]:
+    """The check that the loss before training equals the base's in the engine after `prefix`, and is below chance; or
+    that it equals the base's with the adapter `start`, from whose training it goes on."""
     import torch
 
     from riyaz.engine.torch.runner import TorchRunner
@@ -347,17 +352,26 @@ def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -
     from riyaz.train import answer_loss
 
     training = answer_loss(model, rows)
-    # with the adapter off, so that an untrained adapter that changes the output is noticed
+    # without the model's own adapter, so that an untrained one that changes the output is noticed, and so is one that
+    # was not put on as the engine puts it
     base = model.base if isinstance(model, SoftPrompt) else model
-    with torch.inference_mode(), lora.enabled(base, False):
-        requests = [Request(place, row.prompt, prefix=prefix) for place, row in enumerate(rows)]
-        logprobs = Engine(TorchRunner(base)).logprobs(requests, [row.answer for row in rows])
+    with torch.inference_mode(), lora.taken_off(base):
+        engine, name = Engine(TorchRunner(base)), None
+        if start is not None:
+            name = ADAPTER
+            engine.load(name, start)
+        requests = [Request(place, row.prompt, prefix=prefix, adapter=name) for place, row in enumerate(rows)]
+        logprobs = engine.logprobs(requests, [row.answer for row in rows])
     expected = -float(sum(answer.sum() for answer in logprobs) / sum(map(len, logprobs)))
-    return step0_check(training, expected, model.config.vocab_size)
+    if start is None:
+        return step0_check(training, expected, model.config.vocab_size)
+    check = step0_check(training, expected, math.inf)  # one that answers by a head of labels may write anything
+    return check | {"artifact": check.pop("base")}
 
 
-def step0_check(training: float, base: float, vocabulary: int) -> dict[str, Any]:
-    """The check on two first losses in nats per token: near each other, and below that of a guess among all tokens.
+def step0_check(training: float, base: float, vocabulary: float) -> dict[str, Any]:
+    """The check on two first losses in nats per token, in training and of what it begins as: near each other, and below
+    that of a guess among all tokens.
 
     `warning` says in words what is wrong, and what is only worth knowing.
     """

@@ -20,6 +20,7 @@ from riyaz.metrics.intervals import wilson
 from riyaz.report.comparison import confidence, questions
 from riyaz.report.comparison.arms import megabytes, milliseconds
 from riyaz.report.comparison.details import ROW_KINDS
+from riyaz.report.comparison.extra_findings import earlier_line
 from riyaz.report.limits import markdown as limits_markdown
 from riyaz.report.limits import words as limits_words
 from riyaz.report.media.markdown_text import escape, grid
@@ -117,6 +118,8 @@ def _method(made: Artifact, row: ArmResult | None) -> str:
     chosen = row.chosen if row else made.config.get("chosen", {})
     base = f"{made.base.name}, SHA-256 of the weights {made.base.sha256}" if made.base else "none: no language model"
     lines = [f"Method: {made.method}", f"Base model: {base}", f"Instruction: {made.text.instruction or 'none'}"]
+    for each in made.config.get("from", []):  # the last one first
+        lines.append(f"Trained on from: {each['name']}, SHA-256 of its adapter {each['sha256']}")
     plain = {name: value for name, value in chosen.items() if isinstance(value, (str, int, float, bool))}
     if plain:
         lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in plain.items()))
@@ -182,7 +185,9 @@ def _forgetting(row: ArmResult | None) -> str:
     if row is None or row.forgetting_nats is None:
         return f"{NOT_MEASURED.capitalize()}."
     prose = f"; on English prose by {escape(prose_forgetting(row))}" if row.prose_nats is not None else ""
-    return f"The loss on general text rose by {escape(forgetting(row))} nats per token over the base model's{prose}."
+    text = f"The loss on general text rose by {escape(forgetting(row))} nats per token over the base model's{prose}."
+    earlier = earlier_line(row)
+    return f"{text} On the task of the artifact that it went on from: {escape(earlier)}." if earlier else text
 
 
 def _licence(made: Artifact) -> str:

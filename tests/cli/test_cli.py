@@ -22,7 +22,7 @@ from riyaz.cli.output import json_line
 from riyaz.cli.reference import reference
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.run import DryRun
-from riyaz.config import CompareConfig, DataConfig, PretrainConfig, Seconds
+from riyaz.config import AdaptConfig, CompareConfig, DataConfig, PretrainConfig, Seconds
 from riyaz.data.data_report import DataReport
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Estimate
@@ -280,7 +280,8 @@ class Recorder:
         report = DataReport({}, 0, 0, {}, {})
         return DryRun(estimate, ComparisonPlan(0, 1, "float32", (), 1, 1, 1, estimate), report, "closed")
 
-    def adapt(self, method, data, data_config, config, *, command, began, listen):
+    def adapt(self, method, data, data_config, config, continuing, *, command, began, listen):
+        self.continuing = continuing
         self.method, self.data, self.data_config, self.config = method, data, data_config, config
         return typed_arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
 
@@ -359,7 +360,13 @@ def test_adapt_runs_one_method(run, capsys):
     assert cli.main(["adapt", "lora", "rows.jsonl", "--out", "o", "--budget", "3m", "--json"]) == 0
     out, _ = capsys.readouterr()
     assert (run.method, run.config.out, run.config.budget) == ("lora", Path("o"), 180)
-    assert json.loads(out)["method"] == "lora"
+    assert json.loads(out)["method"] == "lora" and run.continuing == AdaptConfig()
+
+
+def test_every_flag_of_adapt_alone_arrives(run):
+    line = ["adapt", "lora", "rows.jsonl", "--out", "o", "--model", "m", "--from", "a", "--earlier-test", "t.jsonl"]
+    assert cli.main(line) == 0
+    assert run.continuing == AdaptConfig(from_=Path("a"), earlier_test=Path("t.jsonl")) and run.config.model == ("m",)
 
 
 def test_every_flag_of_pretraining_arrives(monkeypatch):

@@ -8,8 +8,10 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import (
     ADAPTING_DEFAULTS,
+    CONTINUING_DEFAULTS,
     READING_DEFAULTS,
     Adapting,
+    Continuing,
     Data,
     Json,
     Quiet,
@@ -34,6 +36,7 @@ def adapt(
     data: Data,
     /,
     *,
+    continuing: Continuing = CONTINUING_DEFAULTS,
     adapting: Adapting = ADAPTING_DEFAULTS,
     reading: Reading = READING_DEFAULTS,
     quiet: Quiet = False,
@@ -45,10 +48,12 @@ def adapt(
     from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
-    data_config, config = resolve_options(data, reading, adapting)
+    data_config, config = resolve_options(data, reading, adapting, start=continuing.from_)
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
-        arm = run.adapt(method, data, data_config, config, command=command_line(), began=command_began(), listen=listen)
+        arm = run.adapt(
+            method, data, data_config, config, continuing, command=command_line(), began=command_began(), listen=listen
+        )
     terminal.print_arm(arm, screen.data)
     out = config.out
     assert out is not None  # AdaptFlags requires it

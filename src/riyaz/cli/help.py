@@ -48,12 +48,16 @@ class Formatter:
 
 def rare(verb: str) -> set[str]:
     """The flags of a verb of SHORT whose field in `config/` is not marked `common`."""
-    from riyaz.config import CompareConfig, DataConfig, PretrainConfig, ServeConfig  # `riyaz --help` needs none
+    # `riyaz --help` needs none
+    from riyaz.config import AdaptConfig, CompareConfig, DataConfig, PretrainConfig, ServeConfig
+    from riyaz.config.option import flag_of
 
-    configs: dict[str, list[type[Any]]] = {"pretrain": [PretrainConfig], "serve": [ServeConfig]}
+    configs: dict[str, list[type[Any]]] = {
+        "pretrain": [PretrainConfig], "serve": [ServeConfig], "adapt": [AdaptConfig, CompareConfig, DataConfig],
+    }  # fmt: skip
     shown = configs.get(verb, [CompareConfig, DataConfig])
     options = [option for config in shown for option in dataclasses.fields(config)]
-    return {"--" + option.name.replace("_", "-") for option in options if not option.metadata["common"]}
+    return {flag_of(option.name) for option in options if not option.metadata["common"]}
 
 
 def label(entry: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from cyclopts import Group, Parameter, validators
 
 from riyaz import hardware
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
+from riyaz.config import CONFIGS, AdaptConfig, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=3)  # listed after the arguments and the options
@@ -114,11 +114,11 @@ Reading = Annotated[DataFlags, Parameter(name="*", group=READING)]
 Comparing = Annotated[CompareFlags, Parameter(name="*")]
 Adapting = Annotated[AdaptFlags, Parameter(name="*")]
 Distilling = Annotated[DistilFlags, Parameter(name="*")]
+Continuing = Annotated[AdaptConfig, Parameter(name="*")]
 Pretraining = Annotated[PretrainConfig, Parameter(name="*")]
 
 READING_DEFAULTS, COMPARING_DEFAULTS, ADAPTING_DEFAULTS = DataFlags(), CompareFlags(), AdaptFlags()
-DISTILLING_DEFAULTS = DistilFlags()
-PRETRAINING_DEFAULTS = PretrainConfig()
+DISTILLING_DEFAULTS, CONTINUING_DEFAULTS, PRETRAINING_DEFAULTS = DistilFlags(), AdaptConfig(), PretrainConfig()
 
 
 def configured(name: str, more: str = "") -> Parameter:
@@ -142,13 +142,14 @@ Held = Annotated[
 
 
 def resolve_options(
-    data: Path, *flags: ExplicitFlags, others: Mapping[str, object] | None = None
+    data: Path, *flags: ExplicitFlags, others: Mapping[str, object] | None = None, start: Path | None = None
 ) -> tuple[DataConfig, CompareConfig]:
-    """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
+    """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given). The model is by
+    default that of the artifact `start`."""
     from riyaz.library import options
 
     written = {name: value for flag in flags for name, value in flag.explicit.items()}
-    return options.resolve_options(data, {**(others or {}), **written})
+    return options.resolve_options(data, {**(others or {}), **written}, start)
 
 
 def command_began() -> float:

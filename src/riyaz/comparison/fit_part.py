@@ -12,6 +12,7 @@ from riyaz.comparison.bases import instruction_of, method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
+from riyaz.comparison.from_artifact import reopened
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data import Example
 from riyaz.data.judging import accepted_rows
@@ -39,7 +40,8 @@ def fit_part(
     try:
         fitted = method.fit(context)
         assert fitted.weights.kind == method.about.weights
-        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid))}
+        earlier = context.start.learned if context.start else ()
+        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid), earlier)}
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method.name), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy
@@ -75,6 +77,7 @@ def context_of(
         **rehearsing(settings.settings, method_of(name)), hand=hand, precision=settings.settings.precision,
         instructions=settings.settings.instructions or (),
         teacher=folder.path / TEACHER, others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
+        start=reopened(settings.artifact),
     )  # fmt: skip
 
 
@@ -104,7 +107,11 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         temperature=fitted.temperature,
         temperatures=fitted.temperatures,
         max_new_tokens=fitted.max_new_tokens or answer_limit(context),
-        config={"reading": settings.reading, "chosen": fitted.chosen},
+        config={
+            "reading": settings.reading,
+            "chosen": fitted.chosen,
+            **({"from": context.start.chain} if context.start else {}),
+        },
         data=settings.data,
         seeds={"seed": context.seed, "threads": plan.threads},
         versions=hardware.versions(("riyaz", "torch", "tokenizers")),

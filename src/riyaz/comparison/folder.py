@@ -47,6 +47,16 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class StartFile:
+    """The artifact from which training goes on: what the user called it, its folder, and the hash of
+    its riyaz.json, which holds those of all its files."""
+
+    target: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Chosen:
     """The settings that fitting and evaluating an arm depend on."""
 
@@ -80,6 +90,7 @@ class Settings:
     documents: Documents | None = None
     teacher: dict[str, str] | None = None  # `teach.identity`
     models: tuple[ModelFile, ...] = ()  # all of them by the names of their arms, where there are several
+    artifact: StartFile | None = None  # from which training goes on
 
     def base_of(self, arm: str) -> str | None:
         """The base of an arm, the first for one that uses none; None where there is only one, which has no name."""
@@ -223,7 +234,9 @@ def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two settings, in the words of the command line: data, model, methods, budget, …"""
     settings = [key for part in ("reading", "settings") for key in now[part] if stored[part].get(key) != now[part][key]]
     sections = [
-        key for key in ("data", "documents", "teacher", "model", "models", "methods") if stored.get(key) != now.get(key)
+        key
+        for key in ("data", "documents", "teacher", "model", "models", "methods", "artifact")
+        if stored.get(key) != now.get(key)
     ]
     sections = [key for key in sections if key != "models" or "model" not in sections]
     names = sections + [key.replace("_", " ") for key in settings]

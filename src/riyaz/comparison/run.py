@@ -26,8 +26,10 @@ from riyaz.comparison.by_hand import by_hand_notes, own_instructions
 from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
 from riyaz.comparison.described import data_of, models_of, versions
 from riyaz.comparison.dividing import divider
+from riyaz.comparison.earlier_task import earlier_task, with_earlier
 from riyaz.comparison.floor import highest_floor
 from riyaz.comparison.folder import DAMAGED, FINAL, ComparisonFolder
+from riyaz.comparison.from_artifact import expect_fitting, going_on_with
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
@@ -38,7 +40,7 @@ from riyaz.comparison.speeds import LARGEST, MEASURED, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import SELF, CompareConfig, DataConfig, Seconds
+from riyaz.config import SELF, AdaptConfig, CompareConfig, DataConfig, Seconds
 from riyaz.data import Example
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text
@@ -54,6 +56,7 @@ from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Pla
 from riyaz.files import remove
 from riyaz.json_files import read_json, to_document, write_json
 from riyaz.methods import METHODS
+from riyaz.methods.fitting.start import Start
 from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.paired import paired_test
 from riyaz.quality.examine import examine
@@ -84,16 +87,17 @@ def compare(
     command: str = "",
     began: float | None = None,
     needed: str = "",
+    start: Start | None = None,
     listen: Listen = quiet,
 ) -> Comparison:
     """Run every method on the user's rows; returns the comparison, which is also `compare.json` in `config.out`.
 
     `test` holds test rows in memory; a file of them is `config.test`. `command` is the command line that the comparison
     records. The budget counts from `began` (`time.monotonic()`), by default from now. If it is too short for the method
-    `needed`, nothing is run. Raises RiyazError.
+    `needed`, nothing is run. Training goes on from the artifact `start`, if there is one. Raises RiyazError.
     """
     began = time.monotonic() if began is None else began
-    job = replace(_job(data, data_config, config, test, listen), needed=needed)
+    job = replace(_job(data, data_config, config, test, listen, start), needed=needed)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -220,8 +224,9 @@ class _Job:
 
 
 def _job(
-    data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen
-) -> _Job:
+    data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen,
+    start: Start | None = None,
+) -> _Job:  # fmt: skip
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = chosen_methods(config)
     require_torch(methods, named=bool(config.methods))
@@ -243,20 +248,25 @@ def _job(
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)
         data_files = replace(data_files, train=train)
-    task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
-                  data_config.max_words, data_config.max_new_tokens)  # fmt: skip
+    if start is None:
+        task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task,
+                      data_config.schema, data_config.max_words, data_config.max_new_tokens)  # fmt: skip
+    else:
+        config = expect_fitting(start, methods, next(iter(bases.values())), config)
+        task, data_files, more = going_on_with(start, data_files, data_config, config.allow_leakage)
+        notes += more
     tested = data_files.test or data_files.train
     expect_judged(task.metric, tested)
     expect_ready(task.metric, (*data_files.train.examples, *tested.examples), data_config.unsafe_code)
     notes += schema_notes(task.schema, data_files.train.examples)
     notes += own_schema_notes(task, (*data_files.train.examples, *tested.examples))
     methods = fitting_task(methods, task, config, listen)
-    divide = divider(data_files, task, bases, config, methods, used)
+    divide = divider(data_files, task, bases, config, methods, used, start.learned if start else ())
     parts, report = divide(True, config.limit_test)
     begun = [] if whole else filter(None, [last_note(data_files.train.examples)])
     for note in [*report.notes, *notes, *unused, *begun, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
-    settings = settings_of(data_files, task, bases, data_config, config, methods, instructions)
+    settings = settings_of(data_files, task, bases, data_config, config, methods, instructions, start)
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
     if not any(METHODS[name].needs_teacher for name in methods):
@@ -273,13 +283,15 @@ def adapt(
     data: Path | Table,
     data_config: DataConfig,
     config: CompareConfig,
+    continuing: AdaptConfig | None = None,
     *,
     test: Table | None = None,
     command: str = "",
     began: float | None = None,
     listen: Listen = quiet,
 ) -> ArmResult:
-    """Run one method and move its artifact to `config.out`; returns the arm's row of `compare.json`.
+    """Run one method and move its artifact to `config.out`; returns the arm's row of `compare.json`. `continuing` names
+    the artifact from which training goes on, and the rows on which what that forgets is measured.
 
     The comparison's folder is `OUT.work`; it is removed at the end, and until then the command can be continued.
     """
@@ -292,12 +304,17 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(*METHODS[method].of, method), out=work)
+    earlier = earlier_task(continuing, data_config, config, listen) if continuing and continuing.from_ else None
     comparison = compare(
-        data, data_config, config, test=test, command=command, began=began, needed=method, listen=listen
-    )
+        data, data_config, config, test=test, command=command, began=began, needed=method,
+        start=earlier.start if earlier else None, listen=listen,
+    )  # fmt: skip
     arm = comparison.arms[-1]  # before it those that it joins
     if arm.status not in FINISHED:
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
+    if earlier is not None:
+        comparison = with_earlier(ComparisonFolder(work), comparison, earlier, config.threads, listen)
+        arm = comparison.arms[-1]
     if out.exists():
         out.rmdir()
     made = ComparisonFolder(work).part(method, FINAL) / "artifact"

@@ -5,11 +5,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from riyaz.comparison.from_artifact import start_file
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data import Reading
 from riyaz.data.checks import databases_hash
 from riyaz.data.formats import DataFolder
 from riyaz.data.task import Task
+from riyaz.methods.fitting.start import Start
 from riyaz.sources import Source
 
 
@@ -21,8 +23,10 @@ def settings_of(
     config: CompareConfig,
     methods: tuple,
     instructions: tuple[str, ...] | None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
-    """The contents of settings.json: model, data, task and settings, without the folder they are written to."""
+    """The contents of settings.json: model, data, task, settings and the artifact that training goes on from, without
+    the folder they are written to."""
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
@@ -33,7 +37,9 @@ def settings_of(
         {"name": name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()}
         for name, source in bases.items()
     ]
-    return {
+    own: dict[str, Any] = {"models": models} if len(models) > 1 else {}
+    own |= {"artifact": asdict(start_file(start))} if start else {}
+    return own | {
         "model": models[0],
         "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None}
         | _databases(data_files),
@@ -41,7 +47,7 @@ def settings_of(
         "reading": _reading(data_config, data_files.train.reading),
         "settings": settings,
         "methods": list(methods),
-    } | ({"models": models} if len(models) > 1 else {})
+    }
 
 
 def _databases(data_files: DataFolder) -> dict[str, str]:

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
         "index": index, "teach": teach, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate,
-        "alone": alone, "limits": limits,
+        "alone": alone, "limits": limits, "earlier": earlier,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -150,6 +150,19 @@ def limits(folder: ComparisonFolder, name: str, seconds: str) -> None:
     target = str(folder.part(name, FINAL) / "artifact")
     config = LimitsConfig(budget=Seconds(float(seconds)), precision=folder.settings().settings.precision)
     write_limits(measure_target(target, config, command=f"riyaz compare --limits ({name})", listen=send), target, None)
+
+
+def earlier(folder: ComparisonFolder, name: str) -> None:
+    """Answer rows of the task of the artifact that training went on from, with it and with the arm's artifact: writes
+    `earlier.json`."""
+    from riyaz.comparison.earlier_task import measure_earlier
+    from riyaz.comparison.from_artifact import reopened
+
+    settings = folder.settings()
+    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    start = reopened(settings.artifact)
+    assert start is not None
+    measure_earlier(folder, name, start, settings.settings.precision, send)
 
 
 def send(event: Event) -> None:

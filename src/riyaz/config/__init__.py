@@ -5,6 +5,7 @@ takes precedence over the file, the file over the default. Unknown keys and inva
 and key.
 """
 
+from riyaz.config.adapting import AdaptConfig
 from riyaz.config.checking import Seconds, parse_budget
 from riyaz.config.comparison import DEFAULT_MODEL, SELF, CompareConfig
 from riyaz.config.data import LIKELIHOODS, METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
@@ -25,6 +26,7 @@ __all__ = [
     "MIN_ROWS",
     "SELF",
     "TOOLS",
+    "AdaptConfig",
     "CompareConfig",
     "DataConfig",
     "FreshFamily",

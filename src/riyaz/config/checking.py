@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from riyaz.config.option import flag_of
 from riyaz.errors import RiyazError, brief
 
 
@@ -71,8 +72,7 @@ def check_fields(config: Any) -> None:
     for option, hint in typed_fields(type(config)):
         value = getattr(config, option.name)
         if value is not None or option.default is not None:
-            flag = "--" + option.name.replace("_", "-")
-            object.__setattr__(config, option.name, checked(option, hint, value, flag))
+            object.__setattr__(config, option.name, checked(option, hint, value, flag_of(option.name)))
 
 
 def explicit_options(config: Any) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def option(default: Any, help: str, common: bool = False, **limits: float | bool
     return dataclasses.field(default=default, metadata={"help": help, "common": common, **limits})
 
 
+def flag_of(name: str) -> str:
+    """The flag of a field: `limit_test` is --limit-test, and `from_`, which Python does not allow as `from`, --from."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
 def thread_count() -> Any:
     """The field of the number of threads; torch crashes with millions."""
     return option(None, "threads to compute with; OMP_NUM_THREADS or all cores if not given", minimum=1, maximum=1024)

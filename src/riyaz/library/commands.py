@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from riyaz.config import AdaptConfig
 from riyaz.data.memory import RowSource, path_or_table
 from riyaz.data.tables import Table
 from riyaz.events import Listen, Progress
@@ -74,21 +75,24 @@ def adapt(
 ) -> Adapted:
     """Run one method and keep its artifact in the folder `out`: `riyaz adapt`.
 
-    Data, options and progress are those of `compare`. Raises RiyazError.
+    Data, options and progress are those of `compare`; `from_` names an artifact whose LoRA is trained further. Raises
+    RiyazError.
     """
     from riyaz.comparison import run
 
     names = checked_options("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
+    own = {name: names.pop(name) for name in ("from_", "earlier_test") if name in names}
     with in_python():
+        continuing = AdaptConfig(**own)  # type: ignore[arg-type]
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = resolve_options(
-            rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None}
+            rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None}, continuing.from_
         )
         command = called("adapt", method, data, out=out, test=test, **options)
         with heard(listen, quiet) as listener:
             result = run.adapt(
-                method, rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
-                listen=listener,
+                method, rows, data_config, config, continuing, test=tested if isinstance(tested, Table) else None,
+                command=command, listen=listener,
             )  # fmt: skip
         return Adapted(result, Path(out).absolute())
 

@@ -16,6 +16,7 @@ from typing import Literal, TypedDict
 
 from riyaz import events
 from riyaz.config import (
+    AdaptConfig,
     CompareConfig,
     DataConfig,
     FreshFamily,
@@ -33,7 +34,7 @@ from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
+CONFIGS = (DataConfig, CompareConfig, AdaptConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 SWITCHES = {"allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete", "unsafe_code"}
 Place = str | PathLike[str]
@@ -60,8 +61,8 @@ class ReadingOptions(TypedDict, total=False):
     unsafe_code: bool | None
 
 
-class AdaptOptions(ReadingOptions, total=False):
-    """What one method is given: the fields of `config.CompareConfig` that no choice between methods needs."""
+class MethodOptions(ReadingOptions, total=False):
+    """What every method is given: the fields of `config.CompareConfig` that no choice between methods needs."""
 
     model: Place | Sequence[Place] | None
     documents: Place | None
@@ -89,7 +90,14 @@ class AdaptOptions(ReadingOptions, total=False):
     unlabelled: Place | None
 
 
-class CompareOptions(AdaptOptions, total=False):
+class AdaptOptions(MethodOptions, total=False):
+    """What one method is given, and what it goes on from: the fields of `config.AdaptConfig` too."""
+
+    from_: Place | None
+    earlier_test: Place | None
+
+
+class CompareOptions(MethodOptions, total=False):
     """What is compared, for how long, and what the pick must respect: the fields of `config.CompareConfig`."""
 
     methods: str | Sequence[str] | None
@@ -147,10 +155,18 @@ def _as_text(value: object) -> object:
     return [_as_text(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def resolve_options(data: Path | Table, options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
-    """Defaults, then the riyaz.toml of a data folder, then the options that were given. Raises RiyazError."""
+def resolve_options(
+    data: Path | Table, options: Mapping[str, object], start: Path | None = None
+) -> tuple[DataConfig, CompareConfig]:
+    """Defaults, then the riyaz.toml of a data folder, then the options that were given. With an artifact `start` the
+    default model is its base. Raises RiyazError."""
     toml = data / "riyaz.toml" if isinstance(data, Path) else None
-    return resolve(read_toml(toml) if toml is not None and toml.is_file() else {}, options)
+    settings = read_toml(toml) if toml is not None and toml.is_file() else {}
+    if start is not None and settings.get("model") is None and options.get("model") is None:
+        from riyaz.comparison.from_artifact import read_start  # which loads numpy
+
+        settings["model"] = (read_start(start).base_name,)
+    return resolve(settings, options)
 
 
 def results_folder(config: CompareConfig, data: Path | Table) -> Path:
@@ -224,4 +240,4 @@ def _argument(flag: re.Match[str]) -> str:
     name = flag[1].replace("-", "_")
     if name in SWITCHES:
         return f"{name}=True"
-    return name if name in OPTIONS else flag[0]
+    return next((option for option in (name, f"{name}_") if option in OPTIONS), flag[0])

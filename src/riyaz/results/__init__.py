@@ -17,6 +17,7 @@ from riyaz.results.comparison import (
     CurvePoint,
     CurveScore,
     Decision,
+    EarlierTask,
     Evaluation,
     Fit,
     Flips,
@@ -60,10 +61,10 @@ from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 __all__ = [
     "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN",
     "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
-    "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "Evaluation",
-    "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair", "Part",
-    "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText",
-    "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
+    "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "EarlierTask",
+    "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair",
+    "Part", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
+    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
     "TargetScores", "Teacher", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "metric_name",
     "parted",
 ]  # fmt: skip

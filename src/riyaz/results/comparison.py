@@ -182,6 +182,20 @@ class About:
 
 
 @dataclass(frozen=True)
+class EarlierTask:
+    """Mean scores on `rows` rows of an earlier task: of the artifact from which training went on, and of the new one,
+    with the 95 % interval of the difference; and how many of the rows one of them has learned."""
+
+    metric: str
+    before: float
+    after: float
+    low: float
+    high: float
+    rows: int
+    learned: int = 0
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm's row of compare.json."""
 
@@ -232,6 +246,7 @@ class ArmResult:
     ruled_out: str | None = field(default=None, metadata=OPTIONAL)
     questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
     teacher: Teacher | None = field(default=None, metadata=OPTIONAL)
+    earlier: EarlierTask | None = field(default=None, metadata=OPTIONAL)  # where training went on from an artifact
 
     def __post_init__(self) -> None:
         for key, name in (("method", self.method), ("base", self.base)):  # which name a folder

@@ -57,6 +57,18 @@ def retrieval_lines(arms: list[ArmResult]) -> list[str]:
     return lines
 
 
+def earlier_line(arm: ArmResult) -> str:
+    """`accuracy 0.830 before, 0.790 after, on 60 rows (−0.040, 95 %: −0.101 to +0.021)`; "" where training went on from
+    no artifact, or its task was not measured."""
+    earlier = arm.earlier
+    if earlier is None:
+        return ""
+    scores = f"{metric_name(earlier.metric)} {number(earlier.before, 3)} before, {number(earlier.after, 3)} after"
+    change = f"{signed(earlier.after - earlier.before)}, 95 %: {signed(earlier.low)} to {signed(earlier.high)}"
+    known = f"; {count(earlier.learned, 'row')} of them were trained on" if earlier.learned else ""
+    return f"{scores}, on {count(earlier.rows, 'row')} ({change}){known}"
+
+
 def _ranks(retrieval: Retrieval) -> str:
     """Recall at the smallest k and at the largest k that the prompt holds, then MRR."""
     points = dict(recall_points(retrieval))

@@ -103,7 +103,8 @@ def _apart(data_files: DataFolder, learned: Collection[str]) -> tuple[Dataset, l
     train = data_files.train
     again = [row for row in train.examples if _known(row, learned)]
     fresh = tuple(row for row in train.examples if not _known(row, learned))
-    if not again or ((few := len({row.key for row in fresh}) < MIN_ROWS) and data_files.test is not None):
+    few = len({row.key for row in fresh}) < MIN_ROWS
+    if not again or (few and data_files.test is not None):
         return train, []
     if few:
         what = f"{len(fresh)} of {len(train.examples)} rows are new to the artifact: too few to test it"

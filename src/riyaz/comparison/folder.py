@@ -8,6 +8,7 @@ measured.json   speeds of this machine; base.json and base_kl.safetensors: facts
 events.jsonl    what its commands told: phases, progress, arms, and how each command ended
 problems.json   rows that may be wrong; the report writes them to problems.csv too
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
+earlier.jsonl   test rows of the task of the artifact that training went on from; earlier.json: their scores
 arms/ARM/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
 

@@ -1,6 +1,7 @@
 """Result files as typed values, in the file of the command that writes them."""
 
 from riyaz.results.arm_names import arm_name, parted
+from riyaz.results.beside import EarlierTask, Teacher
 from riyaz.results.calibration import Calibration
 from riyaz.results.comparison import (
     ADAPTED,
@@ -17,7 +18,6 @@ from riyaz.results.comparison import (
     CurvePoint,
     CurveScore,
     Decision,
-    EarlierTask,
     Evaluation,
     Fit,
     Flips,
@@ -31,7 +31,6 @@ from riyaz.results.comparison import (
     SliceScore,
     Status,
     TargetScores,
-    Teacher,
     WorstSlice,
     Worth,
 )

@@ -19,6 +19,7 @@ from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.json_files import OPTIONAL, Keys, from_json, read_lines
 from riyaz.results.arm_names import arm_name
+from riyaz.results.beside import EarlierTask, Teacher
 from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
 from riyaz.results.inputs import Data, FileFacts, Model
@@ -128,25 +129,6 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """What an arm has learned from, and where both have answered `rows` test rows the teacher's score, the arm's own
-    (`student`) and by how much it is higher, with the 95 % interval."""
-
-    name: str
-    prompts: int
-    answered: int  # of the prompts, in a usable way
-    soft: bool  # whether the arm has learned what the teacher predicted, and not only its texts
-    seconds: float  # that the answers took
-    ms_per_answer: float | None = None
-    rows: int = 0
-    score: float | None = None
-    student: float | None = None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
 class Flips:
     """Rows answered both in a batch and alone, and how many of their answers and of their scores differ."""
 
@@ -179,20 +161,6 @@ class About:
     mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8", "."]  # matplotlib's
     weights: str  # of its artifact, as in artifact.WEIGHT_KINDS; "": not known
     language_model: bool = True  # whether a language model answers
-
-
-@dataclass(frozen=True)
-class EarlierTask:
-    """Mean scores on `rows` rows of an earlier task: of the artifact from which training went on, and of the new one,
-    with the 95 % interval of the difference; and how many of the rows one of them has learned."""
-
-    metric: str
-    before: float
-    after: float
-    low: float
-    high: float
-    rows: int
-    learned: int = 0
 
 
 @dataclass(frozen=True)

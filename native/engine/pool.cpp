@@ -42,7 +42,7 @@ void Pool::run(const std::function<void(int)>& work) {
     sleep_ns_.store(0, std::memory_order_relaxed);
     const int64_t start = now_ns();
     work_ = &work;
-    started_.fetch_add(1, std::memory_order_release);
+    started_.fetch_add(1, std::memory_order_seq_cst);
     started_.notify_all();
     work(0);
     barrier();
@@ -54,7 +54,9 @@ void Pool::barrier(Ahead& ahead) {
     const uint32_t round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
         arrived_.store(0, std::memory_order_relaxed);
-        round_.store(round + 1, std::memory_order_release);
+        // not only a release: libstdc++ wakes nobody if it reads then that nobody waits, and that read could pass the
+        // store, so that a thread which falls asleep meanwhile would sleep for ever
+        round_.store(round + 1, std::memory_order_seq_cst);
         round_.notify_all();
         return;
     }

@@ -1,6 +1,6 @@
 """Retrieval, seeds, the data curve, overfitting, and answers alone and in a batch: tables and lines of all reports."""
 
-from riyaz.report.words import count, interval, metric_name, number, signed
+from riyaz.report.words import count, duration, interval, metric_name, number, signed, tenths
 from riyaz.results import ArmResult, Comparison, CurveScore, Retrieval
 
 CURVE_TITLE = "Would more rows help?"
@@ -67,6 +67,22 @@ def earlier_line(arm: ArmResult) -> str:
     change = f"{signed(earlier.after - earlier.before)}, 95 %: {signed(earlier.low)} to {signed(earlier.high)}"
     known = f"; {count(earlier.learned, 'row')} of them were trained on" if earlier.learned else ""
     return f"{scores}, on {count(earlier.rows, 'row')} ({change}){known}"
+
+
+def teacher_line(arm: ArmResult) -> str:
+    """`few-shot 0.860 at 110.9 ms an answer, distil 0.840, on 200 rows (−0.020, 95 %: −0.051 to +0.010); it answered 400
+    of 400 prompts in 38 s`; "" for an arm that learned from no teacher."""
+    teacher = arm.teacher
+    if teacher is None:
+        return ""
+    taught = f"answered {teacher.answered:,} of {count(teacher.prompts, 'prompt')} in {duration(teacher.seconds)}"
+    taught += ", with probabilities" if teacher.soft else ", as texts"
+    if teacher.score is None or teacher.difference is None:
+        return f"{teacher.name} {taught}"
+    speed = f" at {tenths(teacher.ms_per_answer)} ms an answer" if teacher.ms_per_answer else ""
+    scores = f"{teacher.name} {number(teacher.score, 3)}{speed}, {arm.name} {number(teacher.student, 3)}"
+    change = f"{signed(teacher.difference)}, 95 %: {signed(teacher.low)} to {signed(teacher.high)}"
+    return f"{scores}, on {count(teacher.rows, 'row')} ({change}); it {taught}"
 
 
 def _ranks(retrieval: Retrieval) -> str:

@@ -189,11 +189,14 @@ def _of_prose(arm: ArmResult) -> str:
 
 
 def _score(arm: ArmResult) -> Markup:
-    seeds = extra_findings.seeds(arm)
+    seeds, teacher = extra_findings.seeds(arm), arm.teacher
     return join(
         _lines(number(arm.score, 3), interval(arm) if arm.ci_low is not None else None),
         pictures.interval_bar(arm),
         element("span", seeds, class_="under") if seeds else None,
+        element("span", f"{teacher.name} on the same rows: {number(teacher.score, 3)}", class_="under")
+        if teacher is not None and teacher.score is not None
+        else None,
     )
 
 

@@ -53,6 +53,7 @@ def render(
         _table(comparison, arms),
         _troubles(comparison.arms),
         _seeds(arms),
+        _teachers(arms),
         _questions(arms),
         _sure(arms),
         _slices(arms, metric),
@@ -92,6 +93,11 @@ def _troubles(arms: list[ArmResult]) -> str:
 def _seeds(arms: list[ArmResult]) -> str:
     scores = [(arm.name, extra_findings.seeds(arm)) for arm in arms]
     return "\n".join(f"* **{escape(method)}** scored {escape(by_seed)}" for method, by_seed in scores if by_seed)
+
+
+def _teachers(arms: list[ArmResult]) -> str:
+    lines = [(arm.name, extra_findings.teacher_line(arm)) for arm in arms]
+    return "\n".join(f"* **{escape(name)}** has learned from a teacher: {escape(line)}" for name, line in lines if line)
 
 
 def _worth(comparison: Comparison) -> str:

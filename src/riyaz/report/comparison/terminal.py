@@ -317,6 +317,7 @@ def _print_findings(
     lines = [(f"question  {name}", line) for name, line in questions.lines(arms, pick)]
     lines += [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
     lines += [("earlier task", line) for arm in arms if (line := extra_findings.earlier_line(arm))]
+    lines += [("teacher", line) for arm in arms if (line := extra_findings.teacher_line(arm))]
     lines += [("seeds", f"{arm.name}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
     lines += [("latency", f"{arm.name}: {times}") for arm in arms if (times := measured_again(arm))]
     lines += [("merged", f"{arm.name}: {times}") for arm in arms if (times := merged(arm))]

@@ -272,10 +272,10 @@ def _job(
     if not any(METHODS[name].needs_teacher for name in methods):
         return _Job(methods, bases, data_files, task, divide, parts, settings)
     settings["teacher"] = teach.identity(config, list(bases.values()))
-    more, said = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts)
+    unanswered, said = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts)
     for note in said:
         listen(Note(note))
-    return _Job(methods, bases, data_files, task, divide, parts, settings, tuple(more))
+    return _Job(methods, bases, data_files, task, divide, parts, settings, tuple(unanswered))
 
 
 def adapt(

@@ -118,12 +118,12 @@ def rewards(predictor: ModelPredictor, examples: Sequence[Example]) -> list[Rewa
     return [Reward(*each) for each in zip(*gains, strict=True)]
 
 
-def thumbs(found: Sequence[Reward], examples: Sequence[Example]) -> np.ndarray:
+def thumbs(answer_rewards: Sequence[Reward], examples: Sequence[Example]) -> np.ndarray:
     """1 (n,) where the reward of a good answer is above the reference point of these rows, or that of a bad one below
     it, half where it is the point. The point is that of KTO (Ethayarajh et al. 2024, arXiv 2402.01306): the mean reward
     of answers after other prompts, at least 0. A model that raises all answers alike matches no more than the base."""
-    point = max(0.0, float(np.mean([each.other for each in found]))) if len(found) > 1 else 0.0
-    return np.array([_matches(each.own, point, row) for each, row in zip(found, examples, strict=True)])
+    point = max(0.0, float(np.mean([each.other for each in answer_rewards]))) if len(answer_rewards) > 1 else 0.0
+    return np.array([_matches(each.own, point, row) for each, row in zip(answer_rewards, examples, strict=True)])
 
 
 def _matches(reward: float, point: float, row: Example) -> float:

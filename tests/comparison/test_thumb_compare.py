@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import tiny_comparison
 from riyaz.artifact import Artifact
 from riyaz.data import Example
 from riyaz.data.formats import load
-from riyaz.methods import METHODS
+from riyaz.data.rows import Row
+from riyaz.methods import METHODS, kto
+from riyaz.methods.fitting import choices, weights
 from riyaz.methods.fitting.base import Context
 from riyaz.predictor import Reward, open_artifact
 from riyaz.scoring import rewards, thumbs
@@ -37,8 +40,6 @@ def judged(tmp_path_factory: pytest.TempPathFactory, home: Path, asked: tuple) -
     learned: list[tuple[str, set[bool | None]]] = []
     with tiny_comparison.small_machine(home) as patch:
         tiny_comparison.workers_inside(patch)
-        from riyaz.methods.fitting import weights
-
         plain = weights._training_rows
 
         def noted(context: Context, longest: int) -> Any:
@@ -103,11 +104,25 @@ def test_a_reward_lies_on_one_side_of_the_reference_point(
     assert np.array_equal(thumbs([Reward(*each) for each in found], _rows(*good)), points)
 
 
+def test_what_imitates_is_judged_and_chosen_by_good_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = _rows(True, False, True)
+    valid = [Row((1,), (2,), example) for example in examples]
+    for objective, kept in ((None, [valid[0], valid[2]]), (object(), valid)):
+        assert weights._judging(SimpleNamespace(objective=objective), valid) == kept  # type: ignore[arg-type]
+    assert weights._judging(SimpleNamespace(objective=None), valid[1:2]) == valid[1:2]  # type: ignore[arg-type]
+    seen: list[Sequence[Example]] = []
+
+    def noted(predictor: Any, rows: Sequence[Example]) -> list[np.ndarray]:
+        seen.append(rows)
+        return [np.zeros(2)] * len(rows)
+
+    monkeypatch.setattr(choices, "answer_log_probabilities", noted)
+    context = SimpleNamespace(task=SimpleNamespace(metric="thumbs"))
+    choices.candidate_points(context, SimpleNamespace(has_questions=False, has_labels=False), examples)  # type: ignore[arg-type]
+    assert seen == [(examples[0], examples[2])]
+
+
 def test_kto_weighs_both_kinds_by_their_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from riyaz.methods import kto
-
     made: list[tuple[float, ...]] = []
     monkeypatch.setattr("riyaz.preferences.kto", lambda *given: made.append(given))
     monkeypatch.setattr(kto, "replace", lambda context, objective: None)

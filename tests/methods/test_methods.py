@@ -49,7 +49,7 @@ def contents(fitted: Fitted) -> dict[str, bytes]:
 
 
 def test_the_table_holds_every_method_under_its_name() -> None:
-    needing = ("needs_documents", "needs_model", "needs_pairs", "of")
+    needing = ("needs_documents", "needs_model", "judged_by", "of")
     apart = {name for name, method in METHODS.items() if any(getattr(method, need) for need in needing)}
     assert tuple(name for name in METHODS if name not in apart) == tiny_comparison.METHODS
     for name, method in METHODS.items():

@@ -19,7 +19,7 @@ from riyaz.layers.attention import packed
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.swaps import lora
 from riyaz.preferences import balanced, dpo, judge_answers, kto, mismatched, orpo, reference_point
-from riyaz.train import TrainPlan, answer_loss, answer_nats, micro_batches, row_nats, train
+from riyaz.train import TrainPlan, answer_loss, answer_nats, micro_batches, row_nats, run_name, train
 
 VALUE, GRADIENT = 1e-5, 1e-4  # relative tolerances, float32
 
@@ -196,6 +196,12 @@ def test_training_prefers_the_better_answers_and_goes_on_where_it_was_stopped(
         run(tmp_path / "stopped", stop=8)
     _, again = run(tmp_path / "stopped")
     assert weights.keys() == again.keys() and all(torch.equal(weights[key], again[key]) for key in weights)
+
+
+def test_rows_with_other_thumbs_are_another_run() -> None:
+    rows, plan = singles(13, 4), TrainPlan(steps=1, learning_rate=1e-3)
+    other = [replace(rows[0], desirable=not rows[0].desirable), *rows[1:]]
+    assert run_name({}, rows, rows, plan) != run_name({}, other, rows, plan)
 
 
 def likelier(rows: Sequence[Row], folder: Path) -> Any:

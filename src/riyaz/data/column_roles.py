@@ -181,10 +181,10 @@ def _thumbs(table: Table, prompt: str | None) -> Reading | None:
 def _are_thumbs(table: Table) -> bool:
     """Whether the column `label` holds thumbs in any spelling: in all rows that have one, or by a word in most."""
     labels = [row.get("label") for _, row in table.rows]
-    given = [value for value in labels if value not in (None, "")]
-    said = [thumb_of(value) is not None for value in given]
-    in_words = any(str(value).lower() in THUMBS for value in given)
-    return bool(given) and (all(said) or (in_words and sum(said) > len(given) / 2))
+    values = [value for value in labels if value not in (None, "") and value == value]  # not NaN
+    said = [thumb_of(value) is not None for value in values]
+    in_words = any(str(value).lower() in THUMBS for value in values)
+    return bool(values) and (all(said) or (in_words and sum(said) > len(values) / 2))
 
 
 def thumb_of(value: object) -> bool | None:

@@ -17,7 +17,7 @@ from tiny_comparison import ARM_KEYS, METHODS, command, files, strict
 
 from riyaz import evaluate, hardware
 from riyaz.artifact import COLLECTION
-from riyaz.comparison import processes, run, worker
+from riyaz.comparison import dividing, processes, worker
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
@@ -290,7 +290,7 @@ def test_rows_leave_room_for_the_vectors_of_a_soft_prompt(
     def look(split: Any, task: Any, tokenizer: Any, context: int) -> None:
         raise RiyazError(f"rows may have {context} tokens")
 
-    monkeypatch.setattr(run, "without_too_long", look)
+    monkeypatch.setattr(dividing, "without_too_long", look)
     told = command(*quick.arguments, "--methods", methods, "--dry-run")
     assert f"rows may have {places} tokens" in told.line
 

@@ -81,6 +81,12 @@ def test_digits_beside_other_numbers_are_labels_of_another_kind(tmp_path: Path) 
     assert load(written(tmp_path, *rows)).unused_columns == ("label",)
 
 
+def test_numbers_beside_a_missing_one_are_thumbs(tmp_path: Path) -> None:
+    rows = [{**FORMS["texts"], "label": label} for label in (1.0, float("nan"), 0.0)]  # as pandas writes them
+    with assert_refused("rows.jsonl:2", "the row has no 'label'"):
+        load(written(tmp_path, *rows))
+
+
 def test_the_task_is_judged_by_thumbs(tmp_path: Path) -> None:
     task = detect(load(written(tmp_path, *many())))
     assert (task.kind, task.metric, task.labels) == ("free", "thumbs", ()), "answers that repeat are no labels here"

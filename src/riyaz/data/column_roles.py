@@ -181,7 +181,7 @@ def _thumbs(table: Table, prompt: str | None) -> Reading | None:
 def _are_thumbs(table: Table) -> bool:
     """Whether the column `label` holds thumbs in any spelling: in all rows that have one, or by a word in most."""
     labels = [row.get("label") for _, row in table.rows]
-    values = [value for value in labels if value not in (None, "") and value == value]  # not NaN
+    values = [value for value in labels if value not in (None, "") and value == value]  # no NaN
     said = [thumb_of(value) is not None for value in values]
     in_words = any(str(value).lower() in THUMBS for value in values)
     return bool(values) and (all(said) or (in_words and sum(said) > len(values) / 2))

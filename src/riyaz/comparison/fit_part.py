@@ -23,9 +23,11 @@ from riyaz.files import remove
 from riyaz.methods.fitting.base import Context, Fitted, Method, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
+from riyaz.methods.fitting.taught import answered
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.results import FIT, CurvePoint, Fit, parted
 from riyaz.sources import Source
+from riyaz.teacher import outputs
 
 
 def fit_part(
@@ -70,7 +72,7 @@ def context_of(
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=learned_rows(folder.rows(rows, "train"), method_of(name))[:: extra.stride if extra else 1],
-        valid=folder.rows(rows, "valid"),
+        valid=validation_rows(folder, rows, method_of(name)),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
@@ -84,6 +86,12 @@ def context_of(
 def learned_rows(rows: Sequence[Example], method: Method) -> tuple[Example, ...]:
     """The training rows that a method learns from: without bad answers, unless it learns from them too."""
     return tuple(rows if "thumbs" in method.judged_by else accepted_rows(rows))
+
+
+def validation_rows(folder: ComparisonFolder, part: str, method: Method) -> tuple[Example, ...]:
+    """The validation rows of a part as a method learns from them: with the answers of its teacher, if it has one."""
+    rows = folder.rows(part, "valid")
+    return answered(rows, outputs.read(folder.path / TEACHER)) if method.needs_teacher else rows
 
 
 def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Rows that a teacher has answered: its answers in place of the accepted ones, and what it predicted of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from riyaz.artifact import read_examples
@@ -22,13 +22,14 @@ def taught(context: Context) -> Context:
     assert folder is not None
     answers = outputs.read(folder)
     more = read_examples(folder / UNLABELLED) if (folder / UNLABELLED).exists() else ()
-    train, valid = _answered((*context.train, *more), answers), _answered(context.valid, answers)
+    train, valid = answered((*context.train, *more), answers), answered(context.valid, answers)
     if not train or not valid:
         raise RiyazError("the teacher has answered no training or no validation rows", str(folder), "raise --budget")
     return replace(context, train=train, valid=valid, soft=soft_targets(answers))
 
 
-def _answered(rows: Sequence[Example], answers: dict[str, Output]) -> tuple[Example, ...]:
+def answered(rows: Sequence[Example], answers: Mapping[str, Output]) -> tuple[Example, ...]:
+    """The rows that the teacher has answered, with its answers in place of the accepted ones."""
     keys = [prompt_key(row.messages) for row in rows]
     return tuple(replace(row, answers=(answers[key].text,)) for row, key in zip(rows, keys) if key in answers)
 

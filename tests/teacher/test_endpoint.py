@@ -19,6 +19,8 @@ from riyaz.predictor import open_model
 from riyaz.serve.opening import Opener
 from riyaz.teacher import endpoint
 from riyaz.teacher.endpoint import KEY, Endpoint, ask, is_address, open_endpoint
+from riyaz.teacher.openai_form import text_of
+from riyaz.text.sentences import whole_sentences
 
 SECRET = "sk-secret-0123456789"
 HELLO: list[Message] = [{"role": "user", "content": "Hello"}]
@@ -408,4 +410,16 @@ def test_riyaz_serves_and_riyaz_asks(model_folder: Path, tmp_path: Path, monkeyp
             ask(Endpoint(made.address, "other"), conversations, 6, kept.__setitem__)
     predictor = open_model(model_folder, "fp32")
     requests = [each.request for each in predictor.prepare(conversations, room=6)]
-    assert kept == dict(enumerate(map(predictor.tokenizer.decode, predictor.lm.generate(requests))))
+    answers = predictor.lm.generate(requests)
+    texts_of = [(predictor.tokenizer.decode(ids), len(ids) >= 6) for ids in answers]
+    whole = [whole_sentences(text + " ") if cut else text for text, cut in texts_of]
+    assert kept == dict(enumerate(whole)) and any(cut for _, cut in texts_of)
+
+
+def test_of_an_answer_that_its_limit_cuts_off_whole_sentences_are_left() -> None:
+    def answer(text: str, reason: str) -> str | None:
+        return text_of({"choices": [{"message": {"content": text}, "finish_reason": reason}]})
+
+    assert answer("It is open. Come at no", "length") == "It is open."
+    assert answer("Come at no", "length") == ""
+    assert answer("It is open. Come at no", "stop") == "It is open. Come at no"

@@ -28,7 +28,7 @@ from riyaz.teacher.openai_form import error_of, request_of, text_of
 
 KEY = "RIYAZ_TEACHER_KEY"  # environment variable with the endpoint's key; never in a file
 AT_ONCE = 4  # requests under way
-TIMEOUT = 60.0  # seconds for a connection, and for a whole answer behind it
+TIMEOUT = 300.0  # seconds for a connection, and for a whole answer behind it, which is not streamed
 LONGEST = 2**20  # bytes of an answer
 RETRIES = 5  # further tries after a failure that may pass
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the first of them, twice as many before each next one; the most

@@ -6,6 +6,7 @@ from typing import Any
 from riyaz.data import Message
 from riyaz.json_files import json_or, to_json
 from riyaz.text.calls import turn_text
+from riyaz.text.sentences import whole_sentences
 
 
 def request_of(conversation: Sequence[Message]) -> dict[str, Any]:
@@ -46,7 +47,8 @@ def _call(call: dict[str, Any], number: str) -> dict[str, Any]:
 
 def text_of(document: Any) -> str | None:
     """The text of an answer's first choice, with calls of tools as rows hold them; None where it holds no answer. Parts
-    of a message that are no text, such as thoughts, are left out."""
+    of a message that are no text, such as thoughts, are left out, and of an answer that its limit has cut off all
+    behind its last whole sentence."""
     match document:
         case {"choices": [{"message": dict(message)} as choice, *_]}:
             content, calls = message.get("content"), _calls(message.get("tool_calls"))
@@ -58,7 +60,8 @@ def text_of(document: Any) -> str | None:
         content = ""
     if not isinstance(content, str) or calls is None:
         return None
-    text = turn_text({"content": content, "tool_calls": calls})
+    cut = choice.get("finish_reason") == "length"
+    text = turn_text({"content": whole_sentences(content + " ") if cut else content, "tool_calls": calls})
     return text.encode(errors="replace").decode()  # half of a pair of surrogates is no character
 
 

@@ -67,8 +67,8 @@ def context_of(
     hand = by_hand(method_of(name).name, settings.settings, settings.methods)
     if other and hand.learning_rate is None and (searched := folder.part(other, rows) / SEARCH).exists():
         arm = replace(arm, learning_rates=(Search.read(searched).rate,))
-    if (leader := instruction_of(name)) and (tried := folder.part(leader, rows) / FIT).exists():
-        task = replace(task, instruction=Fit.read(tried).chosen["instruction"])
+    tried = folder.part(leader, rows) / FIT if (leader := instruction_of(name)) else None
+    wording = Fit.read(tried).chosen["instruction"] if tried and tried.exists() else None
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=learned_rows(folder.rows(rows, "train"), method_of(name))[:: extra.stride if extra else 1],
@@ -77,7 +77,7 @@ def context_of(
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
         **rehearsing(settings.settings, method_of(name)), hand=hand, precision=settings.settings.precision,
-        instructions=settings.settings.instructions or (),
+        instructions=settings.settings.instructions or (), wording=wording,
         teacher=folder.path / TEACHER, others={parted(other)[0]: folder.part(other, rows) for other in parts_of(name)},
         start=reopened(settings.artifact),
     )  # fmt: skip

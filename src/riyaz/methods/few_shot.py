@@ -6,7 +6,7 @@ from dataclasses import replace
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, reworded
 from riyaz.methods.fitting.even_labels import corrected
 from riyaz.predictor import ModelPredictor
 from riyaz.results import About
@@ -26,7 +26,7 @@ def fit(context: Context) -> Fitted:
             replace(plain, text=replace(text, examples="fixed"), examples=diverse_examples(context.train, k)),
             replace(plain, text=replace(text, examples="nearest"), examples=context.train),
         ]
-    choice = choose(context, candidates)
+    choice = reworded(context, choose(context, candidates))
     right = corrected(context, choice)
     best = right.predictor
     limit, limit_record = choose_answer_limit(context, best)

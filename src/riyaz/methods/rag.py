@@ -14,7 +14,7 @@ from riyaz.data.task import JUDGED
 from riyaz.errors import RiyazError
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.methods.fitting.base import Context, Fitted, Method
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, reworded
 from riyaz.methods.fitting.even_labels import corrected
 from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.results import About
@@ -48,6 +48,7 @@ def fit(context: Context) -> Fitted:
         record = record + with_examples.record
     except RiyazError:  # the prompts with examples do not fit the context
         pass
+    choice = reworded(context, replace(choice, record=record))
     right = corrected(context, choice)
     best: ModelPredictor = right.predictor
     limit, limit_record = choose_answer_limit(context, best)
@@ -59,7 +60,7 @@ def fit(context: Context) -> Fitted:
         best.text, WeightsPart(), retrieving.files | files, **right.fields, max_new_tokens=limit,
         search_seconds=time.perf_counter() - began,
         chosen={"passages": best.text.passages, "examples": best.text.k, **right.record,
-                **limit_record, **spans, "candidates": record},
+                **limit_record, **spans, "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=right.score,
     )  # fmt: skip
 

@@ -92,6 +92,7 @@ class Context:
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
     others: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that a method joins, by method
     instructions: tuple[str, ...] = ()  # the user's own, to be tried beside the task's
+    wording: str | None = None  # the instruction that another arm has chosen
     teacher: Path | None = None  # the folder of what a teacher has answered
     # what a teacher predicts of answers, by `prompt_key`
     soft: Mapping[str, Wanted] = field(default_factory=dict)
@@ -195,7 +196,7 @@ class Method:
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe
     of: tuple[str, ...] = ()  # methods of the same comparison whose artifacts it joins
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
-    instruction_of: str = ""  # the method whose instruction it takes where that method has found one
+    instruction_of: str = ""  # the method whose instruction it tries too where that method has chosen one
     takes: tuple[str, ...] = ()  # options that it reads, beside those of a recipe: fields of ByHand, "instructions"
     # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance
     # to be picked, the two without training last. Those that retrieve are among the last: somebody who gives documents

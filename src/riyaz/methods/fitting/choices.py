@@ -93,6 +93,19 @@ def choose(
     return Choice(chosen.predictor, chosen.calibrated, chosen.score(), record, seconds, chosen.log_p)
 
 
+def reworded(context: Context, choice: Choice) -> Choice:
+    """The choice, or the same prompts with the instruction that another arm has chosen, where they score higher."""
+    text = choice.predictor.text
+    if context.wording is None or context.wording == text.instruction:
+        return choice
+    try:
+        other = choose(context, [replace(choice.predictor, text=replace(text, instruction=context.wording))])
+    except RiyazError:  # it does not fit the context
+        return choice
+    best = other if other.score > choice.score else choice
+    return replace(best, record=[*choice.record, *(each | {"instruction": context.wording} for each in other.record)])
+
+
 def stages(candidates: int, rows: int, rounds: Rounds = HALVED) -> list[tuple[int, int]]:
     """The rounds that so many candidates take on so many validation rows: (rows until there, candidates left)."""
     rows = min(VALID_ROWS, rows)

@@ -10,6 +10,9 @@ NAMES = {
     "free_validation": "validation score of free answers",
     "span_validation": "validation score of answers taken from the passages",
     "span_words": "longest answer taken from the passages, in words",
+    "even_labels": "labels made equally likely", "label_nats": "nats of the right label as they are",
+    "even_label_nats": "nats of the right label with even labels", "nats": "nats of the right label",
+    "taught_rows": "rows with answers of the teacher", "soft_targets": "its probabilities are learned",
     "common_offset": "nats added to common answers", "validation": "validation score", "error": "standard error",
     # what a check compared
     "longest": "longest", "training": "in training", "base": "of the base model", "tensors": "tensors",

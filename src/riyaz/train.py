@@ -245,8 +245,12 @@ def _tokens_of(row: Row) -> tuple:
     own = own if row.desirable is None else (*own, row.desirable)
     if row.wanted is None:
         return row.prompt, row.answer, *own
-    soft = () if row.general else (hashlib.sha256(row.wanted.log_p.tobytes()).hexdigest(),)
+    soft = () if row.general else (_hash_of(row.wanted.tokens), _hash_of(row.wanted.log_p))
     return row.prompt, row.answer, *own, "wanted", row.wanted.weight, *soft
+
+
+def _hash_of(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def in_every_batch(loss: Loss) -> Objective:

@@ -69,7 +69,7 @@ def row(length: int, weight: float | None = None) -> Row:
     if weight is None:
         return Row(tokens[:3], tokens[3:])
     wanted = Wanted(np.full((length - 1, K), length), np.full((length - 1, K), -2.0, np.float32), weight)
-    return Row(tokens[:1], tokens[1:], wanted=wanted)
+    return Row(tokens[:1], tokens[1:], wanted=wanted, general=True)
 
 
 def test_general_text_has_batches_of_its_own() -> None:

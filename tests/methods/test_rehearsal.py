@@ -129,7 +129,7 @@ def test_a_model_that_rehearses_stays_near_its_base(context: Context, method: An
 def test_lora_and_full_rehearse_and_prompt_tuning_does_not() -> None:
     chosen = Chosen(seed=0, general=None, replay=0.2, replay_from="self")
     fields = {name: rehearsing(chosen, method) for name, method in METHODS.items()}
-    assert {name for name in fields if fields[name]} == {"lora", "full", "rag_lora", "dpo", "orpo", "kto"}
+    assert {name for name in fields if fields[name]} == {"lora", "full", "rag_lora", "dpo", "orpo", "kto", "distil"}
     assert fields["lora"] == {"replay": 0.2, "replay_from": Path("self")}
 
 

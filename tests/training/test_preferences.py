@@ -154,7 +154,7 @@ def test_a_pair_is_two_sequences_of_one_batch() -> None:
 def test_general_text_beside_pairs_is_kept_as_the_base_predicts_it(name: str) -> None:
     objective, model = PLAIN[name][0], adapted()
     wanted = Wanted(np.array([[4, 5], [6, 7]]), np.log(np.array([[0.5, 0.3], [0.2, 0.6]], np.float32)), 0.25)
-    rows = [*pairs(11, 3), Row((1,), (2, 3), wanted=wanted)]
+    rows = [*pairs(11, 3), Row((1,), (2, 3), wanted=wanted, general=True)]
     loss_of = objective(model, rows, 10**6)
     losses = [loss_of(model, micro, None).item() for micro in micro_batches(rows, 10**6)]  # type: ignore[arg-type]
     (general,) = micro_batches(rows[-1:], 10**6)

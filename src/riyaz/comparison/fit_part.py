@@ -14,6 +14,7 @@ from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.from_artifact import reopened
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.teach import unlabelled
 from riyaz.data import Example
 from riyaz.data.judging import accepted_rows
 from riyaz.data.task import Task
@@ -42,8 +43,9 @@ def fit_part(
     try:
         fitted = method.fit(context)
         assert fitted.weights.kind == method.about.weights
+        learned = (*context.train, *context.valid, *(unlabelled(folder) if method.needs_teacher else ()))
         earlier = context.start.learned if context.start else ()
-        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid), earlier)}
+        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes(learned, earlier)}
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method.name), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy

@@ -9,6 +9,7 @@ from typing import Any
 
 from riyaz.artifact import Artifact, resolve
 from riyaz.comparison.bases import open_bases
+from riyaz.comparison.run import expect_new
 from riyaz.comparison.teach import by_endpoint, by_model, identity, name_of
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data import Example
@@ -30,6 +31,7 @@ def answered_prompts(
     is an artifact, else as the user says. What a stopped command has answered is not answered again. Raises
     RiyazError."""
     assert config.out is not None and config.teacher is not None
+    expect_new(config.out)
     loaded = load(
         prompts, prompt_column=data_config.prompt_column, encoding=data_config.encoding, answers_required=False
     )

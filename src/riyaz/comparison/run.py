@@ -301,8 +301,7 @@ def adapt(
     if data_config.schema is not None and METHODS[method].about.weights == "copy":
         raise RiyazError(f"{method} copies its answers, which no schema changes", OPTION, "leave it out")
     out, work = config.out, config.out.with_name(config.out.name + ".work")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RiyazError("already exists", str(out), "choose another --out or remove it")
+    expect_new(out)
     config = replace(config, methods=(*METHODS[method].of, method), out=work)
     earlier = earlier_task(continuing, data_config, config, listen) if continuing and continuing.from_ else None
     comparison = compare(
@@ -322,6 +321,12 @@ def adapt(
     shutil.move(made, out)
     remove(work)
     return arm
+
+
+def expect_new(out: Path) -> None:
+    """Raises RiyazError where an artifact cannot be moved to, as something is there."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RiyazError("already exists", str(out), "choose another --out or remove it")
 
 
 def _check_general(config: CompareConfig) -> None:

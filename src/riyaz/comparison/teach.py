@@ -114,19 +114,21 @@ def unlabelled(folder: ComparisonFolder) -> tuple[Example, ...]:
     return read_examples(path, DAMAGED) if path.exists() else ()
 
 
-def teach(folder: ComparisonFolder, settings: Settings, student: Tokenizer, seconds: float, listen: Listen) -> None:
+def teach(
+    folder: ComparisonFolder, settings: Settings, students: Sequence[Tokenizer], seconds: float, listen: Listen
+) -> None:
     """Get the teacher's answers to all training prompts, in at most so many seconds of a model of ours, and write
-    them."""
+    them. The bases that learn from them have the tokenizers `students`."""
     began, entry, task = time.monotonic(), settings.teacher, settings.task
     assert entry is not None
     rows = {prompt_key(row.messages): row for row in _prompts(folder)}
     ms, scores = None, dict[str, float]()
     if "address" in entry:
-        made = by_endpoint(entry, task, rows, student, listen)
+        made = by_endpoint(entry, task, rows, students[0], listen)
     else:
         predictor = open_teacher(entry["path"], task, settings.settings.precision)
         made = by_model(predictor, entry, task, rows, began + seconds, listen)
-        made = _with_soft(predictor, task, student, rows, made, listen)
+        made = _with_soft(predictor, task, students, rows, made, listen)
         ms, scores = _judged(folder, predictor, task)
     usable = {key: each for key, each in made.items() if each.text}
     if len(usable) < max(1, LEAST_ROWS * len(made)):
@@ -189,13 +191,13 @@ def _kept_in(*parts: object) -> Path:
 
 
 def _with_soft(
-    predictor: Predictor, task: Task, student: Tokenizer, rows: Mapping[str, Example], made: Mapping[str, Output],
-    listen: Listen,
+    predictor: Predictor, task: Task, students: Sequence[Tokenizer], rows: Mapping[str, Example],
+    made: Mapping[str, Output], listen: Listen,
 ) -> dict[str, Output]:  # fmt: skip
-    """Texts of a teacher with the student's tokens, with what it predicted at each of them."""
+    """Texts of a teacher with the students' tokens, with what it predicted at each of them."""
     if task.kind == "closed" or not predictor.has_model or predictor.has_labels or predictor.has_questions:
         return dict(made)
-    if not same_tokens(predictor.tokenizer, student):
+    if not all(same_tokens(predictor.tokenizer, student) for student in students):
         listen(Note("the teacher has other tokens than the student, which so learns from its texts alone"))
         return dict(made)
     keys, soft = [key for key, output in made.items() if output.text], dict[str, Output]()

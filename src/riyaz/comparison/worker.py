@@ -60,8 +60,9 @@ def teach(folder: ComparisonFolder, seconds: str) -> None:
     from riyaz.comparison.teach import teach as write_answers
 
     settings = folder.settings()
-    student = _source(settings, settings.models[0].name if settings.models else None).tokenizer()
-    write_answers(folder, settings, student, float(seconds), send)
+    bases = [model.name for model in settings.models] or [None]
+    students = [_source(settings, base).tokenizer() for base in bases]
+    write_answers(folder, settings, students, float(seconds), send)
 
 
 def measure(folder: ComparisonFolder, seconds: str, base: str | None = None) -> None:

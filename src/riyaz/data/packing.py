@@ -44,6 +44,7 @@ def pack(rows: Sequence[Row]) -> PackedRows:
     two sequences, one after the other."""
     count, rows = len(rows), [side for row in rows for side in row.sides]
     assert rows and all(row.prompt and row.answer for row in rows)
+    assert len({row.wanted is None for row in rows}) == 1
     shared = shared_tokens([row.prompt for row in rows])
     lengths = [row.length - shared for row in rows]
     ends = shared + np.cumsum(lengths)

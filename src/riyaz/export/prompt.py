@@ -57,6 +57,7 @@ def not_held(document: Artifact | None) -> list[str]:
     text, task, lines = document.text, document.task, []
     if task is not None and task.kind == "closed" and not document.weights.label_head:
         how = ", corrected by its probability without a text" if document.calibrated else ""
+        how = ", made equally likely over prompts of the task" if document.label_offsets else how
         lines.append(
             f"closed set: riyaz answers with the likeliest of the {len(task.labels)} labels{how}; other tools write "
             "freely, so check that an answer is a label"

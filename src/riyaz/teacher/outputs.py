@@ -22,6 +22,7 @@ from riyaz.sources import safetensors
 
 ANSWERS, SOFT = "answers.jsonl", "soft.safetensors"
 REMOVE = "remove it, and the teacher answers again"
+DIGITS = 6  # behind the point of a label's log-probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,9 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def of_label(log_p: np.ndarray) -> Wanted:
-    """What a teacher predicted of all labels, from their log-probabilities (L,)."""
-    return Wanted(np.arange(len(log_p))[None], log_p.astype(np.float32)[None])
+    """What a teacher predicted of all labels, from their log-probabilities (L,), which are rounded as they are kept: a
+    student learns the same from those that are read again."""
+    return Wanted(np.arange(len(log_p))[None], np.round(log_p.astype(np.float64), DIGITS).astype(np.float32)[None])
 
 
 def append(path: Path, outputs: Mapping[str, Output]) -> None:
@@ -48,7 +50,7 @@ def append(path: Path, outputs: Mapping[str, Output]) -> None:
     make_folder(path.parent)
     lines = []
     for key, output in outputs.items():
-        known = {} if output.soft is None else {"log_p": [round(float(p), 6) for p in output.soft.log_p[0]]}
+        known = {} if output.soft is None else {"log_p": [round(float(p), DIGITS) for p in output.soft.log_p[0]]}
         lines.append(json_line({"key": key, "text": output.text, **known}))
     try:
         with path.open("ab") as file:
@@ -60,7 +62,8 @@ def append(path: Path, outputs: Mapping[str, Output]) -> None:
 
 
 def kept(path: Path) -> dict[str, Output]:
-    """What the file that grows holds, without a last line that was cut off in writing, which is removed."""
+    """What the file that grows holds, without a last line that was cut off in writing, which is removed, and without
+    damaged ones."""
     if not path.exists():
         return {}
     content = path.read_bytes()
@@ -69,9 +72,11 @@ def kept(path: Path) -> dict[str, Output]:
         os.truncate(path, len(whole))
     outputs = {}
     for entry in (json_or(line.decode("utf-8", "replace"), None) for line in whole.splitlines()):
-        if isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("text"), str):
-            log_p = entry.get("log_p")
-            outputs[entry["key"]] = Output(entry["text"], of_label(np.array(log_p)) if log_p else None)
+        match entry:
+            case {"key": str(key), "text": str(text), "log_p": [*log_p]} if all(isinstance(p, float) for p in log_p):
+                outputs[key] = Output(text, of_label(np.array(log_p)))
+            case {"key": str(key), "text": str(text)} if "log_p" not in entry:
+                outputs[key] = Output(text)
     return outputs
 
 
@@ -99,11 +104,15 @@ def read(folder: Path) -> dict[str, Output]:
         tokens, log_p, lengths = (file.array(name) for name in ("tokens", "log_p", "lengths"))
     except KeyError as error:
         raise RiyazError(f"lacks {error}", str(folder / SOFT), REMOVE) from None
-    if len(lengths) != len(texts) or lengths.sum() != len(tokens):
+    if tokens.ndim != 2 or log_p.shape != tokens.shape or lengths.shape != (len(texts),) or not _fit(lengths, tokens):
         raise RiyazError(f"does not fit {ANSWERS}", str(folder / SOFT), REMOVE)
     ends = np.cumsum(lengths)[:-1]
     parts = zip(np.split(tokens.astype(np.int64), ends), np.split(log_p, ends))
     return {key: Output(text, Wanted(*part)) for (key, text), part in zip(texts.items(), parts)}
+
+
+def _fit(lengths: np.ndarray, tokens: np.ndarray) -> bool:
+    return bool((lengths > 0).all()) and int(lengths.sum()) == len(tokens)
 
 
 def read_texts(path: Path) -> dict[str, str]:

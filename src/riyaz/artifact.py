@@ -235,13 +235,15 @@ def examples_bytes(examples: Sequence[Example]) -> bytes:
     return b"".join(json_line(replace(example, check=None).to_record()) for example in examples)
 
 
-def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
-    """The examples of a file that `examples_bytes` wrote. Raises RiyazError naming file and line."""
+def read_examples(path: Path, hint: str = TAMPERED, answered: bool = True) -> tuple[Example, ...]:
+    """The examples of a file that `examples_bytes` wrote, each with an answer if they are `answered`. Raises RiyazError
+    naming file and line."""
     examples = []
     for where, record in read_lines(Path(path), hint):
         try:
             example = Example.from_record(record)
-            assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
+            assert all(isinstance(turn["content"], str) for turn in example.messages)
+            assert example.answers or not answered
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise RiyazError("is not an example", where, hint) from error
         examples.append(example)

@@ -111,7 +111,7 @@ def read_lesson(folder: ComparisonFolder) -> Lesson:
 def unlabelled(folder: ComparisonFolder) -> tuple[Example, ...]:
     """The rows without answers."""
     path = folder.path / TEACHER / UNLABELLED
-    return read_examples(path, DAMAGED) if path.exists() else ()
+    return read_examples(path, DAMAGED, answered=False) if path.exists() else ()
 
 
 def teach(

@@ -84,6 +84,7 @@ def write(folder: Path, outputs: Mapping[str, Output]) -> None:
     """Write the outputs by their keys, each file whole or not at all; the texts last."""
     soft = [output.soft for output in outputs.values()]
     known = [each for each in soft if each is not None]
+    make_folder(folder)
     if known:
         assert len(known) == len(soft)
         safetensors.write(folder / SOFT, {

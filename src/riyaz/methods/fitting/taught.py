@@ -21,7 +21,7 @@ def taught(context: Context) -> Context:
     folder = context.teacher
     assert folder is not None
     answers = outputs.read(folder)
-    more = read_examples(folder / UNLABELLED) if (folder / UNLABELLED).exists() else ()
+    more = read_examples(folder / UNLABELLED, answered=False) if (folder / UNLABELLED).exists() else ()
     train, valid = answered((*context.train, *more), answers), answered(context.valid, answers)
     if not train or not valid:
         raise RiyazError("the teacher has answered no training or no validation rows", str(folder), "raise --budget")

@@ -105,7 +105,8 @@ class Arms:
         quick = [arm.name for arm in in_order if self._is_quick(arm)]
         for name in quick:
             self._run_planned(name)
-        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.name not in quick])
+        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped and arm.name not in quick
+                    and not _is_taught(arm)])  # fmt: skip
         for arm in sorted((arm for arm in self.plan.arms if arm.name not in quick), key=self._turn):
             self._run_planned(arm.name)
 
@@ -181,7 +182,8 @@ class Arms:
         self.failed.pop(arm.name, None)
         if fit is None or fit.valid_score is None or self.folder.settings().task.kind not in ("closed", "questions"):
             return skipped
-        fits = {other.name: self._fit(other) for other in self.plan.arms if other.state == "begun"}
+        begun = [other for other in self.plan.arms if other.state == "begun" and not _is_taught(other)]
+        fits = {other.name: self._fit(other) for other in begun}
         scores = {name: each.valid_score for name, each in fits.items() if each and each.valid_score is not None}
         best = max(scores, key=lambda name: scores[name], default="")
         rows, valid = (self._independent(count) for count in (self.plan.valid_rows, self.inputs.sizes.valid))
@@ -418,6 +420,11 @@ class Arms:
 def _goodness(fit: Fit) -> tuple[float, float]:
     """The score on validation rows, and of equal ones the negative loss."""
     return fit.valid_score or 0.0, -math.inf if fit.valid_loss is None else -fit.valid_loss
+
+
+def _is_taught(arm: ArmPlan) -> bool:
+    """Whether an arm's score on validation rows is by a teacher's answers, which says nothing beside the others'."""
+    return method_of(arm.name).needs_teacher
 
 
 def _move(source: Path, target: Path) -> None:

@@ -24,11 +24,10 @@ from riyaz.files import remove
 from riyaz.methods.fitting.base import Context, Fitted, Method, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
-from riyaz.methods.fitting.taught import answered
+from riyaz.methods.fitting.taught import answered_rows
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.results import FIT, CurvePoint, Fit, parted
 from riyaz.sources import Source
-from riyaz.teacher import outputs
 
 
 def fit_part(
@@ -74,7 +73,7 @@ def context_of(
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
         train=learned_rows(folder.rows(rows, "train"), method_of(name))[:: extra.stride if extra else 1],
-        valid=validation_rows(folder, rows, method_of(name)),
+        valid=folder.rows(rows, "valid"),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.part(name, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
@@ -90,10 +89,10 @@ def learned_rows(rows: Sequence[Example], method: Method) -> tuple[Example, ...]
     return tuple(rows if "thumbs" in method.judged_by else accepted_rows(rows))
 
 
-def validation_rows(folder: ComparisonFolder, part: str, method: Method) -> tuple[Example, ...]:
-    """The validation rows of a part as a method learns from them: with the answers of its teacher, if it has one."""
+def validated_rows(folder: ComparisonFolder, name: str, part: str) -> tuple[Example, ...]:
+    """The validation rows of an arm, with a teacher's answers if it learns these."""
     rows = folder.rows(part, "valid")
-    return answered(rows, outputs.read(folder.path / TEACHER)) if method.needs_teacher else rows
+    return answered_rows(folder.path / TEACHER, rows) if method_of(name).needs_teacher else rows
 
 
 def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:

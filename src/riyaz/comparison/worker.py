@@ -111,9 +111,8 @@ def fit(folder: ComparisonFolder, name: str, part: str) -> None:
 
 def evaluate(folder: ComparisonFolder, name: str, part: str) -> None:
     """Open the artifact in this new process and evaluate it on the part's test rows: writes `result.json`."""
-    from riyaz.comparison.bases import method_of
     from riyaz.comparison.extra_runs import read_extra_run
-    from riyaz.comparison.fit_part import validation_rows
+    from riyaz.comparison.fit_part import validated_rows
     from riyaz.data.split import FOLDS
     from riyaz.drift import BaseFacts
     from riyaz.evaluate import evaluate_artifact
@@ -125,7 +124,7 @@ def evaluate(folder: ComparisonFolder, name: str, part: str) -> None:
     rows = FINAL if extra else part
     planned = Speeds.read(base / MEASURED, (), ()).predict.get(parted(name)[0])
     evaluate_artifact(
-        run / "artifact", folder.rows(rows, "test"), validation_rows(folder, rows, method_of(name)), run,
+        run / "artifact", folder.rows(rows, "test"), validated_rows(folder, name, rows), run,
         base=BaseFacts.read(base) if part == FINAL else None, kl_rows=folder.rows(FINAL, "valid"),
         latency_rows=plan.latency_rows,
         retrieval_rows=0 if extra else plan.looked if part == FINAL else max(2, plan.looked // FOLDS),

@@ -1,7 +1,8 @@
 """Rows that a teacher has answered: its answers in place of the accepted ones, and what it predicted of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from riyaz.artifact import read_examples
 from riyaz.data import Example
@@ -21,17 +22,22 @@ def taught(context: Context) -> Context:
     folder = context.teacher
     assert folder is not None
     answers = outputs.read(folder)
+    texts = {key: answer.text for key, answer in answers.items()}
     more = read_examples(folder / UNLABELLED, answered=False) if (folder / UNLABELLED).exists() else ()
-    train, valid = answered((*context.train, *more), answers), answered(context.valid, answers)
+    train, valid = _answered((*context.train, *more), texts), _answered(context.valid, texts)
     if not train or not valid:
         raise RiyazError("the teacher has answered no training or no validation rows", str(folder), "raise --budget")
     return replace(context, train=train, valid=valid, soft=soft_targets(answers))
 
 
-def answered(rows: Sequence[Example], answers: Mapping[str, Output]) -> tuple[Example, ...]:
-    """The rows that the teacher has answered, with its answers in place of the accepted ones."""
+def answered_rows(folder: Path, rows: Sequence[Example]) -> tuple[Example, ...]:
+    """The rows that a teacher has answered, with its answers, from its folder. Raises RiyazError for a damaged file."""
+    return _answered(rows, outputs.read_texts(folder / outputs.ANSWERS))
+
+
+def _answered(rows: Sequence[Example], texts: dict[str, str]) -> tuple[Example, ...]:
     keys = [prompt_key(row.messages) for row in rows]
-    return tuple(replace(row, answers=(answers[key].text,)) for row, key in zip(rows, keys) if key in answers)
+    return tuple(replace(row, answers=(texts[key],)) for row, key in zip(rows, keys) if key in texts)
 
 
 def soft_targets(answers: dict[str, Output]) -> dict[str, Wanted]:

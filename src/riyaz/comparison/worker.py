@@ -60,7 +60,7 @@ def teach(folder: ComparisonFolder, seconds: str) -> None:
     from riyaz.comparison.teach import teach as write_answers
 
     settings = folder.settings()
-    bases = [model.name for model in settings.models] or [None]
+    bases: list[str | None] = [model.name for model in settings.models] or [None]
     students = [_source(settings, base).tokenizer() for base in bases]
     write_answers(folder, settings, students, float(seconds), send)
 

@@ -78,7 +78,7 @@ async def upload(request: Request) -> Response:
     """POST /page/files?name=NAME: the body becomes uploads/NAME, whole or not at all; `replace` for one that exists."""
     page, name = page_of(request), request.query_params.get("name", "")
     expect_file_name(name)
-    path = _place(page) / name
+    path = uploads_of(page) / name
     if path in _arriving:
         raise Problem(409, f"another upload of {shown(name)} is not finished; wait for it", "name")
     if path.exists() and request.query_params.get("replace") != "true":
@@ -94,7 +94,7 @@ async def upload(request: Request) -> Response:
 _arriving: set[Path] = set()  # files that are being uploaded
 
 
-def _place(page: Page) -> Path:
+def uploads_of(page: Page) -> Path:
     """The folder of uploads. Raises Problem where a link or a file stands in its place."""
     folder = page.folder / UPLOADS
     try:

@@ -68,6 +68,11 @@ async def start(request: Request) -> Response:
     body, headers = await read_body(request, BODY)
     page = page_of(request)
     out, words = resumed(page, body) if body.get("verb") == "resume" else arguments(page, body)
+    return JSONResponse(await begun_run(page, out, words), 201, headers)
+
+
+async def begun_run(page: Page, out: Path, words: list[str]) -> dict[str, Any]:
+    """Begin a run by `riyaz WORDS…`; its path, its command and its process. Raises Problem where it runs already."""
     run = Run.of(out)
     if out in _starting or is_alive(out) or (run is not None and run.running):
         raise Problem(409, f"{page.name(out)} is being written by another riyaz; wait for it, or stop it", "out")
@@ -76,8 +81,7 @@ async def start(request: Request) -> Response:
         made = await asyncio.to_thread(lambda: _begin(page, out, words))
     finally:
         _starting.discard(out)
-    answer = {"path": page.name(out), "command": made.command, "pid": made.process.pid}
-    return JSONResponse(answer, 201, headers)
+    return {"path": page.name(out), "command": made.command, "pid": made.process.pid}
 
 
 def _begin(page: Page, out: Path, words: list[str]) -> Started:

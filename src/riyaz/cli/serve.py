@@ -33,7 +33,7 @@ def serve(
 ) -> None:
     """Serve models, adapters and artifacts to OpenAI's clients over HTTP."""
     require_packages()
-    from riyaz.methods import abouts
+    from riyaz.methods import abouts, from_votes
     from riyaz.serve import server
     from riyaz.serve.opening import Opener
     from riyaz.serve.page.place import Page
@@ -42,7 +42,7 @@ def serve(
         raise RiyazError("names nothing to serve", "riyaz serve", "give a model, an artifact, or --run FOLDER")
     listening = server.bound(serving)
     opener = Opener(precision, kv, serving.models)
-    page = None if serving.no_page else Page.of(Path.cwd(), command_line(), abouts())
+    page = None if serving.no_page else Page.of(Path.cwd(), command_line(), abouts(), from_votes())
 
     def fill() -> list[str]:
         notes = opener.serve(target) if target else []

@@ -41,7 +41,7 @@ def ui(
 ) -> None:
     """Open the page: chat, next words, data, runs and comparisons of a folder."""
     require_packages()
-    from riyaz.methods import abouts
+    from riyaz.methods import abouts, from_votes
     from riyaz.serve.opening import Opener
     from riyaz.serve.page.place import Page
 
@@ -49,7 +49,7 @@ def ui(
         raise RiyazError("is not a folder", str(folder), "give the folder of your data and runs")
     serving = ServeConfig(port=DEFAULTS.port if port is None else port, models=models)
     listening = _bound(serving, port is None)
-    page, opener = Page.of(folder, command_line(), abouts()), Opener(precision, most=models)
+    page, opener = Page.of(folder, command_line(), abouts(), from_votes()), Opener(precision, most=models)
 
     with tempfile.TemporaryDirectory(prefix="riyaz-") as private:
 

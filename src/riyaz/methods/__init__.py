@@ -19,8 +19,14 @@ def _place(method: Method) -> tuple[bool, bool, int, str]:
 
 METHODS: dict[str, Method] = {method.name: method for method in sorted((file.METHOD for file in _FILES), key=_place)}
 CURVE = "lora"  # the method of the learning curve, which shows whether more examples would help
+UNTRAINED = "zero_shot"  # the base as it is
 
 
 def abouts() -> dict[str, About]:
     """Every method in words and colours, for the page."""
     return {name: method.about for name, method in METHODS.items()}
+
+
+def from_votes() -> dict[str, tuple[str, ...]]:
+    """Every method that learns from a better and a worse answer, and what a comparison of it runs: the base too."""
+    return {name: (UNTRAINED, name) for name, method in METHODS.items() if "preferred" in method.judged_by}

@@ -28,11 +28,19 @@ class Page:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     command: str = ""  # that started the server
     methods: Mapping[str, About] = field(default_factory=dict)  # that a comparison can run, in the order of its table
+    # those of them that learn from votes, each with the methods that a comparison of it runs
+    from_votes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path, command: str = "", methods: Mapping[str, About] | None = None) -> "Page":
+    def of(
+        cls,
+        folder: Path,
+        command: str = "",
+        methods: Mapping[str, About] | None = None,
+        from_votes: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> "Page":
         """The page of a folder."""
-        return cls(folder.resolve(), command=command, methods=methods or {})
+        return cls(folder.resolve(), command=command, methods=methods or {}, from_votes=from_votes or {})
 
     def link(self, url: str) -> str:
         """The address that opens the page; browsers send nothing of what follows `#`."""

@@ -13,12 +13,18 @@ from riyaz.serve.page import (
     records,
     starting,
     static,
+    training,
     votes,
     word,
 )
 from riyaz.serve.page.place import ASSETS, INDEX, REPORT
 
-WITH_MODEL = ("/page/next", "/page/adapters", "/page/questions")  # the others answer while models are loaded
+WITH_MODEL = (
+    "/page/next",
+    "/page/adapters",
+    "/page/questions",
+    "/page/votes/train",
+)  # the others answer while models are loaded
 
 ROUTES = [
     Route(INDEX, static.index), Route(ASSETS + "{name}", static.asset),
@@ -35,4 +41,5 @@ ROUTES = [
     Route("/page/questions", questions.own), Route("/page/questions", questions.checked, methods=["POST"]),
     Route("/page/label-next", questions.label_next, methods=["POST"]),
     Route("/page/votes", votes.board), Route("/page/votes", votes.vote, methods=["POST"]),
+    Route("/page/votes/train", training.train, methods=["POST"]),
 ]  # fmt: skip

@@ -5,12 +5,18 @@ import fcntl
 import os
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from riyaz.config import MIN_ROWS
+from riyaz.data import Reading
+from riyaz.data.bounds import ROW
+from riyaz.data.conversations import RowProblem
+from riyaz.data.records import examples_of
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
 from riyaz.json_files import json_line, parse_json
@@ -20,6 +26,7 @@ from riyaz.serve.schema import Schema
 from riyaz.serve.state import page_of, state_of
 
 FILE = "preferences.jsonl"
+READING = Reading("prompt", "chosen", called=True, rejected="rejected")  # of the file, as training reads it
 SIDE: Schema = {"type": "object", "required": ["model", "text"], "properties": {"model": text(96, 1), "text": text()}}
 VOTE = {
     "prompt": Field({"anyOf": [text(None, 1), listed(OBJECT | {"type": "object"}, 1000, 1)]}, required=True),
@@ -37,10 +44,11 @@ async def vote(request: Request) -> Response:
 
 
 async def board(request: Request) -> Response:
-    """GET /page/votes: wins of every model, with 95 % intervals."""
-    path = page_of(request).folder / FILE
-    rows = await state_of(request).prepare(lambda: rows_of(path))
-    return JSONResponse({"path": FILE, "votes": len(rows), "models": standings(rows)})
+    """GET /page/votes: wins of every model, with 95 % intervals, and what can be learned from the votes."""
+    page = page_of(request)
+    rows, taken = await state_of(request).prepare(lambda: both_of(page.folder / FILE))
+    learning = {"votes": len(taken.rows), "prompts": taken.prompts, "least": MIN_ROWS, "methods": [*page.from_votes]}
+    return JSONResponse({"path": FILE, "votes": len(rows), "models": standings(rows), "training": learning})
 
 
 def row_of(body: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +89,35 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path)) from None
     return [row for line in lines if (row := _vote(line)) is not None]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The votes that training takes, as its rows, and how many different prompts they have."""
+
+    rows: list[dict[str, Any]]
+    prompts: int
+
+
+def taken_of(rows: list[dict[str, Any]]) -> Taken:
+    """Those of the votes that prefer one of two different answers; training refuses the others."""
+    taken, prompts = [], set()
+    for row in rows:
+        made = {name: row.get(name) for name in ("prompt", "chosen", "rejected")}
+        try:
+            examples = examples_of(made, READING, FILE)
+        except RowProblem:
+            continue
+        if len(json_line(made)) <= ROW:
+            taken.append(made)
+            prompts |= {example.key for example in examples}
+    return Taken(taken, len(prompts))
+
+
+def both_of(path: Path) -> tuple[list[dict[str, Any]], Taken]:
+    """All votes of a file, and those that training takes."""
+    rows = rows_of(path)
+    return rows, taken_of(rows)
 
 
 def _vote(line: bytes) -> dict[str, Any] | None:

@@ -169,6 +169,7 @@ export const api = {
   limits: async (path: string) => (await get<{ limits: Record<string, T.Limits> }>("/page/limits", { path })).limits,
   vote: (body: T.Vote) => post<object>("/page/votes", body),
   board: () => get<T.Board>("/page/votes"),
+  learn: (model: string, method: string) => post<T.Started>("/page/votes/train", { model, method }),
   open: (path: string) => post<{ id: string }>("/page/adapters", { path }),
 
   async upload(file: File): Promise<{ path: string }> {

@@ -313,6 +313,13 @@ export interface Vote {
 export interface Board {
   readonly path: string;
   readonly votes: number;
+  // the votes that prefer one of two different answers, their prompts, how many of these training needs, and the methods
+  readonly training: {
+    readonly votes: number;
+    readonly prompts: number;
+    readonly least: number;
+    readonly methods: readonly string[];
+  };
   readonly models: readonly {
     model: string;
     wins: number;

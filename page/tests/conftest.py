@@ -19,7 +19,7 @@ from live_server import Running, running  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 from tiny_llama import write_hf_folder  # noqa: E402
 
-from riyaz.methods import abouts  # noqa: E402
+from riyaz.methods import abouts, from_votes  # noqa: E402
 from riyaz.serve.opening import Opener  # noqa: E402
 from riyaz.serve.page.place import Page  # noqa: E402
 
@@ -48,7 +48,7 @@ def served(folder: Path) -> Iterator[Running]:
     """A server with the tiny model under two names."""
     opener = Opener("fp32")
     opener.serve(str(folder / "tiny"))
-    page = Page.of(folder, "riyaz ui", abouts())
+    page = Page.of(folder, "riyaz ui", abouts(), from_votes())
     with running(opener, page=page) as found:
         found.http.headers["x-riyaz-token"] = page.token
         yield found

@@ -1,12 +1,18 @@
 """Runs in a browser: one that is started in the page, followed over a reload and a lost server, stopped and resumed."""
 
 import json
+import os
 import shutil
+import sys
 
 import fake_run
+import pretend_run
 import pytest
 from playwright.sync_api import expect
 from visits import Visit, json_of
+
+from riyaz.methods import from_votes
+from riyaz.serve.page import starting
 
 SECONDS = 1000
 
@@ -140,3 +146,49 @@ def test_a_hidden_page_asks_for_nothing(browser, served):
         page.on("request", lambda request: asked.append(request.url))
         page.wait_for_timeout(4 * SECONDS)
         assert asked == []
+
+
+def test_votes_that_are_enough_begin_a_run_that_learns_from_them(browser, served, folder, monkeypatch):
+    from axe_playwright_python.sync_playwright import Axe
+
+    monkeypatch.setattr(starting, "_riyaz", lambda: [sys.executable, str(pretend_run.RUN)])
+    monkeypatch.setenv("PYTHONPATH", f"{pretend_run.RUN.parents[2] / 'src'}{os.pathsep}{pretend_run.RUN.parent}")
+    (folder / "preferences.jsonl").unlink(missing_ok=True)
+    vote = {"a": {"model": "tiny", "text": "yes"}, "b": {"model": "other", "text": "no"}}
+    for number in range(19):
+        served.post("/page/votes", {"prompt": f"question {number}", **vote, "choice": "a"})
+    served.post("/page/votes", {"prompt": "another", **vote, "choice": "tie"})
+    with Visit(browser, served, "side", 360, bypass_csp=True) as visit:
+        page = visit.page
+        expect(page.get_by_role("button", name="Train on the votes")).to_be_disabled()
+        why = "Training needs 20 different prompts; 19 votes on 19 can be learned from so far."
+        expect(page.get_by_text(why)).to_be_visible()
+        served.post("/page/votes", {"prompt": "one more", **vote, "choice": "b"})
+        page.reload()
+        method = page.get_by_label("Method")
+        expect(method.locator("option")).to_have_text(list(from_votes()))
+        method.select_option("orpo")
+        expect(page.get_by_label("Base model")).to_have_value("tiny")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert visit.width() <= 360
+        page.get_by_role("button", name="Train on these 20 votes").click()
+        expect(page.locator(".badge").first).to_have_text("running")
+        expect(page.locator("h1")).to_contain_text("runs/orpo-tiny-")
+        expect(page.locator(".command").first).to_contain_text("--methods zero_shot,orpo")
+        page.get_by_role("button", name="Stop and keep the best").click()
+        expect(page.locator(".badge").first).to_have_text("stopped")
+        visit.assert_quiet()
+    (folder / "preferences.jsonl").unlink()
+    shutil.rmtree(folder / "runs")
+
+
+def test_what_the_server_says_against_a_training_is_one_line(browser, served, folder):
+    learning = {"votes": 30, "prompts": 30, "least": 20, "methods": list(from_votes())}
+    board = {"path": "preferences.jsonl", "votes": 30, "models": [], "training": learning}
+    refusal = {"error": {"message": "runs/x is being written by another riyaz; wait for it, or stop it"}}
+    routes = {"**/page/votes": json_of(board), "**/page/votes/train": json_of(refusal, 409)}
+    with Visit(browser, served, "side", routes=routes) as visit:
+        visit.page.get_by_role("button", name="Train on these 30 votes").click()
+        expect(visit.page.get_by_role("alert")).to_contain_text("is being written by another riyaz")
+        assert visit.outside == [] and visit.dialogs == []

@@ -2,12 +2,13 @@
 import { type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
-import { many, percent, rate } from "../numbers.ts";
+import { count, many, percent, rate } from "../numbers.ts";
 import { Markdown } from "../parts/markdown.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
 import { Command, Empty, Field, Head, Problem, Wide } from "../parts/words.tsx";
-import { keep, kept, modelOf, models, quoted, useLoaded } from "../state.ts";
-import type { Vote } from "../types.ts";
+import { go } from "../route.ts";
+import { keep, kept, modelOf, models, quoted, useLoaded, useWork } from "../state.ts";
+import type { Board as Standings, Vote } from "../types.ts";
 
 interface Said {
   readonly model: string;
@@ -283,6 +284,54 @@ function Board({ round }: { round: number }) {
           </table>
         </Wide>
       )}
+      {board && board.votes > 0 && board.training.methods.length > 0 && <Train {...board.training} />}
     </section>
+  );
+}
+
+// Begins a run that learns from the votes, on the base of one of the models.
+function Train({ votes, prompts, least, methods }: Standings["training"]) {
+  const { busy, problem, run } = useWork();
+  const method = useSignal(methods[0] ?? "");
+  const model = useSignal("");
+  const bases = models.value.filter((each) => each.parent === null && each.meta.n_params).map((each) => each.id);
+  const first = chosen.value[0] ?? "";
+  const base = [model.value, modelOf(first)?.parent, first, ...bases].find((id) => id && bases.includes(id)) ?? "";
+  const short = prompts < least;
+  const why = short
+    ? `Training needs ${count(least)} different prompts; ${many(votes, "vote")} on ${count(prompts)} can be learned from so far.`
+    : base
+      ? "The run measures the method beside the base."
+      : "There is no model to train.";
+  const start = () =>
+    run("Starting …", async () => {
+      go("run", { path: (await api.learn(base, method.value)).path });
+    });
+  return (
+    <>
+      <div class="fields">
+        <Choice label="Method" value={method} shown={method.value} all={methods} />
+        <Choice label="Base model" value={model} shown={base} all={bases} />
+      </div>
+      <div class="actions">
+        <button type="button" disabled={short || !base || busy.value !== ""} onClick={() => void start()}>
+          {short ? "Train on the votes" : `Train on these ${many(votes, "vote")}`}
+        </button>
+        <span class="under">{busy.value || why} Ties and equal answers teach nothing.</span>
+      </div>
+      <Problem text={problem.value} />
+    </>
+  );
+}
+
+function Choice(props: { label: string; value: Signal<string>; shown: string; all: readonly string[] }) {
+  return (
+    <Field label={props.label}>
+      <select value={props.shown} onChange={(event) => (props.value.value = event.currentTarget.value)}>
+        {props.all.map((name) => (
+          <option key={name}>{name}</option>
+        ))}
+      </select>
+    </Field>
   );
 }

@@ -11,6 +11,8 @@ from riyaz.events import Listen, Note
 from riyaz.methods import METHODS
 from riyaz.sources import store
 
+TEACHERS = ("teacher_model", "unlabelled")  # options of a teacher
+
 
 def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
     """The methods to run in the order of METHODS: those named, else all; without documents none that needs them.
@@ -26,6 +28,8 @@ def chosen_methods(config: CompareConfig, where: str = "--methods") -> tuple[str
         raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
     taught = [name for name in METHODS if METHODS[name].needs_teacher]
     if config.teacher is None:
+        for option in [name for name in TEACHERS if getattr(config, name) is not None]:
+            raise RiyazError("has no effect without a teacher", "--" + option.replace("_", "-"), "give --teacher too")
         if learning := [name for name in config.methods if name in taught]:
             raise RiyazError(f"{learning[0]} needs a teacher to learn from", where, "name one with --teacher")
         lacking += taught

@@ -127,8 +127,5 @@ class CompareConfig:
         check_fields(self)
         if not self.model:
             raise RiyazError("names no model", "--model", "name one that `riyaz models` lists, or give a path")
-        for name in ("teacher_model", "unlabelled"):
-            if self.teacher is None and getattr(self, name) is not None:
-                raise RiyazError("has no effect without a teacher", "--" + name.replace("_", "-"), "give --teacher too")
         if self.epochs is not None and self.steps is not None:
             raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")

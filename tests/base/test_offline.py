@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_comparison
+from fake_endpoint import Handler, fake_endpoint
 
 HOOK = """
 import os, sys
@@ -68,6 +69,30 @@ def test_comparing_and_using_an_artifact_needs_no_network(
         done = riyaz(watched, *arguments)
         assert done.returncode == 0, (arguments, done.stderr[-500:])
         assert not seen(watched), arguments
+
+
+def test_a_teachers_address_is_the_only_one(tmp_path: Path, model_folder: Path, watched: dict[str, str]) -> None:
+    rows = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(45, "please"))
+    answered: list[str] = []
+
+    def reply(handler: Handler) -> None:  # so that nothing is trained
+        answered.append(handler.path)
+        handler.answer("refund") if len(answered) < 9 else handler.document({"error": "enough"}, 418)
+
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    with fake_endpoint(reply) as fake:
+        for command in (
+            ("compare", rows, "--methods", "distil", "--teacher", fake.address, "--model"),
+            ("distil", fake.address, "--rows", rows, "--into"),
+        ):
+            done = riyaz(watched | proxies, *command, model_folder, "--teacher-model", "m", "--budget", "10m", "--out",
+                         tmp_path / command[0])  # fmt: skip
+            assert done.returncode == 2 and "418" in done.stderr, (command, done.stderr[-500:])
+            uses = seen(watched).splitlines()
+            assert len(uses) >= len(answered) > 8
+            place = f"'127.0.0.1', {fake.address.rpartition(':')[2].partition('/')[0]}"
+            assert all(place in use and use.startswith(("socket.connect", "socket.getaddrinfo")) for use in uses), uses
+            assert all("worker" in use for use in uses), "the process of the teacher alone"
 
 
 def test_a_pull_is_written_down(watched: dict[str, str], tmp_path: Path) -> None:

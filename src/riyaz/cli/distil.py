@@ -20,8 +20,6 @@ from riyaz.cli.options import (
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 
-METHOD = "distil"
-
 
 def distil(
     teacher: Annotated[
@@ -50,10 +48,12 @@ def distil(
     """Train a LoRA of a small model on what a teacher answers, and keep its artifact."""
     from riyaz.comparison import run
     from riyaz.comparison.prompts import answered_prompts
+    from riyaz.methods import METHODS
     from riyaz.report.comparison import terminal
     from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
+    method = next(name for name in METHODS if METHODS[name].needs_teacher)
     data = rows or prompts
     if data is None or (rows and prompts):
         what = "both say what the teacher answers" if data else "neither is there"
@@ -65,7 +65,7 @@ def distil(
             data, data_config = answered_prompts(prompts, data_config, config, listen)
             screen.talk.print(f"the teacher's answers are in {data}", soft_wrap=True)
         config = replace(config, teacher=teacher)
-        arm = run.adapt(METHOD, data, data_config, config, command=command_line(), began=command_began(), listen=listen)
+        arm = run.adapt(method, data, data_config, config, command=command_line(), began=command_began(), listen=listen)
     terminal.print_arm(arm, screen.data)
     out = config.out
     assert out is not None  # DistilFlags requires it

@@ -240,7 +240,7 @@ def test_a_comparison_of_version_0_1_says_nothing_of_its_methods(tmp_path: Path)
     assert "without the base model" not in page and "a whole model" not in page
 
 
-@pytest.mark.parametrize("about", [{"colour": 15}, {"colour": "1"}, {"mark": "$x$"}, {"mark": ""}])
+@pytest.mark.parametrize("about", [{"colour": 16}, {"colour": "1"}, {"mark": "$x$"}, {"mark": ""}])
 def test_a_colour_and_a_mark_are_those_of_the_page(about: dict[str, Any]) -> None:
     document = comparison()
     document["arms"][3]["about"] |= about

@@ -45,7 +45,7 @@ def distil(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train a LoRA of a small model on what a teacher answers, and keep its artifact."""
+    """Train a LoRA on what a teacher answers: a model, an artifact or an endpoint."""
     from riyaz.comparison import run
     from riyaz.comparison.prompts import answered_prompts
     from riyaz.methods import METHODS

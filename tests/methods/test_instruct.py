@@ -14,6 +14,7 @@ from riyaz.artifact import Artifact
 from riyaz.comparison.by_hand import MOST_OWN, own_instructions
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.errors import RiyazError
 from riyaz.methods import METHODS, instruct
 from riyaz.methods.fitting import choices, instructions
 from riyaz.methods.fitting.base import Context, instruction_only
@@ -187,7 +188,7 @@ def test_instructions_that_cannot_be_tried_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", ["3h", "10m"])
-def test_few_shot_comes_later_and_takes_the_chosen_instruction(
+def test_few_shot_comes_later_and_tries_the_chosen_instruction(
     tmp_path: Path, home: Path, asked: tuple, budget: str
 ) -> None:
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
@@ -209,5 +210,32 @@ def test_few_shot_comes_later_and_takes_the_chosen_instruction(
     assert chosen != TASK.instruction
     assert "Where does it belong?" in {each["instruction"] for each in arms["instruct"]["chosen"]["candidates"]}
     artifacts = {name: Artifact.read(tmp_path / f"out/arms/{name}/kept/artifact") for name in arms}
-    assert artifacts["instruct"].text.instruction == artifacts["few_shot"].text.instruction == chosen
+    assert artifacts["instruct"].text.instruction == chosen
+    last = arms["few_shot"]["chosen"]["candidates"][-2:]
+    assert [entry["instruction"] for entry in last] == [chosen, chosen], "without and with null prompts"
+    assert artifacts["few_shot"].text.instruction in (chosen, TASK.instruction)
     assert artifacts["zero_shot"].text.instruction == TASK.instruction
+
+
+@pytest.mark.parametrize(("score", "better"), [(0.6, True), (0.5, False), (0.4, False), (None, False)])
+def test_another_arms_instruction_is_kept_where_the_same_prompts_score_higher_with_it(
+    context: Context, monkeypatch: pytest.MonkeyPatch, score: float | None, better: bool
+) -> None:
+    plain, asked = base_predictor(context), list[str]()
+    first = choices.Choice(plain, False, 0.5, [{"validation": 0.5}], 0.0, np.zeros(0))
+
+    def tried(_: Context, candidates: Sequence[ModelPredictor]) -> choices.Choice:
+        (candidate,) = candidates
+        asked.append(candidate.text.instruction)
+        if score is None:
+            raise RiyazError("the prompt does not fit")
+        return replace(first, predictor=candidate, score=score, record=[{"validation": score}])
+
+    monkeypatch.setattr(choices, "choose", tried)
+    for wording in (None, TASK.instruction):
+        assert choices.reworded(replace(context, wording=wording), first) is first and not asked
+    made = choices.reworded(replace(context, wording="Name the desk."), first)
+    assert asked == ["Name the desk."]
+    assert made.predictor.text == replace(plain.text, instruction=asked[0] if better else TASK.instruction)
+    more = [] if score is None else [{"validation": score, "instruction": "Name the desk."}]
+    assert (made.score, made.record) == (max(score or 0.0, 0.5), [*first.record, *more])

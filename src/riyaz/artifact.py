@@ -118,10 +118,10 @@ class Artifact:
     base: BaseModel | None = None
     task: Task | None = None
     calibrated: bool = False
-    label_offsets: tuple[float, ...] = ()
     temperature: float | None = None
     temperatures: tuple[float, ...] = ()
     max_new_tokens: int = 256
+    label_offsets: tuple[float, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     seeds: dict[str, Any] = field(default_factory=dict)

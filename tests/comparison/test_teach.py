@@ -131,7 +131,7 @@ def test_labels_are_learned_as_the_teacher_predicts_them(labelled: tuple[Path, T
     kept = outputs.read(folder / "out/teacher")
     assert {output.text for output in kept.values()} <= {"billing", "delivery", "refund"}
     p = np.exp([output.soft.log_p[0] for output in kept.values() if output.soft is not None])
-    assert p.shape == (55, 3) and p.sum(1) == pytest.approx(np.ones(55), abs=1e-4) and 0.34 < p.max(1).min()
+    assert p.shape == (55, 3) and p.sum(1) == pytest.approx(np.ones(55), abs=1e-4) and p.max(1).min() > 0.34
     labels = ("billing", "delivery", "refund")
     assert [output.text for output in kept.values()] == [labels[place] for place in p.argmax(1)]
 

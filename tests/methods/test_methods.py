@@ -49,7 +49,7 @@ def contents(fitted: Fitted) -> dict[str, bytes]:
 
 
 def test_the_table_holds_every_method_under_its_name() -> None:
-    needing = ("needs_documents", "needs_model", "judged_by", "of")
+    needing = ("needs_documents", "needs_model", "judged_by", "needs_teacher", "of")
     apart = {name for name, method in METHODS.items() if any(getattr(method, need) for need in needing)}
     assert tuple(name for name in METHODS if name not in apart) == tiny_comparison.METHODS
     for name, method in METHODS.items():
@@ -57,7 +57,7 @@ def test_the_table_holds_every_method_under_its_name() -> None:
         assert (
             (method.recipe is not None)
             == (method.build is not None)
-            == (name in (*TRAINED, "rag_lora", "dpo", "orpo", "kto"))
+            == (name in (*TRAINED, "rag_lora", "dpo", "orpo", "kto", "distil"))
         )
         assert method.recipe is None or method.recipe.share == (2 if name == "rag_lora" else 1)
         assert (method.candidates == 0) == (not method.about.language_model or method.of != ())

@@ -55,7 +55,7 @@ def told(source: Path, *words: object) -> str:
 
 def test_the_help_of_adapt_names_it(source: Path) -> None:
     said = " ".join(told(source, "adapt", "--help").split())
-    assert "borrowed, dpo, encoder, ensemble, few_shot, full, instruct, kto, linear, lora, nearest, orpo" in said
+    assert "borrowed, distil, dpo, encoder, ensemble, few_shot, full, instruct, kto, linear, lora, nearest, orpo" in said
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,8 @@ def test_dpo_compares_with_the_artifact_not_with_the_base(begun: Context) -> Non
 
     def loss() -> float:
         with torch.no_grad():
-            return sum(objective(model, micro, None).item() for micro in micro_batches(rows, 64))  # type: ignore[arg-type]
+            of_batch = objective(model, rows, 64)
+            return sum(of_batch(model, micro, None).item() for micro in micro_batches(rows, 64))  # type: ignore[arg-type]
 
     assert loss() == pytest.approx(4 * math.log(2), rel=1e-5), "both are the same before training"
     for _, layer in loras.lora_layers(model):

@@ -17,7 +17,7 @@ def with_pairs(context: Context) -> Context:
     """The context with rows of two answers, and the objective that compares them."""
     from riyaz.preferences import BETA, dpo
 
-    return replace(context, objective=dpo(context.hand.beta or BETA, bool(context.hand.length_normalised)))
+    return replace(context, objective=dpo(context.hand.beta or BETA, context.hand.length_normalised))
 
 
 def fit(context: Context) -> Fitted:

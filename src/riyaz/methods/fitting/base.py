@@ -121,9 +121,7 @@ class Fitted:
     weights: WeightsPart
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
-    label_offsets: tuple[
-        float, ...
-    ] = ()  # added to the labels' log-probabilities, where not calibrated by a null prompt
+    label_offsets: tuple[float, ...] = ()  # of a closed set's labels, where no null prompt corrects them
     temperature: float | None = None  # of a closed set's label scores; None: answers get no confidence from it
     temperatures: tuple[float, ...] = ()  # of the scores of each question's choices
     max_new_tokens: int | None = None  # longest answer; None: as the training answers require

@@ -23,7 +23,7 @@ class ByHand:
     rank: int | None = None  # of a LoRA
     alpha: int | None = None
     beta: float | None = None  # of an objective on better and worse answers
-    length_normalised: bool | None = None
+    length_normalised: bool = False
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | None = None

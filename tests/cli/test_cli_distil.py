@@ -86,7 +86,9 @@ def test_prompts_are_answered_once_and_learned_also_after_a_stop(
     assert [row[-1]["content"] for row in rows] == [answer.text for answer in answers]
     artifact = Artifact.read(tmp_path / "out")
     assert (artifact.method, artifact.weights.kind) == ("distil", "lora")
-    assert artifact.task is not None and artifact.task.kind == "closed" and artifact.text.instruction == "Name the desk."
+    assert (
+        artifact.task is not None and artifact.task.kind == "closed" and artifact.text.instruction == "Name the desk."
+    )
     known = told.document["teacher"]
     assert (known["name"], known["soft"], known["rows"], known["prompts"]) == (str(teacher), True, 18, 60)
     assert known["student"] == pytest.approx(told.document["score"]) and known["score"] > 0.9

@@ -54,7 +54,9 @@ def prompts(path: Path, texts: list[str], column: str = "text") -> Path:
 
 
 def answers(out: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = [json.loads(line) for line in (out / "teacher/answers.jsonl").read_text().splitlines()]
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in (out / "teacher/answers.jsonl").read_text().splitlines()
+    ]
     return lines
 
 
@@ -271,8 +273,8 @@ def test_what_was_bought_before_an_endpoint_failed_is_not_asked_again(
 ) -> None:
     home, data = tmp_path / "home", free_data(tmp_path)
     more = prompts(tmp_path / "more.jsonl", [f"please say more of {n}" for n in range(6)], "instruction")
-    ask = ("compare", data, *asked, "--methods", "distil", "--unlabelled", more, "--teacher-model", "m", "--instruction",
-           "Be brief.", "--out", tmp_path / "out")  # fmt: skip
+    ask = ("compare", data, *asked, "--methods", "distil", "--unlabelled", more, "--teacher-model", "m",
+           "--instruction", "Be brief.", "--out", tmp_path / "out")  # fmt: skip
     with fake_endpoint(failing(17, failure)) as fake:
         told = run(home, *ask, "--teacher", fake.address)
         assert told.status != 0 and words in told.line and fake.address in told.line, told.err

@@ -33,7 +33,9 @@ def context(model_folder: Path, tmp_path: Path) -> Context:
     return fit_context(model_folder, tmp_path, valid=examples(54, "today"), valid_rows=48)
 
 
-def scores_of(context: Context, rows: Sequence[Example], quality: float, bias: Sequence[float], seed: int) -> np.ndarray:
+def scores_of(
+    context: Context, rows: Sequence[Example], quality: float, bias: Sequence[float], seed: int
+) -> np.ndarray:
     """Log-probabilities (n, L) that favour the right label by `quality`, and some labels."""
     accepted = accepted_labels(context.task, rows)
     noise = [np.random.default_rng([seed, int(row.where.rpartition(":")[2])]).normal(0, 1, 3) for row in rows]
@@ -67,7 +69,7 @@ def test_the_pool_is_halved_on_the_same_rows_and_the_tasks_own_stays(
     rounds = {tuple(where[:8]): 24, tuple(where[8:16]): 12, tuple(where[16:32]): 6, tuple(where[32:48]): 3}
     assert [rows for _, rows in done] == [rows for rows, count in rounds.items() for _ in range(count)]
     for rows in rounds:
-        assert [name for name, read in done if read == rows][0] == "0"
+        assert next(name for name, read in done if read == rows) == "0"
     last = [name for name, read in done if read == tuple(where[32:48])]
     assert last[0] == "0" and set(last[1:]) < {str(place) for place in range(12, 24)}
     assert made.text.instruction in last[1:] and made.chosen["instruction"] == made.text.instruction
@@ -84,7 +86,9 @@ def test_the_record_has_every_candidate_and_three_entries_of_the_own_one(
     assert [(each["even_labels"], each["calibrated"]) for each in plain] == [(False, False), (False, True)]
     own = [entry for entry in even if entry["rows"] == 48 and entry["instruction"] == "0"]
     assert len(own) == 1 and {each["instruction"] for each in plain} == {"0"}
-    assert {"instruction", "origin", "list_labels", "validation", "nats", "rows", "difference", "error"} <= own[0].keys()
+    assert {"instruction", "origin", "list_labels", "validation", "nats", "rows", "difference", "error"} <= own[
+        0
+    ].keys()
     assert (own[0]["difference"], own[0]["error"]) == (0, 0)
     rows, accepted = context.valid[:48], accepted_labels(context.task, context.valid[:48])
     expected = even_labels(scores_of(context, rows, 1.0, (1.5, 0, 0), 0), accepted)

@@ -33,7 +33,7 @@ ROWS, TEXTS = examples(5, "now"), ["the order", "", "a refund of the payment, pl
 
 
 def torch_log_p(folder: Path, predictor: ModelPredictor, rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
-    """The log-probabilities (N, V) at all tokens of the texts behind the predictor's prompts, by the training's model."""
+    """The log-probabilities (N, V) at all tokens of the texts behind the predictor's prompts, as in training."""
     source = open_source(folder)
     said = [replace(row, answers=(text,)) for row, text in zip(rows, texts)]
     prompts = [messages_for(predictor.text, predictor.task, row.messages, predictor.examples) for row in said]
@@ -67,7 +67,9 @@ def test_soft_targets_are_what_it_predicts_behind_its_own_prompts(shown: int, mo
 def test_a_base_answers_with_the_tasks_instruction(model_folder: Path) -> None:
     predictor = open_teacher(str(model_folder), replace(FREE, max_new_tokens=5))
     assert (predictor.text.instruction, predictor.text.list_labels) == (FREE.instruction, False)
-    assert getattr(predictor, "max_new_tokens", None) == 5 and all(output.text for output in answered(predictor, FREE, ROWS))
+    assert getattr(predictor, "max_new_tokens", None) == 5 and all(
+        output.text for output in answered(predictor, FREE, ROWS)
+    )
     closed = open_teacher(str(model_folder), TASK)
     assert closed.has_labels and closed.text.list_labels
     outputs = answered(closed, TASK, ROWS)
@@ -117,8 +119,8 @@ def test_answers_of_another_set_are_not_usable(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(("text", "label"), [
-    ("refund", "refund"), (" Refund.\n", "refund"), ('"REFUND"', "refund"), ("**refund**", "refund"), ("“refund”", "refund"),
-    ("`refund`", "refund"), ("a refund", None), ("refunds", None), ("", None), ("  ", None),
+    ("refund", "refund"), (" Refund.\n", "refund"), ('"REFUND"', "refund"), ("**refund**", "refund"),
+    ("“refund”", "refund"), ("`refund`", "refund"), ("a refund", None), ("refunds", None), ("", None), ("  ", None),
     ("refund, or delivery", None),
 ])  # fmt: skip
 def test_a_label_that_was_written_is_known_but_for_case_and_marks(text: str, label: str | None) -> None:

@@ -77,7 +77,8 @@ def test_a_last_line_that_was_cut_off_is_removed_and_the_rest_kept(torn: bytes, 
 
 
 @pytest.mark.parametrize("line", [
-    b"\xff\xfe", b"{", b"3", b"[]", b"null", b'{"key": "k9"}', b'{"key": 3, "text": "x"}', b'{"key": "k9", "text": null}',
+    b"\xff\xfe", b"{", b"3", b"[]", b"null", b'{"key": "k9"}', b'{"key": 3, "text": "x"}',
+    b'{"key": "k9", "text": null}',
     b'{"key": "k9", "text": "x", "log_p": "abc"}', b'{"key": "k9", "text": "x", "log_p": [-0.1, null]}',
     b'{"key": "k9", "text": "x", "log_p": null}', b'{"key": "k9", "text": "x", "log_p": [[-0.1]]}',
 ])  # fmt: skip

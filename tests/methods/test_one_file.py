@@ -55,7 +55,8 @@ def told(source: Path, *words: object) -> str:
 
 def test_the_help_of_adapt_names_it(source: Path) -> None:
     said = " ".join(told(source, "adapt", "--help").split())
-    assert "borrowed, distil, dpo, encoder, ensemble, few_shot, full, instruct, kto, linear, lora, nearest, orpo" in said
+    names = "borrowed, distil, dpo, encoder, ensemble, few_shot, full, instruct, kto, linear, lora, nearest, orpo"
+    assert names in said
 
 
 @pytest.fixture(scope="module")

@@ -228,8 +228,8 @@ def test_a_fit_whose_labels_are_made_even_answers_as_it_was_scored(
     assert fitted.label_offsets and fitted.chosen["even_labels"] and not fitted.calibrated
     source = context.source
     base = BaseModel(source.name, str(source.path), source.sha256(), 1, context.tokenizer.template)
-    document = Artifact(name, fitted.text, fitted.weights, base, context.task, fitted.calibrated, fitted.label_offsets,
-                        fitted.temperature)  # fmt: skip
+    document = Artifact(name, fitted.text, fitted.weights, base, context.task, temperature=fitted.temperature,
+                        label_offsets=fitted.label_offsets)  # fmt: skip
     artifacts.write(tmp_path / "artifact", document, fitted.files)
     predictor = open_artifact(tmp_path / "artifact", precision="fp32")
     answers = predictor.answers([row.messages for row in context.valid])

@@ -23,7 +23,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def workers() -> int:
     """Threads of `ask` that live. The end of the program waits for none of them."""
-    alive = [thread for thread in threading.enumerate() if "work" in thread.name]
+    alive = [thread for thread in threading.enumerate() if "(work)" in thread.name]
     assert all(thread.daemon for thread in alive)
     return len(alive)
 

@@ -102,6 +102,16 @@ def test_refits_leave_the_arms_that_wait_the_time_of_their_choices(
     assert refitted == {1, 2}
 
 
+def test_an_arm_whose_validation_rows_a_teacher_has_answered_does_not_race(machine: Machine) -> None:
+    machine.scores |= {"distil": 0.9}
+    arms = begun(machine, 300.0, ("nearest", "lora", "full", "distil"))
+    assert arms.plan.arm("distil").opening or arms.plan.arm("distil").cut
+    arms.run()
+    opened = [name for work, name in machine.done if work == "open"]
+    assert opened and "distil" not in opened and not any("distil" in note for note in machine.notes)
+    assert ("evaluate", "distil") in machine.done
+
+
 def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:
     machine.scores = {"lora": 0.5, "full": 0.1, "rag_lora": 0.2}
     arms = begun(machine, 400.0)

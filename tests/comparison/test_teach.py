@@ -23,9 +23,13 @@ from riyaz.comparison.folder import ComparisonFolder
 from riyaz.config import CompareConfig, read_toml
 from riyaz.data import Example
 from riyaz.data.split import Split
+from riyaz.data.task import Task
+from riyaz.events import Note
 from riyaz.methods import METHODS
 from riyaz.metrics.paired import paired_test
+from riyaz.sources import open_source
 from riyaz.teacher import endpoint, outputs
+from riyaz.teacher.model import open_teacher
 
 STATUS = 418  # of a server that will not
 
@@ -181,6 +185,21 @@ def test_texts_of_a_model_are_learned_with_what_it_predicted_if_it_has_the_same_
     assert (tmp_path / "out/teacher/soft.safetensors").exists() is same
     assert (known["name"], known["rows"]) == (str(teacher), 8) and known["score"] is not None
     assert known["difference"] == pytest.approx(known["student"] - known["score"])
+
+
+def test_of_several_students_all_have_the_teachers_tokens_or_learn_its_texts(writing: Path, tmp_path: Path) -> None:
+    predictor = open_teacher(str(writing), Task("free", (), "rouge_l", "Help.", "", max_new_tokens=5))
+    rows = [Example(({"role": "user", "content": f"row {n}"},), (), where=f"x:{n}") for n in range(3)]
+    keyed = {outputs.prompt_key(row.messages): row for row in rows}
+    made = {key: outputs.Output("the order" if place else "") for place, key in enumerate(keyed)}
+    other = open_source(tiny_llama.write_hf_folder(tmp_path / "other", seed=7, vocab=400)).tokenizer()
+    same, notes = open_source(writing).tokenizer(), list[Any]()
+    soft = teach._with_soft(predictor, predictor.task, [same, same], keyed, made, notes.append)  # type: ignore[arg-type]
+    assert [each.soft is not None for each in soft.values() if each.text] == [True, True]
+    assert not [note for note in notes if isinstance(note, Note)]
+    for students in ([same, other], [other, same]):
+        assert teach._with_soft(predictor, predictor.task, students, keyed, made, notes.append) == made  # type: ignore[arg-type]
+        assert isinstance(notes.pop(), Note)
 
 
 # refusals

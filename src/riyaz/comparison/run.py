@@ -184,6 +184,9 @@ def dry_run(
     folder = ComparisonFolder(config.out)
     with folder.locked():
         folder.claim(job.settings)
+        if "address" in job.settings.get("teacher", {}) and not teach.is_taught(folder):
+            hint = "leave it out, or name a teacher on this machine"
+            raise RiyazError("a plan needs the answers of the endpoint, which may cost money", "--dry-run", hint)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
         _prepare(folder, job, config, budget, listen)

@@ -117,7 +117,9 @@ class CompareConfig:
     teacher_model: str | None = option(
         None, "the model that the endpoint runs; the only one it lists if not given", by_hand=True
     )
-    unlabelled: Path | None = option(None, "a file of further prompts, which the teacher answers for distil")
+    unlabelled: Path | None = option(
+        None, "a file of further prompts, which the teacher answers for distil", by_hand=True
+    )
     instructions: Path | None = option(
         None, "file with an instruction in each line, which the method instruct tries beside its own wordings"
     )

@@ -304,7 +304,7 @@ def test_what_was_bought_before_an_endpoint_failed_is_not_asked_again(
         before, fake.reply = len(fake.calls), helpful
         told = run(home, *ask, "--teacher", fake.address)
         assert told.status == 0, told.err
-        again = [spoken(call) for call in fake.calls[before:]]
+        again = [spoken(call) for call in fake.calls[before:] if call.body]  # none of a request that was cut off
     assert len(set(again)) == 46 - len(bought) and len(again) <= len(set(again)) + endpoint.AT_ONCE, "only the rest"
     assert f"{len(set(again))} requests, about " in told.err and f"{len(bought)} answers are known already" in told.err
     first = fake.calls[0].body
@@ -315,7 +315,7 @@ def test_what_was_bought_before_an_endpoint_failed_is_not_asked_again(
     assert known.get("score") is None and student["chosen"]["taught_rows"] > 30
     assert all(line["text"].startswith("thank you for ") for line in answers(tmp_path / "out"))
     tested = {row["instruction"] for row in map(json.loads, (data / "test.jsonl").read_text().splitlines())}
-    assert not tested & {spoken(call) for call in fake.calls}, "test rows are not sent"
+    assert not tested & {spoken(call) for call in fake.calls if call.body}, "test rows are not sent"
 
 
 def test_an_endpoint_that_stalls_is_one_line(tmp_path: Path, asked: tuple) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from riyaz.config import SELF, Precision
-from riyaz.data.rows import Row, Wanted
+from riyaz.data.rows import Row, Wanted, likeliest
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.engine.request import Request, Sampling
@@ -117,8 +117,7 @@ def predicted(lm: Engine, texts: Sequence[Sequence[int]]) -> Rehearsal:
     tokens, values = [], []
     for text in texts:  # one at a time: its distributions take 25 MB
         (log_p,) = lm.distributions([Request(0, tuple(text[:1]))], [text[1:]])  # (T − 1, V)
-        count = min(LIKELIEST, log_p.shape[1])
-        top = np.argpartition(log_p, -count, axis=1)[:, -count:]
-        tokens.append(top.astype(np.int32))
-        values.append(np.take_along_axis(log_p, top, 1))
+        top = likeliest(log_p, LIKELIEST)
+        tokens.append(top.tokens.astype(np.int32))
+        values.append(top.log_p)
     return Rehearsal(np.array(texts, np.int32), np.stack(tokens), np.stack(values))

@@ -130,7 +130,8 @@ def test_they_are_taken_where_the_loss_is_lower_by_more_than_an_error(
     assert made.record["even_labels"] is even and bool(made.predictor.label_offsets) is even
     if not even:
         assert made.predictor is predictor and made.score == 0.5
-        assert made.fields == {"calibrated": True, "temperature": fit_temperature(scores, accepted)}
+        temperature = fit_temperature(scores, accepted)
+        assert made.fields == {"calibrated": True, "label_offsets": (), "temperature": temperature}
         assert made.record["calibrated"] is True and {"label_nats", "even_label_nats"} <= made.record.keys()
 
 

@@ -14,6 +14,7 @@ from fit_context import TASK, examples, fit_context
 
 from riyaz.comparison import measure
 from riyaz.data import Example
+from riyaz.errors import RiyazError
 from riyaz.methods import METHODS, instruct
 from riyaz.methods.fitting.base import Context, Fitted
 from riyaz.methods.fitting.choices import base_predictor, rows_scored
@@ -204,3 +205,17 @@ def test_a_real_search_answers_as_it_was_scored(context: Context) -> None:
     answers = predictor.answers([row.messages for row in context.valid])
     assert np.mean([a.text in row.answers for a, row in zip(answers, context.valid)]) == pytest.approx(made.valid_score)
     assert bool(made.label_offsets) == made.chosen["even_labels"] and made.temperature
+
+
+def test_a_wording_with_which_a_row_does_not_fit_is_left_out(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = base_predictor(context)
+    long = "Sort it. " * 300
+    pool = [Instruction(TASK.instruction, "task"), Instruction(long, "yours"), Instruction("Sort these.", "riyaz")]
+    monkeypatch.setattr(instruct, "base_predictor", lambda _: plain)
+    monkeypatch.setattr(instruct, "instructions", lambda *_: pool)
+    plain.lm.context = 400
+    made = METHODS["instruct"].fit(context)
+    assert {each["instruction"] for each in made.chosen["candidates"]} == {TASK.instruction, "Sort these."}
+    monkeypatch.setattr(instruct, "instructions", lambda *_: pool[1:])
+    with pytest.raises(RiyazError, match="context"):
+        METHODS["instruct"].fit(context)

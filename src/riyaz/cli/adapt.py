@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -21,6 +21,10 @@ from riyaz.cli.options import (
     resolve_options,
 )
 from riyaz.cli.output import Screen
+
+if TYPE_CHECKING:
+    from riyaz.config import CompareConfig
+    from riyaz.results import ArmResult
 
 
 def _methods() -> str:
@@ -45,8 +49,6 @@ def adapt(
     """Run one method and keep its artifact."""
     from riyaz.comparison import run
     from riyaz.report.comparison import terminal
-    from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
-    from riyaz.report.words import made
 
     data_config, config = resolve_options(data, reading, adapting, start=continuing.from_)
     screen = Screen(json, quiet)
@@ -54,6 +56,15 @@ def adapt(
         arm = run.adapt(
             method, data, data_config, config, continuing, command=command_line(), began=command_began(), listen=listen
         )
+    show(arm, config, screen)
+
+
+def show(arm: "ArmResult", config: "CompareConfig", screen: Screen) -> None:
+    """Print what was measured of an arm, where its artifact is, and what can be done next."""
+    from riyaz.report.comparison import terminal
+    from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
+    from riyaz.report.words import made
+
     terminal.print_arm(arm, screen.data)
     out = config.out
     assert out is not None  # AdaptFlags requires it

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.adapt import show
 from riyaz.cli.options import (
     DISTILLING_DEFAULTS,
     READING_DEFAULTS,
@@ -50,8 +51,6 @@ def distil(
     from riyaz.comparison.prompts import answered_prompts
     from riyaz.methods import METHODS
     from riyaz.report.comparison import terminal
-    from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
-    from riyaz.report.words import made
 
     method = next(name for name in METHODS if METHODS[name].needs_teacher)
     data = rows or prompts
@@ -66,9 +65,4 @@ def distil(
             screen.talk.print(f"the teacher's answers are in {data}", soft_wrap=True)
         config = replace(config, teacher=teacher)
         arm = run.adapt(method, data, data_config, config, command=command_line(), began=command_began(), listen=listen)
-    terminal.print_arm(arm, screen.data)
-    out = config.out
-    assert out is not None  # DistilFlags requires it
-    screen.talk.print(f"\n{made(arm, str(out))}", soft_wrap=True)
-    terminal.print_next(after_arm(arm, out, config.test or QUESTIONS), screen.talk)
-    screen.finish(arm)
+    show(arm, config, screen)

@@ -1,7 +1,6 @@
 """Rows made of a file of prompts without answers: a teacher answers them."""
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,7 @@ def answered_prompts(
         made = by_endpoint(entry, task, rows, bases[0].tokenizer(), listen)
     else:
         predictor = open_teacher(entry["path"], task, config.precision)
-        made = by_model(predictor, entry, task, rows, time.monotonic() + math.inf, listen)
+        made = by_model(predictor, entry, task, rows, math.inf, listen)
         del predictor
     out = config.out.with_name(config.out.name + ROWS)
     records = [_record(rows[key], output) for key, output in made.items() if output.text]

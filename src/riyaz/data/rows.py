@@ -39,6 +39,13 @@ class Wanted:
     weight: float = 1.0
 
 
+def likeliest(log_p: np.ndarray, count: int) -> Wanted:
+    """The `count` likeliest tokens at each place, or all if there are fewer, from their log-probabilities (n, V)."""
+    count = min(count, log_p.shape[1])
+    tokens = np.argpartition(log_p, -count, axis=1)[:, -count:]
+    return Wanted(tokens, np.take_along_axis(log_p, tokens, 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Token ids of one training row; `answer` ends with the end-of-turn id. With `together` its tokens do not follow

@@ -17,6 +17,7 @@ import numpy as np
 
 from riyaz.artifact import WeightsPart
 from riyaz.data import Example
+from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Rounds
 from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, stages
@@ -129,10 +130,17 @@ def _halved(
             for each, predictor in candidates.items()]  # fmt: skip
     left = left[: tried(left[0].predictor)]
     for until, keep in stages(len(left), len(rows), ROUNDS):
+        read: list[_Wording] = []
         for place, each in enumerate(left):
             context.listen(Progress("choose", place, len(left)))
-            log_p = np.concatenate((each.log_p, _log_p(each.predictor, rows[len(each.log_p) : until])))
-            left[place] = _Wording(each.instruction, each.predictor, log_p, accepted[:until])
+            try:
+                log_p = np.concatenate((each.log_p, _log_p(each.predictor, rows[len(each.log_p) : until])))
+            except RiyazError:  # a prompt does not fit the context
+                if place == 0:
+                    raise
+                continue
+            read.append(_Wording(each.instruction, each.predictor, log_p, accepted[:until]))
+        left = read
         first, *others = left
         record += [each.entry(*each.even_entry, first, even_labels=True) for each in left]
         if until < len(rows):

@@ -10,7 +10,7 @@ from riyaz import artifact as artifacts
 from riyaz.artifact import TextPart
 from riyaz.config import Precision
 from riyaz.data import Example, normalise
-from riyaz.data.rows import Wanted
+from riyaz.data.rows import Wanted, likeliest
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.predictor import (
@@ -96,11 +96,8 @@ def with_tokens(predictor: ModelPredictor, rows: Sequence[Example], texts: Seque
     answers = predictor.tokenizer.answer_ids(said)
     conversations, where = [row.messages for row in rows], [row.where for row in rows]
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers)))
-    outputs = []
-    for text, log_p in zip(texts, predictor.lm.distributions([each.request for each in prepared], answers)):  # (n, V)
-        top = np.argpartition(log_p, -LIKELIEST, axis=1)[:, -LIKELIEST:]
-        outputs.append(Output(text, Wanted(top, np.take_along_axis(log_p, top, 1))))
-    return outputs
+    predicted = predictor.lm.distributions([each.request for each in prepared], answers)  # (n, V) of each
+    return [Output(text, likeliest(log_p, LIKELIEST)) for text, log_p in zip(texts, predicted)]
 
 
 def identity(target: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.methods.fitting.base import Context
-from riyaz.methods.fitting.choices import Choice, fitted_temperature, label_scores
+from riyaz.methods.fitting.choices import Choice, label_scores
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import accepted_labels
@@ -81,17 +81,13 @@ def corrected(context: Context, choice: Choice) -> Corrected:
     accepted, scores = accepted_labels(context.task, rows), label_scores(predictor, rows)
     even, without = even_labels(scores, accepted), label_losses(scores, accepted)
     gain, error = lower(even.losses, without)
-    record: dict[str, Any] = {"even_labels": gain > error, "label_nats": round(float(without.mean()), 6),
-                              "even_label_nats": round(even.nats, 6)}  # fmt: skip
-    if gain <= error:
-        fields: dict[str, Any] = {
-            "calibrated": predictor.calibrated,
-            "temperature": fitted_temperature(context, predictor),
-        }
-        return Corrected(predictor, choice.score, fields, record | {"calibrated": predictor.calibrated})
-    offsets = tuple((predictor.offsets + even.offsets).tolist())
-    predictor = replace(predictor, calibrated=False, label_offsets=offsets)
-    scores = scores + even.offsets
-    points = float(accepted[np.arange(len(rows)), scores.argmax(1)].mean())
-    fields = {"calibrated": False, "label_offsets": offsets, "temperature": fit_temperature(scores, accepted)}
-    return Corrected(predictor, points, fields, record | {"calibrated": False})
+    points = choice.score
+    if gain > error:
+        offsets, scores = tuple((predictor.offsets + even.offsets).tolist()), scores + even.offsets
+        predictor = replace(predictor, calibrated=False, label_offsets=offsets)
+        points = float(accepted[np.arange(len(rows)), scores.argmax(1)].mean())
+    fields = {"calibrated": predictor.calibrated, "label_offsets": predictor.label_offsets,
+              "temperature": fit_temperature(scores, accepted)}  # fmt: skip
+    record = {"calibrated": predictor.calibrated, "even_labels": gain > error,
+              "label_nats": round(float(without.mean()), 6), "even_label_nats": round(even.nats, 6)}  # fmt: skip
+    return Corrected(predictor, points, fields, record)

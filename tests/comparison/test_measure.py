@@ -27,7 +27,7 @@ from riyaz.events import Event, Phase, Progress
 from riyaz.families import describe
 from riyaz.methods import METHODS as TABLE
 from riyaz.methods import full, lora, prompt_tuning
-from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.base import VALID_ROWS, Context
 from riyaz.methods.fitting.choices import base_predictor
 from riyaz.methods.fitting.recipe import Recipe
 
@@ -244,6 +244,20 @@ def test_a_row_of_free_text_takes_its_answer_and_the_log_probability_of_the_acce
     judged = replace(context, task=Task(kind, (), metric, "Answer.", ""))
     speed = measure._answer_speed(TABLE["zero_shot"], base_predictor(judged), judged, 0.0, SimpleNamespace())
     assert speed.row_seconds == row and speed.answer_seconds == 2.0
+
+
+def test_another_arms_instruction_is_tried_on_the_validation_rows_once_more(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = dict.fromkeys(("row", "loss", "alone", "pass", "tokens"), 0.0) | {"candidate": 1.0, "null": 0.25}
+    monkeypatch.setattr(measure, "_measured_answers", lambda *_: dict(taken))
+
+    def seconds(*methods: str) -> float:
+        method, plain = measure._among(TABLE["few_shot"], methods), base_predictor(context)
+        return measure._answer_speed(method, plain, context, 0.0, SimpleNamespace()).choose_seconds  # type: ignore[arg-type]
+
+    rows = min(VALID_ROWS, len(context.valid))
+    assert seconds("few_shot", "instruct") == seconds("few_shot", "lora") + rows + 0.25 > rows
 
 
 class Ending:

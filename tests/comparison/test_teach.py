@@ -132,6 +132,19 @@ def test_rows_without_answers_are_learned_but_for_test_prompts(labelled: tuple[P
     assert trained["distil"] - trained["lora"] == {row.key[:16] for row in rows}
 
 
+def test_another_file_of_prompts_is_another_comparison(
+    labelled: tuple[Path, Told], home: Path, asked: tuple, labelling: Path
+) -> None:
+    folder, _ = labelled
+    more = folder / "more.jsonl"
+    text = more.read_text()
+    more.write_text(text + '{"text": "one more"}\n')
+    told = run(home, "compare", folder / "data", *asked, "--methods", "zero_shot,lora,distil", "--teacher", labelling,
+               "--unlabelled", more, "--out", folder / "out")  # fmt: skip
+    more.write_text(text)
+    assert told.status != 0 and "data" in told.line and str(folder / "out") in told.line, told.err
+
+
 def test_labels_are_learned_as_the_teacher_predicts_them(labelled: tuple[Path, Told]) -> None:
     folder, _ = labelled
     kept = outputs.read(folder / "out/teacher")
@@ -358,17 +371,22 @@ def test_steps_count_rows_without_answers_for_distil_alone() -> None:
         assert steps == [recipe.steps(240), recipe.steps(240 + more)] and (steps[0] < steps[1]) == bool(more)
 
 
-def test_a_file_of_prompts_may_have_answers_which_are_not_read(tmp_path: Path) -> None:
+def test_a_file_of_prompts_may_have_answers_which_are_not_read(tmp_path: Path, model_folder: Path) -> None:
     rows = [{"text": f"row {n}", "label": "a"} for n in range(5)]
     path = write_rows(tmp_path / "more.jsonl", rows)
     row = Example(({"role": "user", "content": "row 1"},), ("a",), where="x:1")
     parts = Split(train=(row,), valid=(), test=(replace(row, messages=({"role": "user", "content": "row 3"},)),))
-    found, notes = teach.unlabelled_rows(path, None, parts)
-    assert [each.prompt for each in found] == ["row 0", "row 2", "row 4"]
-    assert notes[-1] == "more.jsonl: 1 prompts are test rows, which the teacher is not asked for training"
-    assert teach.unlabelled_rows(None, None, parts) == ([], [])
+    task, bases = Task("closed", ("a",), "accuracy", "", ""), [open_source(str(model_folder))]
+    found = teach.unlabelled_rows(path, None, parts, task, bases)
+    assert [each.prompt for each in found.rows] == ["row 0", "row 2", "row 4"] and found.sha256
+    assert found.notes[-1] == "more.jsonl: 1 prompts are test rows, which the teacher is not asked for training"
+    assert teach.unlabelled_rows(None, None, parts, task, bases) == teach.Unlabelled()
     with assert_refused("none.jsonl"):
-        teach.unlabelled_rows(tmp_path / "none.jsonl", None, parts)
+        teach.unlabelled_rows(tmp_path / "none.jsonl", None, parts, task, bases)
+    long = write_rows(tmp_path / "long.jsonl", [rows[0], rows[2] | {"text": "long " * 4000}])
+    found = teach.unlabelled_rows(long, None, parts, task, bases)
+    assert [each.prompt for each in found.rows] == ["row 0"]
+    assert found.notes[-1] == "1 prompts without answers do not fit the context, such as long.jsonl:2"
 
 
 def test_only_distil_learns_from_a_teacher() -> None:

@@ -24,7 +24,7 @@ from riyaz.data.task import Task
 from riyaz.events import Event, Progress
 from riyaz.families import describe
 from riyaz.layers.swaps import lora as loras
-from riyaz.methods import dpo, lora, orpo
+from riyaz.methods import dpo, kto, lora, orpo
 from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import Context, Fitted, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
@@ -236,7 +236,7 @@ def test_dpo_compares_with_the_artifact_not_with_the_base(begun: Context) -> Non
     assert all(layer.enabled for _, layer in loras.lora_layers(fresh))
 
 
-@pytest.mark.parametrize("method", [dpo, orpo])
+@pytest.mark.parametrize("method", [dpo, orpo, kto])
 def test_pairs_are_learned_from_an_artifact(method: Any, begun: Context) -> None:
     task = Task("free", (), "preferred", "", "")
     rows = {name: tuple(replace(row, rejected="please change my card") for row in getattr(begun, name))

@@ -27,7 +27,7 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
     tested = {id(example): example for example in split.tested}
     for example in (*rows.values(), *tested.values()):
         tokenizer.check_turns(list(example.messages), example.where)
-    long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
+    long = too_long({**rows, **tested}.values(), task, tokenizer, context)
     for name, part in (("training", rows), ("test", tested)):
         places = [example.where for key, example in part.items() if key in long]
         if len(places) > MAX_FAILED * len(part):
@@ -41,7 +41,7 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
     return replace(short_enough(split), folds=tuple(short_enough(fold) for fold in split.folds)), sorted(long.values())
 
 
-def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:
+def too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:
     """{id(row): place} of the rows that exceed the context; only rows with more bytes than tokens allowed are encoded,
     as a token has at least one byte."""
     around = TEMPLATE_TOKENS + len(task.instruction.encode())

@@ -88,7 +88,7 @@ def measure_speeds(
         precision=settings.settings.precision, teacher=folder.path / TEACHER,
     )  # fmt: skip
     hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
-    methods = [METHODS[name].for_task(task.kind, hand) for name, hand in hands.items()
+    methods = [_among(METHODS[name].for_task(task.kind, hand), settings.methods) for name, hand in hands.items()
                if known is None or METHODS[name].about.language_model]  # fmt: skip
     pieces = 1 + sum(1 + (method.recipe is not None) for method in methods)
     bench = _Bench(context, settings.settings, began + seconds, pieces, seconds)
@@ -116,6 +116,11 @@ def measure_speeds(
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
         torch_seconds=torch_seconds,
     )  # fmt: skip
+
+
+def _among(method: Method, names: Sequence[str]) -> Method:
+    """The method in a comparison of these methods: it tries no instruction of one that does not run."""
+    return method if method.instruction_of in names else replace(method, instruction_of="")
 
 
 def _import_torch(threads: int) -> float:
@@ -194,6 +199,8 @@ def _answer_speed(
     if method.tried is not None and predictor.has_labels:
         whole = _whole_seconds(predictor, context)
         scored = rows_scored(method.tried(predictor), len(context.valid), method.rounds) * whole + seconds["null"]
+    if method.instruction_of:  # the chosen candidate once more
+        scored += rows * seconds["candidate"] + seconds["null"]
     if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
         scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
     reads = PAIR_READS if context.task.metric == "preferred" else 1

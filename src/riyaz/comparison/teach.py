@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from riyaz.artifact import TextPart, read_examples
 from riyaz.comparison.arm_row import FINISHED, row_points
+from riyaz.comparison.context_limit import too_long
 from riyaz.comparison.folder import DAMAGED, FINAL, TEACHER, ComparisonFolder, Settings
 from riyaz.config import LIKELIHOODS, CompareConfig
 from riyaz.data import Example, Reading
@@ -24,6 +25,7 @@ from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
+from riyaz.families import describe
 from riyaz.files import new_sha256
 from riyaz.json_files import from_json, json_line, read_json, write_json, write_lines
 from riyaz.methods import METHODS
@@ -76,18 +78,34 @@ def identity(config: CompareConfig, bases: Sequence[Source]) -> dict[str, Any]:
     return {"path": config.teacher, "sha256": sha256}
 
 
-def unlabelled_rows(path: Path | None, like: Reading | None, parts: Split) -> tuple[list[Example], list[str]]:
-    """The rows of a file that need no answers, without those whose prompts are rows of the split, and notes."""
+class Unlabelled(NamedTuple):
+    """Rows that a teacher alone answers: the file's hash, and notes on the rows that were left out."""
+
+    rows: tuple[Example, ...] = ()
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def unlabelled_rows(
+    path: Path | None, like: Reading | None, parts: Split, task: Task, bases: Sequence[Source]
+) -> Unlabelled:
+    """The rows of a file that need no answers, without those whose prompts are rows of the split or do not fit the
+    context of a base."""
     if path is None:
-        return [], []
+        return Unlabelled()
     rows = load(path, like=like and replace(like, answer="", rejected="", references=""), answers_required=False)
     tested = {row.key for row in parts.tested}
     known = {row.key for row in (*parts.train, *parts.valid)} | tested
-    fresh = {row.key: row for row in rows.examples if row.key not in known}
+    fresh = {row.key: replace(row, answers=("",)) for row in rows.examples if row.key not in known}
     notes = list(rows.notes)
     if left := sum(row.key in tested for row in rows.examples):
         notes.append(f"{path.name}: {left} prompts are test rows, which the teacher is not asked for training")
-    return list(fresh.values()), notes
+    long = dict[int, str]()
+    for base in bases:
+        long |= too_long(fresh.values(), task, base.tokenizer(), describe(base).config.context)
+    if long:
+        notes.append(f"{len(long)} prompts without answers do not fit the context, such as {min(long.values())}")
+    return Unlabelled(tuple(row for row in fresh.values() if id(row) not in long), rows.sha256, tuple(notes))
 
 
 def prepare(folder: ComparisonFolder, rows: Sequence[Example]) -> None:

@@ -10,7 +10,7 @@ from conftest import Finished
 from tiny_comparison import METHODS, closed_rows, command, write_rows
 
 from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
-from riyaz.cli.partial_answers import CHUNK, PartialAnswers
+from riyaz.cli.partial_answers import CHUNK, PartialAnswers, row_key
 from riyaz.data.formats import load
 from riyaz.errors import RiyazError
 from riyaz.json_files import write_json
@@ -123,18 +123,21 @@ def test_a_threshold_holds_for_the_precision_that_it_was_set_at(artifact: Path, 
 
 def test_a_confidence_is_kept_with_its_answer(tmp_path: Path) -> None:
     examples = load(write_rows(tmp_path / "rows.jsonl", closed_rows(CHUNK + 2, "now")), answers_required=False).examples
-    answer = Prediction("x", -0.5, confidence=0.5, runner_up="y")
-    with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
+    answer, keys = Prediction("x", -0.5, confidence=0.5, runner_up="y"), [row_key(example) for example in examples]
+    with PartialAnswers(tmp_path / "out.jsonl", "a", keys) as kept:
         kept.add([answer] * CHUNK)
-    with PartialAnswers(tmp_path / "out.jsonl", "a", examples) as kept:
-        assert kept.answers[0] == answer
+    with PartialAnswers(tmp_path / "out.jsonl", "a", keys) as kept:
+        assert kept.count == CHUNK and not kept.has(CHUNK)
+        kept.add([answer] * 2)
+        assert [*kept.predictions()] == [answer] * (CHUNK + 2)
 
 
 def test_an_answer_that_is_too_unsure_is_withheld() -> None:
     by_limits, predictions = ByLimits(2.0, 0.5, 10), [Prediction("x", confidence=p) for p in (0.4, 0.6)]
-    assert [each.text for each in by_limits.withheld(predictions)] == ["", "x"]
+    assert [by_limits.withheld(each, by_limits.least(())).text for each in predictions] == ["", "x"]
     by_confidence = ByConfidence("x", 0.4)
-    assert [each.text for each in by_confidence.withheld(predictions)] == ["", "x"]
+    least = by_confidence.least(each.confidence for each in predictions)
+    assert [by_confidence.withheld(each, least).text for each in predictions] == ["", "x"]
     with pytest.raises(RiyazError, match="the confidence of its answers was not measured"):
         by_confidence.with_confidence(None, [Prediction("x")], [])  # type: ignore[arg-type]
 

@@ -1,9 +1,10 @@
 """`riyaz run --abstain`: withhold answers that are likely wrong, by their calibrated confidence; where answers have
 none, by what `riyaz limits` measured of the artifact."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from math import inf, nan
+from typing import TYPE_CHECKING, ClassVar
 
 from riyaz.errors import RiyazError
 
@@ -14,10 +15,29 @@ if TYPE_CHECKING:
 FLAG = "--abstain"
 
 
+@dataclass
+class GivenAnswers:
+    """Counts answers of which some may be withheld."""
+
+    rows: int = 0
+    answers: int = 0  # that are not blank
+    confidence: float = 0.0  # sum over these
+    highest: float = 0.0  # confidence of any row
+
+    def add(self, prediction: "Prediction") -> None:
+        """Count one answer, after it may have been withheld."""
+        sure = prediction.confidence or 0.0
+        self.rows, self.highest = self.rows + 1, max(self.highest, sure)
+        if prediction.text:
+            self.answers, self.confidence = self.answers + 1, self.confidence + sure
+
+
 @dataclass(frozen=True)
 class ByConfidence:
     """Answers are withheld, the least sure first, until at most the share `error` of the others is expected to be
     wrong: each has a calibrated confidence, so no rows with answers are needed."""
+
+    needs_all: ClassVar[bool] = True  # how sure an answer must be depends on all of them
 
     target: str
     error: float
@@ -33,24 +53,27 @@ class ByConfidence:
             raise _unmeasured(self.target)
         return list(predictions)
 
-    def withheld(self, predictions: "Sequence[Prediction]") -> "list[Prediction]":
-        """The predictions with a blank answer where it is withheld."""
+    def least(self, confidences: Iterable[float | None]) -> float:
+        """How sure an answer must be, by the confidences of all; infinity where none is to be shown."""
         import numpy as np
 
         from riyaz.metrics.selective import surest
 
-        confidence = np.array([each.confidence for each in predictions], float)
+        confidence = np.fromiter((nan if each is None else each for each in confidences), float)
         count = surest(confidence, self.error)
-        least = np.sort(confidence)[::-1][count - 1] if count else np.inf
-        return [each if (each.confidence or 0) >= least else replace(each, text="") for each in predictions]
+        return float(np.sort(confidence)[::-1][count - 1]) if count else inf
 
-    def note(self, predictions: "Sequence[Prediction]") -> str:
-        """One line on what a blank answer means, for what `withheld` gave."""
-        others = [each.confidence or 0.0 for each in predictions if each.text]
-        blank = f"{len(predictions) - len(others):,} of {len(predictions):,} answers are blank"
-        if others:
-            return f"{blank}: by their confidence about {1 - sum(others) / len(others):.1%} of the others are wrong"
-        highest = max((each.confidence or 0.0 for each in predictions), default=0.0)
+    def withheld(self, prediction: "Prediction", least: float) -> "Prediction":
+        """The prediction, blank where it is less sure than `least`."""
+        return prediction if (prediction.confidence or 0) >= least else replace(prediction, text="")
+
+    def note(self, counts: GivenAnswers) -> str:
+        """One line on what a blank answer means."""
+        blank = f"{counts.rows - counts.answers:,} of {counts.rows:,} answers are blank"
+        if counts.answers:
+            wrong = 1 - counts.confidence / counts.answers
+            return f"{blank}: by their confidence about {wrong:.1%} of the others are wrong"
+        highest = counts.highest
         return f"{blank}: the surest is right with probability {highest:.2f}; give {FLAG} {1 - highest:.2f} or more"
 
 
@@ -58,6 +81,8 @@ class ByConfidence:
 class ByLimits:
     """Answers below this probability of being right are withheld;
     the threshold was set on so many rows."""
+
+    needs_all: ClassVar[bool] = False
 
     temperature: float
     threshold: float
@@ -84,15 +109,16 @@ class ByLimits:
         sure = probability(nats, self.temperature)
         return [replace(each, confidence=float(p)) for each, p in zip(predictions, sure, strict=True)]
 
-    def withheld(self, predictions: "Sequence[Prediction]") -> "list[Prediction]":
-        """The predictions with a blank answer where it is withheld, and confidences in four decimals."""
-        return [
-            replace(each, text=each.text if p >= self.threshold else "", confidence=round(p, 4))
-            for each in predictions
-            for p in [each.confidence or 0.0]
-        ]
+    def least(self, confidences: Iterable[float | None]) -> float:
+        """How sure an answer must be: the threshold, whatever the others are."""
+        return self.threshold
 
-    def note(self, predictions: "Sequence[Prediction]") -> str:
+    def withheld(self, prediction: "Prediction", least: float) -> "Prediction":
+        """The prediction, blank where it is less sure than `least`, with its confidence in four decimals."""
+        sure = prediction.confidence or 0.0
+        return replace(prediction, text=prediction.text if sure >= least else "", confidence=round(sure, 4))
+
+    def note(self, counts: GivenAnswers) -> str:
         """One line on what a blank answer means."""
         return f"blank: less sure than {self.threshold:.3f}, a threshold set on {self.rows:,} rows"
 

@@ -59,13 +59,13 @@ def decide(
     from riyaz import artifact
     from riyaz.cli.decided_rows import NUMBERS, TITLES, Spread, columns_of
     from riyaz.cli.partial_decisions import PartialDecisions
-    from riyaz.data import row_stream
+    from riyaz.data import many_files, row_stream
     from riyaz.library.decision import given_questions, questions_for
     from riyaz.predictor import answered_by
     from riyaz.report.comparison.terminal import listener
 
     began, screen = time.monotonic(), Screen(json, quiet)
-    real, form = writable(out, file, force), _form(out, file)
+    real, form = writable(out, many_files.matching_files(file), force), _form(out, file)
     typed_questions = given_questions(questions)
     answerer, like = answerer_of(target, precision), artifact.reading_of(target)
     answer_columns = [question.column or question.name for question in typed_questions]

@@ -55,6 +55,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Use": {
         "run": "Answer every row of a file; after a stop, the same command continues",
         "decide": "Answer typed questions about every row of a file, with calibrated probabilities",
+        "join": "Put together what run, decide or evaluate --shard I/N has answered",
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",

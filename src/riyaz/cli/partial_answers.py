@@ -1,11 +1,18 @@
-"""Answers kept in OUT.partial, line by line, while a run goes on: the same command continues after them."""
+"""Answers kept in OUT.partial, line by line, while a run goes on: the same command continues after them.
+
+Memory holds 16 bytes for each row: the key of its conversation, and where in the file its answer begins.
+"""
 
 import hashlib
 import os
-from collections import defaultdict, deque
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from riyaz.data import Example
 from riyaz.errors import RiyazError
@@ -15,19 +22,23 @@ from riyaz.predictor.prediction import Prediction
 
 BEGINNING = b'{"riyaz": "run"'
 CHUNK = 64  # rows answered together, as many as the engine runs at once; a stop loses at most these
+KEY = re.compile("[0-9a-f]{16}")
 
 
 class PartialAnswers:
     """The answers of a run that is not finished. Its file begins with who answers, then has a line for each answer with
-    the hash of its conversation, by which an answer is found wherever its row stands now. `answers` are those of the
-    rows, by their index, and `left` the indices of the others. As a context manager it is locked, and
-    removed if it holds no answer at the end."""
+    the key of its conversation, by which an answer is found wherever its row stands now. `count` rows have theirs, and
+    `cited` says whether one has citations. As a context manager it is locked, and removed if it holds no answer at the
+    end. With `computed`, what computes here, the file says of every answer what has computed it: `machines`."""
 
-    def __init__(self, out: Path, answerer: str, examples: Sequence[Example]) -> None:
+    def __init__(self, out: Path, answerer: str, keys: Sequence[int], computed: str = "") -> None:
+        """`keys` are those of all rows in their order, by `row_key`."""
         self.path = out.with_name(out.name + ".partial")
-        self.answerer, self.keys = answerer, [_key(example) for example in examples]
-        self.answers: dict[int, Prediction] = {}
-        self.left = deque(range(len(self.keys)))
+        self.answerer, self.keys, self.computed = answerer, np.array(keys, np.uint64), computed
+        self.places = np.full(len(self.keys), -1, np.int64)  # where the answer to each row begins; -1: it has none
+        self.count, self.cited = 0, False
+        self.machines: list[str] = []
+        self._next, self._end = 0, 0  # the first row that may have no answer, and the bytes of the file
 
     def __enter__(self) -> Self:
         """Raises RiyazError where the file cannot be written, is another program's, or holds another model's answers,
@@ -41,22 +52,50 @@ class PartialAnswers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.answers:
+        if not self.count:
             self.path.unlink(missing_ok=True)
         os.close(self.file)
+
+    def has(self, row: int) -> bool:
+        """Whether this row has its answer."""
+        return bool(self.places[row] >= 0)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         """Append the answers to the first rows without one. Raises RiyazError when the disk is full; what was kept
         stays."""
-        new = {self.left.popleft(): each for each in predictions}
-        self._write(b"".join(
+        rows, row = list[int](), self._next
+        while len(rows) < len(predictions):
+            if self.places[row] < 0:
+                rows.append(row)
+            row += 1
+        lines = [
             json_line({
-                "row": self.keys[index], "prediction": each.text, "citations": each.citations,
+                "row": f"{self.keys[row]:016x}", "prediction": each.text, "citations": each.citations,
                 "log_probability": each.log_probability, "confidence": each.confidence, "runner_up": each.runner_up,
             })
-            for index, each in new.items()
-        ))  # fmt: skip
-        self.answers |= new
+            for row, each in zip(rows, predictions)
+        ]  # fmt: skip
+        new = bool(self.computed) and self.machines[-1:] != [self.computed]
+        before = json_line({"computed": self.computed}) if new else b""
+        begins = self._end + len(before)
+        self._write(b"".join((before, *lines)))
+        self.machines += [self.computed] * new
+        self.places[rows] = begins + np.cumsum([0, *map(len, lines[:-1])])
+        self._next, self.count = row, self.count + len(rows)
+        self.cited = self.cited or any(each.citations for each in predictions)
+
+    def predictions(self) -> Iterator[Prediction]:
+        """The answer to every row, in the order of the rows, once all have one."""
+        with open(self.path, "rb") as file:
+            at = 0
+            for place in self.places:
+                if place != at:
+                    file.seek(at := int(place))
+                line = file.readline()
+                at += len(line)
+                stored = _stored(line)
+                assert stored is not None  # it was looked at when it was read, or written
+                yield stored[1]
 
     def remove(self) -> None:
         """Remove the file, after its answers are written elsewhere."""
@@ -65,39 +104,79 @@ class PartialAnswers:
     def _read(self) -> None:
         """Read the answers, in whole chunks while rows are left; whatever follows is cut off."""
         with os.fdopen(os.dup(self.file), "rb") as file:
-            content = file.read()
-        whole = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
-        if not content.startswith(BEGINNING) and not BEGINNING.startswith(content):
-            raise RiyazError("was not written by riyaz run", str(self.path), "move it away, or choose another --out")
-        if not whole:
-            os.ftruncate(self.file, 0)
-            os.lseek(self.file, 0, os.SEEK_SET)
-            self._write(json_line({"riyaz": "run", "answerer": self.answerer}))
-            return
-        if _entry(whole[0]).get("answerer") != self.answerer:
-            what = "holds answers of another model, or another version of riyaz"
-            raise RiyazError(what, str(self.path), "delete it, or choose another --out")
-        stored: list[tuple[str, Prediction]] = []
-        for line in whole[1:]:
-            entry = _entry(line)
-            key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
-            if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
-                break
-            log_p, sure, second = (entry.get(name) for name in ("log_probability", "confidence", "runner_up"))
-            log_p, sure = (value if isinstance(value, float) else None for value in (log_p, sure))
-            second = second if isinstance(second, str) else None
-            stored.append((key, Prediction(text, log_p, tuple(cited), sure, second)))
-        if len(_matched(self.keys, stored)) < len(self.keys):
-            stored = stored[: len(stored) // CHUNK * CHUNK]
-        self.answers = _matched(self.keys, stored)
-        self.left = deque(index for index in range(len(self.keys)) if index not in self.answers)
-        if stored and not self.answers:
+            first = file.readline()
+            if not first.startswith(BEGINNING) and not BEGINNING.startswith(first):
+                what = "was not written by riyaz run"
+                raise RiyazError(what, str(self.path), "move it away, or choose another --out")
+            if not first.endswith(b"\n"):
+                os.ftruncate(self.file, 0)
+                os.lseek(self.file, 0, os.SEEK_SET)
+                self._write(json_line({"riyaz": "run", "answerer": self.answerer}))
+                return
+            if _entry(first).get("answerer") != self.answerer:
+                what = "holds answers of another model, or another version of riyaz"
+                raise RiyazError(what, str(self.path), "delete it, or choose another --out")
+            kept = _Stored.read(file, len(first))
+        matched = _matched(self.keys, np.array(kept.keys, np.uint64))
+        if (matched < 0).any() and len(kept.keys) % CHUNK:
+            kept.cut(len(kept.keys) // CHUNK * CHUNK)
+            matched = _matched(self.keys, np.array(kept.keys, np.uint64))
+        has, matched = matched >= 0, matched[matched >= 0]
+        if kept.keys and not len(matched):
             raise RiyazError("holds answers to other rows", str(self.path), "delete it, or choose another --out")
-        os.ftruncate(self.file, sum(map(len, whole[: 1 + len(stored)])))
+        self.places[has] = np.array(kept.places, np.int64)[matched]
+        self.count, self.cited = len(matched), bool(np.array(kept.cited, bool)[matched].any())
+        self.machines, self._end = [name for _, _, name in kept.machines], kept.end
+        os.ftruncate(self.file, self._end)
         os.lseek(self.file, 0, os.SEEK_END)
 
     def _write(self, content: bytes) -> None:
-        append(self.file, content, self.path, len(self.answers))
+        append(self.file, content, self.path, self.count)
+        self._end += len(content)
+
+
+@dataclass
+class _Stored:
+    """The answers in a file: of each its key, where its line begins and whether it has citations; `end` is where the
+    last one ends. `machines` are what computed them, each with the number of answers before it and where its line
+    begins."""
+
+    end: int
+    keys: "array[int]" = field(default_factory=lambda: array("Q"))
+    places: "array[int]" = field(default_factory=lambda: array("q"))
+    cited: "array[int]" = field(default_factory=lambda: array("b"))
+    machines: list[tuple[int, int, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, lines: Iterable[bytes], begins: int) -> Self:
+        """The answers in the lines of a file that begin so many bytes behind its begin, up to one that is none."""
+        kept = cls(begins)
+        for line in lines:
+            stored = _stored(line)
+            if stored is not None:
+                kept.keys.append(stored[0])
+                kept.places.append(kept.end)
+                kept.cited.append(bool(stored[1].citations))
+            elif line.endswith(b"\n") and isinstance(name := _entry(line).get("computed"), str):
+                kept.machines.append((len(kept.keys), kept.end, name))
+            else:
+                break
+            kept.end += len(line)
+        kept.cut(len(kept.keys))
+        return kept
+
+    def cut(self, count: int) -> None:
+        """Keep the first `count` answers, and what computed them."""
+        behind = [begins for before, begins, _ in self.machines if before >= count]
+        self.end = min([self.end, *self.places[count : count + 1], *behind])
+        for column in self.keys, self.places, self.cited:
+            del column[count:]
+        self.machines = [each for each in self.machines if each[0] < count]
+
+
+def row_key(example: Example) -> int:
+    """A number below 2**64 that stands for the conversation, as it is answered."""
+    return int(hashlib.sha256(json_line(example.messages)).hexdigest()[:16], 16)
 
 
 def open_locked(path: Path) -> int:
@@ -121,20 +200,44 @@ def append(file: int, content: bytes, path: Path, kept: int) -> None:
     except OSError as error:
         failure = disk_error(error, path)
         hint = f"{kept:,} answers are kept; free some space and run the same command again"
-        raise RiyazError(failure.what, str(path), hint) from error
+        raise RiyazError(failure.what, failure.where, hint) from error
 
 
-def _key(example: Example) -> str:
-    """A hash of the conversation, as it is answered."""
-    return hashlib.sha256(json_line(example.messages)).hexdigest()[:16]
+def _matched(keys: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """The place (n,) among the `stored` keys (m,) of the answer to each row, -1 for none; of equal rows the first have
+    the answers."""
+    if not len(stored):
+        return np.full(len(keys), -1, np.int64)
+    order = np.argsort(stored, kind="stable")
+    wanted = np.searchsorted(stored[order], keys)
+    wanted += _counted(keys)
+    matched = order[np.minimum(wanted, len(stored) - 1)]
+    matched[(wanted >= len(stored)) | (stored[matched] != keys)] = -1
+    return matched
 
 
-def _matched(keys: Sequence[str], stored: Sequence[tuple[str, Prediction]]) -> dict[int, Prediction]:
-    """The answers of the rows by their index; of equal rows the first have the answers."""
-    waiting: defaultdict[str, deque[Prediction]] = defaultdict(deque)
-    for key, prediction in stored:
-        waiting[key].append(prediction)
-    return {index: waiting[key].popleft() for index, key in enumerate(keys) if waiting[key]}
+def _counted(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys stand before each (n,)."""
+    order = np.argsort(keys, kind="stable")
+    begins = np.ones(len(keys), bool)  # whether a run of equal keys begins, in sorted order
+    begins[1:] = keys[order[1:]] != keys[order[:-1]]
+    before = np.arange(len(keys), dtype=np.int32)
+    before -= np.maximum.accumulate(np.where(begins, before, np.int32(0)))
+    counts = np.empty_like(before)
+    counts[order] = before
+    return counts
+
+
+def _stored(line: bytes) -> tuple[int, Prediction] | None:
+    """The key and the answer in a whole line; None for another, and for what a stop left of one."""
+    entry = _entry(line) if line.endswith(b"\n") else {}
+    key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
+    if not isinstance(key, str) or not KEY.fullmatch(key) or not isinstance(text, str) or not isinstance(cited, list):
+        return None
+    log_p, sure, second = (entry.get(name) for name in ("log_probability", "confidence", "runner_up"))
+    log_p, sure = (value if isinstance(value, float) else None for value in (log_p, sure))
+    second = second if isinstance(second, str) else None
+    return int(key, 16), Prediction(text, log_p, tuple(cited), sure, second)
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -1,26 +1,34 @@
-"""`riyaz run`: answers every row of a file and writes the rows with their answers."""
+"""`riyaz run`: answers every row of a file and writes the rows with their answers.
+
+Rows are read, answered and written as a stream of chunks; what is kept of each is 16 bytes and a line of OUT.partial.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.abstaining import ByLimits, abstaining
+from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, MaxNewTokens, Quiet, Schema, Served, Target, configured
 from riyaz.cli.output import Screen
-from riyaz.cli.rows_out import answerer_of, cut_notes, formulas_note, writable
-from riyaz.config import TOOLS
+from riyaz.cli.rows_out import answerer_of, computed_by, target_hash, writable
+from riyaz.cli.shards import ShardHead, ShardOption, read_shard, write_shard
+from riyaz.config import TOOLS, Precision
 from riyaz.errors import RiyazError
-from riyaz.events import Listen, Phase, Progress
+from riyaz.events import Phase, Progress
 from riyaz.files import disk_error, is_stream
+from riyaz.json_files import to_document
 
 if TYPE_CHECKING:
-    from riyaz.data import Example
-    from riyaz.data.written import Form, Row
-    from riyaz.predictor import Predictor
+    from riyaz.cli.answered_rows import AnsweredRows
+    from riyaz.cli.partial_answers import PartialAnswers
+    from riyaz.cli.shards import Shard
+    from riyaz.data.row_stream import RowStream
+    from riyaz.data.written import Row
     from riyaz.predictor.prediction import Prediction
 
 COLUMN, CONFIDENCE, RUNNER_UP, CITED = "prediction", "confidence", "runner_up", "citations"
@@ -49,96 +57,163 @@ def run(
     max_new_tokens: MaxNewTokens = None,
     precision: Served = "auto",
     abstain: Abstain = None,
+    shard: ShardOption = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer every row of a file; after a stop, the same command continues."""
     from riyaz import artifact
-    from riyaz.cli.partial_answers import PartialAnswers
-    from riyaz.data import formats, written
+    from riyaz.cli.answered_rows import AnsweredRows, RunOptions
+    from riyaz.cli.partial_answers import row_key
+    from riyaz.data import many_files, row_stream, written
     from riyaz.data.schema import read_schema
-    from riyaz.report.comparison.terminal import listener
 
     withheld, labels = abstaining(target, abstain), artifact.has_confidence(target)
     own, cited = _own_columns(prediction_column, labels or withheld is not None, labels)
-    real = out if is_stream(out) else writable(out, file, force)
-    form = written.form_of(out, file)
-    screen = Screen(json, quiet)
-    answerer = answerer_of(target, precision, read_schema(schema) if schema else "")
+    part = read_shard(shard)
+    if part and is_stream(out):
+        raise RiyazError("is a stream, and a shard is written to a file", str(out), "name a file")
+    path = part.path(out) if part else out
+    real = path if is_stream(path) else writable(path, many_files.matching_files(file), force)
+    form, screen = written.form_of(out, file), Screen(json, quiet)
+    schema_text = read_schema(schema) if schema else ""
+    answerer = answerer_of(target, precision, schema_text)
     answerer += f" {max_new_tokens} tokens" if max_new_tokens else ""
     answerer += " abstaining" if isinstance(withheld, ByLimits) else ""
     like = artifact.reading_of(target)
-    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
-    for note in dataset.notes:
-        screen.talk.print(note, soft_wrap=True)
-    examples, notes = dataset.examples, list[str]()
-    _refuse_own([*own, cited], dataset.columns, file)
-    fields = _fields(file, dataset.reading.encoding if dataset.reading else encoding)
-
-    def row(example: "Example", prediction: "Prediction") -> "Row":
-        answer = dict(zip(own, (prediction.text, prediction.confidence, prediction.runner_up)))
-        return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
-
-    def rows(predictions: "Iterable[Prediction]") -> Iterator["Row"]:
-        if withheld:
-            predictions = withheld.withheld(list(predictions))
-            notes.append(withheld.note(predictions))
-        return map(row, examples, predictions)
-
-    def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
-        predictor = opened(screen, target, precision=precision, schema=schema, max_new_tokens=max_new_tokens)
-        if withheld:
-            withheld.expect_alike(predictor)
-        with listener(screen.talk) as listen:
-            listen(Phase("answer", f"{len(left):,} rows"))
-            for part, predictions in _in_chunks(predictor, left, len(examples), listen):
-                yield withheld.with_confidence(predictor, predictions, part) if withheld else predictions
-
-    columns = [*dataset.columns, *own]
+    rows = row_stream.open_rows(
+        file, prompt_column=prompt_column, encoding=encoding, like=like, read_answers=True, key=row_key
+    )
+    if rows.note:
+        screen.talk.print(rows.note, soft_wrap=True)
+    _refuse_own([*own, cited], rows.columns, file)
+    is_json = artifact.keeps_to_schema(target) if schema is None else str(schema) != TOOLS
+    options = RunOptions(
+        list(rows.columns), own, cited, form, precision, max_new_tokens, schema_text, is_json and not is_stream(out),
+        abstain if isinstance(withheld, ByConfidence) else None, withheld if isinstance(withheld, ByLimits) else None,
+    )  # fmt: skip
+    answered = AnsweredRows(options, withheld)
+    job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens)
     if is_stream(out):
-        _stream(out, form, columns, rows(chain.from_iterable(answers(examples))))
+        _stream(out, answered, job)
+    elif part:
+        head = ShardHead(
+            "run", part.number, part.count, job.span.start, job.span.stop, rows.count, str(file), rows.sha256, target,
+            target_hash(target), [], to_document(options),
+        )  # fmt: skip
+        _into_shard(real, answerer, job, head)
     else:
-        with PartialAnswers(real, answerer, examples) as ready:
-            if ready.answers:
-                text = f"{len(ready.answers):,} of {len(examples):,} rows were answered before, in {ready.path.name}"
-                screen.talk.print(text, soft_wrap=True)
-            try:
-                if ready.left:
-                    for predictions in answers([examples[index] for index in ready.left]):
-                        ready.add(predictions)
-            except KeyboardInterrupt:
-                stored = f"{len(ready.answers):,} of {len(examples):,} answers are kept in {ready.path}"
-                text = f"{stored}; the same command continues" if ready.answers else "no answer is kept yet"
-                raise KeyboardInterrupt(f"stopped; {text}") from None
-            answered = list(rows(ready.answers[index] for index in range(len(examples))))
-            columns += [cited] * any(cited in each for each in answered)
-            written.write_rows(real, answered, columns, form)
-            if artifact.keeps_to_schema(target) if schema is None else str(schema) != TOOLS:
-                notes += cut_notes(each[prediction_column] for each in answered)
-            ready.remove()
-        if form.kind in (".csv", ".tsv") and (formulas := written.formulas(answered)):
-            screen.talk.print(formulas_note(formulas), soft_wrap=True)
-    place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
-    screen.talk.print(f"{len(examples):,} rows answered in {place}", soft_wrap=True)
-    for note in notes:
+        _into_file(real, answerer, job, answered)
+    _finish(screen, job, answered, out, path, real, part)
+
+
+def _finish(
+    screen: Screen, job: "_Job", answered: "AnsweredRows", out: Path, path: Path, real: Path, part: "Shard | None"
+) -> None:
+    """Say what was written, and where."""
+    for warning in [] if is_stream(out) else answered.warnings():
+        screen.talk.print(warning, soft_wrap=True)
+    place = f"{real}, where {path} leads" if path.is_symlink() and not is_stream(path) else path
+    of = f", {part} of {job.rows.count:,} rows" if part else ""
+    screen.talk.print(f"{len(job.span):,} rows answered in {place}{of}", soft_wrap=True)
+    for note in [] if part else answered.notes():
         screen.talk.print(note, soft_wrap=True)
-    screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+    document = {"target": job.target, "file": str(job.rows.path), "out": str(path), "rows": len(job.span)}
+    screen.finish(document | ({"shard": [part.number, part.count]} if part else {}))
 
 
-def _in_chunks(
-    predictor: "Predictor", left: "Sequence[Example]", total: int, listen: Listen
-) -> "Iterator[tuple[Sequence[Example], list[Prediction]]]":
-    """The rows that are left of `total`, some at a time, with their answers."""
-    from riyaz import scoring
+@dataclass(frozen=True)
+class _Job:
+    """What answers which of the rows."""
+
+    screen: Screen
+    target: str
+    rows: "RowStream"
+    span: range  # the numbers of the rows, counted from 0
+    withheld: ByConfidence | ByLimits | None
+    precision: Precision
+    schema: Path | None
+    max_new_tokens: int | None
+
+    @property
+    def keys(self) -> Sequence[int]:
+        """The keys of its rows."""
+        return self.rows.keys[self.span.start : self.span.stop]
+
+    def answers(self, ready: "PartialAnswers | None" = None) -> Iterator["list[Prediction]"]:
+        """The answers to the rows that have none yet, some at a time."""
+        from riyaz import scoring
+        from riyaz.cli.partial_answers import CHUNK
+        from riyaz.report.comparison.terminal import listener
+
+        done, total = ready.count if ready else 0, len(self.span)
+        predictor = opened(
+            self.screen, self.target, precision=self.precision, schema=self.schema, max_new_tokens=self.max_new_tokens
+        )
+        if self.withheld:
+            self.withheld.expect_alike(predictor)
+        numbered = zip(count(), self.rows.between(self.span.start, self.span.stop))
+        left = (example for row, (_, example) in numbered if not (ready and ready.has(row)))
+        with listener(self.screen.talk) as listen:
+            listen(Phase("answer", f"{total - done:,} rows"))
+
+            def progress(ended: int, _: int) -> None:
+                listen(Progress("answer", done + ended, total))
+
+            while part := list(islice(left, CHUNK)):
+                predictions = scoring.predict(predictor, part, progress)
+                yield self.withheld.with_confidence(predictor, predictions, part) if self.withheld else predictions
+                done += len(part)
+
+    def pairs(self, predictions: "Iterable[Prediction]") -> "Iterator[tuple[Row, Prediction]]":
+        """The rows as they are in the file, each with its answer."""
+        read = self.rows.between(self.span.start, self.span.stop)
+        return ((row, prediction) for (row, _), prediction in zip(read, predictions))
+
+    def complete(self, ready: "PartialAnswers") -> None:
+        """Give every row its answer. Raises KeyboardInterrupt that says how to go on."""
+        total = len(self.span)
+        if ready.count:
+            text = f"{ready.count:,} of {total:,} rows were answered before, in {ready.path.name}"
+            self.screen.talk.print(text, soft_wrap=True)
+        try:
+            if ready.count < total:
+                for predictions in self.answers(ready):
+                    ready.add(predictions)
+        except KeyboardInterrupt:
+            stored = f"{ready.count:,} of {total:,} answers are kept in {ready.path}"
+            text = f"{stored}; the same command continues" if ready.count else "no answer is kept yet"
+            raise KeyboardInterrupt(f"stopped; {text}") from None
+
+
+def _span(rows: "RowStream", part: "Shard | None") -> range:
+    """The numbers of the rows to answer."""
     from riyaz.cli.partial_answers import CHUNK
 
-    for first in range(0, len(left), CHUNK):
+    return part.rows(rows.count, CHUNK) if part else range(rows.count)
 
-        def progress(done: int, _: int, first: int = first) -> None:
-            listen(Progress("answer", total - len(left) + first + done, total))
 
-        part = left[first : first + CHUNK]
-        yield part, scoring.predict(predictor, part, progress)
+def _into_file(out: Path, answerer: str, job: _Job, answered: "AnsweredRows") -> None:
+    """Answer the rows and write them. Raises RiyazError, and KeyboardInterrupt that says how to go on."""
+    from riyaz.cli.partial_answers import PartialAnswers
+
+    with PartialAnswers(out, answerer, job.keys) as ready:
+        job.complete(ready)
+        answered.expect(each.confidence for each in ready.predictions())
+        answered.write(out, job.pairs(ready.predictions()), ready.cited)
+        ready.remove()
+
+
+def _into_shard(out: Path, answerer: str, job: _Job, head: ShardHead) -> None:
+    """Answer the rows of a shard and write it. Raises RiyazError, and KeyboardInterrupt that says how to go on."""
+    from riyaz.cli.answered_rows import ShardEntry
+    from riyaz.cli.partial_answers import PartialAnswers
+
+    with PartialAnswers(out, answerer, job.keys, computed_by()) as ready:
+        job.complete(ready)
+        head = replace(head, computed=list(dict.fromkeys(ready.machines)), facts={"cites": ready.cited})
+        write_shard(out, head, (ShardEntry.of(*each) for each in job.pairs(ready.predictions())))
+        ready.remove()
 
 
 def _own_columns(prediction: str, confidence: bool, runner_up: bool) -> tuple[list[str], str]:
@@ -151,15 +226,6 @@ def _own_columns(prediction: str, confidence: bool, runner_up: bool) -> tuple[li
     return [prediction, *[before + CONFIDENCE] * confidence, *[before + RUNNER_UP] * runner_up], before + CITED
 
 
-def _fields(file: Path, encoding: str | None) -> "dict[str, Row]":
-    """The rows of a file as they are written there, by their places."""
-    from riyaz.data import many_files
-
-    tables = many_files.read_tables(file, encoding)
-    root = many_files.common_folder(tables)
-    return {table.place(line, root): row for table in tables for line, row in table.rows}
-
-
 def _refuse_own(written: Sequence[str], columns: Sequence[str], file: Path) -> None:
     """Raises RiyazError where the rows have a column that is written."""
     for column in written:
@@ -168,15 +234,21 @@ def _refuse_own(written: Sequence[str], columns: Sequence[str], file: Path) -> N
             raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
 
 
-def _stream(out: Path, form: "Form", columns: list[str], rows: "Iterator[Row]") -> None:
-    """Write the rows to a device, a pipe or an open file as they are answered."""
+def _stream(out: Path, answered: "AnsweredRows", job: _Job) -> None:
+    """Write the rows to a device, a pipe or an open file as they are answered; where answers are withheld by the
+    confidence of all, when all are."""
     from riyaz.data import written
 
-    if form.kind == ".parquet":
+    options = answered.options
+    if options.form.kind == ".parquet":
         raise RiyazError("Parquet cannot be written as a stream", str(out), "name a file")
+    predictions = (each for part in job.answers() for each in part)
     try:
         with open(1, "wb", closefd=False) if str(out) == "/dev/stdout" else open(out, "wb") as stream:
-            for line in written.lines(rows, columns, form):
+            known = list(predictions) if answered.needs_all else []
+            answered.expect(each.confidence for each in known)
+            filled = answered.rows(job.pairs(chain(known, predictions)))
+            for line in written.lines(filled, [*options.columns, *options.answer_columns], options.form):
                 stream.write(line)
                 stream.flush()
     except BrokenPipeError:

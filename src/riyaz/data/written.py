@@ -52,12 +52,12 @@ def form_of(out: Path, source: Path) -> Form:
     return Form(kind, ";" if b";" in first and b"," not in first else ",", first.startswith(BOM))
 
 
-def write_rows(out: Path, rows: Sequence[Row], columns: Sequence[str], form: Form) -> None:
-    """Write a file atomically. Raises RiyazError."""
+def write_rows(out: Path, rows: Iterable[Row], columns: Sequence[str], form: Form) -> None:
+    """Write a file atomically, row by row but for Parquet. Raises RiyazError."""
     with atomic_file(out) as file:
         if form.kind == ".parquet":
             parquet = _parquet(out)
-            parquet.write_table(_table(rows, columns), file)
+            parquet.write_table(_table(list(rows), columns), file)
         else:
             file.writelines(lines(rows, columns, form))
 

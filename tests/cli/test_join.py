@@ -86,6 +86,12 @@ def test_columns_of_citations_and_warnings_are_those_of_the_whole(echo: Echo) ->
     assert note in joined.err.splitlines()
 
 
+def test_rows_may_be_as_deep_as_json_lets_them(echo: Echo) -> None:
+    deep = json.dumps({"text": "a"}).replace('"a"', '"a", "deep": ' + "[" * 90 + "1.5e300" + "]" * 90)
+    Path("rows.jsonl").write_text(f"{deep}\n" * 9)
+    assert run("whole.jsonl").status == 0 and join(*shards(2)).status == 0 and same("out.jsonl", "whole.jsonl")
+
+
 def test_a_real_model_answers_shards_as_the_whole(model_folder: Path) -> None:
     write([{"text": f"{'where is my order ' * (n % 5)}number {n}"} for n in range(22)])
     more = ("--max-new-tokens", 5)

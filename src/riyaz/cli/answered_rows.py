@@ -7,9 +7,9 @@ from typing import Any
 
 from riyaz.cli.abstaining import ByConfidence, ByLimits, GivenAnswers
 from riyaz.cli.rows_out import cut_note, formulas_note
-from riyaz.cli.shards import AGAIN, ShardFile, expect_kind
+from riyaz.cli.shards import AGAIN, ShardFile, expect_kind, row_in
 from riyaz.data.written import Form, Row, formulas, write_rows
-from riyaz.json_files import from_json, json_or
+from riyaz.json_files import from_json, json_or, to_document
 from riyaz.predictor.prediction import Prediction
 
 NO_JSON = object()
@@ -83,19 +83,19 @@ class AnsweredRows:
 
 
 @dataclass(frozen=True)
-class ShardEntry:
-    """The line of a shard for one row: the row as it is in the file, and its answer."""
+class StoredAnswer:
+    """The answer to a row, as a shard holds it."""
 
-    row: dict[str, Any]
     prediction: str
     citations: list[dict[str, Any]]
     confidence: float | None
     runner_up: str | None
 
-    @classmethod
-    def of(cls, row: Row, answer: Prediction) -> "ShardEntry":
-        """That of a row and its answer."""
-        return cls(row, answer.text, list(answer.citations), answer.confidence, answer.runner_up)
+
+def shard_line(row: Row, answer: Prediction) -> dict[str, Any]:
+    """The line of a shard for a row, as it is in the file, and its answer."""
+    stored = StoredAnswer(answer.text, list(answer.citations), answer.confidence, answer.runner_up)
+    return {"row": row, **to_document(stored)}
 
 
 def join_answers(shards: Sequence[ShardFile], real: Path, out: Path) -> AnsweredRows:
@@ -115,6 +115,6 @@ def _pairs(shards: Sequence[ShardFile]) -> Iterator[tuple[Row, Prediction]]:
     """Every row with its answer. Raises RiyazError where a shard is damaged."""
     for shard in shards:
         for where, entry in shard.lines():
-            stored = from_json(ShardEntry, entry, where, AGAIN)
+            row, stored = row_in(entry, where), from_json(StoredAnswer, entry, where, AGAIN)
             cited = tuple(stored.citations)
-            yield stored.row, Prediction(stored.prediction, None, cited, stored.confidence, stored.runner_up)
+            yield row, Prediction(stored.prediction, None, cited, stored.confidence, stored.runner_up)

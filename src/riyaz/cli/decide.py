@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
-from riyaz.cli.rows_out import answerer_of, formulas_note, writable
+from riyaz.cli.rows_out import answerer_of, computed_by, formulas_note, target_hash, writable
+from riyaz.cli.shards import ShardHead, ShardOption, read_shard, write_shard
 from riyaz.errors import RiyazError, brief, listed
 from riyaz.events import Listen, Phase, Progress
-from riyaz.json_files import json_line
+from riyaz.json_files import json_line, to_document
 
 if TYPE_CHECKING:
-    from riyaz.cli.decided_rows import Spread
-    from riyaz.cli.partial_decisions import PartialDecisions, Record
+    from riyaz.cli.decided_rows import DecideOptions, Record, Tally
+    from riyaz.cli.partial_decisions import PartialDecisions
     from riyaz.data import Example
     from riyaz.data.questions import Question
     from riyaz.data.row_stream import RowStream
@@ -52,54 +53,81 @@ def decide(
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
     precision: Served = "auto",
+    shard: ShardOption = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer typed questions about every row of a file, with calibrated probabilities."""
     from riyaz import artifact
-    from riyaz.cli.decided_rows import NUMBERS, TITLES, Spread, columns_of
+    from riyaz.cli.decided_rows import DecideOptions, Spread, Tally, columns_of
+    from riyaz.cli.partial_answers import row_key
     from riyaz.cli.partial_decisions import PartialDecisions
     from riyaz.data import many_files, row_stream
     from riyaz.library.decision import given_questions, questions_for
     from riyaz.predictor import answered_by
     from riyaz.report.comparison.terminal import listener
 
-    began, screen = time.monotonic(), Screen(json, quiet)
-    real, form = writable(out, many_files.matching_files(file), force), _form(out, file)
+    began, screen, part = time.monotonic(), Screen(json, quiet), read_shard(shard)
+    path, read = part.path(out) if part else out, many_files.matching_files(file)
+    real, form = writable(path, read, force), _form(out, file)
     typed_questions = given_questions(questions)
     answerer, like = answerer_of(target, precision), artifact.reading_of(target)
     answer_columns = [question.column or question.name for question in typed_questions]
     with listener(screen.talk) as listen:
         listen(Phase("read", file.name))
         rows = row_stream.open_rows(
-            file, prompt_column=prompt_column, encoding=encoding, like=like, answer_columns=answer_columns
-        )
+            file, prompt_column=prompt_column, encoding=encoding, like=like, answer_columns=answer_columns,
+            key=row_key if part else None,
+        )  # fmt: skip
         predictor = opened(screen, target, precision=precision)
         typed_questions = questions_for(predictor, typed_questions, target)
         answerers = answered_by(predictor, typed_questions)
-        spread = [Spread(question, by) for question, by in zip(typed_questions, answerers)]
         if form.kind != ".jsonl":
             _expect_new(columns_of(typed_questions, prefix), rows.columns, file)
         if rows.note:
             screen.talk.print(rows.note, soft_wrap=True)
-        tally = _Tally(spread)
-        job = _Job(predictor, typed_questions, abstain_below, form.kind == ".jsonl")
+        tally = Tally([Spread(question, by) for question, by in zip(typed_questions, answerers)])
+        options = DecideOptions(
+            list(rows.columns), list(typed_questions), list(answerers), form, precision, prefix, abstain_below
+        )
+        span, chunk = range(rows.count), _chunk(predictor, answerers)
+        span = part.rows(rows.count, chunk) if part else span
+        job = _Job(predictor, options, rows, span)
         about = {"answerer": answerer, "rows": _hash(rows.sha256, rows.reading), "questions": _hash(typed_questions)}
         about["options"] = _hash(abstain_below)
-        with PartialDecisions(real, about, rows.count, job.chunk(answerers), tally.add) as ready:
+        computed = computed_by() if part else ""
+        with PartialDecisions(real, about, len(span), chunk, tally.add, computed) as ready:
             if ready.count:
-                text = f"{ready.count:,} of {rows.count:,} rows were answered before, in {ready.path.name}"
+                text = f"{ready.count:,} of {len(span):,} rows were answered before, in {ready.path.name}"
                 screen.talk.print(text, soft_wrap=True)
-            _answer(job, rows, ready, listen)
-            formulas = _finish(ready, rows, typed_questions, prefix, real, form)
+            _answer(job, ready, listen)
+            if part:
+                head = ShardHead(
+                    "decide", part.number, part.count, span.start, span.stop, rows.count, str(file), rows.sha256,
+                    target, target_hash(target), ready.machines, to_document(options),
+                )  # fmt: skip
+                formulas = _finish_shard(job, ready, real, head)
+            else:
+                formulas = _finish(job, ready, real)
+    of = f", {part} of {rows.count:,} rows" if part else ""
+    seconds = time.monotonic() - began
+    document = {"target": target, "file": str(file), "out": str(path), "rows": len(span)}
+    document |= {"shard": [part.number, part.count]} if part else {}
+    show_decisions(screen, tally, formulas, f"{len(span):,} rows in {path}{of}", document, seconds)
+    tally.check(path)
+
+
+def show_decisions(
+    screen: Screen, tally: "Tally", formulas: int, line: str, document: "dict[str, Any]", seconds: float
+) -> None:
+    """Print what was written and how each question was answered."""
+    from riyaz.cli.decided_rows import NUMBERS, TITLES
+
     if formulas:
         screen.talk.print(formulas_note(formulas), soft_wrap=True)
-    seconds = time.monotonic() - began
-    screen.talk.print(f"{rows.count:,} rows in {out}, {seconds:.1f} s", soft_wrap=True)
-    screen.table(TITLES, [each.row() for each in spread], NUMBERS)
-    document = {"target": target, "file": str(file), "out": str(out), "rows": rows.count}
-    screen.finish(document | {"seconds": round(seconds, 3), "questions": [each.document() for each in spread]})
-    tally.check(out)
+    screen.talk.print(f"{line}, {seconds:.1f} s", soft_wrap=True)
+    screen.table(TITLES, [each.row() for each in tally.spread], NUMBERS)
+    screen.finish(document | {"seconds": round(seconds, 3), "questions": [each.document() for each in tally.spread]})
 
 
 @dataclass(frozen=True)
@@ -107,68 +135,60 @@ class _Job:
     """What answers which questions, and how."""
 
     predictor: "Predictor"
-    questions: "tuple[Question, ...]"
-    least: float
-    probabilities: bool
+    options: "DecideOptions"
+    rows: "RowStream"
+    span: range  # the numbers of the rows, counted from 0
 
-    def chunk(self, by: Sequence[str]) -> int:
-        """Rows that are answered together: fewer where each is asked many questions one after another."""
-        return max(1, PROMPTS // max(1, by.count("base"))) if self.predictor.has_model else TEXTS
+    @property
+    def end(self) -> int | None:
+        """The number of the first row behind them; None where there should be none."""
+        return None if self.span.stop == self.rows.count else self.span.stop
 
     def records(self, examples: "Sequence[Example]") -> "list[Record]":
         """The records of some rows; one that does not fit the context has no answers, and says why."""
         from riyaz.cli.decided_rows import record_of
         from riyaz.predictor import TooLong
 
-        records = []
-        for example, decided in zip(examples, _decided(self.predictor, examples, self.questions), strict=True):
+        records, questions, probabilities = [], self.options.questions, self.options.form.kind == ".jsonl"
+        for example, decided in zip(examples, _decided(self.predictor, examples, questions), strict=True):
             error = {"error": decided.what} if isinstance(decided, TooLong) else {}
-            answers = [None] * len(self.questions) if isinstance(decided, TooLong) else decided
-            record = record_of(example.where, answers, self.questions, self.least, self.probabilities)
+            answers = [None] * len(questions) if isinstance(decided, TooLong) else decided
+            record = record_of(example.where, answers, questions, self.options.abstain_below, probabilities)
             records.append(record | error)
         return records
 
-
-@dataclass
-class _Tally:
-    """Counts what is answered, and remembers the first row that is too long."""
-
-    spread: "list[Spread]"
-    too_long: int = 0
-    first: tuple[str, str] = ("", "")  # its place, and why
-
-    def add(self, record: "Record") -> None:
-        """Count one record."""
-        for each in self.spread:
-            each.add(record["answers"].get(each.question.name))
-        if "error" in record:
-            self.first = self.first if self.too_long else (record["where"], record["error"])
-            self.too_long += 1
-
-    def check(self, out: Path) -> None:
-        """Raises RiyazError naming the first row that is too long, if there is one."""
-        if self.too_long:
-            where, what = self.first
-            others = self.too_long - 1
-            more = f" (and {others:,} more row{'s' if others > 1 else ''})" if others else ""
-            hint = f"shorten it, or choose a model with a longer context; {out} has the answers of all other rows"
-            raise RiyazError(what + more, where, hint)
+    def pairs(self, ready: "PartialDecisions") -> "Iterator[tuple[Row, Record]]":
+        """The rows as they are in the file, each with its record. Raises RiyazError where the file was changed."""
+        pairs = 0
+        for (row, example), record in zip(self.rows.between(self.span.start, self.end), ready.records()):
+            if record.get("where") != example.where:
+                raise _changed(self.rows, ready)
+            pairs += 1
+            yield row, record
+        if pairs != len(self.span):
+            raise _changed(self.rows, ready)
 
 
-def _answer(job: _Job, rows: "RowStream", ready: "PartialDecisions", listen: Listen) -> None:
+def _chunk(predictor: "Predictor", by: Sequence[str]) -> int:
+    """Rows that are answered together: fewer where each is asked many questions one after another."""
+    return max(1, PROMPTS // max(1, by.count("base"))) if predictor.has_model else TEXTS
+
+
+def _answer(job: _Job, ready: "PartialDecisions", listen: Listen) -> None:
     """Answer the rows that have no answer yet. Raises RiyazError, and KeyboardInterrupt that says how to go on."""
-    left = (example for _, example in islice(rows, ready.count, None))
-    listen(Phase("answer", f"{rows.count - ready.count:,} rows"))
+    total = len(job.span)
+    left = (example for _, example in job.rows.between(job.span.start + ready.count, job.end))
+    listen(Phase("answer", f"{total - ready.count:,} rows"))
     try:
         while part := list(islice(left, ready.chunk)):
             ready.add(job.records(part))
-            listen(Progress("answer", ready.count, rows.count))
+            listen(Progress("answer", ready.count, total))
     except KeyboardInterrupt:
-        stored = f"the answers to {ready.count:,} of {rows.count:,} rows are kept in {ready.path}"
+        stored = f"the answers to {ready.count:,} of {total:,} rows are kept in {ready.path}"
         text = f"{stored}; the same command continues" if ready.count else "no answer is kept yet"
         raise KeyboardInterrupt(f"stopped; {text}") from None
-    if ready.count != rows.count:
-        raise _changed(rows, ready)
+    if ready.count != total:
+        raise _changed(job.rows, ready)
 
 
 def _decided(
@@ -188,36 +208,22 @@ def _decided(
     return [*_decided(predictor, examples[:half], questions), *_decided(predictor, examples[half:], questions)]
 
 
-def _finish(
-    ready: "PartialDecisions", rows: "RowStream", questions: "Sequence[Question]", prefix: str, real: Path, form: "Form"
-) -> int:
+def _finish(job: _Job, ready: "PartialDecisions", real: Path) -> int:
     """Write the file, and return how many of its fields a spreadsheet may run as formulas. Raises RiyazError."""
-    from riyaz.cli.decided_rows import cells, columns_of
-    from riyaz.data import written
-    from riyaz.files import atomic_file
-
-    if form.kind == ".jsonl":
+    if job.options.form.kind == ".jsonl":
         ready.become(real)
         return 0
-    formulas = 0
-
-    def filled() -> "Iterator[Row]":
-        nonlocal formulas
-        written_rows = 0
-        for (row, example), record in zip(rows, ready.records()):
-            if record.get("where") != example.where:
-                raise _changed(rows, ready)
-            written_rows += 1
-            row = row | cells(record, questions, prefix)
-            formulas += written.formulas([row])
-            yield row
-        if written_rows != rows.count:
-            raise _changed(rows, ready)
-
-    with atomic_file(real) as file:
-        file.writelines(written.lines(filled(), [*rows.columns, *columns_of(questions, prefix)], form))
+    formulas = job.options.write(real, job.pairs(ready))
     ready.remove()
     return formulas
+
+
+def _finish_shard(job: _Job, ready: "PartialDecisions", real: Path, head: ShardHead) -> int:
+    """Write the file of a shard, with the rows where they are written beside their answers. Raises RiyazError."""
+    table = job.options.form.kind != ".jsonl"
+    write_shard(real, head, ({"record": record} | ({"row": row} if table else {}) for row, record in job.pairs(ready)))
+    ready.remove()
+    return 0
 
 
 def _form(out: Path, file: Path) -> "Form":

@@ -1,22 +1,30 @@
 """The answers of `riyaz decide` as they are written, and how they are spread over a file."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riyaz.cli.shards import AGAIN, ShardFile, expect_kind, row_in
 from riyaz.data.questions import Question
+from riyaz.data.written import Form, Row, formulas, lines
+from riyaz.errors import RiyazError
+from riyaz.files import atomic_file, encoded
+from riyaz.json_files import from_json
 
 if TYPE_CHECKING:
     from riyaz.predictor import Decided
 
 DIGITS = 6  # decimals of a probability
 SHOWN = 3  # answers that the table names
+Record = dict[str, Any]
 
 
 def record_of(
     where: str, decided: "Sequence[Decided | None]", questions: Sequence[Question], least: float, probabilities: bool
-) -> dict[str, Any]:
+) -> Record:
     """The answers to one row by the names of the questions: null for one that cannot be answered, and the answer alone
     null where its confidence is below `least`. Without `probabilities` those are left out."""
     answers = {
@@ -38,6 +46,12 @@ def _answer(decided: "Decided", least: float, probabilities: bool) -> dict[str, 
         answer["probabilities"] = [{key: choice.value, "probability": round(p, DIGITS)} for choice, p in pairs]
     answer["trained"] = decided.trained
     return answer
+
+
+def record_line(record: Record) -> bytes:
+    """The line of JSON Lines for the answers to one row."""
+    # Plain values without NaN: `json_line` would look at each of them, for a quarter of a classifier's time.
+    return encoded(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def columns_of(questions: Sequence[Question], prefix: str) -> list[str]:
@@ -119,3 +133,103 @@ NUMBERS = TITLES[2:6]
 
 def _text(value: str | bool) -> str:
     return value if isinstance(value, str) else str(value).lower()
+
+
+@dataclass
+class Tally:
+    """Counts what is answered, and remembers the first row that is too long."""
+
+    spread: list[Spread]
+    too_long: int = 0
+    first: tuple[str, str] = ("", "")  # its place, and why
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        for each in self.spread:
+            each.add(record["answers"].get(each.question.name))
+        if "error" in record:
+            self.first = self.first if self.too_long else (record["where"], record["error"])
+            self.too_long += 1
+
+    def check(self, out: Path) -> None:
+        """Raises RiyazError naming the first row that is too long, if there is one."""
+        if self.too_long:
+            where, what = self.first
+            others = self.too_long - 1
+            more = f" (and {others:,} more row{'s' if others > 1 else ''})" if others else ""
+            hint = f"shorten it, or choose a model with a longer context; {out} has the answers of all other rows"
+            raise RiyazError(what + more, where, hint)
+
+
+@dataclass(frozen=True)
+class DecideOptions:
+    """What decides which answers `riyaz decide` gives to rows, and how they are written; alike in all shards."""
+
+    columns: list[str]  # of the rows that are read
+    questions: list[Question]
+    by: list[str]  # what answers each: "training", its "base", or "" for nothing
+    form: Form
+    precision: str
+    prefix: str
+    abstain_below: float
+
+    def write(self, out: Path, pairs: Iterable[tuple[Row, Record]]) -> int:
+        """Write a table of the rows with their answers, and return how many of its fields a spreadsheet may run as
+        formulas. Raises RiyazError."""
+        count = 0
+
+        def filled() -> Iterator[Row]:
+            nonlocal count
+            for row, record in pairs:
+                row = row | cells(record, self.questions, self.prefix)
+                count += formulas([row])
+                yield row
+
+        with atomic_file(out) as file:
+            file.writelines(lines(filled(), [*self.columns, *columns_of(self.questions, self.prefix)], self.form))
+        return count
+
+
+@dataclass(frozen=True)
+class _StoredAnswer:
+    """What an answer in a shard must hold."""
+
+    type: str
+    answer: str | bool | None
+    confidence: float
+    trained: bool
+    score: float = 0.0
+    probabilities: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _StoredRecord:
+    """What a record in a shard must hold."""
+
+    where: str
+    answers: dict[str, _StoredAnswer | None]
+    error: str = ""
+
+
+def join_decisions(shards: Sequence[ShardFile], real: Path, out: Path) -> tuple[Tally, int]:
+    """Write the answers of all shards to `real`, which `out` names, as `riyaz decide` without shards writes them.
+    Returns what is counted, and how many fields a spreadsheet may run as formulas. Raises RiyazError."""
+    options = from_json(DecideOptions, shards[0].head.options, f"{shards[0].path}: options", AGAIN)
+    expect_kind(out, options.form.kind)
+    tally = Tally([Spread(question, by) for question, by in zip(options.questions, options.by)])
+    table = options.form.kind != ".jsonl"
+
+    def pairs() -> Iterator[tuple[Row, Record]]:
+        for shard in shards:
+            for where, line in shard.lines():
+                record, row = line.get("record"), row_in(line, where) if table else {}
+                from_json(_StoredRecord, record, where, AGAIN)
+                assert isinstance(record, dict)  # or it would have been refused
+                tally.add(record)
+                yield row, record
+
+    if table:
+        return tally, options.write(real, pairs())
+    with atomic_file(real) as file:
+        file.writelines(record_line(record) for _, record in pairs())
+    return tally, 0

@@ -1,5 +1,6 @@
 """`riyaz join`: puts the shards of a file's rows together, as one run without shards would have written them."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -48,4 +49,16 @@ def _join_run(screen: Screen, parts: Sequence[ShardFile], out: Path, real: Path)
     screen.finish({"target": head.target, "file": head.file, "out": str(out), "rows": head.rows})
 
 
-JOINERS: dict[str, Joiner] = {"run": _join_run}
+def _join_decide(screen: Screen, parts: Sequence[ShardFile], out: Path, real: Path) -> None:
+    from riyaz.cli.decide import show_decisions
+    from riyaz.cli.decided_rows import join_decisions
+
+    began, head = time.monotonic(), parts[0].head
+    tally, formulas = join_decisions(parts, real, out)
+    document = {"target": head.target, "file": head.file, "out": str(out), "rows": head.rows}
+    line = f"{head.rows:,} rows in {out}, from {len(parts):,} shards"
+    show_decisions(screen, tally, formulas, line, document, time.monotonic() - began)
+    tally.check(out)
+
+
+JOINERS: dict[str, Joiner] = {"run": _join_run, "decide": _join_decide}

@@ -1,16 +1,15 @@
 """Decisions kept in OUT.partial, a line for each row in the order of rows, while a run goes on: the same command
 continues after them. OUT.partial.json says what they are answers to."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from riyaz.cli.decided_rows import Record, record_line
 from riyaz.cli.partial_answers import append, open_locked
 from riyaz.errors import RiyazError
-from riyaz.files import encoded
 from riyaz.json_files import parse_json, write_json
 
 DELETE = "delete it, or choose another --out"
@@ -20,20 +19,21 @@ OTHERS = {  # what differs, by the member of OUT.partial.json
     "questions": "answers to other questions",
     "options": "answers with another --abstain-below",
 }
-Record = dict[str, Any]
 
 
 class PartialDecisions:
     """The answers of a run that is not finished: `count` rows have theirs. `about` has a hash for each member of
     OTHERS; `tell` gets every record, also those of earlier runs. As a context manager it is locked, and removed if it
-    holds no answer at the end."""
+    holds no answer at the end. With `computed`, what computes here, `machines` are what has computed the answers."""
 
     def __init__(
-        self, out: Path, about: Mapping[str, str], rows: int, chunk: int, tell: Callable[[Record], None]
-    ) -> None:
+        self, out: Path, about: Mapping[str, str], rows: int, chunk: int, tell: Callable[[Record], None],
+        computed: str = "",
+    ) -> None:  # fmt: skip
         """`rows` is the number of all rows, of which `chunk` are answered together."""
         self.path, self.beside = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")
         self.about, self.rows, self.chunk, self.tell = dict(about), rows, chunk, tell
+        self.computed, self.machines = computed, list[str]()
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -58,9 +58,10 @@ class PartialDecisions:
 
     def add(self, records: Sequence[Record]) -> None:
         """Append the answers to the next rows. Raises RiyazError when the disk is full; what was kept stays."""
-        # Plain values without NaN: `json_line` would look at each of them, for a quarter of a classifier's time.
-        lines = [encoded(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n") for record in records]
-        append(self.file, b"".join(lines), self.path, self.count)
+        if self.computed and self.computed not in self.machines:
+            self.machines.append(self.computed)
+            write_json(self.beside, {"riyaz": "decide", **self.about, "computed": self.machines})
+        append(self.file, b"".join(map(record_line, records)), self.path, self.count)
         self.count += len(records)
         for record in records:
             self.tell(record)
@@ -90,6 +91,8 @@ class PartialDecisions:
         for member, what in OTHERS.items():
             if written.get(member) != self.about.get(member):
                 raise RiyazError(f"holds {what}", str(self.path), DELETE)
+        computed = written.get("computed")
+        self.machines = [name for name in computed if isinstance(name, str)] if isinstance(computed, list) else []
 
     def _read(self) -> None:
         """Count the answers, in whole chunks unless they end with the last row; whatever follows is cut off."""

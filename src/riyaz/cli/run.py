@@ -206,13 +206,13 @@ def _into_file(out: Path, answerer: str, job: _Job, answered: "AnsweredRows") ->
 
 def _into_shard(out: Path, answerer: str, job: _Job, head: ShardHead) -> None:
     """Answer the rows of a shard and write it. Raises RiyazError, and KeyboardInterrupt that says how to go on."""
-    from riyaz.cli.answered_rows import ShardEntry
+    from riyaz.cli.answered_rows import shard_line
     from riyaz.cli.partial_answers import PartialAnswers
 
     with PartialAnswers(out, answerer, job.keys, computed_by()) as ready:
         job.complete(ready)
         head = replace(head, computed=list(dict.fromkeys(ready.machines)), facts={"cites": ready.cited})
-        write_shard(out, head, (ShardEntry.of(*each) for each in job.pairs(ready.predictions())))
+        write_shard(out, head, (shard_line(*each) for each in job.pairs(ready.predictions())))
         ready.remove()
 
 

@@ -161,6 +161,14 @@ def read_shards(paths: Sequence[Path]) -> list[ShardFile]:
     return shards
 
 
+def row_in(entry: dict[str, Any], where: str) -> dict[str, object]:
+    """The row in the line of a shard, taken out of it, as deep as it may be. Raises RiyazError."""
+    row = entry.pop("row", None)
+    if not isinstance(row, dict):
+        raise RiyazError("holds no row", where, AGAIN)
+    return row
+
+
 def expect_kind(out: Path, kind: str) -> None:
     """Raises RiyazError where the whole would get another name than its shards were made for."""
     if out.suffix.lower() != kind:

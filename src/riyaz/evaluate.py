@@ -13,37 +13,23 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.artifact import Artifact, TextPart, count_trained, reading_of
-from riyaz.config import DataConfig, Precision
+from riyaz.artifact import Artifact
+from riyaz.config import Precision
 from riyaz.data import Example
-from riyaz.data.data_report import LEFT_OUT
-from riyaz.data.formats import load
-from riyaz.data.judging import expect_judged
-from riyaz.data.schema import as_written, read_schema
-from riyaz.data.spellings import spell_alike, twins_note
-from riyaz.data.task import Task, check_metric, detect, limit_for
+from riyaz.data.task import Task
 from riyaz.drift import BaseFacts, against_base
-from riyaz.engine.opening import engine_note
 from riyaz.errors import RiyazError
-from riyaz.events import Listen, Note, Phase, Progress
+from riyaz.events import Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import atomic_file
 from riyaz.json_files import json_line, write_json
-from riyaz.metrics.executed import expect_ready
-from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
     Predictor,
-    PromptedModel,
-    keeping_to,
     open_artifact,
-    open_target,
-    predictor_for,
     source_for,
-    within,
 )
-from riyaz.quality.schema_rows import own_schema_notes
 from riyaz.results import (
     ELSEWHERE,
     FAR,
@@ -51,11 +37,9 @@ from riyaz.results import (
     RESULT,
     Answer,
     Evaluation,
-    FileFacts,
     Flips,
     Remeasured,
     Retrieval,
-    TargetScores,
 )
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import RestrictedRetriever, without_own
@@ -69,7 +53,6 @@ from riyaz.scoring import (
     confidence_fields,
     latency,
     predict,
-    question_scores,
     row_extras,
     score,
     with_accepted,
@@ -109,7 +92,7 @@ def evaluate_artifact(
 
     predictions = predict(predictor, test, progress, task=artifact.task)
     _check_inputs(predictor, test, predictions)
-    rows = _answered(predictor, artifact.task, predictions, test)
+    rows = answers_of(predictor, artifact.task, predictions, test)
     _write_answers(rows, out)
     known: list[np.ndarray] = []
     result: dict[str, Any] = {"served": predictor.served, "calibration": calibration_of(rows)}
@@ -216,7 +199,7 @@ def _check_inputs(predictor: Predictor, test: Sequence[Example], predictions: Se
         raise RiyazError(what, test[0].where, "take a model with a longer context")
 
 
-def _answered(
+def answers_of(
     predictor: Predictor, task: Task, predictions: Sequence[Prediction], test: Sequence[Example]
 ) -> list[Answer]:
     """The lines of predictions.jsonl."""
@@ -329,115 +312,6 @@ def _merged(
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
     held = abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart)
     return {"ok": held, "apart": apart, "merged": merged}, latency(inside, sample, len(sample))
-
-
-def evaluate_target(
-    target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, precision: Precision = "auto",
-    listen: Listen,
-) -> TargetScores:  # fmt: skip
-    """Scores of a model or an artifact, served in `precision`, on the rows of a file, or on the first `limit` of them.
-
-    The task is the artifact's; for a model it is detected from the file, labels included, and every prompt holds its
-    instruction. Raises RiyazError.
-    """
-    if limit is not None and limit < 1:
-        raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
-    data = load(test, **data_config.reading(), like=reading_of(target))
-    rows = data.examples[:limit]
-    for note in data.notes:
-        listen(Note(note))
-    if data.incomplete:
-        listen(Note(f"{LEFT_OUT}: {data.incomplete}"))
-    if note := engine_note():
-        listen(Note(note))
-    predictor = open_target(target, precision=precision)
-    if predictor.task is None:
-        task = detect(data, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
-                      data_config.max_words, data_config.max_new_tokens)  # fmt: skip
-        if predictor.has_model:
-            predictor = _instructed(predictor, task, data.examples)
-    else:
-        task = _own_task(predictor.task, target, data_config)
-        if data_config.merge_labels:
-            rows = _spelled_as(task, rows, listen)
-        _check_labels(task, rows, test, listen)
-    expect_judged(task.metric, data, rows)
-    expect_ready(task.metric, rows, data_config.unsafe_code)
-    for said in own_schema_notes(task, rows):
-        listen(Note(said))
-    trained = count_trained(target, rows)
-    if trained:
-        had = f"{trained} of {len(rows)} rows were among the rows this artifact was trained on"
-        listen(Note(f"{had}: their score says little"))
-    listen(Phase("evaluate", f"{len(rows)} rows"))
-
-    def progress(done: int, total: int) -> None:
-        listen(Progress("evaluate", done, total))
-
-    if data_config.max_new_tokens != task.max_new_tokens:  # else it is the artifact's own, or that of a model's task
-        predictor = within(predictor, data_config.max_new_tokens)
-    if data_config.schema is not None:
-        schema = as_written(read_schema(data_config.schema), (row.answer for row in data.examples))
-        predictor = keeping_to(predictor, schema, str(data_config.schema))
-    predictions = predict(predictor, rows, progress, task=task)
-    scores, answered = score(task, predictions, rows), _answered(predictor, task, predictions, rows)
-    low, high = interval(scores.rows, scores.groups)
-    nats = [row.answer_log_probability for row in answered if row.answer_log_probability is not None]
-    second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
-    sample = rows[:LATENCY_ROWS]
-    return TargetScores(
-        target=target, test=FileFacts(str(test), data.sha256, data.format), task=task.kind, metric=task.metric,
-        instruction=predictor.text.instruction, score=scores.mean, ci_low=low, ci_high=high, n_test=len(rows),
-        extras={**scores.extras, **second},
-        slices=scores.slices,
-        ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
-        peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
-        served=predictor.served, calibration=calibration_of(answered),
-        n_groups=None if scores.groups is None else int(scores.groups.max()) + 1,
-        questions=question_scores(task, answered),
-    )  # fmt: skip
-
-
-def _spelled_as(task: Task, rows: Sequence[Example], listen: Listen) -> tuple[Example, ...]:
-    """The rows with the task's spelling of each label, and a note about those that were changed."""
-    spelled, merged = spell_alike(rows, task.labels)
-    if merged:
-        listen(Note(merged))
-    return tuple(spelled)
-
-
-def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:
-    """The model with the task's instruction in every prompt, and an answer limit for the longest accepted answer."""
-    longest = max(map(len, model.tokenizer.answer_ids([row.said for row in rows])))
-    instructed = replace(model, text=TextPart(task.instruction), task=task)
-    return predictor_for(instructed, max_new_tokens=limit_for(task, longest))
-
-
-def _own_task(task: Task, target: str, config: DataConfig) -> Task:
-    """The artifact's task, with another metric if one is given. Raises RiyazError for another instruction or task."""
-    if config.instruction is not None and config.instruction != task.instruction:
-        hint = "leave out --instruction, or evaluate the base model with it"
-        raise RiyazError(f"this artifact was made with the instruction {task.instruction!r}", target, hint)
-    if config.task not in (None, task.kind):
-        what = f"this artifact was made for the task {task.kind}"
-        raise RiyazError(what, target, "leave out --task, or evaluate the base model with it")
-    check_metric(config.metric, task.kind)
-    return replace(task, metric=config.metric or task.metric, max_words=config.max_words or task.max_words)
-
-
-def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Listen) -> None:
-    """Note how many rows have a label that the artifact lacks. Raises RiyazError if all of them do."""
-    if task.kind != "closed":
-        return
-    unknown = [row for row in rows if not set(row.answers) & set(task.labels)]
-    if len(unknown) == len(rows):
-        what = f"no row has one of the artifact's labels; this one has {unknown[0].answer!r}"
-        raise RiyazError(what, f"{test}:{unknown[0].where.rpartition(':')[2]}", "use rows of the same task")
-    if unknown:
-        listen(Note(f"{len(unknown)} of {len(rows)} rows have a label that the artifact does not know"))
-    twins = twins_note({*task.labels, *(answer for row in rows for answer in row.answers)})
-    if twins:
-        listen(Note(twins))
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,14 @@ REOPEN_ROWS = 32  # validation rows whose loss an artifact records, to compare w
 Progress = Callable[[int, int], None]  # (done, total)
 
 
+class Judged(Protocol):
+    """What of a row says whether its answer is a good one."""
+
+    @property
+    def desirable(self) -> bool | None:
+        """None where it is not said."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores `rows` (n,) under the task's metric, in 0..1 or by `nats` at most 0, their mean, second metrics and the
@@ -69,10 +77,12 @@ def predict(
 
 
 def with_accepted(
-    predictor: Predictor, task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]
-) -> list[Prediction]:
+    predictor: Predictor, task: Task, predictions: Sequence[Prediction], examples: Sequence[Example],
+    before: Sequence[Example] = (),
+) -> list[Prediction]:  # fmt: skip
     """The predictions, by the metrics LIKELIHOODS with the log-probabilities of each row's first accepted answer, of
-    its better and its worse one, or with its answer's rewards. Raises RiyazError for a predictor that gives none."""
+    its better and its worse one, or with its answer's rewards, for which the row `before` the first is needed where
+    there is one. Raises RiyazError for a predictor that gives none."""
     if task.metric not in LIKELIHOODS:
         return list(predictions)
     if not predictor.has_model:
@@ -81,7 +91,8 @@ def with_accepted(
     if task.metric == "preferred":
         return [replace(each, pair=pair) for each, pair in zip(predictions, answer_pairs(predictor, examples))]
     if task.metric == "thumbs":
-        return [replace(each, reward=reward) for each, reward in zip(predictions, rewards(predictor, examples))]
+        gains = rewards(predictor, [*before, *examples])[len(before) :]
+        return [replace(each, reward=reward) for each, reward in zip(predictions, gains, strict=True)]
     sums = [float(part.sum(dtype=np.float64)) for part in answer_log_probabilities(predictor, examples)]
     return [replace(each, accepted_log_probability=total) for each, total in zip(predictions, sums, strict=True)]
 
@@ -118,7 +129,7 @@ def rewards(predictor: ModelPredictor, examples: Sequence[Example]) -> list[Rewa
     return [Reward(*each) for each in zip(*gains, strict=True)]
 
 
-def thumbs(answer_rewards: Sequence[Reward], examples: Sequence[Example]) -> np.ndarray:
+def thumbs(answer_rewards: Sequence[Reward], examples: Sequence[Judged]) -> np.ndarray:
     """1 (n,) where the reward of a good answer is above the reference point of these rows, or that of a bad one below
     it, half where it is the point. The point is that of KTO (Ethayarajh et al. 2024, arXiv 2402.01306): the mean reward
     of answers after other prompts, at least 0. A model that raises all answers alike matches no more than the base."""
@@ -126,7 +137,7 @@ def thumbs(answer_rewards: Sequence[Reward], examples: Sequence[Example]) -> np.
     return np.array([_matches(each.own, point, row) for each, row in zip(answer_rewards, examples, strict=True)])
 
 
-def _matches(reward: float, point: float, row: Example) -> float:
+def _matches(reward: float, point: float, row: Judged) -> float:
     return _wins(reward, point) if row.desirable else _wins(point, reward)
 
 

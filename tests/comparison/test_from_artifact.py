@@ -29,12 +29,12 @@ from riyaz.data.formats import DataFolder, load
 from riyaz.data.questions import Choice, Question
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
-from riyaz.evaluate import evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.methods.fitting.start import Start
 from riyaz.predictor import open_target
 from riyaz.results import Comparison
 from riyaz.sources import open_source
+from riyaz.target_scores import evaluate_target
 
 pytestmark = pytest.mark.usefixtures("one_core")
 OPENING = [{"text": f"at what time do you open {i}", "label": "opening", "slice": "odd"} for i in range(12)]

@@ -14,8 +14,8 @@ from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.split import split
 from riyaz.data.task import detect
 from riyaz.errors import RiyazError
-from riyaz.evaluate import evaluate_target
 from riyaz.events import Event, Note, quiet
+from riyaz.target_scores import evaluate_target
 
 SPELLED = ["lieferung", "Lieferung", "lieferung", "rechnung", "Rechnung\u200b", "rechnung"]
 

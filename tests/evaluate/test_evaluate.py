@@ -27,7 +27,6 @@ from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts
 from riyaz.engine.native import load as native_load
-from riyaz.evaluate import evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.json_files import to_document
 from riyaz.predictor import (
@@ -41,6 +40,7 @@ from riyaz.predictor import (
 )
 from riyaz.results import Evaluation, Flips, Remeasured
 from riyaz.scoring import answer_log_loss, answer_log_probabilities
+from riyaz.target_scores import evaluate_target
 
 LOAD_RUNNER = native_load.load_runner
 pytestmark = pytest.mark.usefixtures("in_float32")

@@ -29,7 +29,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal", "teacher"),
         ("checkpoint", "train", "preferences", "pace"),
     ),
-    (("methods", "quality", "drift", "evaluate", "limits", "export"), ()),
+    (("methods", "quality", "drift", "evaluate", "target_scores", "limits", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )
@@ -41,6 +41,7 @@ STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the 
 LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "ternarizing", "cli", "__main__"}
 NEVER = {
     ("evaluate", "methods"): "evaluate sees a Predictor, never a method",
+    ("target_scores", "methods"): "target_scores sees a Predictor, never a method",
     ("limits", "methods"): "limits sees a Predictor, never a method",
     **{
         ("serve", name): "serve opens predictors only"

@@ -16,11 +16,11 @@ from riyaz.config import DataConfig
 from riyaz.data import formats
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
-from riyaz.evaluate import evaluate_target
 from riyaz.methods import zero_shot
 from riyaz.methods.fitting.base import Context
 from riyaz.methods.fitting.choices import answer_limit, answer_limits, base_predictor
 from riyaz.predictor import FreePredictor, open_artifact, open_model, within
+from riyaz.target_scores import evaluate_target
 
 LIMIT = 5
 quiet = lambda event: None  # noqa: E731

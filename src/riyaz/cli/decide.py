@@ -20,14 +20,20 @@ from riyaz.events import Listen, Phase, Progress
 from riyaz.json_files import json_line, to_document
 
 if TYPE_CHECKING:
-    from riyaz.cli.decided_rows import DecideOptions, Record, Tally
-    from riyaz.cli.partial_decisions import PartialDecisions
+    from riyaz.cli.decided_rows import DecideOptions, Tally
+    from riyaz.cli.partial_records import PartialRecords, Record
     from riyaz.data import Example
     from riyaz.data.questions import Question
     from riyaz.data.row_stream import RowStream
     from riyaz.data.written import Form, Row
     from riyaz.predictor import Decided, Predictor, TooLong
 
+OTHERS = {  # what differs, by the member of OUT.partial.json
+    "answerer": "answers of another model, or another version of riyaz",
+    "rows": "answers to other rows",
+    "questions": "answers to other questions",
+    "options": "answers with another --abstain-below",
+}
 TEXTS, PROMPTS = 512, 64  # rows answered together, by a classifier and by a language model; a stop loses at most these
 
 
@@ -61,7 +67,7 @@ def decide(
     from riyaz import artifact
     from riyaz.cli.decided_rows import DecideOptions, Spread, Tally, columns_of
     from riyaz.cli.partial_answers import row_key
-    from riyaz.cli.partial_decisions import PartialDecisions
+    from riyaz.cli.partial_records import PartialRecords, RecordsOf
     from riyaz.data import many_files, row_stream
     from riyaz.library.decision import given_questions, questions_for
     from riyaz.predictor import answered_by
@@ -96,7 +102,9 @@ def decide(
         about = {"answerer": answerer, "rows": _hash(rows.sha256, rows.reading), "questions": _hash(typed_questions)}
         about["options"] = _hash(abstain_below)
         computed = computed_by() if part else ""
-        with PartialDecisions(real, about, len(span), chunk, tally.add, computed) as ready:
+        with PartialRecords(
+            real, RecordsOf("decide", OTHERS, "answers"), about, len(span), chunk, tally.add, computed
+        ) as ready:
             if ready.count:
                 text = f"{ready.count:,} of {len(span):,} rows were answered before, in {ready.path.name}"
                 screen.talk.print(text, soft_wrap=True)
@@ -157,7 +165,7 @@ class _Job:
             records.append(record | error)
         return records
 
-    def pairs(self, ready: "PartialDecisions") -> "Iterator[tuple[Row, Record]]":
+    def pairs(self, ready: "PartialRecords") -> "Iterator[tuple[Row, Record]]":
         """The rows as they are in the file, each with its record. Raises RiyazError where the file was changed."""
         pairs = 0
         for (row, example), record in zip(self.rows.between(self.span.start, self.end), ready.records()):
@@ -174,7 +182,7 @@ def _chunk(predictor: "Predictor", by: Sequence[str]) -> int:
     return max(1, PROMPTS // max(1, by.count("base"))) if predictor.has_model else TEXTS
 
 
-def _answer(job: _Job, ready: "PartialDecisions", listen: Listen) -> None:
+def _answer(job: _Job, ready: "PartialRecords", listen: Listen) -> None:
     """Answer the rows that have no answer yet. Raises RiyazError, and KeyboardInterrupt that says how to go on."""
     total = len(job.span)
     left = (example for _, example in job.rows.between(job.span.start + ready.count, job.end))
@@ -208,7 +216,7 @@ def _decided(
     return [*_decided(predictor, examples[:half], questions), *_decided(predictor, examples[half:], questions)]
 
 
-def _finish(job: _Job, ready: "PartialDecisions", real: Path) -> int:
+def _finish(job: _Job, ready: "PartialRecords", real: Path) -> int:
     """Write the file, and return how many of its fields a spreadsheet may run as formulas. Raises RiyazError."""
     if job.options.form.kind == ".jsonl":
         ready.become(real)
@@ -218,7 +226,7 @@ def _finish(job: _Job, ready: "PartialDecisions", real: Path) -> int:
     return formulas
 
 
-def _finish_shard(job: _Job, ready: "PartialDecisions", real: Path, head: ShardHead) -> int:
+def _finish_shard(job: _Job, ready: "PartialRecords", real: Path, head: ShardHead) -> int:
     """Write the file of a shard, with the rows where they are written beside their answers. Raises RiyazError."""
     table = job.options.form.kind != ".jsonl"
     write_shard(real, head, ({"record": record} | ({"row": row} if table else {}) for row, record in job.pairs(ready)))
@@ -254,7 +262,7 @@ def _expect_new(columns: Sequence[str], of_rows: Sequence[str], file: Path) -> N
         raise RiyazError(what, "--questions", "rename one, or write the answers as .jsonl")
 
 
-def _changed(rows: "RowStream", ready: "PartialDecisions") -> RiyazError:
+def _changed(rows: "RowStream", ready: "PartialRecords") -> RiyazError:
     hint = f"delete {ready.path}, and run the same command again"
     return RiyazError("was changed while its rows were answered", str(rows.path), hint)
 

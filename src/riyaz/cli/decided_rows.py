@@ -1,17 +1,17 @@
 """The answers of `riyaz decide` as they are written, and how they are spread over a file."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riyaz.cli.partial_records import Record, record_line
 from riyaz.cli.shards import AGAIN, ShardFile, expect_kind, row_in
 from riyaz.data.questions import Question
 from riyaz.data.written import Form, Row, formulas, lines
 from riyaz.errors import RiyazError
-from riyaz.files import atomic_file, encoded
+from riyaz.files import atomic_file
 from riyaz.json_files import from_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 DIGITS = 6  # decimals of a probability
 SHOWN = 3  # answers that the table names
-Record = dict[str, Any]
 
 
 def record_of(
@@ -46,12 +45,6 @@ def _answer(decided: "Decided", least: float, probabilities: bool) -> dict[str, 
         answer["probabilities"] = [{key: choice.value, "probability": round(p, DIGITS)} for choice, p in pairs]
     answer["trained"] = decided.trained
     return answer
-
-
-def record_line(record: Record) -> bytes:
-    """The line of JSON Lines for the answers to one row."""
-    # Plain values without NaN: `json_line` would look at each of them, for a quarter of a classifier's time.
-    return encoded(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def columns_of(questions: Sequence[Question], prefix: str) -> list[str]:

@@ -61,4 +61,10 @@ def _join_decide(screen: Screen, parts: Sequence[ShardFile], out: Path, real: Pa
     tally.check(out)
 
 
-JOINERS: dict[str, Joiner] = {"run": _join_run, "decide": _join_decide}
+def _join_evaluate(screen: Screen, parts: Sequence[ShardFile], out: Path, real: Path) -> None:
+    from riyaz.cli.evaluate import join_scores, show_scores
+
+    show_scores(screen, join_scores(parts, real, out))
+
+
+JOINERS: dict[str, Joiner] = {"run": _join_run, "decide": _join_decide, "evaluate": _join_evaluate}

@@ -1,38 +1,47 @@
-"""Decisions kept in OUT.partial, a line for each row in the order of rows, while a run goes on: the same command
-continues after them. OUT.partial.json says what they are answers to."""
+"""Records kept in OUT.partial, a line for each row in the order of rows, while a run goes on.
 
+The same command continues after them. OUT.partial.json says what they are answers to.
+"""
+
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from riyaz.cli.decided_rows import Record, record_line
 from riyaz.cli.partial_answers import append, open_locked
 from riyaz.errors import RiyazError
+from riyaz.files import encoded
 from riyaz.json_files import parse_json, write_json
 
 DELETE = "delete it, or choose another --out"
-OTHERS = {  # what differs, by the member of OUT.partial.json
-    "answerer": "answers of another model, or another version of riyaz",
-    "rows": "answers to other rows",
-    "questions": "answers to other questions",
-    "options": "answers with another --abstain-below",
-}
+Record = dict[str, Any]
 
 
-class PartialDecisions:
-    """The answers of a run that is not finished: `count` rows have theirs. `about` has a hash for each member of
-    OTHERS; `tell` gets every record, also those of earlier runs. As a context manager it is locked, and removed if it
-    holds no answer at the end. With `computed`, what computes here, `machines` are what has computed the answers."""
+@dataclass(frozen=True)
+class RecordsOf:
+    """Whose records they are: the verb; what is wrong where a member of OUT.partial.json differs; and the member of
+    every record that is an object."""
+
+    verb: str
+    others: Mapping[str, str]
+    member: str
+
+
+class PartialRecords:
+    """The records of a run that is not finished: `count` rows have theirs. `about` has a hash for each member of
+    `of.others`; `tell` gets every record, also those of earlier runs. As a context manager it is locked, and removed if
+    it holds none at the end. With `computed`, what computes here, `machines` are what has computed the records."""
 
     def __init__(
-        self, out: Path, about: Mapping[str, str], rows: int, chunk: int, tell: Callable[[Record], None],
+        self, out: Path, of: RecordsOf, about: Mapping[str, str], rows: int, chunk: int, tell: Callable[[Record], None],
         computed: str = "",
     ) -> None:  # fmt: skip
         """`rows` is the number of all rows, of which `chunk` are answered together."""
         self.path, self.beside = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")
-        self.about, self.rows, self.chunk, self.tell = dict(about), rows, chunk, tell
+        self.of, self.about, self.rows, self.chunk, self.tell = of, dict(about), rows, chunk, tell
         self.computed, self.machines = computed, list[str]()
         self.count = 0
 
@@ -45,7 +54,7 @@ class PartialDecisions:
                 self._expect_ours()
                 self._read()
             else:
-                write_json(self.beside, {"riyaz": "decide", **self.about})
+                write_json(self.beside, {"riyaz": self.of.verb, **self.about})
         except BaseException:
             os.close(self.file)
             raise
@@ -60,7 +69,7 @@ class PartialDecisions:
         """Append the answers to the next rows. Raises RiyazError when the disk is full; what was kept stays."""
         if self.computed and self.computed not in self.machines:
             self.machines.append(self.computed)
-            write_json(self.beside, {"riyaz": "decide", **self.about, "computed": self.machines})
+            write_json(self.beside, {"riyaz": self.of.verb, **self.about, "computed": self.machines})
         append(self.file, b"".join(map(record_line, records)), self.path, self.count)
         self.count += len(records)
         for record in records:
@@ -70,7 +79,7 @@ class PartialDecisions:
         """Every record, in the order of the rows."""
         with open(self.path, "rb") as file:
             for line in file:
-                yield _record(line)
+                yield self._record(line)
 
     def become(self, out: Path) -> None:
         """The file takes the name `out`, once every row has its answers."""
@@ -85,10 +94,10 @@ class PartialDecisions:
 
     def _expect_ours(self) -> None:
         written = parse_json(self.beside.read_bytes(), str(self.beside), DELETE) if self.beside.is_file() else None
-        if not isinstance(written, dict) or written.get("riyaz") != "decide":
-            what = "was not written by riyaz decide"
+        if not isinstance(written, dict) or written.get("riyaz") != self.of.verb:
+            what = f"was not written by riyaz {self.of.verb}"
             raise RiyazError(what, str(self.path), "move it away, or choose another --out")
-        for member, what in OTHERS.items():
+        for member, what in self.of.others.items():
             if written.get(member) != self.about.get(member):
                 raise RiyazError(f"holds {what}", str(self.path), DELETE)
         computed = written.get("computed")
@@ -99,7 +108,7 @@ class PartialDecisions:
         end = 0
         with open(self.path, "rb") as file:
             while part := list(islice(file, self.chunk)):
-                records = [_record(line) for line in part]
+                records = [self._record(line) for line in part]
                 whole = len(part) == self.chunk or self.count + len(part) == self.rows
                 if not whole or not all(records) or self.count + len(part) > self.rows:
                     break
@@ -110,11 +119,16 @@ class PartialDecisions:
         os.ftruncate(self.file, end)
         os.lseek(self.file, 0, os.SEEK_END)
 
+    def _record(self, line: bytes) -> Record:
+        """The record of a whole line; {} for what a stop left of one."""
+        try:
+            value = parse_json(line, "") if line.endswith(b"\n") else None
+        except RiyazError:
+            return {}
+        return value if isinstance(value, dict) and isinstance(value.get(self.of.member), dict) else {}
 
-def _record(line: bytes) -> Record:
-    """The record of a whole line; {} for what a stop left of one."""
-    try:
-        value = parse_json(line, "") if line.endswith(b"\n") else None
-    except RiyazError:
-        return {}
-    return value if isinstance(value, dict) and isinstance(value.get("answers"), dict) else {}
+
+def record_line(record: Record) -> bytes:
+    """The line of JSON Lines for a record of plain values without NaN."""
+    # `json_line` would look at each of them, for a quarter of a classifier's time.
+    return encoded(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")

@@ -94,6 +94,8 @@ class OpenTarget:
             def progress(ended: int, _: int, before: int = first - span.start) -> None:
                 self.listen(Progress("evaluate", before + ended, len(span)))
 
+            if self.predictor.has_model:
+                self.predictor.forget_tools()
             part, before = rows[first : min(first + CHUNK, span.stop)], rows[max(0, first - 1) : first]
             predictions = with_accepted(self.predictor, task, predict(self.predictor, part, progress), part, before)
             yield [

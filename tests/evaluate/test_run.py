@@ -32,6 +32,8 @@ ROWS = [{"id": n, "text": f"question {n}", "score": float("nan")} for n in range
 class Echo:
     """Answers with the question, in capitals."""
 
+    has_model = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.stop_at, self.cites = -1, False

@@ -25,6 +25,8 @@ FEW, MANY = 1_200, 6_200  # of short rows; the first HEAD rows of a file are kep
 class Upper:
     """Answers with the question in capitals, and remembers nothing; is stopped after so many chunks."""
 
+    has_model = False
+
     def __init__(self, chunks: int = -1) -> None:
         self.chunks = chunks
 

@@ -17,6 +17,7 @@ import riyaz
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel
 from riyaz.card import card
+from riyaz.cli import partial_answers
 from riyaz.config import read_toml
 from riyaz.data.schema import as_written, read_schema
 from riyaz.data.task import Task
@@ -26,7 +27,7 @@ from riyaz.engine.grammar import misfit_of
 from riyaz.engine.request import Added, Request
 from riyaz.engine.tool_grammar import call_misfit, own_grammar, text_or_calls_rules
 from riyaz.export.prompt import not_held
-from riyaz.predictor import FreePredictor, keeping_to, open_artifact, open_model
+from riyaz.predictor import FreePredictor, Prediction, keeping_to, open_artifact, open_model
 from riyaz.serve.opening import Opener
 from riyaz.sources import open_source
 from riyaz.text.calls import FORMS, HOLE, TAGGED, Form, answer_form, calls_in, turn_text
@@ -129,6 +130,29 @@ def test_what_rows_with_the_same_tools_begin_with_is_read_once(marked: tuple[Pat
     assert all(len(each.tokens) < 40 < len(each.prefix) for each in requests)
     (sent,) = model.prepare([talks[0][1:]], room=8, tools=TOOLS["shop"])
     assert sent.request.prefix == requests[0].prefix, "tools of a request are as those of a row"
+
+
+def test_rows_of_a_chunk_are_read_the_same_whatever_was_answered_before(
+    marked: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[int]] = []
+
+    def watched(self: FreePredictor, prepared: Sequence[Any], tell: Any = None) -> list[Prediction]:
+        read.append([len(each.request.prefix) for each in prepared])
+        return [Prediction("x")] * len(prepared)
+
+    monkeypatch.setattr(FreePredictor, "_generated", watched)
+    monkeypatch.setattr(partial_answers, "CHUNK", 6)
+    rows = [{"messages": [*asked("shop", f"is it open on day {n}?"), {"role": "assistant", "content": "yes"}]}
+            for n in range(8)]  # fmt: skip
+    for row in rows:
+        row["tools"] = row["messages"][0].pop("tools")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "last.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[6:]))
+    for name in "rows", "last":
+        told = command("run", marked[0], tmp_path / f"{name}.jsonl", "--out", tmp_path / f"{name}.out.jsonl")
+        assert told.status == 0, told.err
+    assert min(read[0]) > 40 and read[1] == read[2] and len(read) == 3
 
 
 @pytest.mark.parametrize("form", FORMS)

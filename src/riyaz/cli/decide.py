@@ -157,6 +157,8 @@ class _Job:
         from riyaz.cli.decided_rows import record_of
         from riyaz.predictor import TooLong
 
+        if self.predictor.has_model:
+            self.predictor.forget_tools()
         records, questions, probabilities = [], self.options.questions, self.options.form.kind == ".jsonl"
         for example, decided in zip(examples, _decided(self.predictor, examples, questions), strict=True):
             error = {"error": decided.what} if isinstance(decided, TooLong) else {}

@@ -161,6 +161,8 @@ class _Job:
                 listen(Progress("answer", done + ended, total))
 
             while part := list(islice(left, CHUNK)):
+                if predictor.has_model:
+                    predictor.forget_tools()
                 predictions = scoring.predict(predictor, part, progress)
                 yield self.withheld.with_confidence(predictor, predictions, part) if self.withheld else predictions
                 done += len(part)

@@ -281,6 +281,11 @@ class PromptedModel(PromptText):
         """The tokens that every prompt without tools begins with."""
         return self._common(())
 
+    def forget_tools(self) -> None:
+        """Read the next prompts with tools as if they were the first, so that nothing of an answer depends on what was
+        answered before."""
+        self._with_tools.clear()
+
     @cached_property
     def _with_tools(self) -> dict[str, tuple[int, ...]]:
         """The prefixes of prompts with tools that were needed last, by `_opening`."""

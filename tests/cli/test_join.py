@@ -235,6 +235,24 @@ def test_what_is_not_of_one_whole_is_refused_by_name(change: Callable[[], Any], 
     assert told.status == 2 and what in told.line and not Path("out.jsonl").exists() and not list(Path().glob(".*"))
 
 
+def test_damaged_shards_are_refused_in_one_line(echo: Echo) -> None:
+    files, draw = shards(2), random.Random(6)
+    whole = [Path(name).read_bytes() for name in files]
+    for _ in range(150):
+        place = draw.randrange(2)
+        content = bytearray(whole[place])
+        for _ in range(draw.randrange(1, 4)):
+            at = draw.randrange(len(content))
+            kind = draw.randrange(3)
+            content[at : at + (kind > 0) * draw.randrange(1, 30)] = draw.choice([b"", b"9", b"[", b'"', b"\xff", b"\n"])
+        Path(files[place]).write_bytes(content)
+        told = join(*files)
+        assert (told.status == 2 and told.line) or bytes(content) == whole[place], told.err
+        Path("out.jsonl").unlink(missing_ok=True)
+        Path(files[place]).write_bytes(whole[place])
+    assert join(*files).status == 0
+
+
 def test_missing_shards_and_names_that_cannot_be_written_are_refused(echo: Echo) -> None:
     files = shards(3)
     assert join(*files[::2]).line == "error: 2-of-3 is missing; give all shards of one whole"

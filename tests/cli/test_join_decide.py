@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_linear_classifier import classifier, written
 from tiny_comparison import Told, command
 
 from riyaz.cli import decide as verb
+from riyaz.data import row_stream
 
 MANY = [{**ROWS[n % 10], "id": n, "text": f"{ROWS[n % 10]['text']} = {n}", "note": "=1"} for n in range(23)]
 
@@ -106,3 +108,18 @@ def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: 
         Path(files[0]).write_text("\n".join([head, json.dumps(broken), *rows[1:], end]) + "\n")
         told = join(files[0], out="other.jsonl")
         assert told.status == 2 and "Traceback" not in told.err and not Path("other.jsonl").exists()
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_stream, "CHUNK", 2**14)
+    monkeypatch.setattr(verb, "TEXTS", 256)
+    peaks = {}
+    for count in 50, 1_200, 2_700:
+        write([{"text": f"my card {n}", "n": n} for n in range(count)])
+        tracemalloc.start()
+        assert decide("--quiet", "--shard", "1/1", out=f"{count}.csv").status == 0
+        assert join(f"{count}.csv.1-of-1", out=f"{count}.csv").status == 0
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    each = (peaks[2_700] - peaks[1_200]) / 1_500
+    assert each < 100, f"{each:.0f} bytes a row"

@@ -9,6 +9,7 @@ import pytest
 from conftest import Finished
 from tiny_comparison import METHODS, closed_rows, command, write_rows
 
+from riyaz.cli import partial_answers
 from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
 from riyaz.cli.partial_answers import CHUNK, PartialAnswers, row_key
 from riyaz.data.formats import load
@@ -93,6 +94,34 @@ def test_answers_are_withheld_by_their_confidence(sure: Path, tmp_path: Path) ->
     written, told = answered(sure, rows, "--abstain", "0", tmp_path / "none.jsonl")
     assert not any(row["prediction"] for row in written)
     assert f"the surest is right with probability {surest[0]:.2f}; give --abstain" in told
+
+
+def test_answers_of_shards_are_withheld_as_those_of_the_whole(
+    sure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_answers, "CHUNK", 4)
+    rows, whole = write_rows(tmp_path / "rows.jsonl", closed_rows(12, "now")), tmp_path / "whole.csv"
+    assert command("run", sure, rows, "--out", whole).status == 0
+    for error in "0.2", "0":
+        told = command("run", sure, rows, "--abstain", error, "--out", whole, "--force")
+        for number in 1, 2:
+            shard = ("--shard", f"{number}/2", "--out", tmp_path / "out.csv", "--force")
+            assert command("run", sure, rows, "--abstain", error, *shard).status == 0
+        files = [tmp_path / f"out.csv.{number}-of-2" for number in (1, 2)]
+        joined = command("join", *files, "--out", tmp_path / "out.csv", "--force")
+        assert (tmp_path / "out.csv").read_bytes() == whole.read_bytes() and joined.status == 0
+        assert told.err.splitlines()[-1] == joined.err.splitlines()[-1] and "answers are blank" in joined.err
+
+
+def test_a_threshold_withholds_the_answers_of_shards(artifact: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(6, "now"))
+    measured(artifact, [(0.9, 0.3), (0.1, 0.6)])
+    for more in (), ("--shard", "1/1"):
+        told = command("run", artifact, rows, "--abstain", "0.3", "--out", tmp_path / "out.jsonl", *more)
+        assert told.status == 0, told.err
+    joined = command("join", tmp_path / "out.jsonl.1-of-1", "--out", tmp_path / "again.jsonl")
+    assert "a threshold set on 40 rows" in joined.err
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
 
 
 def test_unsure_answers_are_blank(artifact: Path, tmp_path: Path) -> None:

@@ -27,16 +27,20 @@ MANIFEST = "MANIFEST.json"
 
 
 class Checkpoints:
-    """The checkpoints in `folder` of the run with the name `run`; the newest and the best weights are kept."""
+    """The checkpoints in `folder` of the run with the name `run`; the newest and the best weights are kept. Of several
+    processes only the first one (`rank` 0) reads and writes; for the others there are none."""
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder, self.run = folder, run
+    def __init__(self, folder: Path, run: str, rank: int = 0) -> None:
+        self.folder, self.run, self.rank = folder, run, rank
         self.best = folder / "best.safetensors"
         self.damaged: list[Path] = []  # checkpoints of this run that `resume` did not use
-        folder.mkdir(parents=True, exist_ok=True)
+        if not rank:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: Any) -> None:
         """Write a checkpoint, then remove the older ones. Raises RiyazError when the disk refuses."""
+        if self.rank:
+            return
         final = self.folder / f"step-{state.step:06d}"
         temporary = self.folder / f"{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -59,7 +63,7 @@ class Checkpoints:
     def resume(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], kind: type[Any]) -> Any:
         """Load the newest undamaged checkpoint into weights and moments and return its state; without one `kind()`, a
         new state."""
-        for folder in reversed(self._folders()):
+        for folder in [] if self.rank else reversed(self._folders()):
             if not self._verifies(folder):
                 continue
             read_tensors(safetensors.read(folder / "masters.safetensors"), weights)
@@ -69,6 +73,8 @@ class Checkpoints:
 
     def save_best(self, weights: Mapping[str, Tensor], step: int, loss: float, accuracy: float) -> None:
         """Write these weights as the best so far, with their step and their loss and accuracy on validation rows."""
+        if self.rank:
+            return
         arrays = to_arrays(weights)
         metadata = {
             "format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "accuracy": repr(accuracy),
@@ -79,6 +85,8 @@ class Checkpoints:
     def load_best(self, weights: Mapping[str, Tensor]) -> tuple[int, float, float] | None:
         """Load the best weights into `weights` and return their step, validation loss and accuracy; None, with these
         unchanged, when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
+        if self.rank:
+            return None
         try:
             file = safetensors.read(self.best)
         except RiyazError:

@@ -3,7 +3,7 @@
 It takes rows of tokens with labels and a model with trainable parameters, and knows nothing of methods. Matrix products
 run in the compute type (bf16 where the CPU has it), the optimiser keeps every weight in 32 bits (masters).
 The order of rows and dropout depend on (seed, step) only, so a run that is stopped and resumed ends with the same
-weights, bit for bit.
+weights, bit for bit. Several processes may train one model (`ranks`): each takes a share of a step's rows.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 from riyaz.layers.swaps.label_head import LabelledModel
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
+from riyaz.ranks import ALONE, Ranks
 
 FORMAT = 4  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
@@ -130,7 +131,7 @@ def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
-    objective: Objective | None = None, judge: Judge | None = None,
+    objective: Objective | None = None, judge: Judge | None = None, ranks: Ranks = ALONE,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights that
     are best on the rows `valid`, as TrainState says. Losses are nats per answer token.
@@ -139,24 +140,12 @@ def train(
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
     `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
     the answers' −log p, by which validation judges all the same unless `judge` does; without rows `valid` the last
-    weights are kept. Raises Diverged.
+    weights are kept. Of several processes, which call this alike, the first one has the clock of `adjust` and the files
+    in `folder`. Raises Diverged, and RiyazError where processes are unlike or one is gone.
     """
     set_dropout(model, plan.dropout)
-    masters = Masters(model, getattr(torch, plan.compute))  # whose `sums` the layers add gradients to
-    weights = masters.weights()
-    checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan))
-    state = checkpoints.resume(weights, masters.moments(), TrainState)
-    if begun and begun.is_dir() and not state.step:
-        opening = Checkpoints(begun, run_name(weights, rows, valid, plan.opening()))
-        state = opening.resume(weights, masters.moments(), TrainState)
-        if plan.keep_best and state.step:
-            checkpoints.save_best(weights, state.step, state.best_loss, state.best_accuracy)
-    for damaged in checkpoints.damaged:
-        listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
-    if state.trainer not in ("", trainer(model)):
-        listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {trainer(model)}; "
-                    "its weights will differ a little"))  # fmt: skip
-    state.trainer = trainer(model)
+    masters = Masters(model, getattr(torch, plan.compute), ranks)  # whose `sums` the layers add gradients to
+    checkpoints, state = _continued(masters, folder, begun, rows, valid, plan, listen)
     began = time.perf_counter() - state.seconds
     width = widest(model) * getattr(torch, plan.compute).itemsize  # bytes of a token
     multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
@@ -165,22 +154,23 @@ def train(
     for step in range(state.step, plan.steps):
         if step >= plan.length:
             break
-        plan = adjust(plan, step) if adjust else plan
+        plan = ranks.paced(adjust(plan, step) if adjust else plan)
         tune_waiting()
         if not model.training:
             model.train()
-        torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
+        torch.default_generator.manual_seed(ranks.dropout_seed(plan.seed, step))
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         weight = sum(row.weight for row in picked) or 1
 
         nats, loss_of = 0.0, objective(model, picked, plan.micro_tokens) if objective else answer_nats
-        for micro in micro_batches(picked, plan.micro_tokens, multiple):
+        for micro in micro_batches(ranks.own_rows(picked), plan.micro_tokens, multiple):
             with recomputing(len(micro.tokens) * width):
                 loss = loss_of(model, micro, masters.sums)
                 (loss / weight).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
 
-        norm = masters.norm()
+        masters.add_up()  # the gradients of all processes, where there are several
+        nats, norm = ranks.total(nats), masters.norm()
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / weight} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
@@ -194,14 +184,16 @@ def train(
         last = state.step == plan.length
         if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
-            entry |= (judge or validate)(model, valid, plan.micro_tokens)
+            expect_alike(masters, checkpoints.run)
+            size = plan.micro_tokens
+            entry |= judge(model, valid, size) if judge else validate(model, valid, size, ranks)
             judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)
             if (accuracy, -judged) > (state.best_accuracy, -state.best_loss):
                 state.best_loss, state.best_accuracy, state.best_step, state.worse = judged, accuracy, state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(weights, state.step, judged, accuracy)
+                    checkpoints.save_best(masters.weights(), state.step, judged, accuracy)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -210,20 +202,58 @@ def train(
         if state.worse >= plan.patience:
             break
         if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
-            checkpoints.save(weights, masters.moments(), state)
+            checkpoints.save(masters.weights(), masters.moments(), state)
 
     masters.rest()
     memory.trim()
     if plan.keep_best and state.best_step not in (0, state.step):  # else the model has the best weights
-        best = checkpoints.load_best(weights)
+        best = ranks.first(checkpoints.load_best(masters.weights()))
+        masters.copy_first(ranks)
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
         entry = state.history[-1]
         latest = state.step, *_judged(entry)
         state.best_step, state.best_loss, state.best_accuracy = best or latest
     masters.detach()
-    write_state(folder / "state.json", state)
+    if not ranks.rank:
+        write_state(folder / "state.json", state)
     return state
+
+
+def _continued(
+    masters: Masters, folder: Path, begun: Path | None, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan,
+    listen: Listen,
+) -> tuple[Checkpoints, TrainState]:  # fmt: skip
+    """The checkpoints in `folder`, and the state of the run that continues from them, or from the end of its opening in
+    `begun`; weights and moments are in the masters."""
+    ranks, weights, moments = masters.ranks, masters.weights(), masters.moments()
+    checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan), ranks.rank)
+    expect_alike(masters, checkpoints.run, moving=False)
+    state = checkpoints.resume(weights, moments, TrainState)
+    if begun and not ranks.rank and begun.is_dir() and not state.step:
+        opening = Checkpoints(begun, run_name(weights, rows, valid, plan.opening()))
+        state = opening.resume(weights, moments, TrainState)
+        if plan.keep_best and state.step:
+            checkpoints.save_best(weights, state.step, state.best_loss, state.best_accuracy)
+    for damaged in checkpoints.damaged:
+        listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
+    state = ranks.first(state)
+    masters.take(weights, moments)
+    by = ranks.trained_by(trainer(masters.model))
+    if state.trainer not in ("", by):
+        listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {by}; "
+                    "its weights will differ a little"))  # fmt: skip
+    state.trainer = by
+    return checkpoints, state
+
+
+def expect_alike(masters: Masters, name: str, moving: bool = True) -> None:
+    """Raises RiyazError, with both values, where several processes do not train the run of this name alike. Before a
+    run is `moving` its weights are not compared: all will have those of the first process."""
+    if masters.ranks.count > 1:
+        values = {"the plan with its rows": name[:16], "--threads": torch.get_num_threads(),
+                  "what computes": trainer(masters.model)}  # fmt: skip
+        masters.ranks.expect_alike(values | ({"the sum of the weights' bits": masters.bits()} if moving else {}))
 
 
 def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:
@@ -392,11 +422,11 @@ def row_nats(model: Any, rows: Sequence[Row], micro_tokens: int = 2048) -> list[
 
 
 @torch.no_grad()
-def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048) -> float:
+def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048, ranks: Ranks = ALONE) -> float:
     """Mean −log p in nats per answer token, the end token included; of pairs that of the better answers."""
     rows = [row.sides[0] for row in rows]
-    nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
-    return nats / sum(len(row.labels) for row in rows)
+    nats = sum(answer_nats(model, micro).item() for micro in micro_batches(ranks.own_rows(rows), micro_tokens))
+    return ranks.total(nats) / sum(len(row.labels) for row in rows)
 
 
 @torch.no_grad()
@@ -424,12 +454,12 @@ def scores_labels(model: Any) -> bool:
     return isinstance(model, LabelledModel)
 
 
-def validate(model: Any, rows: Sequence[Row], micro_tokens: int) -> dict[str, float]:
+def validate(model: Any, rows: Sequence[Row], micro_tokens: int, ranks: Ranks = ALONE) -> dict[str, float]:
     """`valid_loss` in nats per answer token; with a head of labels also `valid_accuracy`, the share of rows whose
     likeliest label is right, and `calibrated_loss`, the loss at the temperature at which it is lowest. Training makes a
     head too sure long before it answers worse, and a temperature mends that."""
     if not scores_labels(model):
-        return {"valid_loss": answer_loss(model, rows, micro_tokens)}
+        return {"valid_loss": answer_loss(model, rows, micro_tokens, ranks)}
     log_p, places = label_log_p(model, rows, micro_tokens), label_places(model, rows)
     loss = -float(log_p[np.arange(len(places)), places].mean(dtype=np.float64))
     if not math.isfinite(loss):

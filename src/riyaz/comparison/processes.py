@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from riyaz import folders, hardware
+from riyaz import folders, hardware, ranks
 from riyaz.errors import RiyazError
 from riyaz.events import Failed, Listen, from_json
 
@@ -30,7 +30,8 @@ def run_worker(
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
     reason = ""
-    environment = {**os.environ, PARENT: str(os.getpid()), **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    environment = ranks.environment() | {PARENT: str(os.getpid())}
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     with (
         folders.temporary(log.parent, folders.beside(log)) as scratch,  # a killed torch leaves files in TMPDIR
         log.open("a") as errors,

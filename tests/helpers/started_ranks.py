@@ -1,0 +1,57 @@
+"""Processes of one command as torchrun starts them, for tests: each with its rank in the environment."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from riyaz.ranks import environment
+
+HELPERS = Path(__file__).parent
+LIMIT = 600  # seconds, on a machine that does much else
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process has ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_ranks(count: int, arguments: Sequence[object], port: int | None = None) -> list[subprocess.Popen[str]]:
+    """`python ARGUMENTS…` once for each rank, with one thread; `port`: where they meet."""
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port()), "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+            env=environment() | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+
+
+def ended(processes: Sequence[subprocess.Popen[str]], limit: float = LIMIT) -> list[Ended]:
+    """Wait for the processes."""
+    try:
+        texts = [process.communicate(timeout=limit) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [Ended(process.returncode, *text) for process, text in zip(processes, texts)]
+
+
+def python_path() -> str:
+    """The code that lets `python -c` import what tests import; no thread of OpenBLAS costs a core."""
+    return f"import sys; sys.path.insert(0, {str(HELPERS)!r})\n"

@@ -1,0 +1,135 @@
+"""Several processes that train one model: the losses of one process, the same bits in all, in a repeat and resumed."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rank_worker import Result, alone
+from started_ranks import HELPERS, ended, start_ranks
+
+from riyaz.errors import RiyazError
+from riyaz.ranks import dealt, environment, launched
+
+LOSS = 1e-6  # relative, float32, beside one process: gradients are added up in another order
+HERE = ("float32", "again", "stopped", "resumed", "bfloat16", "one row", "shortened", "unlike plan")
+
+
+def run(count: int, folder: Path, *names: str) -> list[dict[str, Result]]:
+    """The results of every rank."""
+    processes = ended(start_ranks(count, [HELPERS / "rank_worker.py", folder, *names]))
+    assert [process.status for process in processes] == [0] * count, [process.err for process in processes]
+    assert not any(process.err for process in processes)
+    return [json.loads(process.out.splitlines()[-1]) for process in processes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> dict[str, Result]:
+    return alone(folder, "float32", "one row", "shortened", "bfloat16", "first part")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, one: dict[str, Result]) -> list[dict[str, Result]]:
+    return run(2, folder, *HERE, "second part")
+
+
+@pytest.fixture(scope="module")
+def four(folder: Path, two: list[dict[str, Result]]) -> list[dict[str, Result]]:
+    return run(4, folder, *HERE, "third part")
+
+
+@pytest.fixture(scope="module", params=["two", "four"])
+def several(request: pytest.FixtureRequest) -> list[dict[str, Result]]:
+    results: list[dict[str, Result]] = request.getfixturevalue(request.param)
+    return results
+
+
+def test_losses_are_those_of_one_process(one: dict[str, Result], several: list[dict[str, Result]]) -> None:
+    for name in ("float32", "one row", "shortened"):
+        ours, theirs = several[0][name], one[name]
+        for part in ("losses", "norms", "valid"):
+            assert ours[part] == pytest.approx(theirs[part], rel=LOSS if part != "norms" else 1e-5), (name, part)
+    assert several[0]["bfloat16"]["valid"] == pytest.approx(one["bfloat16"]["valid"], rel=0.1)  # other rows are dropped
+
+
+def test_every_process_ends_with_the_same_bits(several: list[dict[str, Result]]) -> None:
+    for name in ("float32", "bfloat16", "one row", "resumed", "shortened"):
+        assert len({json.dumps(result[name]["weights"]) for result in several}) == 1, name
+        assert (
+            len({json.dumps([result[name][part] for part in ("losses", "valid", "best")]) for result in several}) == 1
+        )
+
+
+def test_a_repeat_and_a_resumed_run_have_the_same_bits(several: list[dict[str, Result]]) -> None:
+    first = several[0]
+    assert first["again"]["weights"] == first["float32"]["weights"] == first["resumed"]["weights"]
+    assert first["again"]["losses"] == first["float32"]["losses"]
+    assert first["stopped"]["losses"] == first["float32"]["losses"][:11]
+    assert first["resumed"]["losses"] == first["float32"]["losses"][8:] and not first["resumed"]["notes"]
+
+
+def test_the_first_process_has_the_clock(several: list[dict[str, Result]]) -> None:
+    assert [result["shortened"]["steps"] for result in several] == [9] * len(several)
+
+
+def test_another_number_of_processes_goes_on(
+    one: dict[str, Result], two: list[dict[str, Result]], four: list[dict[str, Result]], folder: Path
+) -> None:
+    """1 → 2 → 4 → 1; each says that the run began otherwise."""
+    last = alone(folder, "last part")["last part"]
+    parts = [one["first part"], two[0]["second part"], four[0]["third part"], last]
+    losses = [part["losses"] for part in parts]
+    assert [len(each) for each in losses] == [5, 5, 5, 4]  # each goes on from the last checkpoint
+    straight = one["float32"]["losses"]
+    for begun, part in zip((0, 4, 8, 12), losses):
+        assert part == pytest.approx(straight[begun : begun + len(part)], rel=LOSS)
+    assert last["valid"] == pytest.approx(one["float32"]["valid"][-1:], rel=LOSS)
+    assert not parts[0]["notes"] and "continues from step 4 with" in parts[1]["notes"][0]
+    assert "in 2 processes" in parts[1]["notes"][0] and "in 4 processes" in last["notes"][0]
+
+
+def test_unlike_processes_are_refused_with_both_values(several: list[dict[str, Result]]) -> None:
+    plan, threads = (several[0][name]["error"] for name in ("unlike plan", "unlike threads"))
+    assert plan.startswith("the plan with its rows is ") and " in process 1 and " in plan and " in process 0; " in plan
+    assert threads == "--threads is 1 in process 1 and 2 in process 0; start all processes alike"
+    assert all(result[name]["error"] == "told elsewhere"
+               for result in several[1:] for name in ("unlike plan", "unlike threads"))  # fmt: skip
+
+
+def test_rows_are_dealt_longest_first() -> None:
+    assert dealt([5, 9, 1, 4, 4], 2) == [[1, 4], [0, 2, 3]]
+    assert dealt([3, 3, 3, 3], 2) == [[0, 2], [1, 3]]
+    assert dealt([7], 3) == [[0], [], []] and dealt([], 2) == [[], []]
+
+
+def test_what_torchrun_says() -> None:
+    assert launched({}) == launched({"WORLD_SIZE": "1", "RANK": "0"}) == (0, 1)
+    assert launched({"WORLD_SIZE": "4", "RANK": "3"}) == (3, 4)
+    for values, where in (
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE"), ({"WORLD_SIZE": "2"}, "RANK"), ({"WORLD_SIZE": "0"}, "WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK"), ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK"),
+    ):  # fmt: skip
+        with pytest.raises(RiyazError, match="is not a number from") as error:
+            launched(values)
+        assert error.value.where == where
+
+
+def test_children_do_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RIYAZ_ISA", "avx2")
+    left = environment()
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(left) and left["RIYAZ_ISA"] == "avx2"
+    assert not [name for name in left if name.startswith(("TORCHELASTIC", "LOCAL_", "MASTER_"))]
+    assert set(left) < set(os.environ)
+
+
+def test_a_process_alone_has_no_group() -> None:
+    assert "riyaz.layers.fast.group" not in sys.modules and not torch.distributed.is_initialized()

@@ -27,6 +27,13 @@ class Lost(RiyazError):
         super().__init__(f"{who} of this run is gone", hint=GO_ON)
 
 
+class ProcessError(RiyazError):
+    """An error of one of several processes, named by it."""
+
+    def __init__(self, who: str, error: RiyazError) -> None:
+        super().__init__(error.what, f"{who}: {error.where}" if error.where else who, error.hint)
+
+
 class ToldElsewhere(Exception):
     """The run has failed, and another of its processes tells the user why."""
 
@@ -101,7 +108,7 @@ class Ranks:
         """The norm of a block from the norm of this process's part."""
         return norm
 
-    def expect_alike(self, values: Mapping[str, object]) -> None:
+    def expect_alike(self, values: Mapping[str, object], hint: str = "") -> None:
         """Raises RiyazError, with both values, where another process has another one."""
 
     def own_part(self, size: int) -> slice:

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +28,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_ranks(count: int, arguments: Sequence[object], port: int | None = None) -> list[subprocess.Popen[str]]:
-    """`python ARGUMENTS…` once for each rank, with one thread; `port`: where they meet."""
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port()), "WORLD_SIZE": str(count),
+def start_ranks(
+    count: int, arguments: Sequence[object], own: Mapping[int, Sequence[object]] | None = None
+) -> list[subprocess.Popen[str]]:
+    """`python ARGUMENTS…` once for each rank, with one thread. `own`: the ranks that are started, by default all, each
+    with its further arguments."""
+    own = dict.fromkeys(range(count), ()) if own is None else own
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
+            [sys.executable, *map(str, (*arguments, *more))],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
             env=environment() | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        for rank in range(count)
+        for rank, more in own.items()
     ]  # fmt: skip
 
 
@@ -50,8 +54,3 @@ def ended(processes: Sequence[subprocess.Popen[str]], limit: float = LIMIT) -> l
         for process in processes:
             process.kill()
     return [Ended(process.returncode, *text) for process, text in zip(processes, texts)]
-
-
-def python_path() -> str:
-    """The code that lets `python -c` import what tests import; no thread of OpenBLAS costs a core."""
-    return f"import sys; sys.path.insert(0, {str(HELPERS)!r})\n"

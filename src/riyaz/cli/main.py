@@ -31,6 +31,7 @@ from riyaz import __version__
 from riyaz.cli import signals
 from riyaz.cli.help import SHORT, Formatter
 from riyaz.errors import SHOWN, RiyazError, brief, install, listed
+from riyaz.ranks import ProcessError, ToldElsewhere, launched
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
@@ -71,6 +72,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "quantize": "Write a model or an artifact with small weights, and say what that costs",
     },
 }
+ALONE = ("adapt", "compare", "distil")  # verbs that train, and not in several processes
 TABLES = (
     "riyaz data",
     "riyaz compare",
@@ -173,15 +175,20 @@ def main(tokens: Sequence[str] | None = None) -> int:
         hardware.expect_start()
         with signals.heard():
             words, all_options = read_help(list(sys.argv[1:] if tokens is None else tokens))
+            if words[:1] and words[0] in ALONE and launched()[1] > 1:
+                raise RiyazError("works in one process only", f"riyaz {words[0]}", "start it without torchrun")
             build(all_options)(words)
             sys.stdout.flush()
         return 0
     except BrokenPipeError:
         _drop_unwritten(sys.stdout)
         return 141
+    except ToldElsewhere:
+        return 2
     except KeyboardInterrupt as stop:  # some commands say how to continue
         _drop_unwritten(sys.stdout)
-        _tell(str(stop) or "stopped; run the same command again to continue")
+        if not _follows():
+            _tell(str(stop) or "stopped; run the same command again to continue")
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
@@ -192,8 +199,18 @@ def main(tokens: Sequence[str] | None = None) -> int:
         if unwritten and isinstance(error, OSError) and error.errno == unwritten.errno and not error.filename:
             error.filename = "stdout"
         line, status = explain(error)
+        usual = isinstance(error, (RiyazError, CycloptsError)) and not isinstance(error, ProcessError)
+        if usual and _follows():  # the first process says the same
+            return status
         _tell(f"error: {printable_line(line)}")
         return status
+
+
+def _follows() -> bool:
+    """Whether torchrun has started this process as another than the first of several."""
+    with contextlib.suppress(RiyazError):
+        return launched()[0] > 0
+    return False
 
 
 def _drop_unwritten(stream: TextIO) -> OSError | None:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, Quiet, command_line
 from riyaz.cli.output import Screen
+from riyaz.ranks import launched
 
 
 def pretrain(
@@ -29,6 +30,8 @@ def pretrain(
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)
+    if launched()[0]:  # the first process shows the run
+        return
     page = run_page.write(out)
     run_terminal.print_run(*run_words.read_run(out), screen.data)
     screen.talk.print(f"\nthe model is in {out}, its report is {page}; try it: riyaz chat {out}", soft_wrap=True)

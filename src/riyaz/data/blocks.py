@@ -28,6 +28,7 @@ TOKENS, FACTS = "tokens.bin", "tokens.json"
 FORMAT = 1
 LITTLE_ENDIAN = {"uint16": "<u2", "uint32": "<u4"}  # dtype of the ids -> NumPy type code in tokens.bin
 BLOCK_WINDOWS = 16  # windows per block: neighbouring text is trained on or held out together
+VALID_SHARE = 0.05  # of the blocks, about
 MIN_BLOCKS = 20  # of a short text, so that one block is about 5 % of it
 BATCH = 32  # pieces per call of the tokenizer
 PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # texts in which CUT matches, see `_cuttable`
@@ -81,7 +82,7 @@ def prepare(
     folder: Path,
     context: int,
     *,
-    valid_share: float = 0.05,
+    valid_share: float = VALID_SHARE,
     exclude: Path | None = None,
     listen: Listen = quiet,
 ) -> Corpus:
@@ -108,6 +109,20 @@ def prepare(
     corpus = _corpus(tokens, blocks, held, tokenizer, facts)
     write_json(folder / FACTS, corpus.facts, ascii=True)
     return corpus
+
+
+def reopened(folder: Path, tokenizer: Tokenizer) -> Corpus:
+    """The corpus that `prepare` has put into a folder, read again by another process; its name is the hash of the
+    tokens that it finds. Raises RiyazError where there is none."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        with open(folder / TOKENS, "rb") as file:
+            facts["tokens_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        tokens = np.memmap(folder / TOKENS, dtype=LITTLE_ENDIAN[facts["dtype"]], mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise RiyazError("the tokens of the text are not there", str(folder), "start the run again") from error
+    blocks = block_ranges(len(tokens), facts["context"])
+    return _corpus(tokens, blocks, held_out(tokens, blocks, VALID_SHARE), tokenizer, facts)
 
 
 def _label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:

@@ -18,7 +18,8 @@ from riyaz.config.pretraining import BUDGET
 from riyaz.errors import RiyazError
 from riyaz.families import ModelConfig, bitnet, llama
 from riyaz.hardware import MB
-from riyaz.json_files import Keys
+from riyaz.json_files import Keys, from_json, to_document
+from riyaz.pretraining.folder import PLAN
 from riyaz.pretraining.shapes import (
     SIZES,
     Shape,
@@ -30,7 +31,7 @@ from riyaz.pretraining.shapes import (
     parameters,
     ternary_share,
 )
-from riyaz.results import RunTokenizer
+from riyaz.results import ELSEWHERE, RunTokenizer
 
 SMALLEST = next(iter(SIZES))
 BYTES = 257  # size of the smallest vocabulary
@@ -143,6 +144,12 @@ class PretrainingPlan:
         """The configuration of the model."""
         shape = Shape(*(self.model[name] for name in ("layers", "heads", "width")))
         return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
+
+    def settings(self) -> Any:
+        """The plan as a `train.TrainPlan`. Raises RiyazError for invalid values."""
+        from riyaz.train import TrainPlan
+
+        return from_json(TrainPlan, to_document(self.train), PLAN, ELSEWHERE)
 
 
 TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")

@@ -24,13 +24,16 @@ from riyaz.json_files import from_json, read_json, to_document
 from riyaz.pace import Pace
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
-from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
+from riyaz.pretraining.following import follow, started_with
+from riyaz.pretraining.joining import announce_start, joined
+from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.samples import check as check_prompt
 from riyaz.pretraining.samples import draw_samples
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_tokenizer
 from riyaz.pretraining.watch import Watch, bits_per_byte
+from riyaz.ranks import Ranks, on_this_machine
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.text.tokenizer import Tokenizer
@@ -56,8 +59,19 @@ def pretrain(
     `resume` continues the run in `out`; without paths it uses the texts that the run began with. Raises RiyazError, and
     KeyboardInterrupt with a line that says how to resume.
     """
+    with joined() as ranks:
+        if ranks.rank:
+            return follow(ranks, paths, options, out)
+        return _pretrain(paths, options, out, resume, command, listen, ranks)
+
+
+def _pretrain(
+    paths: Sequence[Path], options: PretrainConfig, out: Path, resume: bool, command: str, listen: Listen, ranks: Ranks
+) -> PretrainRun:
+    """The run of this process, which is alone or the first of several."""
     folder = RunFolder(out)
     options = planning.absolute(options)
+    alike = started_with(paths, options) if ranks.count > 1 else {}
     with folder.locked(resume):
         earlier, frozen = read_run(folder)
         if not earlier:
@@ -67,7 +81,7 @@ def pretrain(
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = Running[PretrainRun](folder, NAME, listen)
-        job = _Pretraining(run, paths, options)
+        job = _Pretraining(run, paths, options, ranks)
         if earlier:
             job.resume(earlier, frozen)
             if earlier.status == "done":
@@ -83,6 +97,8 @@ def pretrain(
             resumed_with=earlier.resumed_with if earlier else None,
         )
         with _scratch(folder.work / "inductor"), run.recorded(document, command):
+            folder.work.mkdir(exist_ok=True)
+            announce_start(ranks, folder.work, alike)
             return job.go(frozen)
 
 
@@ -103,8 +119,8 @@ def _scratch(path: Path) -> Iterator[None]:
 class _Pretraining:
     """What one run does: its options and its texts."""
 
-    def __init__(self, run: Running[PretrainRun], paths: Sequence[Path], options: PretrainConfig) -> None:
-        self.run, self.folder, self.paths, self.options = run, run.folder, paths, options
+    def __init__(self, run: Running[PretrainRun], paths: Sequence[Path], options: PretrainConfig, ranks: Ranks) -> None:
+        self.run, self.folder, self.paths, self.options, self.ranks = run, run.folder, paths, options, ranks
         self.frozen: Frozen
         self.said: int | None = None  # the length of the run that was said last
         self.bytes, self.sha256 = text_hash(self._documents())
@@ -136,7 +152,6 @@ class _Pretraining:
     def go(self, frozen: Frozen | None) -> PretrainRun:
         """The whole run, or the rest of it where plan.json exists already."""
         hardware.expect_memory("training", 0, "close other programs or raise the limit")
-        self.folder.work.mkdir(exist_ok=True)
         self.run.phase("read")
         if frozen is None:
             tokenizer, kind = self._tokenizer()
@@ -206,10 +221,10 @@ class _Pretraining:
         self.run.phase("measure", "speed of this machine")
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
-        machine = Machine(corpus.train, context, self.options.seed or 0, bool(self.options.ternary))
+        machine = Machine(corpus.train, context, self.options.seed or 0, bool(self.options.ternary), self.ranks)
         plan = planning.make_plan(
             self.options, text, tokenizer.vocab_size, context, machine,
-            spent=self.run.spent, memory=hardware.memory().available / hardware.MB,
+            spent=self.run.spent, memory=hardware.memory().available / hardware.MB / on_this_machine(),
             threads=threads,
         )  # fmt: skip
         self._refuse_full(plan.estimate["disk_mb"])
@@ -266,9 +281,12 @@ class _Pretraining:
             model.eval()
             seen(0)
         try:
+            if self.ranks.count > 1:
+                self.run.note(f"{self.ranks.count} processes train, each with {frozen.threads} threads")
+                self.ranks.first({"do": "train", "plan": to_document(frozen)})
             state = train(
-                model, corpus.train, valid, settings(plan), self.folder.work / "train", watch.listen,
-                after_validation=seen, adjust=pace.adjusted,
+                model, corpus.train, valid, plan.settings(), self.folder.work / "train", watch.listen,
+                after_validation=seen, adjust=pace.adjusted, ranks=self.ranks,
             )  # fmt: skip
         finally:
             watch.close()
@@ -338,17 +356,10 @@ def read_run(folder: RunFolder) -> tuple[PretrainRun | None, Frozen | None]:
         return earlier, None
     frozen = from_json(Frozen, read_json(plan, ELSEWHERE), str(plan), ELSEWHERE)
     try:
-        _ = frozen.plan.config, settings(frozen.plan), range(1, 2**16).index(frozen.threads)
+        _ = frozen.plan.config, frozen.plan.settings(), range(1, 2**16).index(frozen.threads)
     except (ArithmeticError, ValueError, TypeError, RiyazError) as error:
         raise damaged(str(plan)) from error
     return earlier, frozen
-
-
-def settings(plan: PretrainingPlan) -> Any:
-    """The plan as a `train.TrainPlan`. Raises RiyazError for invalid values."""
-    from riyaz.train import TrainPlan
-
-    return from_json(TrainPlan, to_document(plan.train), PLAN, ELSEWHERE)
 
 
 def versions() -> dict[str, str]:
@@ -377,6 +388,6 @@ def described(run: PretrainRun, frozen: Frozen) -> PretrainRun:
         model=RunModel(**model),
         derived=[Derived(value.name, value.value, value.why) for value in plan.derived],
         plan={**plan.train, "valid_windows": plan.valid_windows},
-        length=settings(plan).length if plan.train.get("changes") else None,
+        length=plan.settings().length if plan.train.get("changes") else None,
         estimate=plan.estimate,
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 from riyaz import hardware
 from riyaz.data.rows import Row
 from riyaz.events import Listen
-from riyaz.families import ModelConfig
+from riyaz.families import FAMILIES, ModelConfig
 from riyaz.pretraining.shapes import micro_tokens
+from riyaz.ranks import ALONE, Ranks
 
 STEPS = 4  # the first is a warm-up and does not count
 STEP_TOKENS = 2048
@@ -26,18 +27,23 @@ PEAK_SECONDS = 0.4
 
 @dataclass
 class Machine:
-    """Training speeds on these rows, each measured once."""
+    """Training speeds on these rows, each measured once; of several processes by all of them together."""
 
     rows: Sequence[Row]
     context: int
     seed: int = 0
     ternary: bool = False
+    ranks: Ranks = ALONE
     speeds: dict[tuple[ModelConfig, str], float] = field(default_factory=dict)  # tokens per second, as measured so far
 
     def tokens_s(self, config: ModelConfig, compute: str) -> float:
         """Training speed in tokens per second."""
         if (config, compute) not in self.speeds:
-            self.speeds[config, compute] = measured(config, self.rows, compute, self.context, self.seed, self.ternary)
+            how = (compute, self.context, self.seed, self.ternary)
+            if self.ranks.count > 1:
+                model = FAMILIES[config.model_type].to_hf(config)
+                self.ranks.first({"do": "measure", "family": config.model_type, "model": model, "how": how})
+            self.speeds[config, compute] = measured(config, self.rows, *how, self.ranks)
         return self.speeds[config, compute]
 
     def quicker(self, config: ModelConfig) -> str:
@@ -49,13 +55,15 @@ class Machine:
         return max(("bfloat16", "float32"), key=lambda compute: self.tokens_s(config, compute))
 
     def peak_flops(self, compute: str) -> float:
-        """Floating point operations per second of a large matrix product in this number type, on all cores."""
-        return peak(compute)
+        """Floating point operations per second of a large matrix product in this number type, on all cores; of several
+        processes as many times that of the first."""
+        return self.ranks.count * peak(compute)
 
 
 def measured(
-    config: ModelConfig, rows: Sequence[Row], compute: str, context: int, seed: int, ternary: bool = False
-) -> float:
+    config: ModelConfig, rows: Sequence[Row], compute: str, context: int, seed: int, ternary: bool = False,
+    ranks: Ranks = ALONE,
+) -> float:  # fmt: skip
     """Tokens per second of a few steps of the training loop with a fresh model, after a warm-up step."""
     from riyaz.models.fresh import fresh
     from riyaz.train import TrainPlan, train
@@ -65,7 +73,9 @@ def measured(
                      checkpoint_every=STEPS + 1, micro_tokens=micro_tokens(context))  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         seconds = step_seconds(
-            lambda listen: train(fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen)
+            lambda listen: train(
+                fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen, ranks=ranks
+            )
         )
     return batch * context / seconds
 

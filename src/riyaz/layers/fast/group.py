@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -39,7 +39,8 @@ class Group(Ranks):
 
     def leave(self) -> None:
         """Leave the others, which notice it at once."""
-        dist.destroy_process_group()
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
         self.meeting.leave()
 
     def own_rows(self, rows: Sequence[Any]) -> list[Any]:
@@ -79,13 +80,13 @@ class Group(Ranks):
         """The norm of a block from the norm of this process's part. Raises Lost."""
         return math.sqrt(self.total(norm * norm))
 
-    def expect_alike(self, values: Mapping[str, object]) -> None:
+    def expect_alike(self, values: Mapping[str, object], hint: str = "start all processes alike") -> None:
         """Raises RiyazError, in the first process, where another one has another value; Lost."""
         difference = self.meeting.difference(values)
         if difference and self.rank:
             raise ToldElsewhere
         if difference:
-            raise RiyazError(difference, hint="start all processes alike")
+            raise RiyazError(difference, hint=hint)
 
     def own_part(self, size: int) -> slice:
         """The part of a block of this size that this process steps."""

@@ -148,11 +148,26 @@ def _rendezvous(rank: int, count: int) -> Any:
     """The store at the address that torchrun gave. Raises RiyazError where it, or a process, is not there."""
     host, port = _address()
     try:
+        if rank:
+            _await_answer(host, port)
         _name_interface(host)
         return next(dist.rendezvous("env://", rank, count, timeout=timedelta(seconds=PATIENCE)))[0]
     except (RuntimeError, ValueError, OSError) as error:
-        what = f"process {rank} of {count} did not meet the others within {PATIENCE:.0f} seconds"
+        what = f"the {count} processes did not meet here within {PATIENCE:.0f} seconds"
         raise RiyazError(what, f"{host}:{port}", "check the address, the firewall and that all were started") from error
+
+
+def _await_answer(host: str, port: int) -> None:
+    """Wait until the store is there, at most PATIENCE: torch would try twice as long. Raises OSError."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, port), LOOK).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def _client() -> Any:

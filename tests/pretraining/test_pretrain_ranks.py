@@ -1,0 +1,138 @@
+"""`torchrun … -m riyaz pretrain`: one run of several processes, which one of them tells of, kills or not."""
+
+import json
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from started_ranks import HELPERS, Ended, ended, start_ranks
+from tiny_pretraining import lines, small, texts
+
+LOSS = 1e-6  # relative, float32, beside one process
+# `riyaz` with a fake quick measurement, which keeps work/, and which does not wait for what will not come
+PROGRAM = """
+import sys
+sys.path.insert(0, {helpers!r})
+import pytest
+from tiny_pretraining import quick_machine
+from riyaz.cli.main import main
+from riyaz.pretraining import joining
+from riyaz.pretraining.folder import RunFolder
+quick_machine(pytest.MonkeyPatch())
+RunFolder.clean = lambda folder: None
+joining.SEEN = 1.0
+if "--hurry" in sys.argv:
+    from riyaz.layers.fast import meeting
+    sys.argv.remove("--hurry")
+    meeting.PATIENCE = 3.0
+sys.exit(main())
+"""
+
+
+def start(count: int, *arguments: object, own: Mapping[int, Sequence[object]] | None = None) -> list[Popen[str]]:
+    return start_ranks(count, ["-c", PROGRAM.format(helpers=str(HELPERS)), *arguments], own)
+
+
+def told(results: list[Ended]) -> list[str]:
+    """The lines of errors of all processes; none is a traceback."""
+    errors = "".join(result.err for result in results)
+    assert "Traceback" not in errors, errors
+    return [line for line in errors.splitlines() if line.startswith("error:")]
+
+
+def losses(out: Path) -> list[float]:
+    return [entry["loss"] for entry in lines(out / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return texts(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def command(text: Path) -> list[object]:
+    return ["pretrain", text, *small("--steps", 12), "--checkpoint-every", 2, "--dropout", 0]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, command: list[object]) -> tuple[Path, list[Ended]]:
+    """A run of two processes that nobody stops."""
+    out = tmp_path_factory.mktemp("straight") / "out"
+    return out, ended(start(2, *command, "--out", out, "--json"))
+
+
+def test_two_processes_are_one_run(straight: tuple[Path, list[Ended]], tmp_path: Path, command: list[object]) -> None:
+    out, (first, second) = straight
+    assert (first.status, second.status) == (0, 0), (first.err, second.err)
+    assert second.out == second.err == ""
+    assert json.loads(first.out.splitlines()[-1])["status"] == "done" and "2 processes train" in first.err
+    (alone,) = ended(start(1, *command, "--out", tmp_path / "out"))
+    assert alone.status == 0, alone.err
+    assert losses(out) == pytest.approx(losses(tmp_path / "out"), rel=LOSS)
+    plans = [json.loads((folder / "plan.json").read_text())["plan"] for folder in (out, tmp_path / "out")]
+    assert plans[0]["train"] == plans[1]["train"] and plans[0]["effective"] == plans[1]["effective"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
+    rank: int, straight: tuple[Path, list[Ended]], tmp_path: Path, command: list[object]
+) -> None:
+    out = tmp_path / "out"
+    processes = start(2, *command, "--out", out, "--resume")
+    assert processes[0].stderr is not None
+    seen = []
+    for line in processes[0].stderr:
+        seen.append(line)
+        if re.search(r"train, [5-9]/12", line):
+            break
+    processes[rank].kill()
+    results = ended(processes)
+    statuses = {0: [-signal.SIGKILL, 2], 1: [2, -signal.SIGKILL]}[rank]
+    assert [result.status for result in results] == statuses, (seen, results)
+    (line,) = told(results)
+    assert len(results[1].err.splitlines()) == (rank == 0), results[1].err
+    assert "of this run is gone; the same command with --resume goes on" in line
+    resumed = ended(start(2, *command, "--out", out, "--resume"))
+    assert [result.status for result in resumed] == [0, 0], resumed
+    assert (out / "model.safetensors").read_bytes() == (straight[0] / "model.safetensors").read_bytes()
+    assert losses(out) == losses(straight[0])
+    last = "work/train/step-000010"
+    for name in ("masters.safetensors", "optimizer.safetensors"):
+        assert (out / last / name).read_bytes() == (straight[0] / last / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (("--lr", "0.5"), "--lr is 0.5 in process 1 and not given in process 0; start all processes alike"),
+        (("--threads", "2"), "--threads is 2 in process 1 and 1 in process 0; start all processes alike"),
+        (("--out", "elsewhere"), "give --out a folder that all processes share"),
+    ],
+)
+def test_unlike_processes_are_refused_in_one_line(
+    own: tuple[str, str], said: str, tmp_path: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    second = own if own[0] == "--out" else ("--out", "out", *own)
+    results = ended(start(2, *command, own={0: ("--out", "out"), 1: second}))
+    (line,) = told(results)
+    assert line.endswith(said) and [result.status for result in results] == [2, 2]
+    assert not (tmp_path / "out").exists() and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wrong_address_is_one_line(rank: int, tmp_path: Path, command: list[object]) -> None:
+    """Nobody comes, and no process is there that holds the store."""
+    (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--hurry", own={rank: ()}))
+    assert result.status == 2 and len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith(f"error: process {rank} of 2: 127.0.0.1:")
+    assert "the 2 processes did not meet here within 3 seconds; check the address" in result.err
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    results = ended(start(2, "pretrain", tmp_path / "missing.txt", "--out", tmp_path / "out", "--steps", 2))
+    (line,) = told(results)
+    assert "missing.txt" in line and [result.status for result in results] == [2, 2]

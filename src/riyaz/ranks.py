@@ -108,6 +108,9 @@ class Ranks:
         """The norm of a block from the norm of this process's part."""
         return norm
 
+    def wait_for_all(self) -> None:
+        """Wait until all processes are here, however long they take."""
+
     def expect_alike(self, values: Mapping[str, object], hint: str = "") -> None:
         """Raises RiyazError, with both values, where another process has another one."""
 

@@ -29,6 +29,7 @@ from riyaz.layers.attention import packed
 from riyaz.layers.divergence import top_divergence
 from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
+from riyaz.layers.fast.local_masters import LocalMasters
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.fast.recompute import recomputing, widest
 from riyaz.layers.fast.threads import tune_waiting
@@ -132,6 +133,7 @@ def train(
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
     objective: Objective | None = None, judge: Judge | None = None, ranks: Ranks = ALONE,
+    local_steps: int = 0,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights that
     are best on the rows `valid`, as TrainState says. Losses are nats per answer token.
@@ -141,36 +143,45 @@ def train(
     `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
     the answers' −log p, by which validation judges all the same unless `judge` does; without rows `valid` the last
     weights are kept. Of several processes, which call this alike, the first one has the clock of `adjust` and the files
-    in `folder`. Raises Diverged, and RiyazError where processes are unlike or one is gone.
+    in `folder`. With `local_steps` each process takes so many steps with its own rows alone before all agree on common
+    weights; validations and checkpoints come after such steps. Raises Diverged, and RiyazError where processes are
+    unlike or one is gone.
     """
+    assert not local_steps or plan.validate_every % local_steps == plan.checkpoint_every % local_steps == 0
     set_dropout(model, plan.dropout)
-    masters = Masters(model, getattr(torch, plan.compute), ranks)  # whose `sums` the layers add gradients to
-    checkpoints, state = _continued(masters, folder, begun, rows, valid, plan, listen)
+    compute = getattr(torch, plan.compute)
+    # whose `sums` the layers add gradients to
+    masters = LocalMasters(model, compute, ranks) if local_steps else Masters(model, compute, ranks)
+    name = run_name(masters.weights(), rows, valid, plan, local_steps)
+    checkpoints = Checkpoints(folder, name, ranks.rank)
+    state = _continued(masters, ranks, checkpoints, begun, rows, valid, plan, listen)
     began = time.perf_counter() - state.seconds
-    width = widest(model) * getattr(torch, plan.compute).itemsize  # bytes of a token
+    width = widest(model) * compute.itemsize  # bytes of a token
     multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
     model.train()
 
     for step in range(state.step, plan.steps):
         if step >= plan.length:
             break
-        plan = ranks.paced(adjust(plan, step) if adjust else plan)
+        if step % (local_steps or 1) == 0:
+            plan = ranks.paced(adjust(plan, step) if adjust else plan)
         tune_waiting()
         if not model.training:
             model.train()
         torch.default_generator.manual_seed(ranks.dropout_seed(plan.seed, step))
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
-        weight = sum(row.weight for row in picked) or 1
+        own = ranks.own_rows(picked)
+        weight = sum(row.weight for row in (own if local_steps else picked)) or 1
 
         nats, loss_of = 0.0, objective(model, picked, plan.micro_tokens) if objective else answer_nats
-        for micro in micro_batches(ranks.own_rows(picked), plan.micro_tokens, multiple):
+        for micro in micro_batches(own, plan.micro_tokens, multiple):
             with recomputing(len(micro.tokens) * width):
                 loss = loss_of(model, micro, masters.sums)
                 (loss / weight).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
 
-        masters.add_up()  # the gradients of all processes, where there are several
-        nats, norm = ranks.total(nats), masters.norm()
+        masters.add_up()  # the gradients of the processes that step together
+        nats, norm = masters.total(nats), masters.norm()
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / weight} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
@@ -182,9 +193,11 @@ def train(
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / weight, "norm": norm, "learning_rate": rate}
         last = state.step == plan.length
+        if local_steps and (state.step % local_steps == 0 or last):
+            masters.agree()
         if valid and (state.step % plan.validate_every == 0 or last):
             model.eval()
-            expect_alike(masters, checkpoints.run)
+            expect_alike(masters, ranks, name)
             size = plan.micro_tokens
             entry |= judge(model, valid, size) if judge else validate(model, valid, size, ranks)
             judged, accuracy = _judged(entry)
@@ -221,14 +234,13 @@ def train(
 
 
 def _continued(
-    masters: Masters, folder: Path, begun: Path | None, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan,
-    listen: Listen,
-) -> tuple[Checkpoints, TrainState]:  # fmt: skip
-    """The checkpoints in `folder`, and the state of the run that continues from them, or from the end of its opening in
-    `begun`; weights and moments are in the masters."""
-    ranks, weights, moments = masters.ranks, masters.weights(), masters.moments()
-    checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan), ranks.rank)
-    expect_alike(masters, checkpoints.run, moving=False)
+    masters: Masters, ranks: Ranks, checkpoints: Checkpoints, begun: Path | None, rows: Sequence[Row],
+    valid: Sequence[Row], plan: TrainPlan, listen: Listen,
+) -> TrainState:  # fmt: skip
+    """The state of the run that continues from its checkpoints, or from the end of its opening in `begun`; weights and
+    moments are in the masters."""
+    expect_alike(masters, ranks, checkpoints.run, moving=False)
+    weights, moments = masters.weights(), masters.moments()
     state = checkpoints.resume(weights, moments, TrainState)
     if begun and not ranks.rank and begun.is_dir() and not state.step:
         opening = Checkpoints(begun, run_name(weights, rows, valid, plan.opening()))
@@ -244,16 +256,16 @@ def _continued(
         listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {by}; "
                     "its weights will differ a little"))  # fmt: skip
     state.trainer = by
-    return checkpoints, state
+    return state
 
 
-def expect_alike(masters: Masters, name: str, moving: bool = True) -> None:
+def expect_alike(masters: Masters, ranks: Ranks, name: str, moving: bool = True) -> None:
     """Raises RiyazError, with both values, where several processes do not train the run of this name alike. Before a
     run is `moving` its weights are not compared: all will have those of the first process."""
-    if masters.ranks.count > 1:
+    if ranks.count > 1:
         values = {"the plan with its rows": name[:16], "--threads": torch.get_num_threads(),
                   "what computes": trainer(masters.model)}  # fmt: skip
-        masters.ranks.expect_alike(values | ({"the sum of the weights' bits": masters.bits()} if moving else {}))
+        ranks.expect_alike(values | ({"the sum of the weights' bits": masters.bits()} if moving else {}))
 
 
 def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:
@@ -261,13 +273,16 @@ def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:
     return entry.get("calibrated_loss", entry["valid_loss"]), entry.get("valid_accuracy", 0.0)
 
 
-def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
+def run_name(
+    weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, local_steps: int = 0
+) -> str:
     """Hash of plan, tensor shapes and rows; a corpus counts by its own hash, and changes of length do not count."""
     settings = asdict(plan)
     del settings["changes"]
     shapes = {name: weight.shape for name, weight in weights.items()}
     tokens = [getattr(part, "sha256", None) or [_tokens_of(row) for row in part] for part in (rows, valid)]
-    return hashlib.sha256(json.dumps([FORMAT, settings, shapes, tokens]).encode()).hexdigest()
+    local = [local_steps] if local_steps else []
+    return hashlib.sha256(json.dumps([FORMAT, settings, shapes, tokens, *local]).encode()).hexdigest()
 
 
 def _tokens_of(row: Row) -> tuple:

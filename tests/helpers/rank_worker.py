@@ -20,6 +20,7 @@ from riyaz.train import TrainPlan, TrainState, train
 
 PLAN = TrainPlan(steps=16, learning_rate=1e-2, batch_size=6, validate_every=4, checkpoint_every=4, micro_tokens=64,
                  keep_best=False, compute="float32", seed=3)  # fmt: skip
+LOCAL = replace(PLAN, checkpoint_every=8)
 ROWS, VALID = random_rows(1, 30), random_rows(2, 9)
 Result = dict[str, Any]
 
@@ -49,7 +50,7 @@ def trained(ranks: Ranks, folder: Path, plan: TrainPlan = PLAN, stop: int = 0, *
     return {
         "weights": weights, "losses": [entry["loss"] for entry in seen], "norms": [entry["norm"] for entry in seen],
         "valid": [entry["valid_loss"] for entry in seen if "valid_loss" in entry], "steps": state.step, "notes": notes,
-        "best": state.best_step,
+        "best": state.best_step, "last": model.model.norm.weight.tolist(),
     }  # fmt: skip
 
 
@@ -89,6 +90,16 @@ TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
     "second part": lambda ranks, folder: trained(ranks, folder / "sizes", stop=9),
     "third part": lambda ranks, folder: trained(ranks, folder / "sizes", stop=13),
     "last part": lambda ranks, folder: trained(ranks, folder / "sizes"),
+    "local": lambda ranks, folder: trained(ranks, folder / f"local-{ranks.count}", LOCAL, local_steps=4),
+    "local stopped": lambda ranks, folder: trained(
+        ranks, folder / f"local-stopped-{ranks.count}", LOCAL, stop=11, local_steps=4
+    ),
+    "local resumed": lambda ranks, folder: trained(
+        ranks, folder / f"local-stopped-{ranks.count}", LOCAL, local_steps=4
+    ),
+    "local bfloat16": lambda ranks, folder: trained(
+        ranks, folder / f"local-bfloat16-{ranks.count}", replace(LOCAL, compute="bfloat16"), local_steps=4
+    ),
     "unlike plan": lambda ranks, folder: refused(
         lambda: trained(ranks, folder / "unlike", replace(PLAN, learning_rate=0.01 + ranks.rank))
     ),

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from rank_worker import Result, alone
+from rank_worker import LOCAL, ROWS, Result, alone
+from small_llama import small_model
 from started_ranks import HELPERS, ended, start_ranks
 
+from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
+from riyaz.layers.fast.masters import Masters
 from riyaz.ranks import dealt, environment, launched
+from riyaz.train import answer_nats, learning_rate, micro_batches
 
 LOSS = 1e-6  # relative, float32, beside one process: gradients are added up in another order
-HERE = ("float32", "again", "stopped", "resumed", "bfloat16", "one row", "shortened", "unlike plan")
+TOGETHER = ("float32", "again", "stopped", "resumed", "bfloat16", "one row", "shortened", "unlike plan")
+APART = ("local", "local stopped", "local resumed", "local bfloat16")
 
 
 def run(count: int, folder: Path, *names: str) -> list[dict[str, Result]]:
@@ -37,12 +42,12 @@ def one(folder: Path) -> dict[str, Result]:
 
 @pytest.fixture(scope="module")
 def two(folder: Path, one: dict[str, Result]) -> list[dict[str, Result]]:
-    return run(2, folder, *HERE, "second part")
+    return run(2, folder, *TOGETHER, *APART, "second part")
 
 
 @pytest.fixture(scope="module")
 def four(folder: Path, two: list[dict[str, Result]]) -> list[dict[str, Result]]:
-    return run(4, folder, *HERE, "third part")
+    return run(4, folder, *TOGETHER, *APART, "third part")
 
 
 @pytest.fixture(scope="module", params=["two", "four"])
@@ -101,6 +106,51 @@ def test_unlike_processes_are_refused_with_both_values(several: list[dict[str, R
     assert threads == "--threads is 1 in process 1 and 2 in process 0; start all processes alike"
     assert all(result[name]["error"] == "told elsewhere"
                for result in several[1:] for name in ("unlike plan", "unlike threads"))  # fmt: skip
+
+
+def test_local_steps_have_the_same_bits_everywhere_and_resumed(several: list[dict[str, Result]]) -> None:
+    first = several[0]
+    for name in ("local", "local resumed", "local bfloat16"):
+        assert len({json.dumps(result[name]["weights"]) for result in several}) == 1, name
+        assert len({json.dumps(result[name]["valid"]) for result in several}) == 1
+    assert first["local"]["weights"] == first["local resumed"]["weights"] != first["float32"]["weights"]
+    assert first["local"]["losses"][8:] == first["local resumed"]["losses"]
+    assert first["local bfloat16"]["valid"] == pytest.approx(first["local"]["valid"], rel=0.02)
+
+
+def test_local_steps_are_those_of_the_paper(several: list[dict[str, Result]]) -> None:
+    weights = apart(len(several), 4)
+    assert several[0]["local"]["last"] == pytest.approx(weights, rel=1e-4)
+
+
+def apart(count: int, local_steps: int) -> list[float]:
+    """The last norm's weights after LOCAL, with workers one after the other and the outer step written plainly (DiLoCo,
+    algorithm 1); at a checkpoint the workers' moments become their mean."""
+    models = [small_model().requires_grad_(True) for _ in range(count)]
+    workers = [Masters(model, torch.float32) for model in models]
+    common = workers[0].blocks.working.clone()
+    momentum = torch.zeros_like(common)
+    for step in range(LOCAL.steps):
+        picked = [ROWS[place] for place in batch(len(ROWS), LOCAL.batch_size, LOCAL.seed, step)]
+        for share, model, masters in zip(dealt([row.tokens for row in picked], count), models, workers):
+            rows = [picked[place] for place in share]
+            for micro in micro_batches(rows, LOCAL.micro_tokens):
+                (answer_nats(model, micro, masters.sums) / sum(row.weight for row in rows)).backward()
+            factor = min(1.0, LOCAL.clip / (masters.norm() + 1e-6))
+            masters.step(step + 1, learning_rate(LOCAL, step), LOCAL.betas, LOCAL.weight_decay, factor)
+        if (step + 1) % local_steps == 0:
+            moved = common - torch.stack([masters.blocks.working for masters in workers]).mean(0)
+            momentum = 0.9 * momentum + moved
+            common = common - 0.7 * (moved + 0.9 * momentum)
+            for masters in workers:
+                masters.blocks.working.copy_(common)
+        if (step + 1) % LOCAL.checkpoint_every == 0 and step + 1 < LOCAL.steps:
+            for kind in (2, 3):
+                mean = torch.stack([masters.blocks[kind] for masters in workers]).mean(0)
+                for masters in workers:
+                    masters.blocks[kind].copy_(mean)
+    numbers: list[float] = models[0].model.norm.weight.tolist()
+    return numbers
 
 
 def test_rows_are_dealt_longest_first() -> None:

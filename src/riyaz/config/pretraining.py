@@ -53,6 +53,12 @@ class PretrainConfig:
     checkpoint_every: int | None = option(
         None, "training steps between two checkpoints; --resume continues from the last one", minimum=1
     )
+    local_steps: int | None = option(
+        None,
+        "steps that each of several processes (torchrun) trains alone before all agree on their weights (DiLoCo); if "
+        "not given, all take every step together",
+        minimum=2,
+    )
     seed: int | None = option(
         None,
         "seed of the initial weights and of the order of the rows; 0 if not given",

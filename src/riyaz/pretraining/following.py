@@ -64,4 +64,4 @@ def _train(ranks: Ranks, frozen: Frozen, corpus: Corpus, tokenizer: Tokenizer, w
     torch.set_num_threads(frozen.threads)
     model = fresh(plan.config, plan.train["seed"], plan.model.get("ternary", False))
     valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
-    train(model, corpus.train, valid, plan.settings(), work / "train", quiet, ranks=ranks)
+    train(model, corpus.train, valid, plan.settings(), work / "train", quiet, ranks=ranks, local_steps=plan.local_steps)

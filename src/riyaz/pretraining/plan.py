@@ -145,6 +145,11 @@ class PretrainingPlan:
         shape = Shape(*(self.model[name] for name in ("layers", "heads", "width")))
         return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
 
+    @property
+    def local_steps(self) -> int:
+        """Steps that each process trains alone before all agree; 0: all take every step together."""
+        return int(self.effective.get("local_steps") or 0)
+
     def settings(self) -> Any:
         """The plan as a `train.TrainPlan`. Raises RiyazError for invalid values."""
         from riyaz.train import TrainPlan
@@ -225,6 +230,10 @@ def make_plan(
     every, windows, reasons = deriving.validations(batch, steps, speed)
     values += reasons
     saving = options.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))
+    if local := options.local_steps:
+        every, saving = (math.ceil(number / local) * local for number in (every, saving))
+        why = f"then they agree; a validation every {every} steps and a checkpoint every {saving}, after such steps"
+        values.append(Value("local steps", f"{local} of each process alone", why))
     train = {
         "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "final": 0.0, "betas": (0.9, 0.99),
         "weight_decay": 0.1, "dropout": dropout, "validate_every": every, "patience": PATIENCE,
@@ -246,6 +255,7 @@ def make_plan(
         "ternary": options.ternary,
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
         "checkpoint_every": saving, "seed": options.seed or 0, "threads": threads,
+        **({"local_steps": local} if local else {}),
     }  # fmt: skip
     return PretrainingPlan(
         effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate

@@ -287,6 +287,7 @@ class _Pretraining:
             state = train(
                 model, corpus.train, valid, plan.settings(), self.folder.work / "train", watch.listen,
                 after_validation=seen, adjust=pace.adjusted, ranks=self.ranks,
+                local_steps=plan.local_steps,
             )  # fmt: skip
         finally:
             watch.close()

@@ -80,6 +80,11 @@ class Group(Ranks):
         """The norm of a block from the norm of this process's part. Raises Lost."""
         return math.sqrt(self.total(norm * norm))
 
+    def wait_for_all(self) -> None:
+        """Wait until all processes are here, however long they take. Raises Lost where one is gone."""
+        self.meeting.gathered(None)
+        self.meeting.first(None)
+
     def expect_alike(self, values: Mapping[str, object], hint: str = "start all processes alike") -> None:
         """Raises RiyazError, in the first process, where another one has another value; Lost."""
         difference = self.meeting.difference(values)

@@ -58,14 +58,14 @@ class Masters:
         self.own = ranks.own_part(N)  # of the weights, what this process steps
         working = torch.empty(N, dtype=compute)
         low = None if compute == torch.float32 else torch.empty(N, dtype=torch.int16)
-        lower = {} if low is None else self._parts(low)
-        for name, part in self._parts(working).items():
+        lower = {} if low is None else self.parts(low)
+        for name, part in self.parts(working).items():
             _move(self.working[name], part, lower.get(name))
         low, lower = ranks.kept(low), {}
         memory.trim()  # the old weights are freed before zeros take their place
         n = self.own.stop - self.own.start
         self.blocks = Blocks(working, low, torch.zeros(n, dtype=compute), torch.zeros(n), torch.zeros(N))
-        sums = self._parts(self.blocks.grad)
+        sums = self.parts(self.blocks.grad)
         self.sums = GradientSums({weight: sums[name] for name, weight in self.working.items()})
         self.plain = in_place.attach(model, self.sums)
 
@@ -73,23 +73,27 @@ class Masters:
         """The names of the weights in the order in which they lie in a block."""
         return sorted(self.working, key=lambda name: self.working[name].ndim < 2)
 
-    def _parts(self, block: Tensor) -> dict[str, Tensor]:
+    def parts(self, block: Tensor) -> dict[str, Tensor]:
         """The part of a block that belongs to each weight."""
         order = self._order()
         parts = dict(zip(order, block.split([self.working[name].numel() for name in order])))
         return {name: parts[name].view(weight.shape) for name, weight in self.working.items()}
 
+    def block(self, tensors: Mapping[str, Tensor], suffix: str) -> Tensor:
+        """A block of the tensors with the suffix, a copy of them."""
+        return torch.cat([tensors[f"{name}.{suffix}"].flatten() for name in self._order()])
+
     def weights(self) -> dict[str, Tensor]:
         """The weights as a checkpoint keeps them: `name`, and `name.low` of one in bf16. Of several processes the first
         one has them, and the others their shapes."""
         low = self.blocks.low
-        lower = {} if low is None else self._parts(self.ranks.gathered(low, self.size))
-        return {name: weight.data for name, weight in self.working.items()} | _suffixed(lower, "low")
+        lower = {} if low is None else self.parts(self.ranks.gathered(low, self.size))
+        return {name: weight.data for name, weight in self.working.items()} | suffixed(lower, "low")
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's moments as a checkpoint keeps them; of several processes as `weights`."""
-        mean, square = (self._parts(self.ranks.gathered(own, self.size)) for own in self.blocks[2:4])
-        return _suffixed(mean, "exp_avg") | _suffixed(square, "exp_avg_sq")
+        mean, square = (self.parts(self.ranks.gathered(own, self.size)) for own in self.blocks[2:4])
+        return suffixed(mean, "exp_avg") | suffixed(square, "exp_avg_sq")
 
     def take(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
         """Where there are several processes, take what a checkpoint has put into the `weights` and `moments` of the
@@ -100,16 +104,23 @@ class Masters:
         kept = (("low", weights), ("exp_avg", moments), ("exp_avg_sq", moments))
         for (suffix, tensors), own in zip(kept, self.blocks[1:4]):
             if own is not None:
-                self.ranks.scattered(torch.cat([tensors[f"{name}.{suffix}"].flatten() for name in self._order()]), own)
+                self.ranks.scattered(self.block(tensors, suffix), own)
 
     def add_up(self) -> None:
         """Add up the gradients of all processes, in the part that each one steps."""
         self.ranks.add_up(self.blocks.grad)
 
+    def total(self, number: float) -> float:
+        """The sum of a number over the processes that step together."""
+        return self.ranks.total(number)
+
     def norm(self) -> float:
         """The norm of all gradients together."""
         parts = torch._foreach_norm(self.blocks.grad[self.own].split(PIECE))
         return self.ranks.whole_norm(torch.stack(parts).double().norm().item())
+
+    def agree(self) -> None:
+        """Where processes step alone, go on with common weights (`layers.fast.local_masters`)."""
 
     def bits(self) -> int:
         """The sum of the bits of all weights in the model, as whole numbers: equal for equal weights."""
@@ -150,7 +161,7 @@ class Masters:
         """Leave the exact weights in the model, in float32."""
         self.rest()
         low = self.blocks.low
-        lower = {} if low is None else self._parts(low)
+        lower = {} if low is None else self.parts(low)
         for name, weight in self.working.items():
             weight.data = join(weight.data, lower[name]) if lower else weight.data.clone()
         self.blocks = self.blocks._replace(working=torch.empty(0), low=None)
@@ -178,7 +189,8 @@ def join(working: Tensor, low: Tensor) -> Tensor:
     return (working.view(torch.int16).to(torch.int32) << 16).add_(low).view(torch.float32)
 
 
-def _suffixed(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
+def suffixed(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
+    """The tensors, each name with the suffix."""
     return {f"{name}.{suffix}": tensor for name, tensor in tensors.items()}
 
 

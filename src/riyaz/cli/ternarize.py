@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from riyaz.cli.options import Json, Quiet, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import TernarizeConfig
+from riyaz.ranks import launched
 from riyaz.results import TernarizeRun
 
 Ternarizing = Annotated[TernarizeConfig, Parameter(name="*")]
@@ -37,6 +38,8 @@ def ternarize(
     screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
         document = train(model, text, ternarizing, out, resume=resume, command=command_line(), listen=listen)
+    if launched()[0]:  # the first process shows the run
+        return
     for line in _lines(document):
         screen.data.print(line, soft_wrap=True)
     screen.talk.print(f"the model is in {out}; pack it: riyaz quantize {out} --precision ternary --out PACKED")

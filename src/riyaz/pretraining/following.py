@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riyaz import __version__, hardware
+from riyaz import hardware
 from riyaz.config import PretrainConfig
 from riyaz.config.option import flag_of
 from riyaz.data.blocks import Corpus, evenly_spaced, reopened
@@ -24,12 +24,10 @@ from riyaz.text.tokenizer import Tokenizer
 
 def started_with(paths: Sequence[Path], options: PretrainConfig) -> dict[str, object]:
     """What has to be alike in all processes of a run before they begin: the program and its arguments."""
-    import torch
-
     threads = options.threads or hardware.threads()
     named = {flag_of(name): value for name, value in planning.absolute(options).explicit().items()}
     texts = " ".join(str(path) for path in paths)
-    return {"riyaz": __version__, "torch": torch.__version__, "TEXT": texts, **named, "--threads": threads}
+    return {**hardware.versions(("riyaz", "torch")), "TEXT": texts, **named, "--threads": threads}
 
 
 def follow(ranks: Ranks, paths: Sequence[Path], options: PretrainConfig, out: Path) -> PretrainRun:

@@ -47,10 +47,10 @@ def joined() -> Iterator[Ranks]:
     except ToldElsewhere:
         raise
     except BaseException as error:
-        told = group.meeting.tells()
-        if isinstance(error, RiyazError) and rank and told:
+        first = group.meeting.tells()
+        if isinstance(error, RiyazError) and rank and first:
             raise ProcessError(who, error) from error
-        if isinstance(error, RiyazError) and not told and (rank or isinstance(error, Lost)):
+        if isinstance(error, RiyazError) and not first and (rank or isinstance(error, Lost)):
             raise ToldElsewhere from error
         raise
     finally:

@@ -7,7 +7,7 @@ all (1.58-bit fine-tuning: Mekkouri et al. 2024); its distributions are pulled t
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from riyaz.data.rows import Row
 from riyaz.events import Listen
 from riyaz.pace import Pace
 from riyaz.pretraining.speed import step_seconds
+from riyaz.ranks import ALONE, Ranks
 from riyaz.sources import Source
 from riyaz.ternarizing.material import Material
 
@@ -36,6 +37,7 @@ class Distillation:
     group: int | None  # columns with one scale
     compute: str
     work: Path  # holds a folder of checkpoints for each training
+    ranks: Ranks = ALONE
 
     def student(self) -> Any:
         """The student as it is before its first step."""
@@ -62,7 +64,8 @@ class Distillation:
         valid: Sequence[Row] | None = None, begun: Path | None = None, pace: Pace | None = None,
     ) -> "TrainState":  # fmt: skip
         """One run of the training loop, with its checkpoints in the folder `name`; the rounding grows over half of the
-        plan's steady steps. `valid`: rows in place of the held-out ones."""
+        plan's steady steps. `valid`: rows in place of the held-out ones, the first of them. Several processes train
+        together: the first one announces it to the others."""
         from riyaz.layers.swaps.distil import distilling
         from riyaz.layers.swaps.ternary import set_share
         from riyaz.train import in_every_batch, train
@@ -71,9 +74,11 @@ class Distillation:
             set_share(model, min(1.0, 2 * (step + 1) / plan.steady))
             return pace.adjusted(plan, step) if pace else plan
 
-        rows = self.material.train
-        return train(model, rows, valid or self.material.valid, plan, self.work / name, listen, begun=begun,
-                     adjust=adjust, objective=in_every_batch(distilling(self.teacher)))  # fmt: skip
+        rows, valid = self.material.train, valid or self.material.valid
+        if self.ranks.count > 1 and not self.ranks.rank:
+            self.ranks.first({"do": "train", "plan": asdict(plan), "name": name, "valid": len(valid)})
+        return train(model, rows, valid, plan, self.work / name, listen, begun=begun, adjust=adjust,
+                     objective=in_every_batch(distilling(self.teacher)), ranks=self.ranks)  # fmt: skip
 
     def seconds(self, name: str) -> float:
         """Seconds that the training in the folder `name` took up to its newest state; 0 before its first one."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from riyaz.data import Example
 from riyaz.data.blocks import Windows, evenly_spaced, prepare
 from riyaz.data.formats import load, open_data
@@ -13,6 +15,7 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase
+from riyaz.sources import safetensors
 from riyaz.text.tokenizer import Tokenizer
 
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
@@ -20,6 +23,7 @@ ANSWER = 64  # most tokens of a teacher's answer
 MOST_ROWS = 512  # conversations that the teacher answers
 HELD = 16  # one of so many conversations is held out, by its hash
 JUDGED = 32  # held-out windows of text that judge
+ROWS = "rows.safetensors"  # file in work/ where several processes train
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,29 @@ def gather(
     if not train or not valid:
         raise RiyazError("the text is too short to hold out a part of it", str(paths[0]), "give more of it")
     return Material(train, valid, digest.hexdigest())
+
+
+def store_material(material: Material, path: Path) -> None:
+    """Write the rows for other processes; a row is a prompt and an answer. Raises RiyazError where the disk refuses."""
+    rows = [*material.train, *material.valid]
+    arrays: dict[str, np.ndarray | tuple[str, np.ndarray]] = {
+        "tokens": np.array([token for row in rows for token in (*row.prompt, *row.answer)], np.int32),
+        "lengths": np.array([(len(row.prompt), len(row.answer)) for row in rows], np.int32),
+        "train": np.array([len(material.train)], np.int64),
+    }
+    safetensors.write(path, arrays)
+
+
+def stored_material(path: Path) -> Material:
+    """The rows in a file of `store_material`. Raises RiyazError for a damaged one."""
+    file = safetensors.read(path)
+    tokens, rows, place = file.array("tokens").tolist(), list[Row](), 0
+    for prompt, answer in file.array("lengths").tolist():
+        ends = place + prompt, place + prompt + answer
+        rows.append(Row(tuple(tokens[place : ends[0]]), tuple(tokens[ends[0] : ends[1]])))
+        place = ends[1]
+    count = int(file.array("train")[0])
+    return Material(rows[:count], rows[count:], "")
 
 
 def _examples(path: Path) -> list[Example] | None:

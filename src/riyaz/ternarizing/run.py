@@ -20,12 +20,15 @@ from riyaz.families import Family, describe
 from riyaz.json_files import from_json
 from riyaz.pace import Pace
 from riyaz.pretraining.folder import PLAN, RunFolder
+from riyaz.pretraining.joining import announce_start, joined
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.shapes import memory_with
+from riyaz.ranks import Ranks
 from riyaz.results import ELSEWHERE, TERNARIZE, TernarizeRun
 from riyaz.sources import Source, open_source
 from riyaz.ternarizing.distillation import MICRO_TOKENS, Distillation
-from riyaz.ternarizing.material import Material, gather
+from riyaz.ternarizing.following import follow, started_with
+from riyaz.ternarizing.material import ROWS, Material, gather, store_material
 
 if TYPE_CHECKING:
     from riyaz.train import TrainPlan
@@ -52,6 +55,18 @@ def ternarize(
     """
     if not paths:
         raise RiyazError("there is nothing to train on", hint="name a text")
+    with joined() as ranks:
+        if ranks.rank:
+            return follow(ranks, model, paths, options, out)
+        return _ternarize(model, paths, options, out, resume, command, listen, ranks)
+
+
+def _ternarize(
+    model: str, paths: Sequence[Path], options: TernarizeConfig, out: Path, resume: bool, command: str, listen: Listen,
+    ranks: Ranks,
+) -> TernarizeRun:  # fmt: skip
+    """The run of this process, which is alone or the first of several."""
+    alike = started_with(model, paths, options) if ranks.count > 1 else {}
     written = {"model": model, "paths": [str(Path(path).absolute()) for path in paths], **asdict(options)}
     folder = RunFolder(out, TERNARIZE)
     with folder.locked(resume):
@@ -64,7 +79,9 @@ def ternarize(
                 return earlier
             document = replace(earlier, status="running")
         with run.recorded(document, command):
-            return _Ternarizing(run, options).go()
+            folder.work.mkdir(exist_ok=True)
+            announce_start(ranks, folder.work, alike)
+            return _Ternarizing(run, options, ranks).go()
 
 
 def _refuse_another(folder: RunFolder, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -78,8 +95,8 @@ def _refuse_another(folder: RunFolder, then: dict[str, Any], now: dict[str, Any]
 class _Ternarizing:
     """What one run does: its options and its clock."""
 
-    def __init__(self, run: Running[TernarizeRun], options: TernarizeConfig) -> None:
-        self.run, self.folder, self.options = run, run.folder, options
+    def __init__(self, run: Running[TernarizeRun], options: TernarizeConfig, ranks: Ranks) -> None:
+        self.run, self.folder, self.options, self.ranks = run, run.folder, options, ranks
         self.planned = 0.0  # seconds until the run was planned, by this command or an earlier one
         self.plans = False  # whether by this one
 
@@ -104,7 +121,12 @@ class _Ternarizing:
         material = self._material(source)
         torch.set_num_threads(hardware.threads())
         teacher = load(source, getattr(torch, compute))
-        distillation = Distillation(source, teacher, material, self.options.group, compute, self.folder.work)
+        work = self.folder.work
+        if self.ranks.count > 1:
+            store_material(material, work / ROWS)
+            self.ranks.first({"do": "open", "compute": compute})
+            self.ranks.expect_alike({"the model": sha256})
+        distillation = Distillation(source, teacher, material, self.options.group, compute, work, self.ranks)
         self._judge(distillation)
         plan = self._plan(distillation, memory)
         return self._train(replace(plan, learning_rate=self._rate(plan, distillation)), distillation)
@@ -112,7 +134,6 @@ class _Ternarizing:
     def _material(self, source: Source) -> Material:
         """What is trained on. Raises RiyazError if it has changed since the run began."""
         self.run.phase("read")
-        self.folder.work.mkdir(exist_ok=True)
         context = min(CONTEXT, describe(source).config.context)
         paths = [Path(path) for path in self.run.document.asked["paths"]]
         material = gather(paths, source.tokenizer(), lambda: open_engine(source), context, self.folder.work,

@@ -53,6 +53,17 @@ def planned(
     )
 
 
+def test_local_steps_round_the_distance_of_validations_and_checkpoints_up() -> None:
+    shape: dict[str, Any] = {"layers": 2, "width": 64, "steps": 100}
+    plan = planned(**shape, local_steps=8, validate_every=20, checkpoint_every=16)
+    assert (plan.train["validate_every"], plan.train["checkpoint_every"], plan.local_steps) == (24, 16, 8)
+    assert plan.effective["validate_every"] == 24 and plan.effective["local_steps"] == 8
+    (value,) = [value for value in plan.derived if value.name == "local steps"]
+    assert value.value == "8 of each process alone" and "every 24 steps" in value.why
+    alone = planned(**shape, validate_every=20)
+    assert "local_steps" not in alone.effective and alone.local_steps == 0 and alone.train["validate_every"] == 20
+
+
 @pytest.mark.parametrize(("name", "family"), [(name, family) for name in SIZES for family in ("llama", "gpt2")])
 def test_a_size_has_the_parameters_of_its_name(name: str, family: str) -> None:
     config = configured(family, SIZES[name], 4096, 256)

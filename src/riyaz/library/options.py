@@ -130,6 +130,7 @@ class PretrainOptions(TypedDict, total=False):
     compute: Literal["bfloat16", "float32"] | None
     validate_every: int | None
     checkpoint_every: int | None
+    local_steps: int | None
     seed: int | None
     threads: int | None
     prompt: str | None

@@ -54,7 +54,8 @@ def joined() -> Iterator[Ranks]:
             raise ToldElsewhere from error
         raise
     finally:
-        group.leave()
+        with contextlib.suppress(KeyboardInterrupt):  # by torchrun, which ends all: the error before it is the reason
+            group.leave()
 
 
 def announce_start(ranks: Ranks, work: Path, values: Mapping[str, object]) -> None:

@@ -282,7 +282,7 @@ class _Pretraining:
             seen(0)
         try:
             if self.ranks.count > 1:
-                self.run.note(f"{self.ranks.count} processes train, each with {frozen.threads} threads")
+                self.run.note(f"{self.ranks.count} processes train, each with --threads {frozen.threads}")
                 self.ranks.first({"do": "train", "plan": to_document(frozen)})
             state = train(
                 model, corpus.train, valid, plan.settings(), self.folder.work / "train", watch.listen,

@@ -80,8 +80,9 @@ TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
     "stopped": lambda ranks, folder: trained(ranks, folder / f"stopped-{ranks.count}", stop=11),
     "resumed": lambda ranks, folder: trained(ranks, folder / f"stopped-{ranks.count}"),
     "bfloat16": lambda ranks, folder: trained(
-        ranks, folder / f"bfloat16-{ranks.count}", replace(PLAN, compute="bfloat16", keep_best=True, dropout=0.1)
+        ranks, folder / f"bfloat16-{ranks.count}", replace(PLAN, compute="bfloat16", keep_best=True)
     ),
+    "dropout": lambda ranks, folder: trained(ranks, folder / f"dropout-{ranks.count}", replace(PLAN, dropout=0.1)),
     "one row": lambda ranks, folder: trained(
         ranks, folder / f"row-{ranks.count}", replace(PLAN, batch_size=1, steps=4)
     ),

@@ -11,6 +11,8 @@ import pytest
 from started_ranks import HELPERS, Ended, ended, start_ranks
 from tiny_pretraining import lines, small, texts
 
+from riyaz.cli.main import main
+
 LOSS = 1e-6  # relative, float32, beside one process
 # `riyaz` with a fake quick measurement, which keeps work/, and which does not wait for what will not come
 PROGRAM = """
@@ -26,8 +28,9 @@ RunFolder.clean = lambda folder: None
 joining.SEEN = 1.0
 if "--hurry" in sys.argv:
     from riyaz.layers.fast import meeting
-    sys.argv.remove("--hurry")
-    meeting.PATIENCE = 3.0
+    seconds = sys.argv.index("--hurry")
+    meeting.PATIENCE = float(sys.argv[seconds + 1])
+    del sys.argv[seconds : seconds + 2]
 sys.exit(main())
 """
 
@@ -126,10 +129,37 @@ def test_unlike_processes_are_refused_in_one_line(
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_wrong_address_is_one_line(rank: int, tmp_path: Path, command: list[object]) -> None:
     """Nobody comes, and no process is there that holds the store."""
-    (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--hurry", own={rank: ()}))
+    (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--hurry", 3, own={rank: ()}))
     assert result.status == 2 and len(result.err.splitlines()) == 1, result.err
     assert result.err.startswith(f"error: process {rank} of 2: 127.0.0.1:")
     assert "the 2 processes did not meet here within 3 seconds; check the address" in result.err
+
+
+def test_a_process_that_does_not_answer_is_gone(tmp_path: Path, command: list[object]) -> None:
+    """It is stopped, and its connections stay open."""
+    processes = start(2, *command, "--out", tmp_path / "out", "--hurry", 15)
+    assert processes[0].stderr is not None
+    for line in processes[0].stderr:
+        if re.search(r"train, [1-9]/12", line):
+            break
+    processes[1].send_signal(signal.SIGSTOP)
+    (first,) = ended(processes[:1])
+    processes[1].kill()
+    ended(processes[1:])
+    assert first.status == 2 and [line.rpartition(": ")[2] for line in told([first])] == [
+        "a process of this run is gone; the same command with --resume goes on"
+    ]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_other_commands_refuse_to_be_several(
+    rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(["adapt", "lora", "data"]) == 2
+    error = "error: riyaz adapt: works in one process only; start it without torchrun\n"
+    assert capsys.readouterr() == ("", "" if rank else error)
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def follow(ranks: Ranks, paths: Sequence[Path], options: PretrainConfig, out: Pa
         corpus = corpus or reopened(work / "text", tokenizer)
         if order["do"] == "measure":
             config = FAMILIES[order["family"]].from_hf(order["model"])
-            measured(config, corpus.train, *order["how"], ranks)
+            compute, context, seed, ternary = order["how"]
+            measured(config, corpus.train, compute, context, seed, ternary, ranks)
         else:
             _train(ranks, from_json(Frozen, order["plan"], PLAN, ELSEWHERE), corpus, tokenizer, work)
     return PretrainRun.read(out / RUN)

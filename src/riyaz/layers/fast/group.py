@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from riyaz import hardware
 from riyaz.errors import RiyazError
 from riyaz.layers.fast import meeting
 from riyaz.ranks import Lost, Ranks, ToldElsewhere, Value, dealt
@@ -59,9 +60,9 @@ class Group(Ranks):
 
     def first(self, value: Value) -> Value:
         """The value of the first process, JSON or a dataclass of JSON, which the others wait for. Raises Lost."""
-        if is_dataclass(value):
-            return type(value)(**self.meeting.first(None if self.rank else asdict(value)))  # type: ignore[call-overload, no-any-return]
-        said: Value = self.meeting.first(value)
+        kind: Any = type(value)
+        fields: Any = asdict(value) if is_dataclass(value) and not isinstance(value, type) else None
+        said: Value = self.meeting.first(value) if fields is None else kind(**self.meeting.first(fields))
         return said
 
     def paced(self, plan: Any) -> Any:
@@ -167,7 +168,7 @@ class Group(Ranks):
         with _losing():
             works = [dist.irecv(*pair) for pair in self._pairs(received, every if of is None else of)]
             works += [dist.isend(*pair) for pair in self._pairs(sent, every if to is None else to)]
-            for work in works:
+            for work in filter(None, works):
                 work.wait()
 
     def _pairs(self, tensors: Sequence[Tensor], ranks: Sequence[int]) -> list[tuple[Tensor, int]]:
@@ -186,6 +187,6 @@ def _losing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if os.environ.get("RIYAZ_TRACEBACK"):
+        if hardware.ran_out(error) or os.environ.get("RIYAZ_TRACEBACK"):
             raise
         raise Lost from error

@@ -23,8 +23,8 @@ from riyaz.ranks import Lost
 
 PATIENCE = 120.0  # seconds until a process that does not answer is gone
 PULSE, LOOK = 5.0, 1.0  # seconds between two pulses of a process, and between two looks at another's
-LINGER = 10.0  # seconds that the first process, which may hold the store, waits for the others to leave
-GONE = b"gone"  # the pulse of a process that has left
+LINGER = 5.0  # seconds that the first process, which may hold the store, waits for the others to leave
+GONE = "gone"  # the pulse of a process that has left
 INTERFACE = "GLOO_SOCKET_IFNAME"
 ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
 
@@ -111,7 +111,7 @@ class Meeting:
 
     def _awaited(self, key: str, rank: int) -> bytes:
         """The value that a process will set. Raises Lost when that process is gone."""
-        seen, since = b"", time.monotonic()
+        seen, since = "", time.monotonic()
         while True:
             try:
                 self.store.wait([key], timedelta(seconds=LOOK))
@@ -125,11 +125,11 @@ class Meeting:
             if pulse == GONE or time.monotonic() - since > PATIENCE:
                 raise Lost(f"process {rank}")
 
-    def _pulse(self, rank: int) -> bytes:
+    def _pulse(self, rank: int) -> str:
         """The latest pulse of a process; that of one that is gone where the store is."""
         key = f"pulse-{rank}"
         try:
-            return bytes(self.pulses.get(key)) if self.pulses.check([key]) else b""
+            return bytes(self.pulses.get(key)).decode() if self.pulses.check([key]) else ""
         except RuntimeError:
             return GONE
 

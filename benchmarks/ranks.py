@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the measurements of speed")
     parser.add_argument("--steps", type=int, default=2000, help="of the runs that are judged by their loss")
     parser.add_argument("--seeds", type=int, default=2, help="of those runs")
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="of those runs")
     parser.add_argument("--local-steps", type=int, default=LOCAL)
     parser.add_argument("--compute", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--text", type=Path, default=TEXT, help="tinyshakespeare")
@@ -77,9 +78,9 @@ def speeds(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def losses(args: argparse.Namespace) -> dict[str, Any]:
-    """Bits per byte with and without local steps, for 2 and 4 processes."""
+    """Bits per byte with and without local steps, for each number of processes."""
     table: dict[str, Any] = {"steps": args.steps, "local_steps": args.local_steps}
-    for count in (2, 4):
+    for count in args.processes:
         results: dict[int, list[dict[str, float]]] = {0: [], args.local_steps: []}
         for seed in range(args.seeds):
             for local, done in results.items():

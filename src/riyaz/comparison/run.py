@@ -275,11 +275,11 @@ def _job(
     if not any(METHODS[name].needs_teacher for name in methods):
         return _Job(methods, bases, data_files, task, divide, parts, settings)
     settings["teacher"] = teach.identity(config, list(bases.values()))
-    asked = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts, task, list(bases.values()))
-    settings["data"] |= {"unlabelled": asked.sha256} if asked.sha256 else {}
-    for note in asked.notes:
+    unanswered = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts, task, list(bases.values()))
+    settings["data"] |= {"unlabelled": unanswered.sha256} if unanswered.sha256 else {}
+    for note in unanswered.notes:
         listen(Note(note))
-    return _Job(methods, bases, data_files, task, divide, parts, settings, asked.rows)
+    return _Job(methods, bases, data_files, task, divide, parts, settings, unanswered.rows)
 
 
 def adapt(

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import openai
+import uvicorn
 
 from riyaz.config import ServeConfig
 from riyaz.hardware import MB
@@ -24,6 +25,7 @@ KEY = "test-key-0123456789"
 class Running:
     """A server that listens; `http` is a plain client, `openai` the one with strict validation."""
 
+    server: uvicorn.Server
     state: State
     url: str
     http: httpx.Client
@@ -57,7 +59,7 @@ def running(
         url = server.url_of(listening)
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, _strict_response_validation=True)
         with httpx.Client(base_url=url, timeout=60) as http:
-            yield Running(state, url, http, client)
+            yield Running(made, state, url, http, client)
     finally:
         made.should_exit = True
         thread.join(30)

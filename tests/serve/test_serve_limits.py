@@ -147,6 +147,23 @@ def test_an_answer_that_takes_too_long_is_cut(model_folder: Path, stream: bool) 
             assert 2 < answer.json()["usage"]["completion_tokens"] < 200 and answer.json()["choices"][0]["text"]
 
 
+def test_a_server_that_ends_says_so_until_its_last_answer_is_whole(model_folder: Path) -> None:
+    made = opener(model_folder)
+    slow(made.bases[0].lm)
+    with running(made, drain=60) as served:
+        with served.http.stream("POST", "/v1/completions", json={**LONG, "max_tokens": 60, "stream": True}) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: {")
+            served.server.should_exit = True  # as SIGTERM does
+            until(lambda: served.state.draining)
+            for answer in (httpx.get(f"{served.url}/health"), httpx.post(f"{served.url}/v1/completions", json=SHORT)):
+                assert "about to end" in assert_error(answer, 503)["message"] and answer.headers["retry-after"] == "2"
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        until(lambda: served.server.server_state.connections == set(), 20)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{served.url}/health")
+
+
 def test_more_tokens_than_the_server_allows_are_refused(model_folder: Path) -> None:
     with running(opener(model_folder), max_tokens=10) as served:
         assert assert_error(served.post("/v1/completions", LONG), 400)["param"] == "max_tokens"

@@ -29,7 +29,7 @@ from riyaz.serve.page.routes import WITH_MODEL
 from riyaz.serve.problems import KINDS, Problem, problem_of
 from riyaz.serve.rerank import rerank
 from riyaz.serve.responses import responses
-from riyaz.serve.state import RETRY, State, running, state_of
+from riyaz.serve.state import RETRY, State, ending, running, state_of
 from riyaz.serve.systemone import systemone
 from riyaz.serve.tokens import detokenize, input_tokens, tokenize, tokenizer_info
 
@@ -37,7 +37,9 @@ WITHOUT_MODEL = ("/health", "/ready", "/version", "/metrics", "/openapi.json")
 
 
 async def health(request: Request) -> Response:
-    """The process lives."""
+    """The process lives and is not about to end."""
+    if state_of(request).draining:
+        raise ending()
     return JSONResponse({"status": "ok"})
 
 
@@ -47,7 +49,7 @@ async def ready(request: Request) -> Response:
     if not state.loaded:
         raise loading()
     if state.draining:
-        raise Problem(503, "the server is about to end")
+        raise ending()
     if not state.room:
         raise Problem(503, "the queue is full")
     return JSONResponse({"status": "ok"})

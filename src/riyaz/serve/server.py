@@ -6,6 +6,7 @@ import errno
 import logging
 import resource
 import socket
+import time
 from collections.abc import Callable
 
 import uvicorn
@@ -51,21 +52,40 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def made(state: State) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Uvicorn's server, which goes on listening while its last answers run: whoever asks then, a balancer's check of
+    /health too, gets a 503 instead of a connection that is refused or breaks."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+        self._until = 0.0  # when answers are cut, on the clock of time.monotonic; 0 before the end has begun
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to close now: it is to end, and no answer runs or the time for them is over."""
+        if not await super().on_tick(counter):
+            return False
+        self._until = self._until or time.monotonic() + self._state.config.drain
+        left = self._until - time.monotonic()
+        self.config.timeout_graceful_shutdown = int(max(left, 0)) + 2 * GRACE
+        return self.force_exit or not self._state.open or left <= 0
+
+
+def made(state: State) -> Server:
     """The server of an application, not running yet; `should_exit` ends it."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         application(state), lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
-        timeout_graceful_shutdown=int(state.config.drain) + 2 * GRACE, backlog=2048,
+        timeout_graceful_shutdown=2 * GRACE, backlog=2048,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config, state)
 
 
 def run(
     server: uvicorn.Server, state: State, listening: socket.socket, started: Callable[[], None],
     load: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
-    """Serve until SIGTERM or SIGINT; then no request is taken, and answers that run have `drain` seconds. A second
+    """Serve until SIGTERM or SIGINT; then no answer is begun, and those that run have `drain` seconds. A second
     SIGINT ends at once. `load` opens the models, while /health and /ready answer already; what it raises ends the
     server and is raised."""
     failed: list[Exception] = []

@@ -65,7 +65,7 @@ class State:
         """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server ends,
         404 for a model that was removed since it was found."""
         if self.draining:
-            raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
+            raise ending()
         if count > MAX_RUNNING + self.config.max_queue:
             most = MAX_RUNNING + self.config.max_queue
             raise Problem(400, f"n: {count} answers are asked for at once, and this server takes {most}", "n")
@@ -89,6 +89,11 @@ class State:
     async def prepare(self, function: Callable[[], T]) -> T:
         """What a function gives in the thread that prepares prompts, which the event loop does not wait for."""
         return await asyncio.get_running_loop().run_in_executor(self.preparing, function)
+
+
+def ending() -> Problem:
+    """The error while a server finishes its last answers."""
+    return Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
 
 
 def state_of(request: Request) -> State:

@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 # those that start processes and watch them, those that read one comparison, which is then made once, those that build
 # the C++ engine. Groups take longest and are begun first.
 GROUPS = (
-    ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
+    ("docs", "interrupted", "compare_processes", "html_browser", "benchmark", "replicas"),
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     (
         *("abstaining", "agreement", "card", "compare", "compare_failures", "evaluate", "limits", "limits_compare"),

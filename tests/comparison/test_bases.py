@@ -19,7 +19,7 @@ import riyaz
 from riyaz import evaluate, json_files
 from riyaz.artifact import Artifact
 from riyaz.card import card
-from riyaz.comparison import bases, processes, run
+from riyaz.comparison import bases, job, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.pick import choose
@@ -218,7 +218,7 @@ def test_rows_too_long_for_one_base_are_left_out_for_all(several: Several, tmp_p
 
     def learned(*models: Path) -> int:
         config = CompareConfig(model=tuple(map(str, models)), methods=("zero_shot", "nearest"), out=tmp_path / "out")
-        parts = run._job(tmp_path / "data", DataConfig(), config, None, lambda event: None).parts
+        parts = job.open_job(tmp_path / "data", DataConfig(), config, None, lambda event: None).parts
         return len(parts.train) + len(parts.valid)
 
     assert (learned(several.models[0]), learned(several.models[0], small), learned(small)) == (45, 44, 44)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import tiny_comparison
 
-from riyaz.comparison import run
 from riyaz.comparison.folder import ComparisonFolder
+from riyaz.comparison.job import Job, open_job
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.errors import RiyazError
 from riyaz.events import Note
@@ -47,14 +47,14 @@ class Begun:
         if ran:
             (folder / "out/arms").mkdir()
 
-    def job(self, **reading: Any) -> run._Job:
+    def job(self, **reading: Any) -> Job:
         """The inputs of the command."""
 
         def listen(event: object) -> None:
             self.notes += [event.text] if isinstance(event, Note) else []
 
         self.notes.clear()
-        return run._job(self.data, DataConfig(**reading), self.config, None, listen)
+        return open_job(self.data, DataConfig(**reading), self.config, None, listen)
 
 
 def test_chats_of_one_answer_go_on(tmp_path: Path, model_folder: Path) -> None:

@@ -16,52 +16,38 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.comparison import documents, extra_runs, limit_runs, processes, teach
+from riyaz.comparison import extra_runs, limit_runs, teach
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
 from riyaz.comparison.arms import Arms
-from riyaz.comparison.bases import arm_names, expect_one, merged, open_bases
-from riyaz.comparison.by_hand import by_hand_notes, own_instructions
-from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
+from riyaz.comparison.bases import expect_one, merged
+from riyaz.comparison.chosen_methods import chosen_methods
 from riyaz.comparison.described import data_of, models_of, versions
-from riyaz.comparison.dividing import divider
 from riyaz.comparison.earlier_task import earlier_task, with_earlier
 from riyaz.comparison.floor import highest_floor
-from riyaz.comparison.folder import DAMAGED, FINAL, ComparisonFolder
-from riyaz.comparison.from_artifact import expect_fitting, going_on_with
+from riyaz.comparison.folder import FINAL, ComparisonFolder
+from riyaz.comparison.job import Job, open_job
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
-from riyaz.comparison.rough import rough_estimate
-from riyaz.comparison.settings import settings_of
-from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
+from riyaz.comparison.preparing import prepare
+from riyaz.comparison.shorter_test import plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, MEASURED, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.comparison.worst_slice import worst_slice
 from riyaz.comparison.worth import worth
-from riyaz.config import SELF, AdaptConfig, CompareConfig, DataConfig, Seconds
-from riyaz.data import Example
-from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general_text import general_text
-from riyaz.data.judging import expect_judged
+from riyaz.config import AdaptConfig, CompareConfig, DataConfig, Seconds
 from riyaz.data.schema import OPTION
 from riyaz.data.split import DataReport, Split
 from riyaz.data.tables import Table
-from riyaz.data.task import Task, detect
-from riyaz.data.turns import last_note
-from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError
-from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, quiet, recorded
+from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Planned, quiet, recorded
 from riyaz.files import remove
-from riyaz.json_files import read_json, to_document, write_json
+from riyaz.json_files import to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.start import Start
-from riyaz.metrics.executed import expect_ready
 from riyaz.metrics.paired import paired_test
-from riyaz.quality.examine import examine
-from riyaz.quality.schema_rows import own_schema_notes, schema_notes
-from riyaz.rehearsal import user_text
 from riyaz.results import (
     ADAPTED,
     COMPARE,
@@ -71,10 +57,7 @@ from riyaz.results import (
     Floor,
     Pair,
 )
-from riyaz.results.problems import PROBLEMS
-from riyaz.sources import Source
 
-MEASURING_SHARE = 0.1  # of the budget, which measuring speeds may take
 SAVE_SECONDS = 10.0  # between two writes of seconds.json
 
 
@@ -97,7 +80,7 @@ def compare(
     `needed`, nothing is run. Training goes on from the artifact `start`, if there is one. Raises RiyazError.
     """
     began = time.monotonic() if began is None else began
-    job = replace(_job(data, data_config, config, test, listen, start), needed=needed)
+    job = replace(open_job(data, data_config, config, test, listen, start), needed=needed)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -116,7 +99,7 @@ def compare(
 
 
 def _run(
-    folder: ComparisonFolder, job: "_Job", config: CompareConfig, began: float, command: str, listen: Listen
+    folder: ComparisonFolder, job: Job, config: CompareConfig, began: float, command: str, listen: Listen
 ) -> Comparison:
     """Prepare, plan, run the arms, pick, write compare.json. `began` is when the command did."""
     spent = _spent(folder)
@@ -129,7 +112,7 @@ def _run(
 
     listen = _keeping_time(folder, began, listen)
     try:
-        _prepare(folder, job, config, budget, listen)
+        prepare(folder, job, config, budget, listen)
         inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
         arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
         if config.more is not None:
@@ -179,7 +162,7 @@ def dry_run(
     """Plan a comparison without running it. The measured speeds are kept in `config.out`, where the comparison finds
     them. The budget counts from `began`, as that of `compare`. Raises RiyazError."""
     began = time.monotonic() if began is None else began
-    job = _job(data, data_config, config, test, listen)
+    job = open_job(data, data_config, config, test, listen)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -189,97 +172,11 @@ def dry_run(
             raise RiyazError("a plan needs the answers of the endpoint, which may cost money", "--dry-run", hint)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
-        _prepare(folder, job, config, budget, listen)
+        prepare(folder, job, config, budget, listen)
         _, plan, _, report = _plan(folder, job, config, budget, time.monotonic() - began, listen)
         if not had_plan:  # it is made anew by the comparison, whose budget may be another
             remove(folder.path / "plan.json")
     return DryRun(plan.estimate, plan, report, job.task.kind)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The inputs of a comparison, read and checked; nothing is measured yet."""
-
-    methods: tuple[str, ...]
-    bases: dict[str, Source]  # the models by name
-    files: DataFolder
-    task: Task
-    divide: Divide
-    parts: Split  # the rows, if the budget is enough to test all of them
-    settings: dict[str, Any]  # settings.json
-    unlabelled: tuple[Example, ...] = ()  # rows that a teacher alone answers
-    needed: str = ""  # the method without which nothing is run
-
-    @property
-    def source(self) -> Source:
-        """The only model, or the first."""
-        return next(iter(self.bases.values()))
-
-    @property
-    def measured(self) -> list[str | None]:
-        """The bases as the folder keeps what is measured of them: the only one has no name there."""
-        return [None] if len(self.bases) == 1 else [*self.bases]
-
-    @property
-    def arms(self) -> list[str]:
-        """The names of the arms, in the order of the table."""
-        return arm_names(self.methods, list(self.bases))
-
-
-def _job(
-    data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen,
-    start: Start | None = None,
-) -> _Job:  # fmt: skip
-    """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
-    methods = chosen_methods(config)
-    require_torch(methods, named=bool(config.methods))
-    bases = open_bases(config.model)
-    if note := engine_note():
-        listen(Note(note))
-    for source in bases.values():
-        expect_memory(source, config.precision)
-        if any(METHODS[name].recipe for name in methods):
-            expect_memory(source, engine="torch")  # which trains
-    _check_general(config)
-    assert config.out is not None
-    whole = not ComparisonFolder(config.out).reads_last_turns()
-    data_files = open_data(data, test=test or config.test, whole=whole, **data_config.reading())
-    toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
-    notes = by_hand_notes(config, methods, data_files.settings, toml)
-    instructions, unused = own_instructions(config.instructions, methods, data_files.settings, toml)
-    used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
-    if used is not None:
-        train = documents.with_own_documents(data_files.train, used, data_config)
-        data_files = replace(data_files, train=train)
-    if start is None:
-        task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task,
-                      data_config.schema, data_config.max_words, data_config.max_new_tokens)  # fmt: skip
-    else:
-        config = expect_fitting(start, methods, next(iter(bases.values())), config)
-        task, data_files, more = going_on_with(start, data_files, data_config, config.allow_leakage)
-        notes += more
-    tested = data_files.test or data_files.train
-    expect_judged(task.metric, tested)
-    expect_ready(task.metric, (*data_files.train.examples, *tested.examples), data_config.unsafe_code)
-    notes += schema_notes(task.schema, data_files.train.examples)
-    notes += own_schema_notes(task, (*data_files.train.examples, *tested.examples))
-    methods = fitting_task(methods, task, config, listen)
-    divide = divider(data_files, task, bases, config, methods, used, start.learned if start else ())
-    parts, report = divide(True, config.limit_test)
-    begun = [] if whole else filter(None, [last_note(data_files.train.examples)])
-    for note in [*report.notes, *notes, *unused, *begun, *last_turn_note(methods, data_files.train.examples)]:
-        listen(Note(note))
-    settings = settings_of(data_files, task, bases, data_config, config, methods, instructions, start)
-    if used is not None:
-        settings["documents"] = documents.identity(used, listen)
-    if not any(METHODS[name].needs_teacher for name in methods):
-        return _Job(methods, bases, data_files, task, divide, parts, settings)
-    settings["teacher"] = teach.identity(config, list(bases.values()))
-    unanswered = teach.unlabelled_rows(config.unlabelled, data_files.train.reading, parts, task, list(bases.values()))
-    settings["data"] |= {"unlabelled": unanswered.sha256} if unanswered.sha256 else {}
-    for note in unanswered.notes:
-        listen(Note(note))
-    return _Job(methods, bases, data_files, task, divide, parts, settings, unanswered.rows)
 
 
 def adapt(
@@ -333,14 +230,6 @@ def expect_new(out: Path) -> None:
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
 
 
-def _check_general(config: CompareConfig) -> None:
-    """Raises RiyazError for general text too short to measure forgetting on, and for a file to rehearse that cannot be
-    read."""
-    general_text(str(config.general) if config.general else None)
-    if config.replay and config.replay_from and str(config.replay_from) != SELF:
-        user_text(config.replay_from)
-
-
 def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Listen:
     """`listen` that also writes seconds.json regularly, so that the time of a killed command counts."""
     written = time.monotonic()
@@ -363,44 +252,8 @@ def _spent(folder: ComparisonFolder) -> float:
     return seconds
 
 
-def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, listen: Listen) -> None:
-    """Write settings, rows and index for the child processes, and measure speeds, unless these files exist."""
-    if folder.read("settings.json") is None:
-        folder.write("settings.json", job.settings)
-    if folder.read("plan.json") is None:  # a plan may test fewer rows than these
-        folder.save_split(job.parts)
-    if "documents" in job.settings and folder.collection() is None:
-        listen(Phase("index", "documents", method="index"))
-        processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
-    if "teacher" in job.settings and not teach.is_taught(folder):
-        teach.prepare(folder, job.unlabelled)
-        listen(Phase("teach", f"answers of {config.teacher}", method="teach"))
-        arguments = ["teach", str(folder.path), f"{teach.SHARE * budget:.3f}"]
-        processes.run_or_raise(arguments, folder.path / "teach.log", listen, config.threads)
-    if folder.read(PROBLEMS) is None:
-        listen(Phase("rows", "rows that may be wrong", method="rows"))
-        folder.write(PROBLEMS, examine(job.files.train, job.files.test, job.task))
-    waiting = [base for base in job.measured if not _is_measured(folder, base, config)]
-    if waiting:
-        listen(Note(rough_estimate(job.bases, job.task, job.parts, job.methods, config, budget)))
-    for base in waiting:
-        listen(Phase("measure", f"speeds of this machine{f' with {base}' if base else ''}", method="measure"))
-        seconds = MEASURING_SHARE * budget / len(job.bases)
-        arguments = ["measure", str(folder.path), f"{seconds:.3f}", *([base] if base else [])]
-        processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
-
-
-def _is_measured(folder: ComparisonFolder, base: str | None, config: CompareConfig) -> bool:
-    """Whether the speeds with this base are known, and if nothing is planned yet with as many threads as --threads."""
-    path = folder.base(base) / MEASURED
-    if not path.exists() or config.threads is None or (folder.path / "plan.json").exists():
-        return path.exists()
-    measured = read_json(path, DAMAGED)
-    return isinstance(measured, dict) and measured.get("threads") == config.threads
-
-
 def _plan(
-    folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, spent: float, listen: Listen
+    folder: ComparisonFolder, job: Job, config: CompareConfig, budget: float, spent: float, listen: Listen
 ) -> tuple[PlanInputs, ComparisonPlan, Split, DataReport]:
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
@@ -429,7 +282,7 @@ def _plan(
     return inputs_of(replace(sizes_of(parts), unlabelled=len(job.unlabelled))), plan, parts, report
 
 
-def _speeds(folder: ComparisonFolder, job: _Job, config: CompareConfig) -> Speeds:
+def _speeds(folder: ComparisonFolder, job: Job, config: CompareConfig) -> Speeds:
     """The measured speeds of all arms. Raises RiyazError for a damaged file."""
     by_base = {}
     for place, base in enumerate(job.measured):

@@ -106,7 +106,7 @@ def test_an_arm_that_would_gain_little_is_left_as_it_is(machine: Machine) -> Non
     arms = begun(machine, 2000.0)
     arms.run()
     almost = replace(arms.plan.arm("lora"), steps=110)
-    arms._save_arm(almost)
+    arms.save_arm(almost)
     fit = machine.folder.part("lora", FINAL) / "fit.json"
     arms.budget = machine.now + 30
     assert not arms.revive() and fit.exists() and arms.plan.arm("lora") == almost

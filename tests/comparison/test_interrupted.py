@@ -6,32 +6,18 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_comparison
 import tiny_llama
+from running_command import Running, alive, wait_until
 from tiny_comparison import command, files
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 
-# `riyaz` with short recipes that says every bit of progress, so that a test can stop it anywhere
-PROGRAM = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script starts behind itself
-sys.path.insert(0, {helpers!r})
-import tiny_comparison
-import pytest
-from riyaz.cli.main import main
-from riyaz.report.comparison import terminal
-tiny_comparison.shorten_recipes(pytest.MonkeyPatch())
-terminal.LINE_SECONDS = 0
-sys.exit(main())
-"""
 # Read by every Python that starts with it on its path: a worker told to by WHERE is killed, or hangs in its work
 SPOIL = """
 import os, signal, sys, time
@@ -45,60 +31,12 @@ if "riyaz.comparison.worker" in sys.orig_argv and os.environ["WHERE"] == f"{work
 """
 
 
-class Running:
-    """A `riyaz` command in a process group of its own."""
-
-    def __init__(self, arguments: tuple, **environment: str) -> None:
-        program = PROGRAM.format(helpers=str(Path(__file__).parents[1] / "helpers"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, *map(str, arguments)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-        self.lines: list[str] = []
-        self.watchdog = threading.Timer(600, self.process.kill)
-        self.watchdog.start()
-
-    def until(self, *words: str) -> None:
-        """Read what it says until a line has all the words."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            if all(word in line for word in words):
-                return
-        raise AssertionError(f"never said {words}: {self.lines}")
-
-    def end(self) -> int:
-        """Read the rest; the exit status."""
-        assert self.process.stderr is not None
-        self.lines += [line.rstrip() for line in self.process.stderr]
-        self.watchdog.cancel()
-        return self.process.wait()
-
-
 @pytest.fixture
 def asking(asked: tuple, tmp_path: Path) -> tuple:
     """The command line of a comparison of two arms."""
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
     tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
     return ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora")
-
-
-def alive(folder: Path) -> list[str]:
-    """Workers that have this folder on their command line."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if "riyaz.comparison.worker" in line and str(folder) in line]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Until it holds; a failure after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def times(folder: Path) -> dict[str, int]:

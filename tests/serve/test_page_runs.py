@@ -379,7 +379,13 @@ def test_a_forged_process_is_not_told_to_end(served: Running, place: Path) -> No
     (forged / ".lock").touch()
     assert one(served, "forged")["state"] == "cut"
     assert_error(served.post("/page/stop", {"path": "forged"}), 409)
-    for begun["command"] in ("rm -r x", "riyaz compare x --unsafe-code", "riyaz compare x --unsafe_code=true"):
+    for begun["command"] in (
+        "rm -r x",
+        "riyaz compare x --unsafe-code",
+        "riyaz compare x --unsafe_code=true",
+        "riyaz compare x --places 'touch y'",
+        "riyaz compare x --places=here",
+    ):
         (forged / EVENTS).write_text(json.dumps(begun) + "\n")
         assert_error(served.post("/page/start", {"verb": "resume", "path": "forged"}), 409)
     shutil.rmtree(forged)

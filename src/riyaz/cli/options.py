@@ -97,6 +97,8 @@ class AdaptFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     max_rss_mb: Annotated[float | None, ABSENT]
     max_forgetting: Annotated[float | None, ABSENT]
     data_curve: Annotated[bool, ABSENT]
+    seeds: Annotated[int | None, ABSENT]
+    places: Annotated[tuple[str, ...], ABSENT]
     limits: Annotated[bool, ABSENT]
     out: Annotated[Path | None, Parameter(required=True)]
 

@@ -43,6 +43,11 @@ class PlanInputs:
     # arms whose methods the user did not name: those left out where not every recipe fits, and those that wait there
     optional: tuple[str, ...] = ()
     may_wait: tuple[str, ...] = ()
+    seeds: int = 1  # with which every trained arm is trained, and scored
+
+    def runs(self, name: str) -> int:
+        """How often an arm is trained whole: with every seed, but once where folds train it several times anyway."""
+        return self.seeds if self.methods[name] is not None and self.sizes.parts == 1 else 1
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,12 @@ class Arms:
         self._run_all()
         if self.parts == [FINAL] and self.revive():
             self._run_all()
-        if self.parts == [FINAL] and not self.inputs.aside and (arm := self._longer()):
+        if self.parts == [FINAL] and not self.inputs.aside and self.inputs.seeds == 1 and (arm := self._longer()):
             self.listen(Note(f"{arm.name} was still improving: it trains on for the time that is left, {arm.steps} "
                              f"steps instead of {arm.had}"))  # fmt: skip
-            self._set_aside(arm.name)
-            self._save_arm(arm)
-            seconds = self.since() + _seconds(arm)
+            self.set_aside(arm.name)
+            self.save_arm(arm)
+            seconds = self.since() + planned_seconds(arm)
             self._save(replace(self.plan, estimate=self.plan.estimate | {"seconds": seconds}))
             self._run_planned(arm.name)
             for other in self._joining(arm.name):
@@ -101,7 +101,7 @@ class Arms:
         return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.name, "")) for arm in self.plan.arms]
 
     def _run_all(self) -> None:
-        in_order = sorted(self.plan.arms, key=lambda arm: (self._follows(arm), _seconds(arm)))
+        in_order = sorted(self.plan.arms, key=lambda arm: (self._follows(arm), planned_seconds(arm)))
         quick = [arm.name for arm in in_order if self._is_quick(arm)]
         for name in quick:
             self._run_planned(name)
@@ -117,7 +117,7 @@ class Arms:
         waits = arm.waits or any(other.waits for other in self.plan.arms if other.name in parts)
         trained = bool(arm.recipe_steps or parts)
         follows = self._takes(arm) or self._follows(arm)
-        return not trained, waits, follows, -method.left_out * trained, _seconds(arm)
+        return not trained, waits, follows, -method.left_out * trained, planned_seconds(arm)
 
     def _is_quick(self, arm: ArmPlan) -> bool:
         """Whether an arm runs before the openings of the others."""
@@ -125,7 +125,7 @@ class Arms:
             return False
         if self._follows(arm) and not self._is_quick(self.plan.arm(instruction_of(arm.name))):
             return False  # what it takes comes later
-        return not method_of(arm.name).about.language_model or _seconds(arm) <= planning.QUICK * self.budget
+        return not method_of(arm.name).about.language_model or planned_seconds(arm) <= planning.QUICK * self.budget
 
     def _takes(self, arm: ArmPlan) -> bool:
         """Whether an arm takes the learning rate that another finds, and so comes after it."""
@@ -139,33 +139,33 @@ class Arms:
     def _run_planned(self, name: str) -> None:
         """Plan an arm anew, unless it has begun, and run it."""
         arm = self.plan.arm(name)
-        if parts_of(name) and arm.skipped and arm.state != "begun" and not self._missing(name):
+        if parts_of(name) and arm.skipped and arm.state != "begun" and not self.missing(name):
             arm = unplanned(name)  # its parts had no result before
-            self._save_arm(arm)
+            self.save_arm(arm)
         if arm.state != "begun" and not arm.skipped:
             self._replan()
             arm = self._with_time(self.plan.arm(name))
-            if arm.had and not arm.skipped and not _worth(arm):
+            if arm.had and not arm.skipped and not is_worth(arm):
                 arm = replace(arm, steps=arm.had, had=0)
             elif arm.had and not arm.skipped:
-                self._set_aside(name)
-        self._save_arm(arm)
+                self.set_aside(name)
+        self.save_arm(arm)
         if not arm.skipped:
             self._run(arm)
             if arm.had:
-                self._keep_the_longer(arm)
+                self.keep_the_longer(arm)
         row = arm_row(self.folder, self.plan.arm(name), self.parts, self.failed.get(name, ""))
         self.listen(ArmDone(to_document(row)))
 
     def _with_time(self, arm: ArmPlan) -> ArmPlan:
         """The arm as begun; one without training that has waited for the others is skipped if it takes too long."""
         left = self.budget * planning.RESERVE - self.since()
-        if missing := self._missing(arm.name):
+        if missing := self.missing(arm.name):
             return replace(arm, skipped=missing)
-        if arm.waits and not arm.recipe_steps and _seconds(arm) > left:
+        if arm.waits and not arm.recipe_steps and planned_seconds(arm) > left:
             return self._tried(arm, left)
         if method_of(arm.name).own_training:
-            arm = replace(arm, train_limit=OWN_SHARE * self._limit(arm, 0.0) / len(self.parts))
+            arm = replace(arm, train_limit=OWN_SHARE * self.limit_of(arm, 0.0) / len(self.parts))
         return arm if arm.skipped else replace(arm, state="begun")
 
     def _tried(self, arm: ArmPlan, left: float) -> ArmPlan:
@@ -205,7 +205,7 @@ class Arms:
         """The arms that join this one."""
         return [arm for arm in self.plan.arms if name in parts_of(arm.name)]
 
-    def _missing(self, name: str) -> str:
+    def missing(self, name: str) -> str:
         """Why an arm cannot join those that it is made of: the first of them without a result; "" if it can."""
         joins = f"it joins {joined(parts_of(name))}"
         for other in parts_of(name):
@@ -242,7 +242,7 @@ class Arms:
             return None
         each = fit.train_seconds / arm.steps
         rest = arm.took - fit.train_seconds - fit.search_seconds
-        again = sum(other.took or _seconds(other) for other in self._joining(arm.name))  # which are made anew
+        again = sum(other.took or planned_seconds(other) for other in self._joining(arm.name))  # which are made anew
         left = LONGER_SHARE * (self.budget * planning.RESERVE - self.since()) - rest - again
         steps = min(int(LONGEST * arm.recipe_steps), int(left / each))
         if steps < LONGER * arm.steps:
@@ -282,10 +282,10 @@ class Arms:
                 self._process(work, arm, part, time.monotonic() - began)
         if arm.name in self.failed or self.plan.arm(arm.name).skipped:
             return
-        arm = self._as_trained(arm)
-        self._save_arm(replace(arm, took=time.monotonic() - began) if whole else arm)
+        arm = self.as_trained(arm)
+        self.save_arm(replace(arm, took=time.monotonic() - began) if whole else arm)
 
-    def _as_trained(self, arm: ArmPlan) -> ArmPlan:
+    def as_trained(self, arm: ArmPlan) -> ArmPlan:
         """The arm with the steps that its run had in the end, and the seconds that these were planned to take."""
         changes = [Paced.read(self.folder.part(arm.name, part) / PACE).changes for part in self.parts]
         steps = min(each[-1][1] if each else arm.steps for each in changes)
@@ -297,21 +297,21 @@ class Arms:
     def _process(self, work: str, arm: ArmPlan, part: str, spent: float = 0.0) -> None:
         """Run one process of an arm that has run for `spent` seconds; it is stopped when it takes much too long."""
         name, run = arm.name, self.folder.part(arm.name, part)
-        arguments, limit = [work, str(self.folder.path), name, part], self._limit(arm, spent)
+        arguments, limit = [work, str(self.folder.path), name, part], self.limit_of(arm, spent)
         reason = processes.run_worker(arguments, run / "log.txt", about(name, self.listen), limit=max(1.0, limit))
         if reason == processes.STOPPED:
             after = f"it was stopped after {Seconds(round(spent + limit))}, when the budget was spent"
-            self._save_arm(replace(arm, skipped=f"{after}; --more continues"))
+            self.save_arm(replace(arm, skipped=f"{after}; --more continues"))
         elif reason:
             self.failed[name] = reason
 
-    def _limit(self, arm: ArmPlan, spent: float) -> float:
+    def limit_of(self, arm: ArmPlan, spent: float) -> float:
         """Seconds after which a process is stopped that begins now, of an arm that has run for `spent` seconds."""
         left = OVERRUN * self.budget - self.since()
         alone = not any(other.took for other in self.plan.arms) and not method_of(arm.name).own_training
         if arm.recipe_steps or alone:
             return left
-        return min(left, max(UNTRAINED_TIMES * _seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
+        return min(left, max(UNTRAINED_TIMES * planned_seconds(arm), UNTRAINED_SHARE * self.budget) - spent)
 
     def _race(self, arms: Sequence[ArmPlan]) -> None:
         """Train the openings of the arms, if not all of them have time for their recipes, or the first one none
@@ -326,18 +326,18 @@ class Arms:
             arm = self.plan.arm(name)
             if arm.skipped or not arm.opening:
                 continue
-            self._save_arm(arm)
+            self.save_arm(arm)
             self.listen(Phase("search", "opening", name))
             self._process("open", arm, FINAL)
             if name not in self.failed and not self.plan.arm(name).skipped:
-                self._save_arm(replace(arm, state="opened"))
+                self.save_arm(replace(arm, state="opened"))
         scores = {arm.name: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
         behind = _behind(scores, self._valid_groups(len(next(iter(scores.values())))))
         waiting = behind or in_leaving_order(scores)[:1]
         for name in waiting:
-            self._save_arm(replace(self.plan.arm(name), waits=True, behind=name in behind))
+            self.save_arm(replace(self.plan.arm(name), waits=True, behind=name in behind))
         shown = ", ".join(f"{name} {rows.mean():.3f}" for name, rows in scores.items())
         wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
         self.listen(Note(f"after their openings the arms score on validation rows: {shown}; {wait}"))
@@ -369,9 +369,9 @@ class Arms:
         """Whether an arm as planned anew is worth running."""
         if after.skipped or after.state == "begun":
             return before.skipped != after.skipped == ""
-        return before.skipped != "" or before.state != "begun" or _worth(after)
+        return before.skipped != "" or before.state != "begun" or is_worth(after)
 
-    def _set_aside(self, name: str) -> None:
+    def set_aside(self, name: str) -> None:
         """Move what an arm has made into the folder BEFORE, before it goes on."""
         remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
         for run in (self.folder.path / "arms" / name).glob("*"):
@@ -380,7 +380,7 @@ class Arms:
             else:  # an extra run, of the arm as it was
                 remove(run)
 
-    def _keep_the_longer(self, arm: ArmPlan) -> None:
+    def keep_the_longer(self, arm: ArmPlan) -> None:
         """Remove the result of the arm's earlier run; if the new run failed, was stopped, has no more steps, or is no
         better on validation rows where it is longer than the recipe, bring it back."""
         now, folders = self.plan.arm(arm.name), [self.folder.part(arm.name, part) for part in self.parts]
@@ -398,16 +398,16 @@ class Arms:
         self.failed.pop(arm.name, None)
         if not worse:
             self._outdate(arm.name)
-        self._save_arm(replace(now, skipped="", steps=arm.had, had=0) if worse else replace(now, had=0))
+        self.save_arm(replace(now, skipped="", steps=arm.had, had=0) if worse else replace(now, had=0))
 
     def _outdate(self, name: str) -> None:
         """Plan those arms anew that have joined an earlier run of this one."""
         for arm in self._joining(name):
             if arm.state == "begun":
                 remove(self.folder.path / "arms" / arm.name)
-                self._save_arm(replace(unplanned(arm.name), seconds=arm.seconds, pace=arm.pace))
+                self.save_arm(replace(unplanned(arm.name), seconds=arm.seconds, pace=arm.pace))
 
-    def _save_arm(self, arm: ArmPlan) -> None:
+    def save_arm(self, arm: ArmPlan) -> None:
         arms = tuple(arm if arm.name == other.name else other for other in self.plan.arms)
         self._save(replace(self.plan, arms=arms))
 
@@ -435,7 +435,7 @@ def _move(source: Path, target: Path) -> None:
             (source / product).replace(target / product)
 
 
-def _seconds(arm: ArmPlan) -> float:
+def planned_seconds(arm: ArmPlan) -> float:
     """Seconds that an arm is planned to take."""
     return sum(arm.seconds.values())
 
@@ -447,6 +447,6 @@ def _behind(scores: dict[str, np.ndarray], groups: np.ndarray | None) -> list[st
     return [name for name, rows in others.items() if paired_test(rows, scores[best], groups).p_value < ALPHA]
 
 
-def _worth(arm: ArmPlan) -> bool:
+def is_worth(arm: ArmPlan) -> bool:
     """Whether a run of the arm's steps is worth more than the one that it had."""
     return arm.steps >= min(arm.recipe_steps, math.ceil(WORTH * arm.had))

@@ -72,15 +72,48 @@ def seeds(
     best = sorted(scored, key=lambda pair: -pair[0])[:2]
     if len(best) < 2 or best[0][0] - best[1][0] > margin:
         return list(arms)
+    close = [arm for _, arm in best]
     for n in range(1, SEEDS + 1):
-        for _, arm in best:
-            run_extra(folder, plan, arm, ExtraRun(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
+        for arm in close:
+            run_extra(folder, plan, arm, seed_run(folder, plan, arm, n), left, listen)
+    return _with_seeds(folder, plan, arms, close)
+
+
+def every_seed(
+    folder: ComparisonFolder,
+    plan: ComparisonPlan,
+    arms: Sequence[ArmResult],
+    count: int,
+    left: Callable[[], float],
+    listen: Listen,
+    run: bool = True,
+) -> list[ArmResult]:
+    """The arms, every trained one with its scores under `count` seeds; without `run` those that are there already."""
+    trained = [
+        arm for arm in arms
+        if arm.status in FINISHED and METHODS[arm.method].recipe is not None and arm.score is not None
+    ]  # fmt: skip
+    for n in range(1, count) if run else ():
+        for arm in trained:
+            run_extra(folder, plan, arm, seed_run(folder, plan, arm, n), left, listen)
+    return _with_seeds(folder, plan, arms, trained)
+
+
+def seed_run(folder: ComparisonFolder, plan: ComparisonPlan, arm: ArmResult, number: int) -> ExtraRun:
+    """The run of an arm with the `number`-th seed after its own."""
+    return ExtraRun(f"seed-{number}", 1, plan.seed + number, _rate(folder, arm))
+
+
+def _with_seeds(
+    folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[ArmResult], trained: Sequence[ArmResult]
+) -> list[ArmResult]:
+    """The arms, those of `trained` that have finished extra seeds with the scores of all."""
     seeded = {}
-    for score, arm in best:
+    for arm in trained:
         runs = _finished(folder, arm.name, "seed-")
-        if runs:
+        if runs and arm.score is not None:
             extra = [SeedScore(run.seed, float(points.mean())) for run, points in runs]
-            seeded[arm.name] = replace(arm, seeds=[SeedScore(plan.seed, score), *extra])
+            seeded[arm.name] = replace(arm, seeds=[SeedScore(plan.seed, arm.score), *extra])
     return [seeded.get(arm.name, arm) for arm in arms]
 
 
@@ -125,8 +158,7 @@ def run_extra(
         return
     final = folder.part(name, FINAL)
     fit, result = Fit.read(final / FIT), Evaluation.read(final / RESULT)
-    # an arm's opening may have been trained before its fit, in a process of its own
-    needed = max(fit.seconds - fit.search_seconds, fit.train_seconds) + result.eval_seconds
+    needed = fitting_seconds(fit) + result.eval_seconds
     if needed > left():
         listen(Note(f"no time left for {name} {extra.name}, which takes {needed:.0f} s"))
         return
@@ -141,6 +173,11 @@ def run_extra(
             listen(Note(f"{name} {extra.name} failed: {reason}"))
             break
     listen(ArmDone(to_document(arm)))  # the arm's row has not changed
+
+
+def fitting_seconds(fit: Fit) -> float:
+    """Seconds of an arm's fit without its search: an opening may have been trained before, in another process."""
+    return max(fit.seconds - fit.search_seconds, fit.train_seconds)
 
 
 def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:

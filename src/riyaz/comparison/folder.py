@@ -10,9 +10,11 @@ problems.json   rows that may be wrong; the report writes them to problems.csv t
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
 earlier.jsonl   test rows of the task of the artifact that training went on from; earlier.json: their scores
 arms/ARM/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
+places.json     with --places: who did what when; places/: what each has measured, and the arms that it has not finished
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,9 +34,10 @@ from riyaz.results.problems import PROBLEMS
 
 DAMAGED = "remove it, or choose another --out"
 TEACHER = "teacher"  # the folder of what a teacher has answered
+PLACES = "places"  # the folder of what places have measured, and of what they have not finished
 # what is in the folder before there is a plan: it is made anew for other settings
 BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
-               "base_kl.safetensors", "bases", PROBLEMS, TEACHER, "teach.log")  # fmt: skip
+               "base_kl.safetensors", "bases", PROBLEMS, TEACHER, "teach.log", PLACES)  # fmt: skip
 FINAL = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
@@ -110,8 +113,12 @@ class Settings:
 class ComparisonFolder:
     """Paths of a comparison's files; writes and reads them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, made: Mapping[tuple[str, str], Path] | None = None, measured: Path | None = None
+    ) -> None:
         self.path = path
+        self._made = dict(made or {})  # (arm, part) -> the folder where another place makes it
+        self._measured = measured or path  # the folder of what a place measures of itself
 
     def locked(self) -> AbstractContextManager[set[str]]:
         """Keep other processes out; the lock ends with its process. An error before there is a plan restores the
@@ -205,11 +212,11 @@ class ComparisonFolder:
 
     def part(self, name: str, part: str) -> Path:
         """The folder of one part of the arm of this name."""
-        return self.path / "arms" / name / part
+        return self._made.get((name, part), self.path / "arms" / name / part)
 
     def base(self, base: str | None) -> Path:
         """The folder of what was measured of a base; None: of the only one."""
-        return self.path if base is None else self.path / "bases" / base
+        return self._measured if base is None else self._measured / "bases" / base
 
 
 def _add_new_options(stored: Any, now: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ def make_plan(
     able = [name for name in inputs.methods if name not in fixed and name not in inputs.speeds.unable]
     pace = _pace(fixed.values())
     left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
+    left -= sum((inputs.runs(name) - 1) * total(arm.seconds) / arm.pace for name, arm in fixed.items())  # other seeds
     if not earlier and inputs.optional and not _all_whole(inputs, able, left - refits_seconds(inputs, able)):
         able = [name for name in able if name not in inputs.optional]
     waiting = _waiting(inputs, able, before, left, QUICK * budget / pace)
@@ -112,7 +113,7 @@ def make_plan(
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
         raise _too_short(inputs, able, budget, spent)
     seconds, arms = fixed_seconds(inputs), []
-    rest = left - sum(total(seconds[name]) for name in running)
+    rest = left - sum(inputs.runs(name) * total(seconds[name]) for name in running)
     tried = sum(seconds[name]["start"] + seconds[name]["fit"] for name in waiting)  # their choices, at least
     steps = steps and _with_refits(inputs, steps, before, rest - tried)
     for name in inputs.methods:
@@ -127,8 +128,8 @@ def make_plan(
         else:
             arms.append(_trained_arm(inputs, name, (steps or {})[name], seconds[name], pace, before.get(name)))
     planned = [arm for arm in arms if arm.name in running]
-    spare = left * pace / max(1e-9, sum(total(arm.seconds) for arm in planned))
-    limited = {arm.name: _with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
+    spare = left * pace / max(1e-9, sum(inputs.runs(arm.name) * total(arm.seconds) for arm in planned))
+    limited = {arm.name: with_limit(arm, max(1.0, spare), inputs.sizes.parts) for arm in planned if arm.steps}
     arms = [limited.get(arm.name, arm) for arm in arms]
     return _plan(inputs, tuple(arms), spent, budget, earlier)
 
@@ -150,7 +151,7 @@ def _waiting(
     return [name for name in slow if name in held] if cut else []
 
 
-def _with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
+def with_limit(arm: ArmPlan, spare: float, parts: int) -> ArmPlan:
     """The arm with the seconds that its steps after the opening may take: as planned, and its share of the time that no
     arm is planned to take, which is `spare` times that."""
     after = arm.seconds["fit"] + arm.seconds["evaluate"]
@@ -195,7 +196,7 @@ def _steps(
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
     fixed = fixed_seconds(inputs)
-    left -= sum(total(fixed[name]) for name in running)
+    left -= sum(inputs.runs(name) * total(fixed[name]) for name in running)
     if left < 0:
         return None
     trained = [name for name in running if inputs.methods[name] is not None]
@@ -213,10 +214,10 @@ def _with_refits(
     if inputs.aside or any(run.steps < full_steps(inputs, name) for name, run in runs.items()):
         return dict(runs)
     opened = {name: arm for name, arm in before.items() if arm.state == "opened"}
-    left -= sum(total(training_seconds(inputs, name, run, opened.get(name))) for name, run in runs.items())
+    left -= sum(_all_seconds(inputs, name, run, opened.get(name)) for name, run in runs.items())
     granted = dict(runs)
     for name in in_refit_order(inputs, (name for name in runs if not runs[name].refit)):
-        more = refit_seconds(inputs, name, runs[name], opened.get(name))
+        more = inputs.runs(name) * refit_seconds(inputs, name, runs[name], opened.get(name))
         if more <= left:
             granted[name], left = replace(runs[name], refit=True), left - more
     return granted
@@ -256,16 +257,21 @@ def _plan(
         latency_rows=latency_rows,
         looked=looked,
         estimate={
-            "seconds": _estimate(arms, spent, budget),
+            "seconds": _estimate(inputs, arms, spent, budget),
             "peak_rss_mb": max([speeds.rss_mb, *(need.rss_mb for need in needs)]),
             "disk_mb": sum(need.disk_mb for need in needs) + 5.0,
         },
     )
 
 
-def _estimate(arms: Iterable[ArmPlan], spent: float, budget: float) -> float:
+def _all_seconds(inputs: PlanInputs, name: str, run: Training, opened: ArmPlan | None) -> float:
+    """Seconds of an arm's search and training, with every seed."""
+    return inputs.runs(name) * total(training_seconds(inputs, name, run, opened))
+
+
+def _estimate(inputs: PlanInputs, arms: Iterable[ArmPlan], spent: float, budget: float) -> float:
     """Seconds of the whole command, with those of the waiting arms that fit the budget."""
-    seconds = spent + sum(total(arm.seconds) for arm in arms if not arm.waits)
+    seconds = spent + sum(inputs.runs(arm.name) * total(arm.seconds) for arm in arms if not arm.waits)
     for more in sorted(total(arm.seconds) for arm in arms if arm.waits):
         seconds += more if seconds + more <= budget * RESERVE else 0.0
     return seconds
@@ -310,21 +316,21 @@ def _divided(
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
     share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := inputs.methods[m]) is not None}
     whole = {m: Training(full_steps(inputs, m), tried_rates(inputs, m)) for m in trained}
-    needs = {m: total(training_seconds(inputs, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
+    needs = {m: _all_seconds(inputs, m, whole[m], opened.get(m)) / max(1, share[m]) for m in trained}
     shares, rest = sum(share.values()) + inputs.aside, left
     runs: dict[str, Training] = {}
     for name in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         if name in waiting:
             others = (waiting & opened.keys()) - runs.keys()
             least = {m: Training(opened[m].opening, opened[m].learning_rates) for m in others}
-            kept = {m: total(training_seconds(inputs, m, run, opened[m])) for m, run in least.items()}
+            kept = {m: _all_seconds(inputs, m, run, opened[m]) for m, run in least.items()}
             runs = _with_refits(inputs, runs, before, left - sum(kept.values()))
-            rest = left - sum(total(training_seconds(inputs, m, run, opened.get(m))) for m, run in runs.items())
+            rest = left - sum(_all_seconds(inputs, m, run, opened.get(m)) for m, run in runs.items())
             rest -= sum(seconds for m, seconds in kept.items() if m != name)
         mine = rest if name in waiting else rest * share[name] / shares
         shares -= share[name]
-        runs[name] = _run_within(inputs, name, mine, opened.get(name))
-        rest -= total(training_seconds(inputs, name, runs[name], opened.get(name)))
+        runs[name] = _run_within(inputs, name, mine / inputs.runs(name), opened.get(name))
+        rest -= _all_seconds(inputs, name, runs[name], opened.get(name))
     return runs
 
 

@@ -32,4 +32,5 @@ def plan_inputs(arms: Sequence[str], config: CompareConfig, kind: Kind, speeds: 
         may_wait=tuple(
             name for name in default if method_of(name).about.language_model and not method_of(name).of
         ),
+        seeds=config.seeds or 1,
     )  # fmt: skip

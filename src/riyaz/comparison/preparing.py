@@ -1,8 +1,12 @@
 """What a comparison has before its plan: settings, rows and index for the child processes, and measured speeds."""
 
+from collections.abc import Sequence
+
 from riyaz.comparison import processes, teach
 from riyaz.comparison.folder import DAMAGED, ComparisonFolder
 from riyaz.comparison.job import Job
+from riyaz.comparison.placed import measuring
+from riyaz.comparison.places import Place
 from riyaz.comparison.rough import rough_estimate
 from riyaz.comparison.speeds import MEASURED
 from riyaz.config import CompareConfig
@@ -14,8 +18,11 @@ from riyaz.results.problems import PROBLEMS
 MEASURING_SHARE = 0.1  # of the budget, which measuring speeds may take
 
 
-def prepare(folder: ComparisonFolder, job: Job, config: CompareConfig, budget: float, listen: Listen) -> None:
-    """Write settings, rows and index for the child processes, and measure speeds, unless these files exist."""
+def prepare(
+    folder: ComparisonFolder, job: Job, config: CompareConfig, budget: float, places: Sequence[Place], listen: Listen
+) -> None:
+    """Write settings, rows and index for the child processes, and measure the speeds of all places, unless these
+    files exist."""
     if folder.read("settings.json") is None:
         folder.write("settings.json", job.settings)
     if folder.read("plan.json") is None:  # a plan may test fewer rows than these
@@ -34,11 +41,12 @@ def prepare(folder: ComparisonFolder, job: Job, config: CompareConfig, budget: f
     waiting = [base for base in job.measured if not _is_measured(folder, base, config)]
     if waiting:
         listen(Note(rough_estimate(job.bases, job.task, job.parts, job.methods, config, budget)))
-    for base in waiting:
-        listen(Phase("measure", f"speeds of this machine{f' with {base}' if base else ''}", method="measure"))
-        seconds = MEASURING_SHARE * budget / len(job.bases)
-        arguments = ["measure", str(folder.path), f"{seconds:.3f}", *([base] if base else [])]
-        processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
+    seconds = MEASURING_SHARE * budget / len(job.bases)
+    with measuring(places, job.measured, seconds, config.threads):
+        for base in waiting:
+            listen(Phase("measure", f"speeds of this machine{f' with {base}' if base else ''}", method="measure"))
+            arguments = ["measure", str(folder.path), f"{seconds:.3f}", *([base] if base else [])]
+            processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
 
 
 def _is_measured(folder: ComparisonFolder, base: str | None, config: CompareConfig) -> bool:

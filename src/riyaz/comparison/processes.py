@@ -17,6 +17,7 @@ from riyaz.events import Failed, Listen, from_json
 PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which may end before the child starts
 PATIENCE = 5  # seconds between terminating a child and killing it
 STOPPED = "stopped: it took longer than its limit"
+_children: dict[int, "subprocess.Popen[str]"] = {}  # by the thread that waits for it
 
 
 def run_worker(
@@ -41,6 +42,7 @@ def run_worker(
         ) as child,
     ):  # fmt: skip
         late = threading.Event()
+        _children[threading.get_ident()] = child
 
         def stop() -> None:
             late.set()
@@ -67,11 +69,19 @@ def run_worker(
             raise
         finally:
             timer.cancel()
+            _children.pop(threading.get_ident(), None)
     if late.is_set() and child.returncode:
         return STOPPED
     if child.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     return "" if child.returncode == 0 else reason or _why(child.returncode, log)
+
+
+def end_worker(thread: int) -> None:
+    """End the child that another thread, of this `threading.get_ident()`, waits for, if there is one."""
+    child = _children.get(thread)
+    if child is not None:
+        child.terminate()
 
 
 def run_or_raise(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> None:

@@ -7,6 +7,7 @@ arm.
 import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.comparison import extra_runs, limit_runs, teach
+from riyaz.comparison import extra_runs, limit_runs, placed, teach
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_groups, row_scores
 from riyaz.comparison.arm_seconds import PlanInputs, Sizes
@@ -29,6 +30,7 @@ from riyaz.comparison.floor import highest_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.job import Job, open_job
 from riyaz.comparison.pick import choose
+from riyaz.comparison.places import Place
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.plan_inputs import full_recipes, plan_inputs
 from riyaz.comparison.preparing import prepare
@@ -112,14 +114,15 @@ def _run(
 
     listen = _keeping_time(folder, began, listen)
     try:
-        prepare(folder, job, config, budget, listen)
-        inputs, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
-        arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
-        if config.more is not None:
-            arms.revive(stopped=True)
-        arms.run()
-        rows, curve = _extra(arms, config)
-        rows = teach.beside(folder, rows)
+        with placed.opened(config, folder, job.bases, listen) as places:
+            prepare(folder, job, config, budget, places, listen)
+            inputs, plan, parts, report = _plan(folder, job, config, budget, since(), places, listen)
+            arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
+            if config.more is not None:
+                arms.revive(stopped=True)
+            turns = placed.run_arms(arms, places, job.measured)
+        rows, curve = _extra(arms, config, at_home=not places)
+        rows = placed.with_places(teach.beside(folder, rows), turns)
     finally:
         if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
             folder.write("seconds.json", since())
@@ -131,7 +134,7 @@ def _run(
         data=data_of(job.files, job.task, job.settings.get("documents"), report, parts, job.source),
         model=models[0], models=models if len(models) > 1 else None,
         hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
-        versions=versions(),
+        versions=versions(), schedule=turns or None,
     )  # fmt: skip
     folder.write(COMPARE, comparison)
     comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
@@ -172,8 +175,10 @@ def dry_run(
             raise RiyazError("a plan needs the answers of the endpoint, which may cost money", "--dry-run", hint)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
-        prepare(folder, job, config, budget, listen)
-        _, plan, _, report = _plan(folder, job, config, budget, time.monotonic() - began, listen)
+        with placed.opened(config, folder, job.bases, listen) as places:
+            prepare(folder, job, config, budget, places, listen)
+            spent = time.monotonic() - began
+            _, plan, _, report = _plan(folder, job, config, budget, spent, places, listen)
         if not had_plan:  # it is made anew by the comparison, whose budget may be another
             remove(folder.path / "plan.json")
     return DryRun(plan.estimate, plan, report, job.task.kind)
@@ -253,16 +258,25 @@ def _spent(folder: ComparisonFolder) -> float:
 
 
 def _plan(
-    folder: ComparisonFolder, job: Job, config: CompareConfig, budget: float, spent: float, listen: Listen
+    folder: ComparisonFolder,
+    job: Job,
+    config: CompareConfig,
+    budget: float,
+    spent: float,
+    places: Sequence[Place],
+    listen: Listen,
 ) -> tuple[PlanInputs, ComparisonPlan, Split, DataReport]:
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    inputs_of = partial(plan_inputs, job.arms, config, job.task.kind, _speeds(folder, job, config))
+    speeds = _speeds(folder, job, config)
+    inputs_of = partial(plan_inputs, job.arms, config, job.task.kind, speeds)
+    rules = placed.rules_of(places, job.measured, speeds)
 
     def plan_of(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
         sizes = replace(sizes, unlabelled=len(job.unlabelled))
-        return planning.make_plan(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
+        make = partial(placed.plan_for, rules=rules) if places else planning.make_plan
+        return make(inputs_of(sizes), budget=budget, spent=spent, leave_out=leave_out)
 
     new = not path.exists()
     if new:
@@ -305,9 +319,10 @@ def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     hardware.refuse_memory("training", plan.estimate["peak_rss_mb"], memory, hint)
 
 
-def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[CurveScore]]:
+def _extra(arms: Arms, config: CompareConfig, at_home: bool) -> tuple[list[ArmResult], list[CurveScore]]:
     """The arms' rows and what is found in the time that is left: a close pick decided on answers given one at a time,
-    two close arms with more seeds, and the data curve."""
+    more seeds of all trained arms or of two close ones, and the data curve. `at_home`: no other place has run these
+    seeds."""
     folder, plan, listen = arms.folder, arms.plan, arms.listen
 
     def left() -> float:
@@ -315,8 +330,12 @@ def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[Cur
 
     rows = decide_alone(folder, plan, arms.rows(), arms.parts, config, left, listen)
     if arms.parts != [FINAL]:  # with folds every arm is trained several times already
+        if config.seeds is not None and config.seeds > 1:
+            listen(Note("the rows are tested in folds, which train every arm several times: --seeds adds nothing"))
         return rows, []
     curve = extra_runs.data_curve(folder, plan, rows, left, listen) if config.data_curve else []
+    if config.seeds is not None:
+        return extra_runs.every_seed(folder, plan, rows, config.seeds, left, listen, run=at_home), curve
     return extra_runs.seeds(folder, plan, rows, config.margin, left, listen), curve
 
 

@@ -31,7 +31,20 @@ def settings_of(
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
         if key
-        not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits", "teacher", "teacher_model")
+        not in (
+            "out",
+            "test",
+            "methods",
+            "model",
+            "documents",
+            "threads",
+            "more",
+            "limits",
+            "teacher",
+            "teacher_model",
+            "places",
+        )
+        and (key, value) != ("seeds", None)
     } | {"instructions": instructions and list(instructions)}
     models = [
         {"name": name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()}

@@ -65,12 +65,13 @@ def teach(folder: ComparisonFolder, seconds: str) -> None:
     write_answers(folder, settings, students, float(seconds), send)
 
 
-def measure(folder: ComparisonFolder, seconds: str, base: str | None = None) -> None:
+def measure(folder: ComparisonFolder, seconds: str, base: str | None = None, measured: str = "") -> None:
     """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the facts of
-    the base, which has a name where there are several."""
+    the base, which has a name where there are several; into the folder `measured`, where a place measures itself."""
     from riyaz.comparison.measure import measure_speeds
 
-    settings, known = folder.settings(), None
+    folder = ComparisonFolder(folder.path, measured=Path(measured)) if measured else folder
+    settings, known, base = folder.settings(), None, base or None
     if base is not None and base != settings.model.name:
         known = Speeds.read(folder.base(settings.model.name) / MEASURED, (), ()).predict
     source, place = _source(settings, base), folder.base(base)
@@ -95,10 +96,12 @@ def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
     begin_weights(method.with_prompt(context), method.build)
 
 
-def fit(folder: ComparisonFolder, name: str, part: str) -> None:
-    """Fit one arm on one part's rows: writes `artifact/`, then `fit.json`."""
+def fit(folder: ComparisonFolder, name: str, part: str, made_in: str = "") -> None:
+    """Fit one arm on one part's rows: writes `artifact/`, then `fit.json`; into the folder `made_in`, where this is
+    another place than home."""
     from riyaz.comparison.fit_part import fit_part
 
+    folder = ComparisonFolder(folder.path, made={(name, part): Path(made_in)}) if made_in else folder
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     began, cpu = time.monotonic(), hardware.cpu_time()

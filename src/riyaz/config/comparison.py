@@ -75,6 +75,19 @@ class CompareConfig:
     data_curve: bool = option(
         False, "also train lora on a quarter and on half of the rows, to show whether more rows would help"
     )
+    seeds: int | None = option(
+        None,
+        "train and score every trained method with so many seeds; if not given, two close ones with two more, where "
+        "time is left",
+        minimum=1,
+        maximum=100,
+    )
+    places: tuple[str, ...] = option(
+        (),
+        "where methods are trained, separated by commas: commands that start a process, such as 'ssh HOST' or "
+        "'srun -N1 -n1', and `here`; all see the folder --out; this machine alone if not given",
+        by_hand=True,
+    )
     limits: bool = option(False, "also measure what the arms cannot do (riyaz limits), in a fifth of the budget")
     seed: int = option(0, "seed of the split and of training", minimum=0, maximum=LARGEST_SEED)
     out: Path | None = option(None, "folder for the results", common=True)

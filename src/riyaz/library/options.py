@@ -107,6 +107,8 @@ class CompareOptions(MethodOptions, total=False):
     max_rss_mb: float | None
     max_forgetting: float | None
     data_curve: bool | None
+    seeds: int | None
+    places: str | Sequence[str] | None
     limits: bool | None
     out: Place | None
 

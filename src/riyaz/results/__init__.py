@@ -55,6 +55,7 @@ from riyaz.results.pretraining import (
     Word,
 )
 from riyaz.results.questions import DecidedAnswer, QuestionScore
+from riyaz.results.schedule import Turn
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
@@ -64,6 +65,6 @@ __all__ = [
     "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair",
     "Part", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
     "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
-    "TargetScores", "Teacher", "TernarizeRun", "Text", "Word", "WorstSlice", "Worth", "arm_name", "metric_name",
-    "parted",
+    "TargetScores", "Teacher", "TernarizeRun", "Text", "Turn", "Word", "WorstSlice", "Worth", "arm_name",
+    "metric_name", "parted",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
 from riyaz.results.inputs import Data, FileFacts, Model
 from riyaz.results.questions import DecidedAnswer, QuestionScore
+from riyaz.results.schedule import Turn
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 ADAPTED = "adapted.json"
@@ -215,6 +216,7 @@ class ArmResult:
     questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
     teacher: Teacher | None = field(default=None, metadata=OPTIONAL)
     earlier: EarlierTask | None = field(default=None, metadata=OPTIONAL)  # where training went on from an artifact
+    place: str | None = field(default=None, metadata=OPTIONAL)  # of several, the one that made its artifact
 
     def __post_init__(self) -> None:
         for key, name in (("method", self.method), ("base", self.base)):  # which name a folder
@@ -316,6 +318,7 @@ class Comparison:
     command: str = ""
     date: str | None = field(default=None, metadata=OPTIONAL)  # when it was finished, YYYY-MM-DD
     versions: dict[str, str] = field(default_factory=dict)
+    schedule: list[Turn] | None = field(default=None, metadata=OPTIONAL)  # who did what when, of several places
     schema: Literal[1] = 1
 
     @classmethod

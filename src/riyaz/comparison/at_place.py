@@ -1,0 +1,154 @@
+"""The process that a place runs: `COMMAND python -m riyaz.comparison.at_place`, such as `ssh HOST python -m …`.
+
+It reads one order, a line of JSON, from stdin: which work, in which folder. It checks that this place is fit for it,
+starts the worker as the command at home would, and hands its events on as JSON lines. The last one is `Ended`; where it
+does not come, the place is lost. It ends, and the worker with it, when stdin does, since the process at home is not its
+parent.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riyaz import __version__, hardware, native
+from riyaz.comparison import processes
+from riyaz.errors import RiyazError, brief
+from riyaz.events import Ended, Event, to_json
+from riyaz.json_files import from_json, parse_json, write_json
+
+BEAT = 5.0  # seconds between two empty lines, which say that the place lives
+PATIENCE = 5.0  # seconds until a new file must be seen in a folder that machines share
+SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE")  # of home, which change what is computed
+_writing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a place is asked to do: without `arguments` only to show that it can."""
+
+    version: str  # of riyaz at home
+    working: str  # the folder that home's relative paths begin in
+    folder: str  # of the comparison
+    mark: str  # a file in it
+    nonce: str  # what stands there
+    about: str  # the file into which the place writes what it is
+    models: dict[str, str]  # path and SHA-256 of every base
+    arguments: tuple[str, ...] = ()  # of the worker
+    log: str = ""
+    threads: int | None = None
+    limit: float | None = None  # seconds
+    settings: dict[str, str] | None = None  # environment variables of SETTINGS
+
+
+@dataclass(frozen=True)
+class AboutPlace:
+    """about.json of a place: what computes there."""
+
+    cpu: str
+    threads: int
+    trainer: str  # `native.trainer()`
+    versions: dict[str, str]  # of riyaz and torch
+
+
+def main() -> int:
+    """Do what the order on stdin says; returns 0 where it was done, 1 where it was not."""
+    line = sys.stdin.buffer.readline()
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_beat, daemon=True).start()
+    try:
+        reason = obey(parse_json(line, "the order"))
+    except RiyazError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename or 'a file'}: {error.strerror or error}"
+    say(Ended("failed", reason) if reason else Ended("done"))
+    return 1 if reason else 0
+
+
+def obey(document: Any) -> str:
+    """Carry out an order; returns "" or the reason why its work failed. Raises RiyazError where this place is not fit
+    for it."""
+    order = order_of(document)
+    os.environ.update({name: value for name, value in (order.settings or {}).items() if name in SETTINGS})
+    if os.path.isdir(order.working):
+        os.chdir(order.working)
+    expect_shared(order)
+    if order.arguments:
+        return processes.run_worker(list(order.arguments), Path(order.log), say, order.threads, order.limit)
+    expect_models(order.models)
+    versions = hardware.versions(("riyaz", "torch"))
+    write_json(Path(order.about), AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions))
+    return ""
+
+
+def order_of(document: Any) -> Order:
+    """The order in a JSON document. Raises RiyazError where another version of riyaz has written it."""
+    theirs = document.get("version") if isinstance(document, Mapping) else None
+    if theirs != __version__:
+        raise RiyazError(f"riyaz is {__version__} there and {theirs} here", hint="install the same version")
+    return from_json(Order, document, "the order")
+
+
+def expect_shared(order: Order) -> None:
+    """Raises RiyazError unless the mark that home has written is in this machine's folder too."""
+    mark, end = Path(order.folder, order.mark), time.monotonic() + PATIENCE
+    while True:
+        try:
+            found = mark.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        if found == order.nonce:
+            return
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    there = f"the mark {brief(found)}" if found else "no mark"
+    what = f"the folder is not the same there: it holds {there} there and {brief(order.nonce)} here"
+    raise RiyazError(what, order.folder, "choose an --out that all places see")
+
+
+def expect_models(models: Mapping[str, str]) -> None:
+    """Raises RiyazError for a model that is not on this machine, or another one in its place."""
+    from riyaz.sources import open_source
+
+    for path, wanted in models.items():
+        if not os.path.exists(path):
+            raise RiyazError("the model is here and not there", path, "put it at the same path there")
+        found = open_source(path).sha256()
+        if found != wanted:
+            raise RiyazError(f"the model is {found[:12]} there and {wanted[:12]} here", path, "put the same one there")
+
+
+def say(event: Event) -> None:
+    """Hand an event on to home; end this process where nobody reads it."""
+    _write(to_json(event))
+
+
+def _write(line: str) -> None:
+    try:
+        with _writing:
+            print(line, flush=True)
+    except OSError:
+        os._exit(1)
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(BEAT)
+        _write("")
+
+
+def _end_with_input() -> None:
+    """End this process, and so the worker, when home closes stdin or is gone."""
+    while sys.stdin.buffer.readline():
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""Gives the pieces of a comparison's arms to places: the next one to the first free place, the longest first.
+
+An arm is fitted at any place. Its evaluation, whose times are compared with others', runs on this machine alone, and
+before other work there, so that the places with nothing else to do get the trainings. `makespan` plays the same choices
+without running anything.
+"""
+
+import heapq
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from riyaz.comparison.arms import BEFORE
+from riyaz.comparison.folder import DAMAGED, FINAL, PLACES, ComparisonFolder
+from riyaz.comparison.places import HERE, Command, Here, Piece, Place, PlaceLost, appears
+from riyaz.errors import RiyazError, joined, shown
+from riyaz.events import Listen, Note, Phase, about
+from riyaz.files import is_bare, remove
+from riyaz.json_files import from_json, read_json
+from riyaz.results import FIT, Turn
+
+TURNS = "places.json"
+UNFINISHED = "unfinished"  # folder in PLACES of what other places than home are making
+SEEN = 60.0  # seconds until what a place has made must be seen here
+LOSSES = 2  # of places, after which an arm fails
+Key = tuple[str, str, str]  # work, arm, part
+
+
+@dataclass(frozen=True)
+class ArmPiece:
+    """One process of an arm, the seconds that it is planned to take on this machine, and the pieces that end before it
+    begins."""
+
+    work: Literal["fit", "evaluate"]
+    arm: str
+    part: str
+    seconds: float
+    needs: frozenset[Key] = frozenset()
+
+    @property
+    def key(self) -> Key:
+        """What it is called among the pieces of a comparison."""
+        return self.work, self.arm, self.part
+
+
+@dataclass
+class Rules:
+    """Which piece a place may take: by default every fit everywhere, and every evaluation on this machine."""
+
+    fitting: list[str]  # places that fit, by name
+    unable: Mapping[str, Collection[str]] = field(default_factory=dict)  # place -> arms that it has no room for
+    slowness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # place -> arm -> its time / time here
+    lost: dict[Key, list[str]] = field(default_factory=dict)  # places that were lost with a piece
+
+    def take(self, place: str, piece: ArmPiece) -> bool:
+        """Whether a place may take a piece: one that was lost with it only where no other can."""
+        if piece.work == "evaluate":
+            return place == HERE
+        able = [name for name in self.fitting if piece.arm not in self.unable.get(name, ())]
+        others = [name for name in able if name not in self.lost.get(piece.key, ())]
+        return place in (others or able)
+
+    def next_for(self, place: str, waiting: Iterable[ArmPiece], over: Collection[Key]) -> ArmPiece | None:
+        """The piece that a free place takes: an evaluation, then the longest."""
+        ready = [piece for piece in waiting if piece.needs <= set(over) and self.take(place, piece)]
+        return min(ready, key=lambda piece: (piece.work == "fit", -piece.seconds), default=None)
+
+    def seconds(self, place: str, piece: ArmPiece) -> float:
+        """Seconds that a piece is planned to take at a place."""
+        return piece.seconds * self.slowness.get(place, {}).get(piece.arm, 1.0)
+
+
+def makespan(pieces: Iterable[ArmPiece], rules: Rules) -> float:
+    """Seconds until the last piece ends, if all take what is planned."""
+    waiting, over, now = list(pieces), {*()}, 0.0
+    free = list(dict.fromkeys([*rules.fitting, HERE]))
+    running: list[tuple[float, int, str, ArmPiece]] = []
+    known = {piece.key for piece in waiting}
+    waiting = [replace(piece, needs=piece.needs & known) for piece in waiting]
+    for count in range(2 * len(waiting) + 2):
+        for place in list(free):
+            piece = rules.next_for(place, waiting, over)
+            if piece is not None:
+                waiting.remove(piece)
+                free.remove(place)
+                heapq.heappush(running, (now + rules.seconds(place, piece), count, place, piece))
+        if not running:
+            break
+        now, _, place, piece = heapq.heappop(running)
+        free.append(place)
+        over.add(piece.key)
+    return now
+
+
+class Dispatch:
+    """Runs pieces at places, one at each place at a time. What is decided is decided in the thread that calls `run`;
+    each piece has a thread that waits for its process."""
+
+    def __init__(
+        self, folder: ComparisonFolder, places: Sequence[Place], rules: Rules, since: Callable[[], float],
+        listen: Listen,
+    ) -> None:  # fmt: skip
+        self._folder, self._rules, self._since, self._listen = folder, rules, since, listen
+        here = next((place for place in places if place.name == HERE), None)
+        self._places = {place.name: place for place in [*places, *([] if here else [Here(folder)])]}
+        self._heard: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._busy: set[str] = set()
+        self._waiting: list[ArmPiece] = []
+        self.over: set[Key] = set()
+        self.turns = read_turns(folder)
+        self._left = {_key(turn): turn for turn in self.turns if turn.ended is None and turn.made_in}
+        killed = [replace(turn, ended=since(), outcome="lost") if turn.ended is None else turn for turn in self.turns]
+        self.turns[:] = killed
+
+    @property
+    def places(self) -> list[Place]:
+        """All places, this machine among them, since it evaluates in any case."""
+        return list(self._places.values())
+
+    def run(
+        self, pieces: Iterable[ArmPiece], begin: Callable[[ArmPiece], bool],
+        end: Callable[[ArmPiece, str | None], None], limit: Callable[[ArmPiece], float],
+    ) -> None:  # fmt: skip
+        """Run the pieces. `begin` is asked before each and may refuse it; `end` gets the reason why it failed, "" if it
+        did not, and None for one that was refused; `limit` gives the seconds after which it is stopped."""
+        self._waiting = list(pieces)
+        known = {piece.key for piece in self._waiting} | self.over
+        self._waiting = [replace(piece, needs=piece.needs & known) for piece in self._waiting]
+        self._end = end
+        while True:
+            for place in self.places:
+                while place.name not in self._busy and self._give(place, begin, limit):
+                    pass
+            if not self._busy:
+                break
+            self._heard.get()()
+        for piece in self._waiting:  # which no place can take
+            self._close(piece, "no place is left that can run it")
+        self._waiting = []
+
+    def _give(self, place: Place, begin: Callable[[ArmPiece], bool], limit: Callable[[ArmPiece], float]) -> bool:
+        """Give the next piece to a free place; False where there is none for it."""
+        piece = self._rules.next_for(place.name, self._waiting, self.over)
+        if piece is None:
+            return False
+        self._waiting.remove(piece)
+        if not begin(piece):
+            self._close(piece, None)
+            return True
+        left = self._left.pop(piece.key, None) if piece.work == "fit" else None
+        if left is not None and (self._made_in(left) / FIT).exists():  # its command was killed just then
+            self._collect(piece, self._made_in(left))
+            self._close(piece, "")
+            return True
+        again = left if left is not None and left.place == place.name else None
+        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=again and again.made_in)
+        if isinstance(place, Command) and not again:
+            turn = replace(turn, made_in=secrets.token_hex(6))
+            self._move_in(piece, self._made_in(turn))
+        self.turns.append(turn)
+        self._save()
+        self._start(place, piece, turn, max(1.0, limit(piece)))
+        return True
+
+    def _start(self, place: Place, piece: ArmPiece, turn: Turn, limit: float) -> None:
+        run = self._made_in(turn) if turn.made_in else self._folder.part(piece.arm, piece.part)
+        words = (piece.work, piece.arm, piece.part, *([str(run.absolute())] if turn.made_in else []))
+        where = [piece.part if piece.part != FINAL else "", "" if place.name == HERE else f"at {place.name}"]
+        self._listen(Phase(piece.work, ", ".join(filter(None, where)), piece.arm))
+        self._busy.add(place.name)
+
+        def listen(event: Any) -> None:
+            self._heard.put(lambda: self._listen(event))
+
+        def work() -> None:
+            try:
+                reason = place.run(Piece(words, run / "log.txt", limit=limit), about(piece.arm, listen))
+            except PlaceLost as lost:
+                why = str(lost)
+                self._heard.put(lambda: self._lose(place, piece, turn, why))
+            except BaseException as error:
+                failure = error  # Python forgets `error` at the end of this block
+                self._heard.put(lambda: _raise(failure))
+            else:
+                self._heard.put(lambda: self._finish(place, piece, turn, reason))
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _finish(self, place: Place, piece: ArmPiece, turn: Turn, reason: str) -> None:
+        made_in = self._made_in(turn) if turn.made_in else None
+        if made_in is not None and not reason and not appears(made_in / FIT, SEEN):
+            self._lose(place, piece, turn, f"what it has made is not seen in {made_in}")
+            return
+        self._busy.discard(place.name)
+        self._note_end(turn, "failed" if reason else "done")
+        if made_in is not None:
+            self._collect(piece, made_in)
+        self._close(piece, reason)
+
+    def _lose(self, place: Place, piece: ArmPiece, turn: Turn, why: str) -> None:
+        """A place was lost: its piece begins anew elsewhere, or fails where that has happened before."""
+        self._note_end(turn, "lost")
+        lost = self._rules.lost.setdefault(piece.key, [])
+        lost.append(place.name)
+        what = piece.arm if piece.part == FINAL else f"{piece.arm} {piece.part}"
+        again = len(lost) < LOSSES
+        follows = "it begins anew elsewhere" if again else "it has been lost before, and fails"
+        self._listen(Note(f"{place.name} was lost while it fitted {what} ({why}): {follows}"))
+        if again:
+            self._waiting.append(piece)
+        else:
+            self._close(piece, f"the place that fitted it was lost twice: {joined(lost)}")
+        self._check_again(place)
+
+    def _check_again(self, place: Place) -> None:
+        """Use a place that was lost again if it answers; it stays busy until then."""
+
+        def check() -> None:
+            reason = ""
+            try:
+                if isinstance(place, Command):
+                    place.check()
+            except RiyazError as error:
+                reason = str(error)
+            except BaseException as error:
+                failure = error
+                self._heard.put(lambda: _raise(failure))
+            self._heard.put(lambda: self._checked(place, reason))
+
+        threading.Thread(target=check, daemon=True).start()
+
+    def _checked(self, place: Place, reason: str) -> None:
+        if not reason:
+            self._busy.discard(place.name)
+            return
+        self._listen(Note(f"{place.name} is used no more: {reason}"))
+        self._busy.discard(place.name)
+        self._places.pop(place.name)
+        self._rules.fitting.remove(place.name)
+
+    def _close(self, piece: ArmPiece, reason: str | None) -> None:
+        self.over.add(piece.key)
+        self._end(piece, reason)
+
+    def _made_in(self, turn: Turn) -> Path:
+        assert turn.made_in
+        return self._folder.path / PLACES / UNFINISHED / turn.made_in
+
+    def _move_in(self, piece: ArmPiece, made_in: Path) -> None:
+        """Move what an arm has begun into the folder in which a place goes on with it."""
+        made_in.mkdir(parents=True)
+        run = self._folder.part(piece.arm, piece.part)
+        for child in run.iterdir() if run.exists() else ():
+            if child.name != BEFORE:
+                child.replace(made_in / child.name)
+
+    def _collect(self, piece: ArmPiece, made_in: Path) -> None:
+        """Move what a place has made into the arm's folder, fit.json last: it says that the rest is there."""
+        run = self._folder.part(piece.arm, piece.part)
+        run.mkdir(parents=True, exist_ok=True)
+        for child in sorted(made_in.iterdir(), key=lambda child: child.name == FIT):
+            if not child.name.startswith("."):  # nothing temporary
+                remove(run / child.name)
+                child.replace(run / child.name)
+        remove(made_in)
+
+    def _note_end(self, turn: Turn, outcome: Literal["done", "failed", "lost"]) -> None:
+        place = max(place for place, other in enumerate(self.turns) if other is turn)
+        self.turns[place] = replace(turn, ended=self._since(), outcome=outcome)
+        self._save()
+
+    def _save(self) -> None:
+        self._folder.write(TURNS, {"turns": self.turns})
+
+
+def read_turns(folder: ComparisonFolder) -> list[Turn]:
+    """The turns in a comparison's places.json; [] where it has none. Raises RiyazError for a damaged file."""
+    path = folder.path / TURNS
+    document = read_json(path, DAMAGED) if path.exists() else {"turns": []}
+    turns = document.get("turns") if isinstance(document, dict) else None
+    if not isinstance(turns, list):
+        raise RiyazError("turns is not a list", str(path), DAMAGED)
+    read = [from_json(Turn, turn, str(path), DAMAGED) for turn in turns]
+    for turn in read:
+        for name in (turn.arm, turn.part, turn.made_in or "none"):  # which name folders
+            if not is_bare(name):
+                raise RiyazError(f"{shown(name)} is not the name of a folder", str(path), DAMAGED)
+    return read
+
+
+def _key(turn: Turn) -> Key:
+    return turn.work, turn.arm, turn.part
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -1,0 +1,235 @@
+"""Which place takes which piece, and what happens to the piece of a place that is lost; nothing is trained here."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from riyaz.comparison.dispatch import ArmPiece, Dispatch, Rules, makespan, read_turns
+from riyaz.comparison.folder import ComparisonFolder
+from riyaz.comparison.places import Command, Here, Piece, PlaceLost
+from riyaz.errors import RiyazError
+from riyaz.events import Listen, Note
+from riyaz.json_files import write_json
+from riyaz.results import Turn
+
+Act = Callable[[Piece], str]
+
+
+def pieces(*arms: str, seconds: float = 1.0) -> list[ArmPiece]:
+    """A fit and an evaluation of every arm; the later an arm the longer it takes."""
+    made = []
+    for number, arm in enumerate(arms, 1):
+        made.append(ArmPiece("fit", arm, "kept", number * seconds))
+        made.append(ArmPiece("evaluate", arm, "kept", 0.1, frozenset({("fit", arm, "kept")})))
+    return made
+
+
+class Away(Command):
+    """A place that runs nothing: it writes a fit.json, or does what `acts` say, one after the other."""
+
+    def __init__(self, name: str, folder: ComparisonFolder, *acts: Act) -> None:
+        super().__init__(name, [name], folder, {})
+        self.acts, self.ran = list(acts), list[tuple[str, ...]]()
+        self.answers = True
+
+    def run(self, piece: Piece, listen: Listen) -> str:
+        self.ran.append(piece.words)
+        return (self.acts.pop(0) if self.acts else made)(piece)
+
+    def check(self) -> None:  # type: ignore[override]
+        if not self.answers:
+            raise RiyazError("cannot be used: no route to host", self.name)
+
+
+class Home(Here):
+    def __init__(self, folder: ComparisonFolder) -> None:
+        super().__init__(folder)
+        self.path, self.ran = folder.path, list[tuple[str, ...]]()
+
+    def run(self, piece: Piece, listen: Listen) -> str:
+        self.ran.append(piece.words)
+        write_json(piece.log.with_name("fit.json" if piece.words[0] == "fit" else "result.json"), {})
+        return ""
+
+
+def made(piece: Piece) -> str:
+    write_json(Path(piece.words[3]) / "fit.json", {"by": piece.words[1]})
+    return ""
+
+
+def lost(piece: Piece) -> str:
+    raise PlaceLost("connection closed")
+
+
+class Ran:
+    """One dispatch and what it told."""
+
+    def __init__(self, folder: ComparisonFolder, *places: Away | Home, rules: Rules | None = None) -> None:
+        self.notes: list[str] = []
+        self.ended: dict[tuple[str, str], str | None] = {}
+        home = next((place for place in places if isinstance(place, Home)), Home(folder))
+        rules = rules or Rules([place.name for place in places])
+        self.dispatch = Dispatch(folder, places, rules, lambda: 0.0, self.listen)
+        self.dispatch._places["here"] = home
+        self.home = home
+
+    def listen(self, event: object) -> None:
+        self.notes += [event.text] if isinstance(event, Note) else []
+
+    def run(self, given: list[ArmPiece], refused: tuple[str, ...] = ()) -> "Ran":
+        self.dispatch.run(given, lambda piece: piece.arm not in refused, self.end, lambda piece: 9.0)
+        return self
+
+    def end(self, piece: ArmPiece, reason: str | None) -> None:
+        self.ended[piece.work, piece.arm] = reason
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ComparisonFolder:
+    return ComparisonFolder(tmp_path)
+
+
+def test_the_longest_goes_first_and_evaluations_stay_here(folder: ComparisonFolder) -> None:
+    away = Away("ssh a", folder)
+    ran = Ran(folder, away).run(pieces("short", "middle", "long"))
+    assert [words[1] for words in away.ran] == ["long", "middle", "short"]
+    assert {words[0] for words in away.ran} == {"fit"} and {words[0] for words in ran.home.ran} == {"evaluate"}
+    assert set(ran.ended.values()) == {""} and len(ran.ended) == 6
+    turns = read_turns(folder)
+    assert len(turns) == 6 and {turn.outcome for turn in turns} == {"done"}
+    assert (folder.part("long", "kept") / "fit.json").exists() and not list(folder.path.glob("places/unfinished/*"))
+
+
+def test_this_machine_evaluates_before_it_fits(folder: ComparisonFolder) -> None:
+    home = Home(folder)
+    Ran(folder, home).run(pieces("short", "long"))
+    assert [words[:2] for words in home.ran] == [
+        ("fit", "long"), ("evaluate", "long"), ("fit", "short"), ("evaluate", "short"),
+    ]  # fmt: skip
+
+
+def test_two_places_work_at_once(folder: ComparisonFolder) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def together(piece: Piece) -> str:
+        both.wait()
+        return made(piece)
+
+    places = Away("a", folder, together), Away("b", folder, together)
+    ran = Ran(folder, *places).run(pieces("one", "two"))
+    assert set(ran.ended.values()) == {""} and [len(place.ran) for place in places] == [1, 1]
+
+
+def test_a_lost_places_arm_begins_anew_elsewhere(folder: ComparisonFolder) -> None:
+    a, b = Away("a", folder, lost), Away("b", folder, lambda piece: lost(piece))
+    b.acts = []
+    hold = threading.Event()
+
+    def late(piece: Piece) -> str:  # b is not free before a is lost
+        hold.wait(20)
+        return made(piece)
+
+    a.acts = [lambda piece: (hold.set(), lost(piece))[1]]
+    b.acts = [late]
+    ran = Ran(folder, a, b).run(pieces("small", "large"))
+    assert set(ran.ended.values()) == {""}
+    tried = [(turn.place, turn.outcome) for turn in read_turns(folder) if turn.arm == "large" and turn.work == "fit"]
+    assert tried == [("a", "lost"), ("b", "done")] and "it begins anew elsewhere" in ran.notes[0]
+    assert "a was lost while it fitted large (connection closed)" in ran.notes[0]
+
+
+def test_an_arm_that_is_lost_twice_fails_and_the_others_go_on(folder: ComparisonFolder) -> None:
+    def deadly(piece: Piece) -> str:
+        return lost(piece) if piece.words[1] == "large" else made(piece)
+
+    places = [Away(name, folder, *[deadly] * 9) for name in "ab"]
+    ran = Ran(folder, *places).run(pieces("small", "large"), refused=())
+    reason = ran.ended["fit", "large"]
+    assert reason is not None and reason.startswith("the place that fitted it was lost twice: ")
+    assert ran.ended["evaluate", "small"] == "" and (folder.part("small", "kept") / "fit.json").exists()
+
+
+def test_a_place_that_does_not_answer_again_is_used_no_more(folder: ComparisonFolder) -> None:
+    a = Away("a", folder, lost)
+    a.answers = False
+    ran = Ran(folder, a).run(pieces("one", "two"))
+    assert len(a.ran) == 1 and ran.notes[1] == "a is used no more: a: cannot be used: no route to host"
+    assert {ran.ended["fit", arm] for arm in ("one", "two")} == {"no place is left that can run it"}
+
+
+def test_a_refused_piece_is_over(folder: ComparisonFolder) -> None:
+    a = Away("a", folder)
+    ran = Ran(folder, a).run(pieces("one", "two"), refused=("two",))
+    assert ran.ended["fit", "two"] is None and [words[1] for words in a.ran] == ["one"]
+
+
+def test_a_failure_at_a_place_is_a_reason_and_its_log_comes_home(folder: ComparisonFolder) -> None:
+    def fails(piece: Piece) -> str:
+        piece.log.write_text("what it said")
+        return "out of memory"
+
+    ran = Ran(folder, Away("a", folder, fails)).run(pieces("one"))
+    assert ran.ended["fit", "one"] == "out of memory"
+    assert (folder.part("one", "kept") / "log.txt").read_text() == "what it said"
+
+
+def test_an_error_of_ours_is_not_swallowed(folder: ComparisonFolder) -> None:
+    def wrong(piece: Piece) -> str:
+        raise RiyazError("damaged", "settings.json")
+
+    with pytest.raises(RiyazError, match="damaged"):
+        Ran(folder, Away("a", folder, wrong)).run(pieces("one"))
+
+
+def left_behind(folder: ComparisonFolder, place: str) -> Path:
+    """What a killed command has left: a turn without an end, and the folder that it wrote into."""
+    turn = Turn(place, "fit", "one", "kept", 1.0, made_in="0123abcd")
+    folder.write("places.json", {"turns": [turn]})
+    made_in = folder.path / "places/unfinished/0123abcd"
+    made_in.mkdir(parents=True)
+    (made_in / "checkpoint").write_text("half")
+    return made_in
+
+
+def test_a_command_that_goes_on_goes_on_where_the_place_was(folder: ComparisonFolder) -> None:
+    left_behind(folder, "a")
+    a = Away("a", folder)
+    Ran(folder, a).run(pieces("one"))
+    assert Path(a.ran[0][3]).name == "0123abcd"
+    assert (folder.part("one", "kept") / "checkpoint").read_text() == "half"
+    assert [turn.outcome for turn in read_turns(folder)] == ["lost", "done", "done"]
+
+
+def test_another_place_begins_anew(folder: ComparisonFolder) -> None:
+    left_behind(folder, "b")
+    a = Away("a", folder)
+    Ran(folder, a).run(pieces("one"))
+    assert Path(a.ran[0][3]).name != "0123abcd" and not (folder.part("one", "kept") / "checkpoint").exists()
+
+
+def test_what_was_whole_is_taken_as_it_is(folder: ComparisonFolder) -> None:
+    write_json(left_behind(folder, "b") / "fit.json", {})
+    a = Away("a", folder)
+    ran = Ran(folder, a).run(pieces("one"))
+    assert a.ran == [] and ran.ended["fit", "one"] == "" and (folder.part("one", "kept") / "fit.json").exists()
+
+
+@pytest.mark.parametrize("name", ["../else", "/etc", "a/b", ".."])
+def test_a_strangers_places_json_names_no_folder_elsewhere(folder: ComparisonFolder, name: str) -> None:
+    for key in ("arm", "part", "made_in"):
+        turn = {"place": "a", "work": "fit", "arm": "x", "part": "kept", "began": 0.0, "made_in": "m"} | {key: name}
+        folder.write("places.json", {"turns": [turn]})
+        with pytest.raises(RiyazError, match="is not the name of a folder"):
+            read_turns(folder)
+
+
+def test_the_makespan_is_that_of_the_last_place(folder: ComparisonFolder) -> None:
+    given = pieces("one", "two", "three", seconds=10.0)  # 10, 20 and 30 s to fit, .1 s to evaluate
+    assert makespan(given, Rules(["here"])) == pytest.approx(60.3)
+    assert makespan(given, Rules(["a", "b"])) == pytest.approx(30.2)
+    slow = Rules(["a", "b"], slowness={"a": {"three": 2.0}})
+    assert makespan(given, slow) == pytest.approx(60.1)
+    unable = Rules(["a", "b"], unable={"a": {"three"}, "b": {"one", "two"}})
+    assert makespan(given, unable) == pytest.approx(30.1, abs=0.11)

@@ -1,0 +1,119 @@
+"""Arms at several places, each a command that starts a process: the bits of one place, whatever is lost on the way."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_comparison
+from tiny_comparison import command, files
+
+from riyaz.results import Comparison
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
+
+# A place as a test wants it: `python place.py NAME PYTHON -m riyaz.comparison.at_place`. It reads the order and hands
+# it on, unless the file NAME.py beside it, run with the order as `order`, says otherwise.
+PLACE = """
+import json, os, subprocess, sys, threading, time
+here, name, command = os.path.dirname(__file__), sys.argv[1], sys.argv[2:]
+order = json.loads(sys.stdin.buffer.readline())
+held = ""  # a file, until which nothing is said
+spoil = os.path.join(here, name + ".py")
+if os.path.exists(spoil):
+    exec(open(spoil).read())
+child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdin.write(json.dumps(order).encode() + b"\\n")
+child.stdin.flush()
+def pass_end():
+    sys.stdin.buffer.read()
+    if not held:
+        child.stdin.close()
+threading.Thread(target=pass_end, daemon=True).start()
+lines = []
+while line := child.stdout.readline():
+    if held and not os.path.exists(held):
+        lines.append(line)
+        if b'"ended"' not in line:
+            continue
+        while not os.path.exists(held):
+            time.sleep(0.1)
+    for each in (*lines, line) if line not in lines else lines:
+        sys.stdout.buffer.write(each)
+        sys.stdout.buffer.flush()
+    lines = []
+os._exit(child.wait())
+"""
+IS_LORA = 'order["arguments"][:1] == ["fit"] and order["arguments"][2] == "lora"'
+MADE = ("artifact/adapter_model.safetensors", "predictions.jsonl")
+
+
+class Places:
+    """Two places, a and b, and what they do to orders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "places"
+        self.folder.mkdir()
+        (self.folder / "place.py").write_text(PLACE)
+
+    def named(self, *names: str) -> str:
+        """The value of --places."""
+        commands = {name: f"{sys.executable} {self.folder / 'place.py'} {name}" for name in names if name != "here"}
+        return ",".join(commands.get(name, name) for name in names)
+
+    def spoil(self, name: str, code: str) -> None:
+        (self.folder / f"{name}.py").write_text(code)
+
+    def mend(self) -> None:
+        for path in self.folder.glob("?.py"):
+            path.unlink()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Places:
+    return Places(tmp_path)
+
+
+@pytest.fixture
+def asking(asked: tuple, tmp_path: Path) -> tuple:
+    """The command line of a comparison of two arms."""
+    tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
+    tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
+    return ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora", "--seeds", 2)
+
+
+def expect_one_places_bits(out: Path, asking: tuple, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine makes alone from the same plan is what the places have made, file by file."""
+    tiny_comparison.workers_inside(monkeypatch)
+    whole.mkdir()
+    for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):
+        shutil.copy(out / name, whole / name)
+    told = command(*asking, "--out", whole)
+    assert told.status == 0, told.err
+    for part in ("kept", "seed-1"):
+        for name in MADE:
+            there, here = (folder / "arms/lora" / part / name for folder in (out, whole))
+            assert there.read_bytes() == here.read_bytes(), (part, name)
+    # without what processes and places leave
+    found = {name for name in files(out) if not name.startswith("places") and not name.endswith("log.txt")}
+    assert found - {"measure.log"} == files(whole)
+
+
+def test_two_places_make_what_one_makes(
+    two: Places, asking: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    told = command(*asking, "--places", two.named("a", "b"), "--out", out)
+    assert told.status == 0, told.err
+    comparison = Comparison.read(out / "compare.json")
+    assert [arm.status for arm in comparison.arms] == ["ok", "ok"], told.err
+    turns = comparison.schedule
+    assert turns is not None and all(turn.outcome == "done" for turn in turns)
+    assert {turn.place for turn in turns if turn.work == "evaluate"} == {"here"}, "times come from one machine"
+    fits = {turn.arm: turn for turn in turns if turn.work == "fit" and turn.part == "kept"}
+    assert {turn.place.split()[-1] for turn in fits.values()} == {"a", "b"}
+    assert fits["lora"].began <= fits["nearest"].began, "the longest comes first"
+    lora = comparison.arm("lora")
+    assert lora is not None and lora.place == fits["lora"].place and [one.seed for one in lora.seeds or []] == [0, 1]
+    assert not (out / "places/unfinished").exists()
+    expect_one_places_bits(out, asking, tmp_path / "whole", monkeypatch)

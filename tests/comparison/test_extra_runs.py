@@ -165,6 +165,19 @@ def test_a_part_that_was_begun_goes_on_where_it_was(again: Again) -> None:
     assert again.ran == [("evaluate", "lora", "seed-2")]
 
 
+def test_every_trained_arm_has_as_many_seeds_as_are_asked_for(again: Again) -> None:
+    again.change("lora", score=0.9)  # far from a close call
+    for count, ran in ((1, 0), (2, 4), (3, 4)):
+        again.ran.clear()
+        arms = extra_runs.every_seed(again.folder, again.plan, again.arms, count, lambda: 1e6, again.listen)
+        assert len(again.ran) == ran, "those that are there stay"
+        seeds = {arm.method: [one.seed for one in arm.seeds] for arm in arms if arm.seeds}
+        assert seeds == {name: [*range(4, 4 + count)] for name in ("lora", "rag_lora") if count > 1}
+    again.ran.clear()
+    arms = extra_runs.every_seed(again.folder, again.plan, again.arms, 9, lambda: 1e6, again.listen, run=False)
+    assert again.ran == [] and [len(arm.seeds) for arm in arms if arm.seeds] == [3, 3]
+
+
 # what
 
 

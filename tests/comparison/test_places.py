@@ -1,11 +1,14 @@
 """Arms at several places, each a command that starts a process: the bits of one place, whatever is lost on the way."""
 
+import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import tiny_comparison
+from running_command import Running, alive, wait_until
 from tiny_comparison import command, files
 
 from riyaz.results import Comparison
@@ -117,3 +120,39 @@ def test_two_places_make_what_one_makes(
     assert lora is not None and lora.place == fits["lora"].place and [one.seed for one in lora.seeds or []] == [0, 1]
     assert not (out / "places/unfinished").exists()
     expect_one_places_bits(out, asking, tmp_path / "whole", monkeypatch)
+
+
+def test_a_killed_command_goes_on_and_a_lost_place_changes_no_bit(
+    two: Places, asking: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    asked = (*asking, "--places", two.named("a", "b"), "--out", out)
+    running = Running(asked)
+    running.until("lora: train", "/16")
+    running.process.kill()
+    assert running.end() == -signal.SIGKILL
+    wait_until(lambda: not alive(out), 120)  # each place hears that its stdin has ended
+    assert not (out / "compare.json").exists()
+    left = [turn for turn in json.loads((out / "places.json").read_text())["turns"] if turn["ended"] is None]
+    assert any(turn["arm"] == "lora" for turn in left), left
+
+    two.spoil("a", f"if {IS_LORA} and not os.path.exists(here + '/once'):\n    open(here + '/once', 'w'); os._exit(7)")
+    running = Running(asked)
+    assert running.end() == 0, running.lines
+    comparison = Comparison.read(out / "compare.json")
+    assert [arm.status for arm in comparison.arms] == ["ok", "ok"], running.lines
+    assert any("was lost while it fitted lora" in line for line in running.lines), running.lines
+    lora = [turn for turn in comparison.schedule or [] if turn.arm == "lora" and turn.work == "fit"]
+    assert [turn.outcome for turn in lora if turn.part == "kept"] == ["lost", "lost", "done"]
+    expect_one_places_bits(out, asking, tmp_path / "whole", monkeypatch)
+
+
+def test_two_commands_in_one_folder_are_refused(two: Places, asking: tuple, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    two.spoil("a", "time.sleep(600)")  # which never answers
+    running = Running((*asking, "--places", two.named("a"), "--out", out))
+    wait_until(lambda: (out / "places").exists(), 120)
+    told = command(*asking, "--places", two.named("b"), "--out", out)
+    assert told.status != 0 and told.line.startswith(f"error: {out}: another riyaz is working in this folder")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == 130

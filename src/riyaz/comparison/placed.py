@@ -138,7 +138,12 @@ def plan_for(inputs: PlanInputs, rules: Rules, *, budget: float, spent: float, l
     left, count = budget * planning.RESERVE - spent, len(rules.fitting)
     for quarters in range(QUARTERS * count, QUARTERS - 1, -1):
         whole = (spent + left * quarters / QUARTERS) / planning.RESERVE
-        plan = planning.make_plan(inputs, budget=whole, spent=spent, leave_out=leave_out)
+        try:
+            plan = planning.make_plan(inputs, budget=whole, spent=spent, leave_out=leave_out)
+        except planning.TooShort:
+            if quarters == QUARTERS:  # by the budget that the user has given
+                raise
+            continue
         needed = makespan(pieces_of(plan, inputs), rules)
         if needed <= left or quarters == QUARTERS:
             break

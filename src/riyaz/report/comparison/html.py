@@ -18,6 +18,8 @@ from riyaz.report.comparison import (
     pictures,
     questions,
     retrieval_pictures,
+    schedule,
+    schedule_picture,
     worth,
 )
 from riyaz.report.comparison.arms import (
@@ -94,6 +96,7 @@ def _sections(
         ("rows", "Rows", "Rows that may be wrong", details.rows_to_check(problems)),
         ("pairs", "Pairs", "Methods in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The methods in detail", details.arms(arms)),
+        ("places", "Places", schedule.TITLE, _schedule(comparison)),
         ("made", "How it was measured", "How it was measured", _made(comparison)),
         ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(comparison)),
     ]
@@ -102,6 +105,12 @@ def _sections(
 def _worth(comparison: Comparison) -> Markup | None:
     lines = worth.worth_lines(comparison)
     return join(*(element("p", line) for line in lines)) if lines else None
+
+
+def _schedule(comparison: Comparison) -> Markup | None:
+    drawn = [schedule_picture.drawn(comparison, w, n) for w, n in ((pictures.FULL, "pw"), (pictures.NARROW, "pn"))]
+    titles, rows = schedule.table(comparison)
+    return figure(drawn, schedule.NOTE, grid(titles, rows, schedule.TITLE, text=4)) if drawn[0] else None
 
 
 def _made(comparison: Comparison) -> Markup:

@@ -7,7 +7,7 @@ from typing import Any
 
 from riyaz.json_files import to_document
 from riyaz.report import row_problems
-from riyaz.report.comparison import confidence, extra_findings, questions
+from riyaz.report.comparison import confidence, extra_findings, questions, schedule
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
@@ -66,6 +66,7 @@ def render(
         limits_markdown.section(limits or {}),
         _rows_to_check(problems or RowProblems()),
         _next(comparison, folder),
+        _schedule(comparison),
         "## How it was measured",
         _measured(comparison),
         "## The methods in detail",
@@ -93,6 +94,11 @@ def _troubles(arms: list[ArmResult]) -> str:
 def _seeds(arms: list[ArmResult]) -> str:
     scores = [(arm.name, extra_findings.seeds(arm)) for arm in arms]
     return "\n".join(f"* **{escape(method)}** scored {escape(by_seed)}" for method, by_seed in scores if by_seed)
+
+
+def _schedule(comparison: Comparison) -> str:
+    lines = schedule.lines(comparison)
+    return "\n\n".join([f"## {schedule.TITLE}", "\n".join(f"* {escape(line)}" for line in lines)]) if lines else ""
 
 
 def _teachers(arms: list[ArmResult]) -> str:

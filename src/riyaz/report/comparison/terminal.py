@@ -23,7 +23,7 @@ from rich.text import Text
 
 from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress, quiet
 from riyaz.json_files import from_json
-from riyaz.report.comparison import confidence, extra_findings, questions
+from riyaz.report.comparison import confidence, extra_findings, questions, schedule
 from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.media.markup import printable
 from riyaz.report.media.stacked import Cells, table
@@ -284,6 +284,7 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
     further = [("more rows", extra_findings.curve_line(comparison))]
     further.append(("worst slice", extra_findings.worst_slice_line(comparison)))
     further.append(("worth", " ".join(worth_lines(comparison))))
+    further += [("place", line) for line in schedule.lines(comparison)]
     _print_findings(arms, [each for each in further if each[1]], out, comparison.pick)
     _print_troubles(comparison.arms, out)
 

@@ -76,7 +76,7 @@ class Rules:
 
 def makespan(pieces: Iterable[ArmPiece], rules: Rules) -> float:
     """Seconds until the last piece ends, if all take what is planned."""
-    waiting, over, now = list(pieces), {*()}, 0.0
+    waiting, over, now = list(pieces), set[Key](), 0.0
     free = list(dict.fromkeys([*rules.fitting, HERE]))
     running: list[tuple[float, int, str, ArmPiece]] = []
     known = {piece.key for piece in waiting}
@@ -157,7 +157,8 @@ class Dispatch:
             self._close(piece, "")
             return True
         again = left if left is not None and left.place == place.name else None
-        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=again and again.made_in)
+        made_in = again.made_in if again else None
+        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=made_in)
         if isinstance(place, Command) and not again:
             turn = replace(turn, made_in=secrets.token_hex(6))
             self._move_in(piece, self._made_in(turn))

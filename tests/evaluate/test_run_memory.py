@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from test_run import lines, run, write
 from riyaz import predictor
 from riyaz.cli import run as verb
 from riyaz.cli.partial_answers import row_key
-from riyaz.data import Dataset, Reading, row_stream
+from riyaz.data import Dataset, Example, Reading, row_stream
 from riyaz.data.formats import load
 from riyaz.data.questions import Choice, Question
 from riyaz.data.row_stream import HEAD, open_rows
 from riyaz.errors import RiyazError
+from riyaz.json_files import json_line
 from riyaz.predictor import Prediction
 
 MOST = 100  # bytes for each further row: 200 MB at two million rows
@@ -147,3 +149,9 @@ def test_keys_are_of_what_is_answered() -> None:
     rows = open_rows(Path("rows.jsonl"), read_answers=True, key=row_key)
     first, second, third = rows.keys
     assert first == second != third and [number for number, _ in enumerate(rows.between(1, 3))] == [0, 1]
+
+
+@pytest.mark.parametrize("value", ["é\u2028", "\ud800", float("nan"), [1, {"a": (None, 2**70)}], 1e300])
+def test_a_key_is_the_hash_of_the_line_of_json(value: Any) -> None:
+    messages = ({"role": "user", "content": "x", "tools": value},)
+    assert f"{row_key(Example(messages, ())):016x}" == sha256(json_line(messages)).hexdigest()[:16]

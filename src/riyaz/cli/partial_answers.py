@@ -4,6 +4,7 @@ Memory holds 16 bytes for each row: the key of its conversation, and where in th
 """
 
 import hashlib
+import json
 import os
 import re
 from array import array
@@ -16,7 +17,7 @@ import numpy as np
 
 from riyaz.data import Example
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, try_lock
+from riyaz.files import disk_error, encoded, try_lock
 from riyaz.json_files import json_line, parse_json
 from riyaz.predictor.prediction import Prediction
 
@@ -176,7 +177,11 @@ class _Stored:
 
 def row_key(example: Example) -> int:
     """A number below 2**64 that stands for the conversation, as it is answered."""
-    return int(hashlib.sha256(json_line(example.messages)).hexdigest()[:16], 16)
+    try:  # what `json_line` writes of plain values, which it would look at one by one
+        line = encoded(json.dumps(example.messages, ensure_ascii=False, allow_nan=False) + "\n")
+    except (TypeError, ValueError):
+        line = json_line(example.messages)
+    return int.from_bytes(hashlib.sha256(line).digest()[:8], "big")
 
 
 def open_locked(path: Path) -> int:

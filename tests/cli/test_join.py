@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -274,3 +275,14 @@ def test_what_computes_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None
     assert "riyaz 0" in rows_out.computed_by() and "C++ engine" in rows_out.computed_by()
     monkeypatch.setattr(opening, "engine_name", lambda: "torch")
     assert "with torch 2" in rows_out.computed_by()
+
+
+def test_a_line_without_an_end_is_not_read_whole(echo: Echo) -> None:
+    (name,) = shards(1)
+    with open(name, "r+b") as file:
+        file.truncate(len(file.readline()))
+        file.truncate(2**28)  # NUL, which take no disk
+    tracemalloc.start()
+    assert "is cut short or damaged" in join(name).line
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()

@@ -20,7 +20,7 @@ from riyaz.json_files import from_json, json_line, parse_json, to_document
 FLAG = "--shard"
 WRITTEN_AS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 MARK = {"riyaz": "shard"}  # what a head begins with
-LONGEST_HEAD = 2**24  # bytes: columns and questions are in it
+LONGEST_LINE = 2**26  # bytes; a row may have a million characters, and its answer about as many
 AGAIN = "make it again with the same command"
 ShardOption = Annotated[
     str | None,
@@ -91,7 +91,7 @@ class ShardFile:
         """(place, entry) of every row, in order. Raises RiyazError where the file is cut short or damaged."""
         digest, last, rows = new_sha256(), b"", -1
         with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                 if number > 2:
                     yield f"{self.path}:{number - 1}", self._entry(last, number - 1)
                 digest.update(last)
@@ -203,7 +203,7 @@ def _head(path: Path) -> ShardHead:
     refuse_device(path)
     try:
         with open(path, "rb") as file:
-            line = file.readline(LONGEST_HEAD)
+            line = file.readline(LONGEST_LINE)
     except OSError as error:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
     document = None

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import tiny_llama
 
-from riyaz import __version__
 from riyaz.comparison import at_place, places
-from riyaz.comparison.at_place import Order
+from riyaz.comparison.at_place import Order, own_version
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.places import Command, Here, Piece, PlaceLost, check_places, open_places, stopping
 from riyaz.errors import RiyazError
@@ -76,7 +75,7 @@ def test_an_order_says_all_and_events_come_back(saying: Saying, folder: Comparis
     assert saying(act).run(piece(folder, limit=60.0), told) == ""
     order = json.loads(told.notes[0])
     assert order["arguments"] == ["fit", str(folder.path), "lora", "kept", "/made/in"] and order["limit"] == 60.0
-    assert order["version"] == __version__ and order["models"] == {"/models/x": "0" * 64}
+    assert order["version"] == own_version() and order["models"] == {"/models/x": "0" * 64}
     assert not any("KEY" in name for name in order["settings"]), "no key of a teacher leaves this machine"
     assert [event.phase for event in told.others] == ["train"]  # type: ignore[union-attr]
 
@@ -155,7 +154,7 @@ def test_places_are_named_and_counted(folder: ComparisonFolder) -> None:
 @pytest.fixture
 def order(tmp_path: Path) -> Order:
     (tmp_path / "mark").write_text("abc\n")
-    return Order(version=__version__, working=str(tmp_path), folder=str(tmp_path), mark="mark", nonce="abc",
+    return Order(version=own_version(), working=str(tmp_path), folder=str(tmp_path), mark="mark", nonce="abc",
                  about=str(tmp_path / "about.json"), models={})  # fmt: skip
 
 
@@ -169,7 +168,7 @@ def test_a_place_says_what_it_is(order: Order, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(order.folder)
     assert at_place.obey(to_document(order)) == ""
     about = json.loads(Path(order.about).read_text())
-    assert about["versions"]["riyaz"] == __version__ and about["cpu"] and about["trainer"]
+    assert about["versions"]["riyaz"] == own_version() and about["cpu"] and about["trainer"]
 
 
 def test_what_a_place_refuses_is_one_line_with_both_values(
@@ -177,7 +176,7 @@ def test_what_a_place_refuses_is_one_line_with_both_values(
 ) -> None:
     monkeypatch.setattr(at_place, "PATIENCE", 0.2)
     monkeypatch.chdir(tmp_path)
-    assert refusal(order, version="9.9") == f"riyaz is {__version__} there and 9.9 here; install the same version"
+    assert refusal(order, version="9.9") == f"riyaz is {own_version()} there and 9.9 here; install the same version"
     line = refusal(order, nonce="def")
     assert line.startswith(
         f"{tmp_path}: the folder is not the same there: it holds the mark 'abc' there and 'def' here"
@@ -193,7 +192,7 @@ def test_what_a_place_refuses_is_one_line_with_both_values(
 
 def test_a_place_ends_when_its_stdin_does(tmp_path: Path) -> None:
     """Its parent, which sshd is on another machine, lives on."""
-    order = {"version": __version__, "working": str(tmp_path), "folder": str(tmp_path), "mark": "none", "nonce": "x",
+    order = {"version": own_version(), "working": str(tmp_path), "folder": str(tmp_path), "mark": "none", "nonce": "x",
              "about": "", "models": {}}  # fmt: skip
     command = [sys.executable, "-c", "from riyaz.comparison import at_place as a; a.PATIENCE = 600; a.main()"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz import __version__, hardware, native
+from riyaz import hardware, native
 from riyaz.comparison import processes
 from riyaz.errors import RiyazError, brief
 from riyaz.events import Ended, Event, to_json
@@ -89,9 +89,14 @@ def obey(document: Any) -> str:
 def order_of(document: Any) -> Order:
     """The order in a JSON document. Raises RiyazError where another version of riyaz has written it."""
     theirs = document.get("version") if isinstance(document, Mapping) else None
-    if theirs != __version__:
-        raise RiyazError(f"riyaz is {__version__} there and {theirs} here", hint="install the same version")
+    if theirs != own_version():
+        raise RiyazError(f"riyaz is {own_version()} there and {theirs} here", hint="install the same version")
     return from_json(Order, document, "the order")
+
+
+def own_version() -> str:
+    """The version of riyaz that is installed on this machine."""
+    return hardware.versions(("riyaz",)).get("riyaz", "not installed")
 
 
 def expect_shared(order: Order) -> None:

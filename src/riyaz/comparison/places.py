@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from riyaz import __version__, native, ranks
+from riyaz import native, ranks
 from riyaz.comparison import processes
-from riyaz.comparison.at_place import SETTINGS, AboutPlace, Order
+from riyaz.comparison.at_place import SETTINGS, AboutPlace, Order, own_version
 from riyaz.comparison.folder import PLACES, ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Failed, Listen, Note, from_json
@@ -143,7 +143,7 @@ class Command:
     ) -> Order:
         settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
         return Order(
-            version=__version__, working=os.getcwd(), folder=str(self._path), mark=f"{PLACES}/{self.key}/{MARK}",
+            version=own_version(), working=os.getcwd(), folder=str(self._path), mark=f"{PLACES}/{self.key}/{MARK}",
             nonce=self._nonce, about=str(self.folder / "about.json"), models=self._models,
             arguments=tuple(arguments), log=str(log), threads=threads, limit=limit, settings=settings,
         )  # fmt: skip

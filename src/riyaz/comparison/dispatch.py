@@ -76,7 +76,8 @@ class Rules:
 
 def makespan(pieces: Iterable[ArmPiece], rules: Rules) -> float:
     """Seconds until the last piece ends, if all take what is planned."""
-    waiting, over, now = list(pieces), set[Key](), 0.0
+    waiting, now = list(pieces), 0.0
+    over: set[Key] = set()
     free = list(dict.fromkeys([*rules.fitting, HERE]))
     running: list[tuple[float, int, str, ArmPiece]] = []
     known = {piece.key for piece in waiting}
@@ -156,10 +157,9 @@ class Dispatch:
             self._collect(piece, self._made_in(left))
             self._close(piece, "")
             return True
-        again = left if left is not None and left.place == place.name else None
-        made_in = again.made_in if again else None
-        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=made_in)
-        if isinstance(place, Command) and not again:
+        again = left.made_in if left is not None and left.place == place.name else None
+        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=again)
+        if isinstance(place, Command) and again is None:
             turn = replace(turn, made_in=secrets.token_hex(6))
             self._move_in(piece, self._made_in(turn))
         self.turns.append(turn)

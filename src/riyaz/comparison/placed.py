@@ -221,8 +221,7 @@ class PlacedArms:
             if not mine:
                 self._say(arm.name)
         self.dispatch.run(pieces, self._begin, self._end, lambda piece: self._limit(piece))
-        with contextlib.suppress(OSError):  # a place that was given up may still write there
-            remove(self.arms.folder.path / PLACES / UNFINISHED)
+        remove(self.arms.folder.path / PLACES / UNFINISHED)  # whoever was given up may still write there
 
     def _go_on(self, arm: ArmPlan) -> None:
         """Begin an arm that had fewer steps before, if that is worth it."""

@@ -381,14 +381,14 @@ def test_every_flag_of_pretraining_arrives(monkeypatch):
         "pretrain", "a.txt", "b.txt", "--out", "o", "--tokenizer", "chars", "--size", "5m", "--budget", "1h30m",
         "--family", "gpt2", "--context", "64", "--layers", "2", "--heads", "4", "--width", "128", "--batch", "8",
         "--steps", "9", "--lr", "0.001", "--dropout", "0.1", "--compute", "float32", "--validate-every", "3",
-        "--checkpoint-every", "4", "--seed", "7", "--threads", "3", "--prompt", "Le renard", "--ternary",
-        "--resume",
+        "--checkpoint-every", "4", "--local-steps", "5", "--seed", "7", "--threads", "3", "--prompt", "Le renard",
+        "--ternary", "--resume",
     ]  # fmt: skip
     assert cli.main(line) == 2
     config = PretrainConfig(
         tokenizer="chars", size="5m", budget=Seconds("1h30m"), family="gpt2", context=64, layers=2, heads=4, width=128,
         batch=8, steps=9, lr=0.001, dropout=0.1, compute="float32", validate_every=3, checkpoint_every=4, seed=7,
-        threads=3, prompt="Le renard", ternary=True,
+        threads=3, prompt="Le renard", ternary=True, local_steps=5,
     )  # fmt: skip
     assert seen == [((Path("a.txt"), Path("b.txt")), config, Path("o"), True)]
     assert None not in dataclasses.asdict(config).values()

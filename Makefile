@@ -53,6 +53,7 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 
 torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8
+	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture_ranks.py --processes 2 --kills 8
 
 fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents, folders
 	$(PYTHON) tests/house/fuzz_readers.py all --seconds 600

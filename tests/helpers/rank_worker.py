@@ -15,6 +15,7 @@ from small_llama import Stop, bits, random_rows, small_model, stopping_at
 
 from riyaz.errors import RiyazError
 from riyaz.events import Note, Progress
+from riyaz.layers.fast import group
 from riyaz.ranks import ALONE, Ranks, ToldElsewhere, launched
 from riyaz.train import TrainPlan, TrainState, train
 
@@ -74,9 +75,18 @@ def shortened(ranks: Ranks, folder: Path) -> Result:
     return trained(ranks, folder, adjust=adjust)
 
 
+def repeated(ranks: Ranks, folder: Path) -> Result:
+    """The same run once more, whose gradients are added up in several pieces, the last one shorter."""
+    before, group.PIECE = group.PIECE, 3000
+    try:
+        return trained(ranks, folder)
+    finally:
+        group.PIECE = before
+
+
 TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
     "float32": lambda ranks, folder: trained(ranks, folder / f"float32-{ranks.count}"),
-    "again": lambda ranks, folder: trained(ranks, folder / f"again-{ranks.count}"),
+    "again": lambda ranks, folder: repeated(ranks, folder / f"again-{ranks.count}"),
     "stopped": lambda ranks, folder: trained(ranks, folder / f"stopped-{ranks.count}", stop=11),
     "resumed": lambda ranks, folder: trained(ranks, folder / f"stopped-{ranks.count}"),
     "bfloat16": lambda ranks, folder: trained(
@@ -109,11 +119,9 @@ TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
 
 def main() -> None:
     """Join the others, train, and print what came of it."""
-    from riyaz.layers.fast.group import Group
-
     torch.set_num_threads(1)
     folder, *names = sys.argv[1:]
-    ranks = Group(*launched())
+    ranks = group.Group(*launched())
     results = {name: TRAININGS[name](ranks, Path(folder)) for name in names}
     if not ranks.rank:
         torch.set_num_threads(2)

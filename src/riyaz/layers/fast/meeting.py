@@ -23,6 +23,7 @@ from riyaz.ranks import Lost
 
 PATIENCE = 120.0  # seconds until a process that does not answer is gone
 PULSE, LOOK = 5.0, 1.0  # seconds between two pulses of a process, and between two looks at another's
+SHORTEST, LONGEST = 0.0005, 0.2  # seconds between two questions for a value that is awaited
 LINGER = 5.0  # seconds that the first process, which may hold the store, waits for the others to leave
 GONE = "gone"  # the pulse of a process that has left
 INTERFACE = "GLOO_SOCKET_IFNAME"
@@ -111,19 +112,22 @@ class Meeting:
 
     def _awaited(self, key: str, rank: int) -> bytes:
         """The value that a process will set. Raises Lost when that process is gone."""
-        seen, since = "", time.monotonic()
-        while True:
-            try:
-                self.store.wait([key], timedelta(seconds=LOOK))
-                return bytes(self.store.get(key))
-            except dist.DistStoreError:  # it has not been set meanwhile
-                pulse = self._pulse(rank)
-            except RuntimeError as error:
-                raise Lost(f"process {rank}") from error
-            if pulse != seen:
-                seen, since = pulse, time.monotonic()
-            if pulse == GONE or time.monotonic() - since > PATIENCE:
-                raise Lost(f"process {rank}")
+        began = since = looked = now = time.monotonic()
+        seen = ""
+        try:
+            while not self.store.check([key]):  # torch's own wait would log each second that it takes
+                time.sleep(min(max(SHORTEST, (now - began) / 20), LONGEST))
+                now = time.monotonic()
+                if now - looked < LOOK:
+                    continue
+                looked, pulse = now, self._pulse(rank)
+                if pulse != seen:
+                    seen, since = pulse, now
+                if pulse == GONE or now - since > PATIENCE:
+                    raise Lost(f"process {rank}")
+            return bytes(self.store.get(key))
+        except RuntimeError as error:
+            raise Lost(f"process {rank}") from error
 
     def _pulse(self, rank: int) -> str:
         """The latest pulse of a process; that of one that is gone where the store is."""

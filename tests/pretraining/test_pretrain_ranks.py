@@ -16,7 +16,8 @@ from riyaz.cli.main import main
 LOSS = 1e-6  # relative, float32, beside one process
 # `riyaz` with a fake quick measurement, which keeps work/, and which does not wait for what will not come
 PROGRAM = """
-import sys
+import os, sys
+os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # as `joining` sets it before torch is loaded, which the helpers do earlier
 sys.path.insert(0, {helpers!r})
 import pytest
 from tiny_pretraining import quick_machine

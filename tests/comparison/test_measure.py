@@ -14,8 +14,7 @@ from fit_context import PLAN, fit_context
 from tiny_comparison import METHODS, command
 
 from riyaz import checkpoint
-from riyaz.comparison import measure
-from riyaz.comparison import run as comparison_run
+from riyaz.comparison import measure, preparing
 from riyaz.comparison.folder import Chosen
 from riyaz.comparison.measure import _Bench, _derived, _disk_factor
 from riyaz.comparison.speeds import Speeds, TrainSpeed
@@ -65,7 +64,7 @@ def measured(
 
     watched("_answer_seconds")
     watched("_timed_training")
-    monkeypatch.setattr(comparison_run, "MEASURING_SHARE", share)
+    monkeypatch.setattr(preparing, "MEASURING_SHARE", share)
     data = tiny_comparison.write_rows(folder / "data/train.jsonl", tiny_comparison.closed_rows(45, "please")).parent
     tiny_comparison.write_rows(data / "test.jsonl", tiny_comparison.closed_rows(18, "today"))
     told = command("compare", data, *asked, "--dry-run", "--out", folder / "out")

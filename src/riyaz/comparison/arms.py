@@ -408,6 +408,7 @@ class Arms:
                 self.save_arm(replace(unplanned(arm.name), seconds=arm.seconds, pace=arm.pace))
 
     def save_arm(self, arm: ArmPlan) -> None:
+        """Save the plan with this arm in the place of the one of its name."""
         arms = tuple(arm if arm.name == other.name else other for other in self.plan.arms)
         self._save(replace(self.plan, arms=arms))
 

@@ -66,7 +66,7 @@ def main() -> int:
         reason = str(error)
     except OSError as error:
         reason = f"{error.filename or 'a file'}: {error.strerror or error}"
-    say(Ended("failed", reason) if reason else Ended("done"))
+    hand_on(Ended("failed", reason) if reason else Ended("done"))
     return 1 if reason else 0
 
 
@@ -79,7 +79,7 @@ def obey(document: Any) -> str:
         os.chdir(order.working)
     expect_shared(order)
     if order.arguments:
-        return processes.run_worker(list(order.arguments), Path(order.log), say, order.threads, order.limit)
+        return processes.run_worker(list(order.arguments), Path(order.log), hand_on, order.threads, order.limit)
     expect_models(order.models)
     versions = hardware.versions(("riyaz", "torch"))
     write_json(Path(order.about), AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions))
@@ -104,15 +104,15 @@ def expect_shared(order: Order) -> None:
     mark, end = Path(order.folder, order.mark), time.monotonic() + PATIENCE
     while True:
         try:
-            found = mark.read_text(encoding="utf-8").strip()
+            written = mark.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            found = ""
-        if found == order.nonce:
+            written = ""
+        if written == order.nonce:
             return
         if time.monotonic() > end:
             break
         time.sleep(0.1)
-    there = f"the mark {brief(found)}" if found else "no mark"
+    there = f"the mark {brief(written)}" if written else "no mark"
     what = f"the folder is not the same there: it holds {there} there and {brief(order.nonce)} here"
     raise RiyazError(what, order.folder, "choose an --out that all places see")
 
@@ -124,12 +124,12 @@ def expect_models(models: Mapping[str, str]) -> None:
     for path, wanted in models.items():
         if not os.path.exists(path):
             raise RiyazError("the model is here and not there", path, "put it at the same path there")
-        found = open_source(path).sha256()
-        if found != wanted:
-            raise RiyazError(f"the model is {found[:12]} there and {wanted[:12]} here", path, "put the same one there")
+        digest = open_source(path).sha256()
+        if digest != wanted:
+            raise RiyazError(f"the model is {digest[:12]} there and {wanted[:12]} here", path, "put the same one there")
 
 
-def say(event: Event) -> None:
+def hand_on(event: Event) -> None:
     """Hand an event on to home; end this process where nobody reads it."""
     _write(to_json(event))
 

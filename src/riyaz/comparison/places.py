@@ -234,13 +234,13 @@ def check_places(places: Sequence[Place], listen: Listen) -> None:
     """Check all places at once, and say where one computes otherwise than this machine. Raises RiyazError for the first
     that cannot be used."""
     commands = [place for place in places if isinstance(place, Command)]
-    found: dict[str, AboutPlace | BaseException] = {}
+    answers: dict[str, AboutPlace | BaseException] = {}
 
     def ask(place: Command) -> None:
         try:
-            found[place.name] = place.check()
+            answers[place.name] = place.check()
         except BaseException as error:
-            found[place.name] = error
+            answers[place.name] = error
 
     threads = [threading.Thread(target=ask, args=(place,), daemon=True) for place in commands]
     for thread in threads:
@@ -249,7 +249,7 @@ def check_places(places: Sequence[Place], listen: Listen) -> None:
         thread.join()
     here = native.trainer(), versions(("torch",)).get("torch")
     for place in commands:
-        about = found[place.name]
+        about = answers[place.name]
         if isinstance(about, BaseException):
             raise about
         there = about.trainer, about.versions.get("torch")

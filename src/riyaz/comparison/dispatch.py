@@ -230,6 +230,7 @@ class Dispatch:
             except BaseException as error:
                 failure = error
                 self._heard.put(lambda: _raise(failure))
+                return
             self._heard.put(lambda: self._checked(place, reason))
 
         threading.Thread(target=check, daemon=True).start()

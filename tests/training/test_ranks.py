@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from riyaz.comparison import processes
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
+from riyaz.layers.fast.group import Group, dist
 from riyaz.layers.fast.masters import Masters
 from riyaz.ranks import dealt, environment, launched
-from riyaz.train import answer_nats, learning_rate, micro_batches
+from riyaz.train import TrainPlan, answer_nats, learning_rate, micro_batches
 
 # relative, beside one process: gradients are added up in another order, and in bfloat16 round otherwise
 LOSS, LOSS_BF16 = 1e-6, 5e-3
@@ -66,6 +68,20 @@ def test_losses_are_those_of_one_process(one: dict[str, Result], several: list[d
             assert ours[part] == pytest.approx(theirs[part], rel=LOSS if part != "norms" else 1e-5), (name, part)
     assert several[0]["bfloat16"]["losses"] == pytest.approx(one["bfloat16"]["losses"], rel=LOSS_BF16)
     assert several[0]["dropout"]["valid"] == pytest.approx(one["dropout"]["valid"], rel=0.1)  # other masks
+
+
+def test_between_steps_the_store_is_asked_for_new_changes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may share a core with what computes, which then waits for it in every step."""
+    monkeypatch.setattr(dist, "broadcast", lambda tensor, rank: None)
+    group, plan, heard = Group.__new__(Group), TrainPlan(100, 1e-3), list[object]()
+    group.changes, group.may_pause = None, True
+    group.meeting = SimpleNamespace(first=lambda value: heard.append(value) or value, difference=lambda values: "")  # type: ignore
+    shorter = TrainPlan(100, 1e-3, changes=((10, 50),))
+    assert [group.paced(each).changes for each in (plan, plan, shorter, shorter)] == [(), (), ((10, 50),), ((10, 50),)]
+    assert heard == [(), ((10, 50),)]
+    group.expect_alike({})  # as before a validation, after which files may be written
+    group.paced(shorter)
+    assert len(heard) == 3
 
 
 def test_every_process_ends_with_the_same_bits(several: list[dict[str, Result]]) -> None:

@@ -34,6 +34,8 @@ class Group(Ranks):
         """Raises RiyazError where the others do not come."""
         self.rank, self.count = rank, count
         self.meeting = meeting.Meeting(rank, count)
+        self.changes: Any = None  # the first process's changes of length that all know
+        self.may_pause = True  # since the last step the first process may have been busy for longer than PATIENCE
         store, patience = dist.PrefixStore("gloo", self.meeting.store), timedelta(seconds=meeting.PATIENCE)
         with _losing():
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=patience)
@@ -66,9 +68,16 @@ class Group(Ranks):
         return said
 
     def paced(self, plan: Any) -> Any:
-        """The plan with the changes of length of the first process. Raises Lost."""
-        changes = tuple(map(tuple, self.meeting.first(plan.changes)))
-        return plan if changes == plan.changes else replace(plan, changes=changes)
+        """The plan with the changes of length of the first process. Between two steps one number says whether there are
+        new ones: the store would be asked again and again, and shares its core with what computes. Raises Lost."""
+        new = torch.tensor([int(plan.changes != self.changes)])
+        if not self.may_pause:
+            with _losing():
+                dist.broadcast(new, 0)
+        if self.may_pause or new.item():
+            self.changes = tuple(map(tuple, self.meeting.first(plan.changes)))
+        self.may_pause = False
+        return plan if self.changes == plan.changes else replace(plan, changes=self.changes)
 
     def total(self, number: float) -> float:
         """The sum of a number over all processes, in the order of the ranks. Raises Lost."""
@@ -88,6 +97,7 @@ class Group(Ranks):
 
     def expect_alike(self, values: Mapping[str, object], hint: str = "start all processes alike") -> None:
         """Raises RiyazError, in the first process, where another one has another value; Lost."""
+        self.may_pause = True  # what follows is a run's beginning or a validation, which may write files
         difference = self.meeting.difference(values)
         if difference and self.rank:
             raise ToldElsewhere
@@ -136,6 +146,7 @@ class Group(Ranks):
         """The block of which each process keeps a part, in the first process; elsewhere its shape alone. Raises
         Lost."""
         self.first(None)  # which may have been writing files
+        self.may_pause = True
         if self.rank:
             self._exchange([part], [], [0])
             return torch.empty(size, dtype=part.dtype, device="meta")

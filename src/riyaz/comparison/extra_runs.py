@@ -4,8 +4,9 @@ An extra run lies beside the arm's own part (`arms/ARM/seed-1/`, `arms/ARM/rows-
 `part.json`, and uses the learning rate that the arm's search found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def seeds(
     close = [arm for _, arm in best]
     for n in range(1, SEEDS + 1):
         for arm in close:
-            run_extra(folder, plan, arm, seed_run(folder, plan, arm, n), left, listen)
+            run_extra(folder, plan, arm, seed_run(folder, plan, arm.name, arm.chosen, n), left, listen)
     return _with_seeds(folder, plan, arms, close)
 
 
@@ -95,13 +96,15 @@ def every_seed(
     ]  # fmt: skip
     for n in range(1, count) if run else ():
         for arm in trained:
-            run_extra(folder, plan, arm, seed_run(folder, plan, arm, n), left, listen)
+            run_extra(folder, plan, arm, seed_run(folder, plan, arm.name, arm.chosen, n), left, listen)
     return _with_seeds(folder, plan, arms, trained)
 
 
-def seed_run(folder: ComparisonFolder, plan: ComparisonPlan, arm: ArmResult, number: int) -> ExtraRun:
-    """The run of an arm with the `number`-th seed after its own."""
-    return ExtraRun(f"seed-{number}", 1, plan.seed + number, _rate(folder, arm))
+def seed_run(
+    folder: ComparisonFolder, plan: ComparisonPlan, name: str, chosen: Mapping[str, Any], number: int
+) -> ExtraRun:
+    """The run of an arm with the `number`-th seed after its own; `chosen` is that of its fit."""
+    return ExtraRun(f"seed-{number}", 1, plan.seed + number, _rate(folder, name, chosen))
 
 
 def _with_seeds(
@@ -130,7 +133,7 @@ def data_curve(
     arm = curve_arm(arms)
     if arm is None:
         return []
-    rate = _rate(folder, arm)
+    rate = _rate(folder, arm.name, arm.chosen)
     for stride in STRIDES:
         run_extra(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(FINAL, "train"))
@@ -180,11 +183,11 @@ def fitting_seconds(fit: Fit) -> float:
     return max(fit.seconds - fit.search_seconds, fit.train_seconds)
 
 
-def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
-    """The learning rate that the arm's search found. Raises RiyazError if its fit.json names none."""
-    rate = arm.chosen.get("learning_rate")
+def _rate(folder: ComparisonFolder, name: str, chosen: Mapping[str, Any]) -> float:
+    """The learning rate that an arm's search found. Raises RiyazError if its fit.json names none."""
+    rate = chosen.get("learning_rate")
     if not isinstance(rate, float):
-        raise RiyazError("names no learning rate", str(folder.part(arm.name, FINAL) / FIT), DAMAGED)
+        raise RiyazError("names no learning rate", str(folder.part(name, FINAL) / FIT), DAMAGED)
     return rate
 
 

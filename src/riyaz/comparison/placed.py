@@ -171,8 +171,8 @@ def _pieces(arm: ArmPlan, part: str, parts: Sequence[str]) -> list[ArmPiece]:
     fit = seconds.get("start", 0.0) / 2 + seconds.get("fit", 0.0) + seconds.get("train", 0.0)
     evaluation = seconds.get("start", 0.0) / 2 + seconds.get("evaluate", 0.0)
     needs: set[Key] = {("evaluate", other, each) for other in parts_of(name) for each in parts}
-    if part.startswith(SEED):  # which takes the rate that the arm has found, and the time that it took
-        needs.add(("evaluate", name, FINAL))
+    if part.startswith(SEED):  # which takes the rate that the arm has found, where that is not an earlier, longer run's
+        needs.add(("evaluate" if arm.had else "fit", name, FINAL))
     else:
         fit += seconds.get("search", 0.0)
         needs |= {("fit", other, part) for other in (rate_of(name), instruction_of(name)) if other}
@@ -254,19 +254,19 @@ class PlacedArms:
         return replace(arm, state="begun")
 
     def _begin_seed(self, piece: ArmPiece) -> bool:
-        """Describe the run of a further seed, if its arm has a score and there is time for it."""
+        """Describe the run of a further seed, if its arm has been fitted and there is time for it."""
         arms, number = self.arms, int(piece.part.removeprefix(SEED))
         if piece.work == "evaluate":
             return (arms.folder.part(piece.arm, piece.part) / FIT).exists()
-        row = arm_row(arms.folder, arms.plan.arm(piece.arm), arms.parts, arms.failed.get(piece.arm, ""))
-        if row.status not in FINISHED or row.score is None:
+        arm, final = arms.plan.arm(piece.arm), arms.folder.part(piece.arm, FINAL)
+        if arm.skipped or arm.name in arms.failed or not (final / FIT).exists():
             return False
-        final = arms.folder.part(piece.arm, FINAL)
-        needed = fitting_seconds(Fit.read(final / FIT)) + Evaluation.read(final / RESULT).eval_seconds
+        fit = Fit.read(final / FIT)
+        needed = fitting_seconds(fit) + arm.seconds.get("evaluate", 0.0)
         if needed > arms.budget - arms.since():
             arms.listen(Note(f"no time left for {piece.arm} {piece.part}, which takes {needed:.0f} s"))
             return False
-        extra = seed_run(arms.folder, arms.plan, row, number)
+        extra = seed_run(arms.folder, arms.plan, arm.name, fit.chosen, number)
         write_json(arms.folder.part(piece.arm, piece.part) / "part.json", extra)
         return True
 
@@ -283,6 +283,8 @@ class PlacedArms:
             self.arms.save_arm(replace(arm, skipped=f"{after}; --more continues"))
         elif reason:
             self.arms.failed[piece.arm] = reason
+        elif reason == "" and piece.work == "fit" and self.arms.parts == [FINAL]:  # before its further seeds begin
+            self.arms.save_arm(self.arms.as_trained(self.arms.plan.arm(piece.arm)))
         self.left[piece.arm] -= 1
         if not self.left[piece.arm]:
             self._close(piece.arm)

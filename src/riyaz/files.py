@@ -26,9 +26,17 @@ DISK_FULL = "the disk is full"
 
 def disk_error(error: OSError, path: Path) -> RiyazError:
     """A failed write as a RiyazError that names the reason and the file."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = DISK_FULL if full else f"cannot be written: {error.strerror or error}"
+    what = DISK_FULL if _is_full(error) else f"cannot be written: {error.strerror or error}"
     return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
+
+
+def reason(error: OSError) -> str:
+    """Which file failed and why, in one line."""
+    return f"{error.filename or 'a file'}: {DISK_FULL if _is_full(error) else error.strerror or error}"
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_stream(path: Path) -> bool:

@@ -175,6 +175,19 @@ def test_a_failure_at_a_place_is_a_reason_and_its_log_comes_home(folder: Compari
     assert (folder.part("one", "kept") / "log.txt").read_text() == "what it said"
 
 
+def test_a_full_disk_moves_an_arm_and_twice_fails_it(folder: ComparisonFolder) -> None:
+    def full(piece: Piece) -> str:
+        return "/store/x: the disk is full; nothing was kept"
+
+    ran = Ran(folder, Away("a", folder, full), Away("b", folder)).run(pieces("one"))
+    assert set(ran.ended.values()) == {""}
+    tried = [(turn.place, turn.outcome) for turn in read_turns(folder) if turn.work == "fit"]
+    assert tried == [("a", "failed"), ("b", "done")]
+    assert ran.notes == ["a could not fit one (/store/x: the disk is full; nothing was kept): it begins anew elsewhere"]
+    ran = Ran(folder, Away("a", folder, full), Away("b", folder, full)).run(pieces("two"))
+    assert ran.ended["fit", "two"] == "b: /store/x: the disk is full; nothing was kept"
+
+
 def test_an_error_of_ours_is_not_swallowed(folder: ComparisonFolder) -> None:
     def wrong(piece: Piece) -> str:
         raise RiyazError("damaged", "settings.json")
@@ -231,5 +244,5 @@ def test_the_makespan_is_that_of_the_last_place(folder: ComparisonFolder) -> Non
     assert makespan(given, Rules(["a", "b"])) == pytest.approx(30.2)
     slow = Rules(["a", "b"], slowness={"a": {"three": 2.0}})
     assert makespan(given, slow) == pytest.approx(60.1)
-    unable = Rules(["a", "b"], unable={"a": {"three"}, "b": {"one", "two"}})
+    unable = Rules(["a", "b"], unable={"a": {"three": "full"}, "b": {"one": "full", "two": "full"}})
     assert makespan(given, unable) == pytest.approx(30.1, abs=0.11)

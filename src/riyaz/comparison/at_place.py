@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz import hardware, native
+from riyaz import files, hardware, native
 from riyaz.comparison import processes
 from riyaz.errors import RiyazError, brief
 from riyaz.events import Ended, Event, to_json
@@ -65,7 +65,7 @@ def main() -> int:
     except RiyazError as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename or 'a file'}: {error.strerror or error}"
+        reason = files.reason(error)
     hand_on(Ended("failed", reason) if reason else Ended("done"))
     return 1 if reason else 0
 

@@ -19,7 +19,7 @@ from riyaz.comparison.folder import DAMAGED, FINAL, PLACES, ComparisonFolder
 from riyaz.comparison.places import HERE, Command, Here, Piece, Place, PlaceLost, appears
 from riyaz.errors import RiyazError, joined, shown
 from riyaz.events import Listen, Note, Phase, about
-from riyaz.files import is_bare, remove
+from riyaz.files import DISK_FULL, is_bare, remove
 from riyaz.json_files import from_json, read_json
 from riyaz.results import FIT, Turn
 
@@ -52,7 +52,7 @@ class Rules:
     """Which piece a place may take: by default every fit everywhere, and every evaluation on this machine."""
 
     fitting: list[str]  # places that fit, by name
-    unable: Mapping[str, Collection[str]] = field(default_factory=dict)  # place -> arms that it has no room for
+    unable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # place -> arm that it cannot fit -> why
     slowness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # place -> arm -> its time / time here
     lost: dict[Key, list[str]] = field(default_factory=dict)  # places that were lost with a piece
 
@@ -196,25 +196,31 @@ class Dispatch:
         if made_in is not None and not reason and not appears(made_in / FIT, SEEN):
             self._lose(place, piece, turn, f"what it has made is not seen in {made_in}")
             return
+        if made_in is not None and DISK_FULL in reason:
+            self._lose(place, piece, turn, reason, full=True)
+            return
         self._busy.discard(place.name)
         self._note_end(turn, "failed" if reason else "done")
         if made_in is not None:
             self._collect(piece, made_in)
         self._close(piece, reason)
 
-    def _lose(self, place: Place, piece: ArmPiece, turn: Turn, why: str) -> None:
-        """A place was lost: its piece begins anew elsewhere, or fails where that has happened before."""
-        self._note_end(turn, "lost")
+    def _lose(self, place: Place, piece: ArmPiece, turn: Turn, why: str, full: bool = False) -> None:
+        """A place was lost, or its disk is full: its piece begins anew elsewhere, or fails where that has happened
+        before."""
+        self._note_end(turn, "failed" if full else "lost")
         lost = self._rules.lost.setdefault(piece.key, [])
         lost.append(place.name)
         what = piece.arm if piece.part == FINAL else f"{piece.arm} {piece.part}"
         again = len(lost) < LOSSES
         follows = "it begins anew elsewhere" if again else "it has been lost before, and fails"
-        self._listen(Note(f"{place.name} was lost while it fitted {what} ({why}): {follows}"))
+        ended = "could not fit" if full else "was lost while it fitted"
+        self._listen(Note(f"{place.name} {ended} {what} ({why}): {follows}"))
         if again:
             self._waiting.append(piece)
         else:
-            self._close(piece, f"the place that fitted it was lost twice: {joined(lost)}")
+            twice = f"the place that fitted it was lost twice: {joined(lost)}"
+            self._close(piece, f"{place.name}: {why}" if full else twice)
         self._check_again(place)
 
     def _check_again(self, place: Place) -> None:

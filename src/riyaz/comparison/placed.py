@@ -115,7 +115,7 @@ def rules_of(places: Sequence[Place], bases: Sequence[str | None], here: Speeds)
         if isinstance(place, Command):
             there = merged({base or "": Speeds.read(_measured(place, base), (), ()) for base in bases})
             slowness[place.name] = {name: _slowness(name, there, here) for name in {*here.predict, *here.arms}}
-            unable[place.name] = {*there.unable} - {*here.unable}
+            unable[place.name] = {name: why for name, why in there.unable.items() if name not in here.unable}
     return Rules([place.name for place in places], unable, slowness)
 
 
@@ -188,6 +188,10 @@ def run_arms(arms: Arms, places: Sequence[Place], bases: Sequence[str | None]) -
         arms.run()
         return []
     rules = rules_of(places, bases, arms.inputs.speeds)
+    for name, arms_there in rules.unable.items():
+        for arm, why in arms_there.items():
+            if not arms.plan.arm(arm).skipped:
+                arms.listen(Note(f"{name} fits no {arm}: {why}"))
     dispatch = Dispatch(arms.folder, places, rules, arms.since, arms.listen)
     with stopping(dispatch.places):
         PlacedArms(arms, dispatch).run()

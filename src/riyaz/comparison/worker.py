@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from riyaz import hardware
+from riyaz import files, hardware
 from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
@@ -207,7 +207,7 @@ def _resource_reason(error: Exception) -> str:
     if hardware.ran_out(error):
         return hardware.OUT_OF_MEMORY
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+        return files.reason(error)
     return ""
 
 

@@ -28,6 +28,15 @@ _writing = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Embedder:
+    """The default embedder at home: its SHA-256, "" where it has not been pulled, and a method that uses it."""
+
+    name: str
+    sha256: str
+    method: str
+
+
+@dataclass(frozen=True)
 class Order:
     """What a place is asked to do: without `arguments` only to show that it can."""
 
@@ -42,6 +51,7 @@ class Order:
     log: str = ""
     threads: int | None = None
     limit: float | None = None  # seconds
+    embedder: Embedder | None = None  # where a method uses it
     settings: dict[str, str] | None = None  # environment variables of SETTINGS
 
 
@@ -81,6 +91,7 @@ def obey(document: Any) -> str:
     if order.arguments:
         return processes.run_worker(list(order.arguments), Path(order.log), hand_on, order.threads, order.limit)
     expect_models(order.models)
+    expect_embedder(order.embedder)
     versions = hardware.versions(("riyaz", "torch"))
     write_json(Path(order.about), AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions))
     return ""
@@ -127,6 +138,25 @@ def expect_models(models: Mapping[str, str]) -> None:
         digest = open_source(path).sha256()
         if digest != wanted:
             raise RiyazError(f"the model is {digest[:12]} there and {wanted[:12]} here", path, "put the same one there")
+
+
+def expect_embedder(home: Embedder | None) -> None:
+    """Raises RiyazError unless the embedder that a method uses is the same on this machine, or on neither."""
+    if home is None or (own := embedder_hash(home.name)) == home.sha256:
+        return
+    named = f"{home.name}, which {home.method} uses, is"
+    if own and home.sha256:
+        what = f"{named} {own[:12]} there and {home.sha256[:12]} here"
+        raise RiyazError(what, hint=f"pull the same {home.name} there")
+    missing, there = ("here", "there") if own else ("there", "here")
+    raise RiyazError(f"{named} {there} and not {missing}", hint=f"run `riyaz pull {home.name}` {missing}")
+
+
+def embedder_hash(name: str) -> str:
+    """The SHA-256 of an embedder in this machine's store; "" where it has not been pulled."""
+    from riyaz.sources import find, open_source
+
+    return "" if find(name) is None else open_source(name).sha256()
 
 
 def hand_on(event: Event) -> None:

@@ -16,6 +16,7 @@ from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row
 from riyaz.comparison.arm_seconds import PlanInputs
 from riyaz.comparison.arms import OWN_SHARE, Arms, is_worth, planned_seconds
+from riyaz.comparison.at_place import Embedder, embedder_hash
 from riyaz.comparison.bases import instruction_of, merged, method_of, parts_of, rate_of
 from riyaz.comparison.dispatch import UNFINISHED, ArmPiece, Dispatch, Key, Rules, makespan
 from riyaz.comparison.extra_runs import fitting_seconds, seed_run
@@ -34,12 +35,14 @@ from riyaz.comparison.places import (
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.speeds import MEASURED, Speeds
 from riyaz.config import CompareConfig
+from riyaz.engine.opening import EMBEDDER
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, quiet
 from riyaz.files import remove
 from riyaz.json_files import read_json, to_document, write_json
+from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
-from riyaz.results import FIT, RESULT, ArmResult, Evaluation, Fit, Turn
+from riyaz.results import FIT, RESULT, ArmResult, Fit, Turn
 from riyaz.sources import Source
 
 QUARTERS = 4  # steps in which the budget of the plan grows from that of one place to that of all
@@ -49,7 +52,7 @@ SEED = "seed-"  # what the parts of further seeds begin with
 
 @contextlib.contextmanager
 def opened(
-    config: CompareConfig, folder: ComparisonFolder, bases: Mapping[str, Source], listen: Listen
+    config: CompareConfig, folder: ComparisonFolder, bases: Mapping[str, Source], methods: Sequence[str], listen: Listen
 ) -> Iterator[list[Place]]:
     """The places of --places, checked; [] where this machine alone works. Raises RiyazError for one that cannot be
     used."""
@@ -57,7 +60,9 @@ def opened(
         yield []
         return
     models = {str(Path(source.path).absolute()): source.sha256() for source in bases.values()}
-    places = open_places(config.places, folder, models)
+    embeds = next((name for name in methods if METHODS[name].embeds), None)
+    embedder = Embedder(EMBEDDER, embedder_hash(EMBEDDER), embeds) if embeds else None
+    places = open_places(config.places, folder, models, embedder)
     with stopping(places):
         check_places(places, listen)
         yield places

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from riyaz import native, ranks
 from riyaz.comparison import processes
-from riyaz.comparison.at_place import SETTINGS, AboutPlace, Order, own_version
+from riyaz.comparison.at_place import SETTINGS, AboutPlace, Embedder, Order, own_version
 from riyaz.comparison.folder import PLACES, ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Failed, Listen, Note, from_json
@@ -88,9 +88,12 @@ class Here:
 class Command:
     """A place that the words of a command lead to; the worker ends when this process or the command does."""
 
-    def __init__(self, name: str, words: Sequence[str], folder: ComparisonFolder, models: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, words: Sequence[str], folder: ComparisonFolder, models: Mapping[str, str],
+        embedder: Embedder | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.key = name, hashlib.sha256(name.encode()).hexdigest()[:12]
-        self._words, self._models = list(words), dict(models)
+        self._words, self._models, self._embedder = list(words), dict(models), embedder
         self._path = folder.path.absolute()
         self._nonce = secrets.token_hex(8)
         self._running: list[subprocess.Popen[str]] = []  # the last one, and before it those that were given up
@@ -145,7 +148,8 @@ class Command:
         return Order(
             version=own_version(), working=os.getcwd(), folder=str(self._path), mark=f"{PLACES}/{self.key}/{MARK}",
             nonce=self._nonce, about=str(self.folder / "about.json"), models=self._models,
-            arguments=tuple(arguments), log=str(log), threads=threads, limit=limit, settings=settings,
+            arguments=tuple(arguments), log=str(log), threads=threads, limit=limit, embedder=self._embedder,
+            settings=settings,
         )  # fmt: skip
 
     def _asked(self, order: Order, log: Path, listen: Listen) -> str:
@@ -199,8 +203,11 @@ class Command:
         _ended(child)
 
 
-def open_places(names: Sequence[str], folder: ComparisonFolder, models: Mapping[str, str]) -> list[Place]:
-    """The places of --places, in its order; `models` are path and SHA-256 of the bases. Raises RiyazError."""
+def open_places(
+    names: Sequence[str], folder: ComparisonFolder, models: Mapping[str, str], embedder: Embedder | None = None
+) -> list[Place]:
+    """The places of --places, in its order; `models` are path and SHA-256 of the bases, `embedder` is the one that a
+    method uses. Raises RiyazError."""
     if not PLAIN.fullmatch(sys.executable):
         what = f"the path of Python, {sys.executable}, holds characters that a shell reads otherwise"
         raise RiyazError(what, OPTION, "install riyaz below a plain path")
@@ -216,7 +223,7 @@ def open_places(names: Sequence[str], folder: ComparisonFolder, models: Mapping[
         except ValueError as error:
             raise RiyazError(f"{name} is not a command ({error})", OPTION, "close its quotes") from None
         same = sum(place.name == name or place.name.startswith(f"{name} (") for place in places)
-        places.append(Command(f"{name} ({same + 1})" if same else name, words, folder, models))
+        places.append(Command(f"{name} ({same + 1})" if same else name, words, folder, models, embedder))
     return places
 
 

@@ -295,5 +295,5 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = Method(
     name="encoder", about=ABOUT, fit=fit, candidates=0, time=estimate, needs_labels=True, needs_model=EMBEDDER,
-    own_training=True, left_out=8,
+    embeds=True, own_training=True, left_out=8,
 )  # fmt: skip

@@ -137,4 +137,6 @@ ABOUT = About(
     suits="a fixed set of labels, from a few rows each; it fits in seconds and answers in a millisecond or two",
     colour=8, mark="p", weights="linear", language_model=False,
 )  # fmt: skip
-METHOD = Method(name="linear", about=ABOUT, fit=fit, candidates=0, time=measure_time, needs_labels=True, left_out=9)
+METHOD = Method(
+    name="linear", about=ABOUT, fit=fit, candidates=0, time=measure_time, needs_labels=True, embeds=True, left_out=9,
+)  # fmt: skip

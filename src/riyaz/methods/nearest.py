@@ -200,4 +200,4 @@ ABOUT = About(
     suits="questions that repeat almost word for word; the baseline that every model has to beat",
     colour=0, mark="o", weights="copy", language_model=False,
 )  # fmt: skip
-METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, time=measure_time, left_out=8)
+METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, time=measure_time, embeds=True, left_out=8)

@@ -123,5 +123,5 @@ ABOUT = About(
 METHOD = Method(
     name="rag", about=ABOUT, fit=fit, candidates=len(COUNTS) + 1, with_prompt=with_prompt, probe=probe,
     answers_per_row=3.0,  # free answers once, spans with two numbers of passages
-    instruction_of="instruct", needs_documents=True, answers_questions=False, left_out=6,
+    instruction_of="instruct", needs_documents=True, embeds=True, answers_questions=False, left_out=6,
 )  # fmt: skip

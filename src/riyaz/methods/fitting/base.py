@@ -191,6 +191,7 @@ class Method:
     goes_on: bool = False  # whether it can go on from an artifact's LoRA
     answers_questions: bool = True  # whether it answers several questions
     needs_model: str = ""  # a model, other than the base, that must have been pulled
+    embeds: bool = False  # whether it uses vectors of the default embedder where that has been pulled
     own_training: bool = False  # whether `fit` trains with torch, by no Recipe
     of: tuple[str, ...] = ()  # methods of the same comparison whose artifacts it joins
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
@@ -249,7 +250,8 @@ def combined(name: str, about: About, text: Method, weights: Method, *, left_out
         weights, name=name, about=about, fit=fit, probe=probe, with_prompt=with_prompt,
         recipe=_shared(weights.recipe), label_recipe=weights.label_recipe and _shared(weights.label_recipe),
         rate_of=weights.rate_of or weights.name,
-        needs_documents=text.needs_documents or weights.needs_documents, left_out=left_out,
+        needs_documents=text.needs_documents or weights.needs_documents, embeds=text.embeds or weights.embeds,
+        left_out=left_out,
     )  # fmt: skip
 
 

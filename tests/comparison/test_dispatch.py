@@ -110,6 +110,18 @@ def test_this_machine_evaluates_before_it_fits(folder: ComparisonFolder) -> None
     ]  # fmt: skip
 
 
+def test_what_others_wait_for_goes_first_where_all_end_sooner_so(folder: ComparisonFolder) -> None:
+    given = [ArmPiece("fit", arm, "kept", seconds) for arm, seconds in (("y", 4.0), ("z", 4.0), ("x", 3.0))]
+    given.append(ArmPiece("fit", "x", "seed-1", 5.0, frozenset({("fit", "x", "kept")})))
+    rules = Rules(["a", "b"])
+    assert makespan(given, rules) == 12.0, "the longest first: x begins after 4 s, and its seed after 7"
+    rest = [piece for piece in given if piece.key != ("fit", "x", "kept")]
+    assert makespan(rest, rules, {"a": (3.0, given[2])}) == 8.0
+    places = Away("a", folder), Away("b", folder)
+    Ran(folder, *places, rules=rules).run(given)
+    assert places[0].ran[0][1:3] == ("x", "kept")
+
+
 def test_two_places_work_at_once(folder: ComparisonFolder) -> None:
     both = threading.Barrier(2, timeout=20)
 

@@ -1,15 +1,14 @@
-"""Gives the pieces of a comparison's arms to places: the next one to the first free place, the longest first.
+"""Gives the pieces of a comparison's arms to places: to a free place the one with which all are planned to end first.
 
-An arm is fitted at any place. Its evaluation, whose times are compared with others', runs on this machine alone, and
-before other work there, so that the places with nothing else to do get the trainings. `makespan` plays the same choices
-without running anything.
+An arm is fitted at any place. Its evaluation, whose times are compared with others', runs on this machine alone.
+`makespan` plays on without running anything, by a simpler rule: an evaluation first, then the longest.
 """
 
 import heapq
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ UNFINISHED = "unfinished"  # folder in PLACES of what other places than home are
 SEEN = 60.0  # seconds until what a place has made must be seen here
 LOSSES = 2  # of places, after which an arm fails
 Key = tuple[str, str, str]  # work, arm, part
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,29 @@ class Rules:
         others = [name for name in able if name not in self.lost.get(piece.key, ())]
         return place in (others or able)
 
-    def next_for(self, place: str, waiting: Iterable[ArmPiece], over: Collection[Key]) -> ArmPiece | None:
-        """The piece that a free place takes: an evaluation, then the longest."""
-        ready = [piece for piece in waiting if piece.needs <= set(over) and self.take(place, piece)]
-        return min(ready, key=lambda piece: (piece.work == "fit", -piece.seconds), default=None)
+    def ready_for(self, place: str, waiting: Iterable[ArmPiece], over: Set[Key]) -> list[ArmPiece]:
+        """The pieces that a free place may take: evaluations, then the longest."""
+        ready = [piece for piece in waiting if piece.needs <= over and self.take(place, piece)]
+        return sorted(ready, key=lambda piece: (piece.work == "fit", -piece.seconds))
 
     def seconds(self, place: str, piece: ArmPiece) -> float:
         """Seconds that a piece is planned to take at a place."""
         return piece.seconds * self.slowness.get(place, {}).get(piece.arm, 1.0)
 
 
-def makespan(pieces: Iterable[ArmPiece], rules: Rules) -> float:
-    """Seconds until the last piece ends, if all take what is planned."""
+def makespan(pieces: Iterable[ArmPiece], rules: Rules, runs: Mapping[str, tuple[float, ArmPiece]] = NOTHING) -> float:
+    """Seconds until the last piece ends, if all take what is planned; `runs` has what runs now, by place, with the
+    seconds that it takes still."""
     waiting, now = list(pieces), 0.0
     over: set[Key] = set()
-    free = list(dict.fromkeys([*rules.fitting, HERE]))
-    running: list[tuple[float, int, str, ArmPiece]] = []
-    known = {piece.key for piece in waiting}
+    free = [place for place in dict.fromkeys([*rules.fitting, HERE]) if place not in runs]
+    running = [(left, -1 - count, place, piece) for count, (place, (left, piece)) in enumerate(runs.items())]
+    heapq.heapify(running)
+    known = {piece.key for piece in (*waiting, *(piece for _, piece in runs.values()))}
     waiting = [replace(piece, needs=piece.needs & known) for piece in waiting]
-    for count in range(2 * len(waiting) + 2):
+    for count in range(2 * len(known) + 2):
         for place in list(free):
-            piece = rules.next_for(place, waiting, over)
-            if piece is not None:
+            for piece in rules.ready_for(place, waiting, over)[:1]:
                 waiting.remove(piece)
                 free.remove(place)
                 heapq.heappush(running, (now + rules.seconds(place, piece), count, place, piece))
@@ -110,6 +111,7 @@ class Dispatch:
         self._places = {place.name: place for place in [*places, *([] if here else [Here(folder)])]}
         self._heard: queue.Queue[Callable[[], None]] = queue.Queue()
         self._busy: set[str] = set()
+        self._runs: dict[str, tuple[float, ArmPiece]] = {}  # by place: since when, and which piece
         self._waiting: list[ArmPiece] = []
         self.over: set[Key] = set()
         self.turns = read_turns(folder)
@@ -145,7 +147,7 @@ class Dispatch:
 
     def _give(self, place: Place, begin: Callable[[ArmPiece], bool], limit: Callable[[ArmPiece], float]) -> bool:
         """Give the next piece to a free place; False where there is none for it."""
-        piece = self._rules.next_for(place.name, self._waiting, self.over)
+        piece = self._next_for(place.name)
         if piece is None:
             return False
         self._waiting.remove(piece)
@@ -167,12 +169,30 @@ class Dispatch:
         self._start(place, piece, turn, max(1.0, limit(piece)))
         return True
 
+    def _next_for(self, place: str) -> ArmPiece | None:
+        """The piece that a free place takes: of equal ones the first of `Rules.ready_for`."""
+        ready = self._rules.ready_for(place, self._waiting, self.over)
+        alike = {(piece.work, piece.arm, piece.seconds): piece for piece in reversed(ready)}
+        if len(alike) < 2:
+            return ready[0] if ready else None
+        now = self._since()
+        runs = {name: (max(0.0, began + self._rules.seconds(name, piece) - now), piece)
+                for name, (began, piece) in self._runs.items()}  # fmt: skip
+
+        def end(piece: ArmPiece) -> float:
+            mine = {place: (self._rules.seconds(place, piece), piece)}
+            others = [other for other in self._waiting if other is not piece]
+            return round(makespan(others, self._rules, runs | mine), 3)
+
+        return min(reversed(alike.values()), key=end)
+
     def _start(self, place: Place, piece: ArmPiece, turn: Turn, limit: float) -> None:
         run = self._made_in(turn) if turn.made_in else self._folder.part(piece.arm, piece.part)
         words = (piece.work, piece.arm, piece.part, *([str(run.absolute())] if turn.made_in else []))
         where = [piece.part if piece.part != FINAL else "", "" if place.name == HERE else f"at {place.name}"]
         self._listen(Phase(piece.work, ", ".join(filter(None, where)), piece.arm))
         self._busy.add(place.name)
+        self._runs[place.name] = turn.began, piece
 
         def listen(event: Any) -> None:
             self._heard.put(lambda: self._listen(event))
@@ -277,6 +297,7 @@ class Dispatch:
         remove(made_in)
 
     def _note_end(self, turn: Turn, outcome: Literal["done", "failed", "lost"]) -> None:
+        self._runs.pop(turn.place, None)
         place = max(place for place, other in enumerate(self.turns) if other is turn)
         self.turns[place] = replace(turn, ended=self._since(), outcome=outcome)
         self._save()

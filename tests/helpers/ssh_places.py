@@ -44,7 +44,7 @@ def lacking() -> str:
         return "only root makes network namespaces"
     name = f"rzt{os.getpid()}"
     tried = ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-c",
-             f"mount -t tmpfs none /mnt && ip link add {name} type veth peer name eth0"]  # fmt: skip
+             f"mount -t tmpfs none /run && ip link add {name} type veth peer name eth0"]  # fmt: skip
     if subprocess.run(tried, capture_output=True, check=False, env=_environment()).returncode != 0:
         return "this container makes no network namespaces"
     return ""

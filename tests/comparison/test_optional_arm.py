@@ -20,4 +20,7 @@ def test_it_leaves_its_time_to_the_refits() -> None:
         refits = {arm.method for arm in plan.arms if arm.refit}
         assert left_out or refits == {"lora", "full"}, budget
         found.add((left_out, len(refits)))
+        assert bool(plan.arm("prompt_tuning").ruled_out) and not plan.arm("lora").ruled_out, (
+            "also where it is cut later"
+        )
     assert {(True, 0), (True, 1), (True, 2), (False, 2)} <= found

@@ -365,6 +365,18 @@ def test_half_trained_arms_leave_the_pick_undecided() -> None:
     check(result, "lora", "undecided", "lora (12 of 120); --more 30m continues it")
 
 
+def test_an_optional_arm_that_is_cut_far_below_the_best_leaves_the_pick_certified() -> None:
+    """Had it been skipped it would not count, though nothing was measured of it."""
+    scores = {"rag_lora": right(174), "prompt_tuning": right(27)}
+    early = {"steps": 110, "recipe_steps": 350, "ci_high": 0.13, "chosen": {"best_step": 110, "steps": 110}}
+    cut = arm("prompt_tuning", 33, status="cut", **early)
+    check(choose([arm("rag_lora", 104), cut], scores), "rag_lora", "undecided", "prompt_tuning (110 of 350)")
+    optional = replace(cut, ruled_out="it is optional")
+    check(choose([arm("rag_lora", 104), optional], scores), "rag_lora", "certified", "With more time prompt_tuning")
+    near = replace(optional, ci_high=0.49)  # .58 less GAIN is .48
+    check(choose([arm("rag_lora", 104), near], scores), "rag_lora", "undecided", "prompt_tuning (110 of 350)")
+
+
 def test_when_undecided_the_cheapest_arm_that_may_be_as_good_is_named() -> None:
     shares = {"cheap": 150, "fair": 205, "dear": 207, "dearest": 213}
     scores = {method: np.roll(right(count), 7 * count) for method, count in shares.items()}

@@ -59,6 +59,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         method=plan.method,
         base=plan.base,
         status="failed" if failed else "cut" if plan.cut else "ok",
+        ruled_out=plan.ruled_out or None,
         metric=final.metric,
         **_scored(final.metric, rows),
         train_seconds=sum(fit.train_seconds for fit in fits),

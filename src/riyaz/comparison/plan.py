@@ -41,6 +41,7 @@ RESERVE = 0.95  # share of the budget that is planned; the rest covers what was 
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
 NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the reserve covers the rest
 LEAST_ARMS = 2  # fewer compare nothing
+NOT_NAMED = "it is optional"  # why an arm counts as no better than the others unless it was measured near them
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
 # Share of the budget. An arm that takes less runs before those that take more; one that trains nothing and takes more
 # runs after the trained ones, in the time that they leave: answers of 500 ms are seldom worth a training's steps.
@@ -171,7 +172,7 @@ def _skipped(inputs: PlanInputs, name: str, able: Sequence[str], earlier: "Compa
     not asked for it: no measured comparison has been won by an optional method."""
     why = _why_out(inputs, name, able, earlier)
     unable, optional = name in inputs.speeds.unable, name in inputs.optional
-    ruled_out = "it cannot run" if unable else "it is optional" if optional else ""
+    ruled_out = "it cannot run" if unable else NOT_NAMED if optional else ""
     return replace(unplanned(name), recipe_steps=full_steps(inputs, name), skipped=why, ruled_out=ruled_out)
 
 
@@ -371,4 +372,5 @@ def _trained_arm(
         refit=run.refit,
         had=before.had if before else 0,
         pace=pace,
+        ruled_out=NOT_NAMED if name in inputs.optional else "",
     )

@@ -28,7 +28,7 @@ from riyaz.results.schedule import Turn
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 ADAPTED = "adapted.json"
-GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm which had half of it and was still improving
+GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm that was still improving after half of it
 FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"
 
@@ -211,7 +211,7 @@ class ArmResult:
     about: About | None = field(default=None, metadata=OPTIONAL)  # None: written by 0.1
     calibration: Calibration | None = field(default=None, metadata=OPTIONAL)  # None: answers have no confidence
     n_groups: int | None = field(default=None, metadata=OPTIONAL)  # of the test rows; None where none share one
-    # why an arm that did not run counts as no better than those that did; None: it may be better
+    # why an arm that did not run, or was cut early and scores far below, counts as no better; None: it may be better
     ruled_out: str | None = field(default=None, metadata=OPTIONAL)
     questions: list[QuestionScore] | None = field(default=None, metadata=OPTIONAL)  # of a task of several
     teacher: Teacher | None = field(default=None, metadata=OPTIONAL)
@@ -249,7 +249,8 @@ class ArmResult:
         if self.status == "skipped":
             return not self.ruled_out
         reach = 0.0 if self.ci_high is None else self.ci_high + GAIN
-        return self.half_trained or (self.still_improving and reach >= score)
+        early = self.half_trained and not self.ruled_out
+        return early or ((self.half_trained or self.still_improving) and reach >= score)
 
 
 FloorKind = Literal["copy", "first_sentence", "empty_object"]

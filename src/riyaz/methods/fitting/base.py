@@ -39,7 +39,7 @@ class ArmPlan:
     validate_every: int = 0
     checkpoint_every: int = 0
     skipped: str = ""  # why the arm does not run; "" if it does
-    ruled_out: str = ""  # why it counts as no better than the others all the same; "" if it may be better
+    ruled_out: str = ""  # why it counts as no better if it is skipped, or cut far below; "" if it may be better
     # "opened": its opening is trained; "begun": it runs, or has run, as planned here
     state: Literal["planned", "opened", "begun"] = "planned"
     waits: bool = False  # behind after the openings, or the first to be left out: it takes what the others leave

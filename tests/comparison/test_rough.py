@@ -25,10 +25,10 @@ def source(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def test_seconds_and_memory_grow_with_the_model(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES)
+    small = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES, 0.0)
     family = describe(source)
     monkeypatch.setattr(rough, "describe", lambda source: replace(family, parameters=10 * family.parameters))
-    large = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES)
+    large = rough.rough_speeds(source, TASK, examples(24, "please"), 9, RECIPES, 0.0)
     for name in ("zero_shot", "few_shot", "lora"):
         assert large.predict[name].row_seconds == pytest.approx(10 * small.predict[name].row_seconds)
     assert small.predict["few_shot"].row_seconds > small.predict["zero_shot"].row_seconds > 0
@@ -36,6 +36,15 @@ def test_seconds_and_memory_grow_with_the_model(source: Source, monkeypatch: pyt
     assert small.arms["full"].step_seconds == pytest.approx(1.5 * small.arms["lora"].step_seconds)
     assert large.arms["full"].rss_mb > small.arms["full"].rss_mb > small.rss_mb
     assert set(small.predict) == set(NAMES) and set(small.arms) == {"lora", "full"}
+
+
+def test_what_is_rehearsed_is_a_share_of_all_tokens(source: Source) -> None:
+    recipes = RECIPES | {"prompt_tuning": METHODS["prompt_tuning"].recipe}
+    none, half = (
+        rough.rough_speeds(source, TASK, examples(24, "please"), 9, recipes, share).arms for share in (0, 0.5)
+    )
+    factors = {name: half[name].step_seconds / none[name].step_seconds for name in half}
+    assert factors == pytest.approx({"lora": 2, "full": 2, "prompt_tuning": 1}), "a soft prompt does not rehearse"
 
 
 def test_the_estimate_is_one_sentence_and_never_above_the_budget(source: Source) -> None:

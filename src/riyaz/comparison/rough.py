@@ -50,7 +50,10 @@ def rough_estimate(
     """The first estimate of a comparison, in one sentence: the seconds of its plan at the speeds of `rough_speeds`."""
     recipes = full_recipes(methods, config, task.kind)
     speeds = merged(
-        {base: rough_speeds(source, task, parts.train, len(parts.valid), recipes) for base, source in bases.items()}
+        {
+            base: rough_speeds(source, task, parts.train, len(parts.valid), recipes, config.replay)
+            for base, source in bases.items()
+        }
     )
     inputs = plan_inputs(arm_names(methods, list(bases)), config, task.kind, speeds, sizes_of(parts))
     try:
@@ -63,9 +66,11 @@ def rough_estimate(
 
 
 def rough_speeds(
-    source: Source, task: Task, train: Sequence[Example], valid: int, recipes: Mapping[str, Recipe | None]
-) -> Speeds:
-    """The speeds of these methods on rows like `train`, with `valid` validation rows, by arithmetic."""
+    source: Source, task: Task, train: Sequence[Example], valid: int, recipes: Mapping[str, Recipe | None],
+    replay: float,
+) -> Speeds:  # fmt: skip
+    """The speeds of these methods on rows like `train`, with `valid` validation rows and the share `replay` of general
+    text among what is learned, by arithmetic."""
     family, tokenizer, rows = describe(source), source.tokenizer(), train[:ROWS]
     pairs = list(zip(instruction_only(task).conversations([row.messages for row in rows]), rows))
     texts = rendered(tokenizer, pairs)
@@ -81,7 +86,7 @@ def rough_speeds(
             bytes_each = WHOLE_BYTES if method.whole else ADAPTER_BYTES
             mb = family.parameters / hardware.MB
             arms[name] = TrainSpeed(
-                step_seconds=recipe.batch_size * (prompt + answer) * work,
+                step_seconds=recipe.batch_size * (prompt + answer) * work / (1 - replay * method.rehearses),
                 validate_seconds=min(REOPEN_ROWS, valid) * (prompt + answer) * training * FORWARD,
                 build_seconds=1.0, rss_mb=PROCESS_MB + bytes_each * mb,
                 disk_mb=(4 * 3 * 4 if method.whole else 1) * mb, trainable=family.parameters if method.whole else 0,

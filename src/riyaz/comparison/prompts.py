@@ -62,7 +62,11 @@ def _task(teacher: str, data_config: DataConfig) -> Task:
     own = Artifact.read(resolve(teacher)).task if has_task(teacher) else None
     if own is None:
         kind = data_config.task or "free"
-        return Task(kind, (), FITTING[kind][0], data_config.instruction or "", "the teacher's answers")
+        if kind in ("closed", "questions"):
+            what = f"the prompts do not say which labels there are, and {teacher} has no task of its own"
+            raise RiyazError(what, "--task", "leave it out, give --rows, or name an artifact as the teacher")
+        return Task(kind, (), FITTING[kind][0], data_config.instruction or "", "the teacher's answers",
+                    max_new_tokens=data_config.max_new_tokens)  # fmt: skip
     return own if data_config.instruction is None else replace(own, instruction=data_config.instruction)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from riyaz.artifact import TextPart, read_examples
 from riyaz.comparison.arm_row import FINISHED, row_points
 from riyaz.comparison.context_limit import too_long
-from riyaz.comparison.folder import DAMAGED, FINAL, TEACHER, ComparisonFolder, Settings
+from riyaz.comparison.folder import DAMAGED, TEACHER, ComparisonFolder, Settings
 from riyaz.config import LIKELIHOODS, CompareConfig
 from riyaz.data import Example, Reading
 from riyaz.data.formats import load
@@ -38,7 +38,7 @@ from riyaz.scoring import answers_alone, predict, score
 from riyaz.sources import Source, store
 from riyaz.teacher import outputs
 from riyaz.teacher.endpoint import Endpoint, ask, is_address, open_endpoint
-from riyaz.teacher.model import answered, has_task, open_teacher, same_tokens, spelled, with_tokens
+from riyaz.teacher.model import among, answered, has_task, open_teacher, same_tokens, spelled, with_tokens
 from riyaz.teacher.model import identity as model_identity
 from riyaz.teacher.outputs import Output, append, kept, prompt_key
 from riyaz.text.tokenizer import Tokenizer
@@ -175,10 +175,15 @@ def _summary(lesson: Lesson, made: int) -> str:
 
 def _prompts(folder: ComparisonFolder) -> Iterator[Example]:
     """The training and validation rows of every part, then the rows without answers."""
-    for part in sorted((folder.path / "split").iterdir()):
+    for part in _parts(folder):
         for which in ("train", "valid"):
-            yield from folder.rows(part.name, which)
+            yield from folder.rows(part, which)
     yield from unlabelled(folder)
+
+
+def _parts(folder: ComparisonFolder) -> list[str]:
+    """The names of the parts: the folds, each with test rows of its own, if there are some, then FINAL."""
+    return sorted(path.name for path in (folder.path / "split").iterdir())
 
 
 def by_model(
@@ -186,9 +191,11 @@ def by_model(
     listen: Listen,
 ) -> dict[str, Output]:  # fmt: skip
     """The answers of a model of ours by the rows' keys: as many as it gives before the deadline, and at least some."""
-    path = _kept_in(
-        entry, predictor.served, task.kind, task.labels, "" if has_task(entry["path"]) else task.instruction
-    )
+    of_task = has_task(entry["path"])
+    own = predictor.task.labels if of_task and task.kind == "closed" and predictor.task else ()
+    whole = replace(task, labels=own or task.labels)  # so that rows of fewer labels find what it has answered
+    how = () if of_task else (task.instruction, task.max_new_tokens)
+    path = _kept_in(entry, predictor.served, task.kind, whole.labels, how)
     made = {key: each for key, each in kept(path).items() if key in rows}
     left, began = [key for key in rows if key not in made], time.monotonic()
     for start in range(0, len(left), CHUNK):
@@ -197,10 +204,10 @@ def by_model(
         if start and now + (now - began) * CHUNK / start > deadline:
             break
         keys = left[start : start + CHUNK]
-        more = dict(zip(keys, answered(predictor, task, [rows[key] for key in keys])))
+        more = dict(zip(keys, answered(predictor, whole, [rows[key] for key in keys])))
         append(path, more)
         made |= more
-    return made
+    return made if whole.labels == task.labels else {key: among(task, own, each) for key, each in made.items()}
 
 
 def _kept_in(*parts: object) -> Path:
@@ -228,7 +235,7 @@ def _with_soft(
 
 def _judged(folder: ComparisonFolder, predictor: Predictor, task: Task) -> tuple[float | None, dict[str, float]]:
     """(milliseconds of an answer given alone, scores of test rows by `prompt_key`) of a model of ours."""
-    tested = folder.rows(FINAL, "test")[:JUDGED_ROWS]
+    tested = [row for part in _parts(folder) for row in folder.rows(part, "test")][:JUDGED_ROWS]
     if not tested or task.metric in LIKELIHOODS:
         return None, {}
     _, milliseconds = answers_alone(predictor, tested[:ALONE_ROWS])
@@ -273,16 +280,17 @@ def beside(folder: ComparisonFolder, arms: Sequence[ArmResult]) -> list[ArmResul
 
 
 def _of_arm(folder: ComparisonFolder, arm: ArmResult, name: str, lesson: Lesson) -> Teacher | None:
-    path = folder.part(arm.name, FINAL) / PREDICTIONS
-    if not METHODS[arm.method].needs_teacher or arm.status not in FINISHED or not path.exists():
+    if not METHODS[arm.method].needs_teacher or arm.status not in FINISHED:
         return None
     known = Teacher(name, lesson.prompts, lesson.answered, lesson.soft, lesson.seconds, lesson.ms_per_answer)
-    tested = [prompt_key(row.messages) for row in folder.rows(FINAL, "test")]
-    own = row_points(Answer.read(path))
-    both = [place for place, key in enumerate(tested) if key in lesson.scores]
-    if not both or len(own) != len(tested):
+    both: list[tuple[float, float]] = []  # the student's point for a test row, and the teacher's
+    for part in _parts(folder):
+        keys, path = [prompt_key(row.messages) for row in folder.rows(part, "test")], folder.part(arm.name, part)
+        own = row_points(Answer.read(path / PREDICTIONS)) if keys else ()
+        both += [(point, lesson.scores[key]) for key, point in zip(keys, own, strict=True) if key in lesson.scores]
+    if not both:
         return known
-    theirs = np.array([lesson.scores[tested[place]] for place in both])
-    test = paired_test(own[both], theirs)
-    return replace(known, rows=len(both), score=float(theirs.mean()), student=float(own[both].mean()),
+    mine, theirs = np.array(both).T
+    test = paired_test(mine, theirs)
+    return replace(known, rows=len(both), score=float(theirs.mean()), student=float(mine.mean()),
                    difference=test.difference, low=test.low, high=test.high)  # fmt: skip

@@ -1,6 +1,6 @@
 """A teacher that is a model of ours: a base, an adapter or an artifact of any method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,10 +42,14 @@ def open_teacher(target: str, task: Task, precision: Precision = "auto") -> Pred
         model = PromptedModel(**predictor.parts())
         text = TextPart(task.instruction, list_labels=task.kind == "closed")
         return predictor_for(replace(model, text=text, task=task), max_new_tokens=task.max_new_tokens or CHAT_TOKENS)
-    if task.kind == "closed" and own is not None and own.labels and not set(own.labels) & set(task.labels):
+    if task.kind == "closed" and own is not None and own.labels and not _alike(own.labels) & _alike(task.labels):
         what = f"it answers with labels such as {shown(own.labels[0])}, of which no row has any"
         raise RiyazError(what, target, "name a teacher of the same labels")
     return predictor
+
+
+def _alike(labels: Sequence[str]) -> set[str]:
+    return set(map(normalise, labels))
 
 
 def has_task(target: str) -> bool:
@@ -80,13 +84,25 @@ def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
 
 
 def _of_labels(predictor: Predictor, task: Task, prediction: Prediction) -> Wanted | None:
-    """The log-probabilities of the task's labels (1, L); those that the teacher does not know share nothing."""
+    """The log-probabilities of the task's labels (1, L)."""
     if prediction.probabilities is None:
         return None
     assert predictor.task is not None
-    known = dict(zip(predictor.task.labels, prediction.probabilities))
-    p = np.array([max(1e-6, known.get(label, 0.0)) for label in task.labels])
-    return of_label(np.log(p / p.sum()))
+    return _shared(prediction.probabilities, predictor.task.labels, task.labels)
+
+
+def _shared(p: Iterable[float], own: Sequence[str], labels: Sequence[str]) -> Wanted:
+    """The log-probabilities (1, L) of labels, from those of the teacher's `own`, which are the same but for case and
+    spaces; what the teacher does not know shares nothing."""
+    known = {normalise(label): each for label, each in zip(own, p)} | dict(zip(own, p))
+    shares = np.array([max(1e-6, known.get(label, known.get(normalise(label), 0.0))) for label in labels])
+    return of_label(np.log(shares / shares.sum()))
+
+
+def among(task: Task, own: Sequence[str], output: Output) -> Output:
+    """An answer among the teacher's `own` labels as one among those of the task; an empty text where it is none."""
+    soft = output.soft and _shared(np.exp(output.soft.log_p[0].astype(np.float64)).tolist(), own, task.labels)
+    return Output(spelled(task, output.text) or "", soft)
 
 
 def with_tokens(predictor: ModelPredictor, rows: Sequence[Example], texts: Sequence[str]) -> list[Output]:

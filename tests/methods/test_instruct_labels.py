@@ -16,6 +16,7 @@ from riyaz.comparison import measure
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS, instruct
+from riyaz.methods.fitting import choices
 from riyaz.methods.fitting.base import Context, Fitted
 from riyaz.methods.fitting.choices import base_predictor, rows_scored
 from riyaz.methods.fitting.even_labels import even_labels
@@ -23,7 +24,7 @@ from riyaz.methods.fitting.instructions import MOST, Instruction
 from riyaz.methods.instruct import LABEL_TOKENS, LEAST, ROUNDS, SURE, tried
 from riyaz.metrics.calibration import fit_temperature, log_softmax
 from riyaz.predictor import ClosedPredictor, ModelPredictor
-from riyaz.scoring import accepted_labels
+from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 Scored = list[tuple[str, tuple[str, ...]]]  # the candidate, and the rows that were read
@@ -57,7 +58,7 @@ def fitted(
 
     patch.setattr(instruct, "instructions", lambda *_: pool)
     patch.setattr(instruct, "_log_p", read)
-    patch.setattr(instruct, "answer_log_loss", lambda *_: 0.25)
+    patch.setattr(choices, "answer_log_loss", lambda *_: pytest.fail("the rows are read already"))
     return METHODS["instruct"].fit(context), done
 
 
@@ -111,7 +112,9 @@ def test_the_chosen_wording_has_the_offsets_of_its_scores(context: Context, monk
     assert made.label_offsets == pytest.approx(tuple(even.offsets)) and np.argmin(made.label_offsets) == 0
     assert made.temperature == pytest.approx(fit_temperature(scores + even.offsets, accepted))
     right = accepted[np.arange(48), (scores + even.offsets).argmax(1)].mean()
-    assert made.valid_score == pytest.approx(right) and made.valid_loss == 0.25
+    tokens = sum(map(len, context.tokenizer.answer_ids([row.said for row in rows[:REOPEN_ROWS]])))
+    loss = -scores[:REOPEN_ROWS][accepted[:REOPEN_ROWS]].sum() / tokens
+    assert made.valid_score == pytest.approx(right) and made.valid_loss == pytest.approx(loss)
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(0.9 * SURE, "0"), (1.1 * SURE, "1")])
@@ -205,6 +208,7 @@ def test_a_real_search_answers_as_it_was_scored(context: Context) -> None:
     answers = predictor.answers([row.messages for row in context.valid])
     assert np.mean([a.text in row.answers for a, row in zip(answers, context.valid)]) == pytest.approx(made.valid_score)
     assert bool(made.label_offsets) == made.chosen["even_labels"] and made.temperature
+    assert made.valid_loss == pytest.approx(answer_log_loss(predictor, context.valid), abs=1e-4)
 
 
 def test_a_wording_with_which_a_row_does_not_fit_is_left_out(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

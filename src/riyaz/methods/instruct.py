@@ -20,13 +20,13 @@ from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Rounds
-from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit, stages
+from riyaz.methods.fitting.choices import Choice, base_predictor, choose, choose_answer_limit, stages
 from riyaz.methods.fitting.even_labels import EvenLabels, even_labels, label_losses, lower
 from riyaz.methods.fitting.instructions import MOST, Instruction, instructions
 from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.results import About
-from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss
+from riyaz.scoring import REOPEN_ROWS, accepted_labels
 
 ROUNDS: Rounds = ((8, 12), (16, 6), (32, 3))
 LABEL_TOKENS, LEAST = 1200, 3  # tokens of labels that all candidates read for a row, and candidates at least
@@ -100,7 +100,7 @@ def _fit_labels(context: Context, candidates: Mapping[Instruction, ClosedPredict
     own = best[0]
     chosen = min(best, key=lambda each: each.even.nats)
     gain, error = lower(chosen.even.losses, own.even.losses)
-    chosen = chosen if gain > SURE * error else own
+    chosen = read = chosen if gain > SURE * error else own
     predictor = replace(chosen.predictor, label_offsets=tuple(chosen.even.offsets.tolist()))
     losses, scores = chosen.even_entry
     for calibrated in (False, True):
@@ -108,16 +108,24 @@ def _fit_labels(context: Context, candidates: Mapping[Instruction, ClosedPredict
         of_plain = label_losses(plain, own.accepted)
         record.append(own.entry(of_plain, plain, own, even_labels=False, calibrated=calibrated))
         if of_plain.mean() <= losses.mean():
-            predictor, losses, scores = replace(own.predictor, calibrated=calibrated), of_plain, plain
+            predictor, losses, scores, read = replace(own.predictor, calibrated=calibrated), of_plain, plain, own
+    right = float(own.accepted[np.arange(len(scores)), scores.argmax(1)].mean())
+    seconds = time.perf_counter() - began
+    choice = Choice(predictor, predictor.calibrated, right, record, seconds, _of_answers(read, context.valid))
     return Fitted(
         predictor.text, WeightsPart(), calibrated=predictor.calibrated, label_offsets=predictor.label_offsets,
-        temperature=fit_temperature(scores, own.accepted), search_seconds=time.perf_counter() - began,
+        temperature=fit_temperature(scores, own.accepted), search_seconds=seconds,
         chosen={"instruction": predictor.text.instruction, "list_labels": predictor.text.list_labels,
                 "calibrated": predictor.calibrated, "even_labels": bool(predictor.label_offsets),
                 "candidates": record},
-        valid_loss=answer_log_loss(predictor, context.valid[:REOPEN_ROWS]),
-        valid_score=float(own.accepted[np.arange(len(scores)), scores.argmax(1)].mean()),
+        valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=right,
     )  # fmt: skip
+
+
+def _of_answers(wording: _Wording, rows: Sequence[Example]) -> np.ndarray:
+    """The log-probability (n,) of the first accepted label of each row that was read."""
+    place = {label: number for number, label in enumerate(wording.predictor.task.labels)}
+    return np.array([log_p[place[row.answer]] for log_p, row in zip(wording.log_p, rows)])
 
 
 def _halved(

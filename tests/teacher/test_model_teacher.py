@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,27 @@ def test_soft_targets_are_what_it_predicts_behind_its_own_prompts(shown: int, mo
     assert np.allclose(log_p, np.take_along_axis(expected, tokens, 1), atol=CLOSE)
     likeliest = np.sort(expected, axis=1)[:, ::-1][:, : teaching.LIKELIEST]
     assert np.allclose(np.sort(log_p, axis=1)[:, ::-1], likeliest, atol=CLOSE)
+
+
+def test_distributions_of_few_tokens_are_in_memory(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = open_teacher(str(model_folder), FREE)
+    assert predictor.has_model
+    texts, counts = [text or "money" for text in TEXTS], list[int]()
+    whole = with_tokens(predictor, ROWS, texts)
+    vocabulary, distributions = predictor.lm.runner.vocab_size, type(predictor.lm).distributions
+
+    def counted(lm: Any, requests: Any, answers: Sequence[Sequence[int]]) -> Any:
+        counts.append(sum(map(len, answers)))
+        return distributions(lm, requests, answers)
+
+    monkeypatch.setattr(type(predictor.lm), "distributions", counted)
+    tokens = [len(each.soft.tokens) for each in whole if each.soft is not None]
+    monkeypatch.setattr(teaching, "AT_ONCE", (tokens[0] + tokens[1]) * vocabulary)
+    parts = with_tokens(predictor, ROWS, texts)
+    assert len(counts) > 2 and sum(counts) == sum(tokens) and max(counts) <= max(tokens[0] + tokens[1], *tokens)
+    for one, other in zip(whole, parts):
+        assert one.soft is not None and other.soft is not None
+        assert np.array_equal(one.soft.tokens, other.soft.tokens) and np.array_equal(one.soft.log_p, other.soft.log_p)
 
 
 def test_a_base_answers_with_the_tasks_instruction(model_folder: Path) -> None:

@@ -1,6 +1,6 @@
 """A teacher that is a model of ours: a base, an adapter or an artifact of any method."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from riyaz.teacher.outputs import Output, of_label
 from riyaz.text.tokenizer import Tokenizer
 
 LIKELIEST = 32  # tokens whose probabilities are kept at each place of an answer
+AT_ONCE = 2**26  # log-probabilities in memory, 256 MB: those of long answers would take gigabytes
 MARKS = " \t\r\n\"'`.*“”"  # around a label that was written, not chosen
 
 
@@ -112,8 +113,22 @@ def with_tokens(predictor: ModelPredictor, rows: Sequence[Example], texts: Seque
     answers = predictor.tokenizer.answer_ids(said)
     conversations, where = [row.messages for row in rows], [row.where for row in rows]
     prepared = predictor.prepare(conversations, where, room=max(map(len, answers)))
-    predicted = predictor.lm.distributions([each.request for each in prepared], answers)  # (n, V) of each
-    return [Output(text, likeliest(log_p, LIKELIEST)) for text, log_p in zip(texts, predicted)]
+    softs: list[Wanted] = []
+    for some in _small([len(answer) for answer in answers], AT_ONCE // predictor.lm.runner.vocab_size):
+        predicted = predictor.lm.distributions([each.request for each in prepared[some]], answers[some])  # (n, V) each
+        softs += [likeliest(log_p, LIKELIEST) for log_p in predicted]
+    return [Output(text, soft) for text, soft in zip(texts, softs, strict=True)]
+
+
+def _small(lengths: Sequence[int], most: int) -> Iterator[slice]:
+    """Parts of a list of answers of at most so many tokens together, or of one answer."""
+    start, tokens = 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and tokens + length > most:
+            yield slice(start, place)
+            start, tokens = place, 0
+        tokens += length
+    yield slice(start, len(lengths))
 
 
 def identity(target: str) -> str:

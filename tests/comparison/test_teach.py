@@ -167,6 +167,20 @@ def test_another_comparison_with_the_teacher_asks_nothing_again(
     assert told.status == 130 and asked_again == [], "it was stopped behind the answers"
 
 
+def test_a_teacher_that_has_learned_test_rows_is_noted(labelled: tuple[Path, Told], labelling: Path) -> None:
+    folder, told = labelled
+    assert "of the test rows: its score says little" not in told.err
+    comparison, notes = ComparisonFolder(folder / "out"), list[Any]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teach, "count_trained", lambda target, rows: 3 if len(rows) == 18 else 0)
+        patch.setattr(teach, "_with_soft", lambda *given: given[4])
+        patch.setattr(teach.outputs, "write", lambda *_: None)
+        patch.setattr(teach, "write_json", lambda *_: None)
+        teach.teach(comparison, comparison.settings(), (), 60.0, notes.append)
+    said = [note.text for note in notes if isinstance(note, Note)]
+    assert "the teacher has learned 3 of the test rows: its score says little" in said
+
+
 # free text, from a model
 
 

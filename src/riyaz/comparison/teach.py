@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from riyaz.artifact import TextPart, read_examples
+from riyaz.artifact import TextPart, count_trained, read_examples
 from riyaz.comparison.arm_row import FINISHED, row_points
 from riyaz.comparison.context_limit import too_long
 from riyaz.comparison.folder import DAMAGED, TEACHER, ComparisonFolder, Settings
@@ -148,6 +148,8 @@ def teach(
         made = by_model(predictor, entry, task, rows, began + seconds, listen)
         made = _with_soft(predictor, task, students, rows, made, listen)
         ms, scores = _judged(folder, predictor, task)
+        if known := has_task(entry["path"]) and count_trained(entry["path"], _tested(folder)):
+            listen(Note(f"the teacher has learned {known} of the test rows: its score says little"))
     usable = {key: each for key, each in made.items() if each.text}
     if len(usable) < max(1, LEAST_ROWS * len(made)):
         what = f"{len(usable)} of {len(made)} answers are {'labels of the rows' if task.labels else 'not empty'}"
@@ -235,7 +237,7 @@ def _with_soft(
 
 def _judged(folder: ComparisonFolder, predictor: Predictor, task: Task) -> tuple[float | None, dict[str, float]]:
     """(milliseconds of an answer given alone, scores of test rows by `prompt_key`) of a model of ours."""
-    tested = [row for part in _parts(folder) for row in folder.rows(part, "test")][:JUDGED_ROWS]
+    tested = _tested(folder)[:JUDGED_ROWS]
     if not tested or task.metric in LIKELIHOODS:
         return None, {}
     _, milliseconds = answers_alone(predictor, tested[:ALONE_ROWS])
@@ -277,6 +279,10 @@ def beside(folder: ComparisonFolder, arms: Sequence[ArmResult]) -> list[ArmResul
         return list(arms)
     lesson = read_lesson(folder)
     return [replace(arm, teacher=_of_arm(folder, arm, name_of(entry), lesson)) for arm in arms]
+
+
+def _tested(folder: ComparisonFolder) -> list[Example]:
+    return [row for part in _parts(folder) for row in folder.rows(part, "test")]
 
 
 def _of_arm(folder: ComparisonFolder, arm: ArmResult, name: str, lesson: Lesson) -> Teacher | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from riyaz.config import LIKELIHOODS
 from riyaz.data import Example
-from riyaz.data.questions import answer_places
+from riyaz.data.questions import Question, answer_places
 from riyaz.data.task import Task
 from riyaz.engine.grammar import misfit
 from riyaz.errors import RiyazError
@@ -28,6 +28,7 @@ from riyaz.metrics.calibration import (
     reliability,
     right_probability,
 )
+from riyaz.metrics.compact import Compact
 from riyaz.metrics.groups import group_numbers, within
 from riyaz.metrics.intervals import interval, mean_interval
 from riyaz.metrics.selective import curve_points, risk_coverage
@@ -130,11 +131,20 @@ def rewards(predictor: ModelPredictor, examples: Sequence[Example]) -> list[Rewa
 
 
 def thumbs(answer_rewards: Sequence[Reward], examples: Sequence[Judged]) -> np.ndarray:
-    """1 (n,) where the reward of a good answer is above the reference point of these rows, or that of a bad one below
-    it, half where it is the point. The point is that of KTO (Ethayarajh et al. 2024, arXiv 2402.01306): the mean reward
-    of answers after other prompts, at least 0. A model that raises all answers alike matches no more than the base."""
-    point = max(0.0, float(np.mean([each.other for each in answer_rewards]))) if len(answer_rewards) > 1 else 0.0
-    return np.array([_matches(each.own, point, row) for each, row in zip(answer_rewards, examples, strict=True)])
+    """The points (n,) of answers that are good or bad: `thumb_points` of their rewards."""
+    assert len(answer_rewards) == len(examples)
+    gains = np.array([(each.own, each.other) for each in answer_rewards], float).reshape(-1, 2)
+    return thumb_points(gains, np.array([bool(row.desirable) for row in examples], bool))
+
+
+def thumb_points(gains: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """1 (n,) where the reward of a `good` (n,) answer is above the reference point of these rows, or that of a bad one
+    below it, half where it is the point; `gains` (n, 2) are the rewards of each answer and of one after another prompt.
+    The point is that of KTO (Ethayarajh et al. 2024, arXiv 2402.01306): the mean reward of answers after other prompts,
+    at least 0. A model that raises all answers alike matches no more than the base."""
+    own, others = np.ascontiguousarray(gains.T)
+    point = max(0.0, float(others.mean())) if len(others) > 1 else 0.0
+    return np.where(own == point, 0.5, np.where(good, own > point, own < point))
 
 
 def _matches(reward: float, point: float, row: Judged) -> float:
@@ -271,28 +281,41 @@ def question_scores(task: Task, rows: Sequence[Answer]) -> list[QuestionScore] |
     scored = []
     for place, question in enumerate(task.questions):
         known = [row for row in rows if row.decided and row.decided[place].right is not None]
-        scored_question = QuestionScore(question.name, question.type, len(known))
-        if known:
-            answers = [row.decided[place] for row in known if row.decided]
-            points = np.array([answer.points for answer in answers], float)
-            p, right = np.array([each.probabilities for each in answers]), np.array([each.right for each in answers])
-            groups = group_numbers([row.group for row in known])
-            low, high = interval(points, groups)
-            scored_question = replace(
-                scored_question, score=float(points.mean()), ci_low=low, ci_high=high,
-                auroc=decisions.mean_auroc(question.type, p, right),
-                calibration=_calibration_of_choices(p, right, groups),
-            )  # fmt: skip
-        scored.append(scored_question)
+        answers = [row.decided[place] for row in known if row.decided]
+        points = np.array([answer.points for answer in answers], float)
+        p, right = Compact([each.probabilities for each in answers]), np.array([each.right for each in answers])
+        scored.append(question_score(question, points, p, right, group_numbers([row.group for row in known])))
     return scored
 
 
-def _calibration_of_choices(p: np.ndarray, right: np.ndarray, groups: np.ndarray | None) -> Calibration:
+def question_score(
+    question: Question, points: np.ndarray, p: Compact, right: np.ndarray, groups: np.ndarray | None
+) -> QuestionScore:
+    """How the answers to one question score, from the points (n,), the probabilities (n, L) of its choices and the
+    place (n,) of the right one, which is known."""
+    scored = QuestionScore(question.name, question.type, len(points))
+    if not len(points):
+        return scored
+    low, high = interval(points, groups)
+    area, true = decisions.mean_auroc(question.type, p, right), _calibration_of_choices(p, right, groups)
+    return replace(scored, score=float(points.mean()), ci_low=low, ci_high=high, auroc=area, calibration=true)
+
+
+def _calibration_of_choices(p: Compact, right: np.ndarray, groups: np.ndarray | None) -> Calibration:
     """How true the probabilities (n, L) are, from the place (n,) of the right choice; the confidence of an answer is
     the probability of the likeliest one."""
-    accepted = right[:, None] == np.arange(p.shape[1])
-    of_right = right_probability(p, accepted)
-    return _calibration(p.max(1), p.argmax(1) == right, groups, brier_scores(p, of_right), log_losses(of_right))
+    confidence, best, of_right, briers = [], [], [], []
+    end = 0
+    for block in p.blocks():
+        accepted = right[end : end + len(block), None] == np.arange(block.shape[1])
+        end += len(block)
+        confidence.append(block.max(1))
+        best.append(block.argmax(1))
+        of_right.append(right_probability(block, accepted))
+        briers.append(brier_scores(block, of_right[-1]))
+    correct = np.concatenate(best) == right
+    losses = log_losses(np.concatenate(of_right))
+    return calibration(np.concatenate(confidence), correct, groups, np.concatenate(briers), losses)
 
 
 def confidence_fields(
@@ -337,10 +360,10 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
     groups = group_numbers([row.group for row in rows])
     briers = [row.brier for row in rows if row.brier is not None]
     losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
-    return _calibration(confidence, right, groups, np.array(briers), losses)
+    return calibration(confidence, right, groups, np.array(briers), losses)
 
 
-def _calibration(
+def calibration(
     confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None, briers: np.ndarray, losses: np.ndarray
 ) -> Calibration:
     """How true the confidences (n,) are of answers that are `right` (n,) or not; the Brier scores and log-losses (n,)
@@ -349,26 +372,34 @@ def _calibration(
     chance = error_by_chance(confidence)
     error = expected_calibration_error(confidence, right)
     risk, bins = curve_points(risk_coverage(confidence, ~right)), reliability(confidence, right)
-    calibration = Calibration(len(confidence), error, low, high, *chance, risk=risk, bins=bins)
+    made = Calibration(len(confidence), error, low, high, *chance, risk=risk, bins=bins)
     if len(briers) < len(confidence) or len(losses) < len(confidence):
-        return calibration
+        return made
     (brier_low, brier_high), (loss_low, loss_high) = (mean_interval(values, groups) for values in (briers, losses))
     return replace(
-        calibration, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
+        made, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
         log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,
     )  # fmt: skip
 
 
 def slice_scores(rows: np.ndarray, names: Sequence[str | None], groups: np.ndarray | None) -> dict[str, SliceScore]:
     """The mean of the scores `rows` (n,) of each slice; its interval where rows are in `groups` (n,)."""
-    members: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        if name is not None:
-            members.setdefault(name, []).append(i)
+    numbers: dict[str, int] = {}
+    places = [-1 if name is None else numbers.setdefault(name, len(numbers)) for name in names]
+    return numbered_slice_scores(rows, np.array(places, int), [*numbers], groups)
+
+
+def numbered_slice_scores(
+    rows: np.ndarray, places: np.ndarray, names: Sequence[str], groups: np.ndarray | None
+) -> dict[str, SliceScore]:
+    """`slice_scores` where the name of each row's slice is at its place (n,) in `names`; −1 for no slice."""
+    order = np.argsort(places, kind="stable")
+    begins = np.searchsorted(places, np.arange(len(names) + 1), sorter=order)
     scores = {}
-    for name, index in sorted(members.items()):
+    for name, begin, end in sorted(zip(names, begins[:-1].tolist(), begins[1:].tolist(), strict=True)):
+        index = order[begin:end]
         scores[name] = SliceScore(float(rows[index].mean()), len(index))
-        numbers = within(groups, np.array(index))
+        numbers = within(groups, index)
         if numbers is not None:
             low, high = interval(rows[index], numbers)
             scores[name] = replace(scores[name], n_groups=int(numbers.max()) + 1, ci_low=low, ci_high=high)

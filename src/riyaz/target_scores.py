@@ -1,10 +1,12 @@
 """A model or an artifact scored on the rows of a file, some rows at a time: `riyaz evaluate`.
 
-The scores of all rows are made of a `ScoredRow` of each, which can be written to disk, so some may come from elsewhere.
+Rows are read anew whenever they are needed. The scores of all are made of a `ScoredRow` of each, which can be written
+to disk, so some may come from elsewhere.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from riyaz.artifact import TextPart, count_trained, reading_of
 from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
 from riyaz.data.data_report import LEFT_OUT
+from riyaz.data.example_stream import ExampleStream
 from riyaz.data.formats import load
 from riyaz.data.judging import expect_judged
 from riyaz.data.schema import as_written, read_schema
@@ -23,36 +26,23 @@ from riyaz.engine.opening import engine_note
 from riyaz.errors import RiyazError
 from riyaz.evaluate import LATENCY_ROWS, answers_of, prompt_tokens
 from riyaz.events import Listen, Note, Phase, Progress
-from riyaz.metrics import decisions
-from riyaz.metrics import scores as metrics
 from riyaz.metrics.executed import expect_ready
-from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
     Predictor,
     PromptedModel,
-    Reward,
     keeping_to,
     open_target,
     predictor_for,
     within,
 )
 from riyaz.quality.schema_rows import own_schema_notes
-from riyaz.results import Answer, FileFacts, TargetScores
-from riyaz.scoring import calibration_of, latency, predict, question_scores, slice_scores, thumbs, with_accepted
+from riyaz.results import FileFacts, TargetScores
+from riyaz.scored_columns import ScoredColumns, ScoredRow
+from riyaz.scoring import latency, predict, with_accepted
 
 CHUNK = 512  # rows answered together
-
-
-@dataclass(frozen=True)
-class ScoredRow:
-    """A row's answer with its score; by the metric `thumbs`, whose points depend on all rows, the answer's reward and
-    whether it is a good one."""
-
-    answer: Answer
-    reward: Reward | None = None
-    desirable: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -87,16 +77,19 @@ class OpenTarget:
     listen: Listen
 
     def scored(self, span: range, done: int = 0) -> Iterator[list[ScoredRow]]:
-        """The rows of a span with their answers, CHUNK at a time, without the first `done` of them, whole chunks."""
-        task, rows = self.facts.task, self.rows
-        for first in range(span.start + done, span.stop, CHUNK):
+        """The rows of a span with their answers, CHUNK at a time, without the first `done` of them, whole chunks.
+        Raises RiyazError where a file was changed meanwhile."""
+        task, start = self.facts.task, span.start + done
+        rows = islice(self.rows, max(0, start - 1), span.stop)
+        before = [*islice(rows, min(1, start))]
+        for first in range(start, span.stop, CHUNK):
 
-            def progress(ended: int, _: int, before: int = first - span.start) -> None:
-                self.listen(Progress("evaluate", before + ended, len(span)))
+            def progress(ended: int, _: int, answered: int = first - span.start) -> None:
+                self.listen(Progress("evaluate", answered + ended, len(span)))
 
             if self.predictor.has_model:
                 self.predictor.forget_tools()
-            part, before = rows[first : min(first + CHUNK, span.stop)], rows[max(0, first - 1) : first]
+            part = [*islice(rows, CHUNK)]
             predictions = with_accepted(self.predictor, task, predict(self.predictor, part, progress), part, before)
             yield [
                 ScoredRow(answer, prediction.reward, row.desirable)
@@ -104,10 +97,13 @@ class OpenTarget:
                     answers_of(self.predictor, task, predictions, part), predictions, part, strict=True
                 )
             ]
+            before = part[-1:]
+        if isinstance(self.rows, ExampleStream):
+            self.rows.expect_unchanged()
 
     def measured(self) -> Measured:
         """What an answer costs, on the first LATENCY_ROWS rows."""
-        sample = self.rows[:LATENCY_ROWS]
+        sample = [*self.rows[:LATENCY_ROWS]]
         milliseconds = latency(self.predictor, sample, len(sample))
         tokens = prompt_tokens(self.predictor, sample)
         return Measured(milliseconds, tokens, hardware.peak_rss() / hardware.MB, self.predictor.served)
@@ -120,8 +116,11 @@ def evaluate_target(
     """Scores of a model or an artifact, served in `precision`, on the rows of a file, or on the first `limit` of them.
     Raises RiyazError."""
     opened = open_scored(target, test, data_config, limit=limit, precision=precision, listen=listen)
-    scored = [row for part in opened.scored(range(len(opened.rows))) for row in part]
-    return target_scores(opened.facts, scored, opened.measured())
+    columns = ScoredColumns(opened.facts.task)
+    for part in opened.scored(range(len(opened.rows))):
+        for row in part:
+            columns.add(row)
+    return target_scores(opened.facts, columns, opened.measured())
 
 
 def open_scored(
@@ -135,7 +134,7 @@ def open_scored(
     """
     if limit is not None and limit < 1:
         raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
-    data = load(test, **data_config.reading(), like=reading_of(target))
+    data = load(test, **data_config.reading(), like=reading_of(target), streamed=True)
     rows = data.examples[:limit]
     for note in data.notes:
         listen(Note(note))
@@ -175,50 +174,37 @@ def open_scored(
     return OpenTarget(facts, predictor, rows, listen)
 
 
-def target_scores(facts: TargetFacts, scored: Sequence[ScoredRow], measured: Measured) -> TargetScores:
+def target_scores(facts: TargetFacts, columns: ScoredColumns, measured: Measured) -> TargetScores:
     """The scores of all rows, of which there is at least one."""
-    task, answers = facts.task, [row.answer for row in scored]
-    groups = group_numbers([answer.group for answer in answers])
-    rows = _row_scores(task, scored)
+    task, groups = facts.task, columns.groups()
+    extras = columns.extras()
+    if len(columns.nats):
+        extras = extras | {"answer_log_probability": float(np.mean(columns.nats.values()))}
+    calibration, questions, rows = columns.calibration(groups), columns.questions(), columns.row_scores()
     low, high = interval(rows, groups)
-    nats = [answer.answer_log_probability for answer in answers if answer.answer_log_probability is not None]
-    extras = {"answer_log_probability": float(np.mean(nats))} if nats else {}
-    if task.kind != "questions":
-        texts, accepted = [answer.prediction for answer in answers], [answer.answers for answer in answers]
-        extras = metrics.extras(task.metric, texts, accepted, [answer.extras or {} for answer in answers]) | extras
     return TargetScores(
         target=facts.target, test=facts.test, task=task.kind, metric=task.metric, instruction=facts.instruction,
         score=float(rows.mean()), ci_low=low, ci_high=high, n_test=len(rows),
-        extras={**extras}, slices=slice_scores(rows, [answer.slice for answer in answers], groups),
+        extras={**extras}, slices=columns.slices(rows, groups),
         ms_per_answer=measured.ms_per_answer, prompt_tokens=measured.prompt_tokens, peak_rss_mb=measured.peak_rss_mb,
-        trained_rows=facts.trained_rows, served=measured.served, calibration=calibration_of(answers),
-        n_groups=None if groups is None else int(groups.max()) + 1, questions=question_scores(task, answers),
+        trained_rows=facts.trained_rows, served=measured.served, calibration=calibration,
+        n_groups=None if groups is None else int(groups.max()) + 1, questions=questions,
     )  # fmt: skip
 
 
-def _row_scores(task: Task, scored: Sequence[ScoredRow]) -> np.ndarray:
-    """The score (n,) of every row, of which the mean is taken."""
-    if task.kind == "questions":
-        decided = [row.answer.decided or [] for row in scored]
-        return decisions.row_scores(np.array([[each.points for each in row] for row in decided], float))
-    if task.metric == "thumbs":
-        gains = [row.reward for row in scored if row.reward is not None]
-        assert len(gains) == len(scored), "each has one by this metric"
-        return thumbs(gains, scored)
-    return np.array([row.answer.score for row in scored], float)
-
-
-def _spelled_as(task: Task, rows: Sequence[Example], listen: Listen) -> tuple[Example, ...]:
+def _spelled_as(task: Task, rows: Sequence[Example], listen: Listen) -> Sequence[Example]:
     """The rows with the task's spelling of each label, and a note about those that were changed."""
     spelled, merged = spell_alike(rows, task.labels)
     if merged:
         listen(Note(merged))
-    return tuple(spelled)
+    return spelled
 
 
 def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:
     """The model with the task's instruction in every prompt, and an answer limit for the longest accepted answer."""
-    longest = max(map(len, model.tokenizer.answer_ids([row.said for row in rows])))
+    said = (row.said for row in rows)
+    parts = iter(lambda: [*islice(said, CHUNK)], [])
+    longest = max(max(map(len, model.tokenizer.answer_ids(part))) for part in parts)
     instructed = replace(model, text=TextPart(task.instruction), task=task)
     return predictor_for(instructed, max_new_tokens=limit_for(task, longest))
 
@@ -239,12 +225,16 @@ def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Liste
     """Note how many rows have a label that the artifact lacks. Raises RiyazError if all of them do."""
     if task.kind != "closed":
         return
-    unknown = [row for row in rows if not set(row.answers) & set(task.labels)]
-    if len(unknown) == len(rows):
-        what = f"no row has one of the artifact's labels; this one has {unknown[0].answer!r}"
-        raise RiyazError(what, f"{test}:{unknown[0].where.rpartition(':')[2]}", "use rows of the same task")
+    known, labels, unknown = {*task.labels}, {*task.labels}, 0
+    for row in rows:
+        labels.update(row.answers)
+        unknown += known.isdisjoint(row.answers)
+    if unknown == len(rows):
+        first = rows[0]
+        what = f"no row has one of the artifact's labels; this one has {first.answer!r}"
+        raise RiyazError(what, f"{test}:{first.where.rpartition(':')[2]}", "use rows of the same task")
     if unknown:
-        listen(Note(f"{len(unknown)} of {len(rows)} rows have a label that the artifact does not know"))
-    twins = twins_note({*task.labels, *(answer for row in rows for answer in row.answers)})
+        listen(Note(f"{unknown} of {len(rows)} rows have a label that the artifact does not know"))
+    twins = twins_note(labels)
     if twins:
         listen(Note(twins))

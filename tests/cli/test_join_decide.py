@@ -13,7 +13,7 @@ from test_linear_classifier import classifier, written
 from tiny_comparison import Told, command
 
 from riyaz.cli import decide as verb
-from riyaz.data import row_stream
+from riyaz.data import streamed_file
 
 MANY = [{**ROWS[n % 10], "id": n, "text": f"{ROWS[n % 10]['text']} = {n}", "note": "=1"} for n in range(23)]
 
@@ -111,7 +111,7 @@ def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: 
 
 
 def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_stream, "CHUNK", 2**14)
+    monkeypatch.setattr(streamed_file, "CHUNK", 2**14)
     monkeypatch.setattr(verb, "TEXTS", 256)
     peaks = {}
     for count in 50, 1_200, 2_700:

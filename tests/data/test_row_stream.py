@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from refusals import assert_refused
 
-from riyaz.data import row_stream
+from riyaz.data import streamed_file
 from riyaz.data.row_stream import open_rows
 from riyaz.data.tables import read_table
 from riyaz.errors import RiyazError
@@ -29,7 +29,7 @@ def outcome(read: object) -> object:
 def test_a_stream_has_the_rows_and_errors_of_the_whole_file(
     kind: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_stream, "CHUNK", 40)
+    monkeypatch.setattr(streamed_file, "CHUNK", 40)
     path, draw, good = tmp_path / f"rows{kind}", random.Random(1), 0
     for case in range(60):
         if "jsonl" in kind:
@@ -40,13 +40,13 @@ def test_a_stream_has_the_rows_and_errors_of_the_whole_file(
         content = ("\ufeff" * (case % 5 == 0) + end.join(lines) + end * (case % 2)).encode()
         path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
         whole = outcome(lambda: read_table(path).rows)
-        assert outcome(lambda: row_stream._rows(path)) == whole, content
+        assert outcome(lambda: streamed_file.streamed_rows(path)) == whole, content
         good += isinstance(whole, list)
     assert good > 20
 
 
 def test_bytes_that_are_not_utf8_are_named_by_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_stream, "CHUNK", 40)
+    monkeypatch.setattr(streamed_file, "CHUNK", 40)
     path = tmp_path / "rows.csv"
     path.write_bytes(b"text\n" + b"a rather long row\n" * 20 + b"caf\xe9\n")
     with assert_refused(f"{path}:22: byte 0xE9 is not UTF-8 (byte 4 of the line; it may be latin-1)"):
@@ -67,7 +67,7 @@ def test_a_line_without_an_end_is_refused_before_it_is_read_whole(tmp_path: Path
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_stream, "CHUNK", 2**16)
+    monkeypatch.setattr(streamed_file, "CHUNK", 2**16)
     peaks = []
     for count in (5_000, 40_000):
         path = tmp_path / f"{count}.jsonl"

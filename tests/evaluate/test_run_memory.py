@@ -12,7 +12,7 @@ from test_run import lines, run, write
 from riyaz import predictor
 from riyaz.cli import run as verb
 from riyaz.cli.partial_answers import row_key
-from riyaz.data import Dataset, Example, Reading, row_stream
+from riyaz.data import Dataset, Example, Reading, streamed_file
 from riyaz.data.formats import load
 from riyaz.data.questions import Choice, Question
 from riyaz.data.row_stream import HEAD, open_rows
@@ -42,7 +42,7 @@ class Upper:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(row_stream, "CHUNK", 2**14)
+    monkeypatch.setattr(streamed_file, "CHUNK", 2**14)
     monkeypatch.setattr(predictor, "open_target", lambda target, *rest: Upper())
     monkeypatch.setattr(verb, "answerer_of", lambda target, *rest: target)
     monkeypatch.setattr(verb, "target_hash", lambda target: target)

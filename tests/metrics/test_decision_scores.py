@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from riyaz.metrics.compact import Compact
 from riyaz.metrics.decisions import auroc, mean_auroc, points, row_means, row_scores
 from riyaz.metrics.intervals import interval
 
@@ -74,22 +75,22 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
 
 def test_auroc_of_a_question_is_a_mean_over_choices_or_thresholds() -> None:
     p, places = rows(60, 2, seed=3)
-    assert mean_auroc("predicate", p, places) == pytest.approx(counted_out(p[:, 0], places == 0))
+    assert mean_auroc("predicate", Compact(p), places) == pytest.approx(counted_out(p[:, 0], places == 0))
     p, places = rows(80, 4, seed=4)
     each = [counted_out(p[:, place], places == place) for place in range(4)]
-    assert mean_auroc("choice", p, places) == pytest.approx(np.mean(each))
+    assert mean_auroc("choice", Compact(p), places) == pytest.approx(np.mean(each))
     untied = np.random.default_rng(6).dirichlet(np.ones(4), 80)
     thresholds = [counted_out(untied[:, place:].sum(1), places >= place) for place in (1, 2, 3)]
-    assert mean_auroc("score", untied, places) == pytest.approx(np.mean(thresholds))
+    assert mean_auroc("score", Compact(untied), places) == pytest.approx(np.mean(thresholds))
     seen = places % 2  # only the first two choices occur
     known = [counted_out(p[:, place], seen == place) for place in (0, 1)]
-    assert mean_auroc("choice", p, seen) == pytest.approx(np.mean(known))
-    assert mean_auroc("choice", p, np.zeros(80, int)) is None
+    assert mean_auroc("choice", Compact(p), seen) == pytest.approx(np.mean(known))
+    assert mean_auroc("choice", Compact(p), np.zeros(80, int)) is None
     certain = np.eye(4)[places]
-    assert mean_auroc("choice", certain, places) == mean_auroc("score", certain, places) == 1
+    assert mean_auroc("choice", Compact(certain), places) == mean_auroc("score", Compact(certain), places) == 1
 
 
 def test_auroc_is_scikit_learns() -> None:
     p, places = rows(200, 5, seed=5)
     theirs = roc_auc_score(places, p, multi_class="ovr", average="macro")
-    assert mean_auroc("choice", p, places) == pytest.approx(theirs)
+    assert mean_auroc("choice", Compact(p), places) == pytest.approx(theirs)

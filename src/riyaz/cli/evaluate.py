@@ -17,8 +17,10 @@ from riyaz.json_files import from_json, json_line, parse_json, to_document, writ
 
 if TYPE_CHECKING:
     from riyaz.cli.partial_records import PartialRecords
+    from riyaz.data.task import Task
     from riyaz.results import TargetScores
-    from riyaz.target_scores import OpenTarget, ScoredRow
+    from riyaz.scored_columns import ScoredRow
+    from riyaz.target_scores import OpenTarget
 
 KIND = ".json"
 OTHERS = {  # what differs, by the member of OUT.partial.json
@@ -116,7 +118,8 @@ def _answer_into(
     """Answer the rows, or those of a shard, and write the scores, or the shard. Raises RiyazError, and
     KeyboardInterrupt that says how to go on."""
     from riyaz.cli.partial_records import PartialRecords, RecordsOf
-    from riyaz.target_scores import ScoredRow, target_scores
+    from riyaz.scored_columns import ScoredColumns, ScoredRow
+    from riyaz.target_scores import target_scores
 
     facts, count = opened.facts, len(opened.rows)
     span = part.rows(count, _chunk()) if part else range(count)
@@ -135,8 +138,10 @@ def _answer_into(
             )  # fmt: skip
             write_shard(real, head, ready.records())
         else:
-            rows = [from_json(ScoredRow, record, str(ready.path)) for record in ready.records()]
-            scores = target_scores(facts, rows, measured)
+            columns = ScoredColumns(facts.task)
+            for record in ready.records():
+                columns.add(from_json(ScoredRow, record, str(ready.path)))
+            scores = target_scores(facts, columns, measured)
             write_json(real, scores, ascii=True)
         ready.remove()
     return scores
@@ -159,7 +164,8 @@ def join_scores(shards: Sequence[ShardFile], real: Path, out: Path) -> "TargetSc
     RiyazError."""
     from riyaz.data.task import Task
     from riyaz.results import FileFacts
-    from riyaz.target_scores import Measured, ScoredRow, TargetFacts, target_scores
+    from riyaz.scored_columns import ScoredColumns, ScoredRow
+    from riyaz.target_scores import Measured, TargetFacts, target_scores
 
     expect_kind(out, KIND)
     head, where = shards[0].head, str(shards[0].path)
@@ -168,22 +174,21 @@ def join_scores(shards: Sequence[ShardFile], real: Path, out: Path) -> "TargetSc
     measured = [from_json(Measured, each.head.facts, f"{each.path}: facts", AGAIN) for each in shards]
     test = FileFacts(head.file, head.file_sha256, options.format)
     facts = TargetFacts(head.target, test, task, options.instruction, options.trained_rows)
-    rows = [
-        _expect_scored(from_json(ScoredRow, entry, where, AGAIN), task.metric, len(task.questions), where)
-        for shard in shards
-        for where, entry in shard.lines()
-    ]
+    columns = ScoredColumns(task)
+    for shard in shards:
+        for at, entry in shard.lines():
+            columns.add(_expect_scored(from_json(ScoredRow, entry, at, AGAIN), task, at))
     peak = max(each.peak_rss_mb for each in measured)
-    scores = target_scores(facts, rows, replace(measured[0], peak_rss_mb=peak))
+    scores = target_scores(facts, columns, replace(measured[0], peak_rss_mb=peak))
     write_json(real, scores, ascii=True)
     return scores
 
 
-def _expect_scored(row: "ScoredRow", metric: str, questions: int, where: str) -> "ScoredRow":
+def _expect_scored(row: "ScoredRow", task: "Task", where: str) -> "ScoredRow":
     """The row of a shard. Raises RiyazError where it lacks what the scores of all rows need of it."""
-    answer = row.answer
-    lacks = not answer.answers or answer.score is None or (metric == "thumbs" and row.reward is None)
-    if lacks or (questions and (answer.decided is None or len(answer.decided) != questions)):
+    answer, choices = row.answer, [len(question.choices) for question in task.questions]
+    lacks = not answer.answers or answer.score is None or (task.metric == "thumbs" and row.reward is None)
+    if lacks or (choices and [len(each.probabilities) for each in answer.decided or []] != choices):
         raise RiyazError("holds no score", where, AGAIN)
     return row
 

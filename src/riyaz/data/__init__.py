@@ -5,6 +5,7 @@ the prompt, `rows.encode_rows` turns examples into token ids and `packing` batch
 """
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +140,7 @@ class Reading:
 class Dataset:
     """The examples of one file, or of several read as one, in file order, with the columns used and a hash."""
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     format: str  # the columns used, "text,label", or "messages"
     path: Path
     sha256: str  # of the file's bytes; for several files, of their hexadecimal hashes joined

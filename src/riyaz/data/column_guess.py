@@ -6,7 +6,7 @@ values, or the prompt comes first. Numbers, dates, identifiers and columns named
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from riyaz.data.tables import Table, kind_of
@@ -61,14 +61,15 @@ class _Column:
     length: float  # mean characters of a value
 
 
-def few_short_values(values: Sequence[str]) -> bool:
+def few_short_values(values: Iterable[str]) -> bool:
     """Whether the values can be labels: few different ones, which repeat and are short."""
-    distinct = set(values)
-    return (
-        0 < len(distinct) <= LABELS
-        and len(values) >= ROWS_PER_LABEL * len(distinct)
-        and max(map(len, distinct)) <= LABEL_CHARACTERS
-    )
+    distinct, count = set[str](), 0
+    for value in values:
+        count += 1
+        distinct.add(value)
+        if len(distinct) > LABELS:
+            return False
+    return bool(distinct) and count >= ROWS_PER_LABEL * len(distinct) and max(map(len, distinct)) <= LABEL_CHARACTERS
 
 
 def guess(

@@ -5,8 +5,9 @@
 file or shards. `Dataset.format` names the columns that were read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from riyaz.data import Dataset, Example, Reading
 from riyaz.data.check_columns import check_columns, check_of, one_database
 from riyaz.data.column_roles import find_reading
 from riyaz.data.encodings import NotUTF8
+from riyaz.data.example_stream import ExampleStream, StreamedRows, streamed_tables
 from riyaz.data.groups import by_document, group_column_of
 from riyaz.data.many_files import (
     combine,
@@ -60,6 +62,7 @@ def load(
     answers_required: bool = True,
     like: Reading | None = None,
     whole: bool = True,
+    streamed: bool = False,
 ) -> Dataset:
     """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
@@ -68,10 +71,11 @@ def load(
     each in its most frequent way with `merge_labels`. With `questions`, a file of them or a list, the answers are those
     of their columns, and rows that answer none are left out. Queries run on `database` where a row names no other one.
     Of a conversation every answer makes an example, or only the last, as `turns` says. Without `whole` it is read as
-    it once was: only the last if nothing else is said, and tools are text.
+    it once was: only the last if nothing else is said, and tools are text. With `streamed` the examples are an
+    `ExampleStream`, of as many rows as there are: the same ones, but that columns are judged by its HEAD_ROWS.
     Raises RiyazError with file and line.
     """
-    encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
+    encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like, streamed)
     path = path.path if isinstance(path, Table) else Path(path)
     combined = combine(path, tables)
     try:
@@ -80,7 +84,7 @@ def load(
         if answers_required:
             questions_here = _questions(combined, questions_here, answer_column)
         reading, note = find_reading(
-            combined, prompt_column, answer_column, answers_required and not questions_here, like, group,
+            _headed(combined), prompt_column, answer_column, answers_required and not questions_here, like, group,
             [question.column for question in questions_here],
         )  # fmt: skip
     except RiyazError as error:
@@ -96,13 +100,9 @@ def load(
         reading = replace(reading, turns="last" if reading.checks else "all", called=True)  # checks are of the last
     reading = replace(reading, turns=turns or reading.turns)
     folder, all_rows = common_folder(tables), one_database(database) if answers_required else ""
-    examples: list[Example] = []
-    skipped = incomplete = 0
-    for table in tables:
-        of_table, skipped_here, incomplete_here = _examples(table, reading, folder, answers_required, all_rows)
-        examples += of_table
-        skipped += skipped_here
-        incomplete += incomplete_here
+    rows = _Rows(tables, reading, folder, answers_required, all_rows)
+    examples: Sequence[Example]
+    examples, skipped, incomplete = rows.streamed() if streamed else rows.whole()
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
         raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
@@ -120,7 +120,7 @@ def load(
         examples, grouped = by_document(examples)
         notes.append(grouped)
     return Dataset(
-        examples=tuple(examples),
+        examples=examples if streamed else tuple(examples),
         format=reading.format,
         path=path,
         sha256=combined.sha256,
@@ -145,18 +145,27 @@ def _questions(table: Table, questions: tuple[Question, ...], answer_column: str
             hint = f"name its column as `column`; the file has {listed(table.columns)}"
             raise RiyazError(f"there is no column {question.column!r} for the question {question.name!r}",
                              str(table.path), hint)  # fmt: skip
-        values = [value for _, row in table.rows if (value := row.get(question.column)) not in (None, "")]
-        cells = [value if isinstance(value, bool) else str(value) for value in values if value == value]  # not NaN
-        if cells and all(question.place(cell) is None for cell in cells):
+        places = (question.place(cell) for cell in _cells(table, question.column))
+        first = [*islice(places, 1)]
+        if first == [None] and all(place is None for place in places):
             what = f"the column {question.column!r} holds none of the choices of the question {question.name!r}"
-            raise RiyazError(what, str(table.path), f"it holds {listed(map(brief, dict.fromkeys(cells)))}")
+            held = dict.fromkeys(_cells(table, question.column))
+            raise RiyazError(what, str(table.path), f"it holds {listed(map(brief, held))}")
     return placed
 
 
-def _missing(questions: tuple[Question, ...], examples: list[Example]) -> list[str]:
+def _cells(table: Table, column: str) -> Iterator[str | bool]:
+    """What the rows hold in a column, without empty cells."""
+    for _, row in table.rows:
+        value = row.get(column)
+        if value not in (None, "") and value == value:  # not NaN
+            yield value if isinstance(value, bool) else str(value)
+
+
+def _missing(questions: tuple[Question, ...], examples: Sequence[Example]) -> list[str]:
     """A line for each question that some rows do not answer."""
     counts = [0] * len(questions)
-    for example in examples:
+    for example in examples if questions else ():
         for number, place in enumerate(answer_places(questions, example.answer) if example.answers else ()):
             counts[number] += place is None
     return [
@@ -165,42 +174,99 @@ def _missing(questions: tuple[Question, ...], examples: list[Example]) -> list[s
     ]  # fmt: skip
 
 
-def _tables(path: Path | Table, encoding: str | None, like: Reading | None) -> tuple[str | None, list[Table]]:
+def _tables(
+    path: Path | Table, encoding: str | None, like: Reading | None, streamed: bool
+) -> tuple[str | None, list[Table]]:
     """The tables of a path, in the encoding of `like` where none is given and they are not UTF-8; and the encoding."""
+    read = streamed_tables if streamed and isinstance(path, Path) else read_tables
     try:
-        return encoding, read_tables(path, encoding)
+        return encoding, read(path, encoding)  # type: ignore[arg-type]
     except NotUTF8:
         if like is None or like.encoding is None:
             raise
         return like.encoding, read_tables(path, like.encoding)
 
 
-def _examples(
-    table: Table, reading: Reading, folder: Path, answers_required: bool, database: str
-) -> tuple[list[Example], int, int]:  # fmt: skip
-    """The examples of one table, its number of conversations in which every answer has weight 0, and of incomplete rows
-    that are left out."""
-    examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
-    incomplete = 0
-    for line, row in table.rows:
-        try:
-            made = _of_row(row, reading, table.place(line, folder), answers_required)
-            if reading.checks or database:
-                check = check_of(row, reading.checks, table.path.parent, database)
-                made = [replace(example, check=check) for example in made]
-        except RowProblem as problem:
-            incomplete += isinstance(problem, Incomplete)
-            if not (reading.skip_incomplete and isinstance(problem, Incomplete)):
-                problems.add(line, str(problem))
-            continue
-        skipped += not made
-        examples += made
-    hint = "correct or remove the row" + ("s" if len(problems.entries) > 1 else "")
-    if incomplete and answers_required and not reading.skip_incomplete:
-        hint += ", or pass --skip-incomplete to leave out those without a prompt or an answer"
-    mended = bool(incomplete) and incomplete == len(problems.entries) and answers_required
-    problems.check(hint, {"skip_incomplete": True} if mended else None)
-    return examples, skipped, incomplete
+def _headed(table: Table) -> Table:
+    """The table with the first rows of a stream, by which its columns are judged."""
+    return replace(table, rows=table.rows.head()) if isinstance(table.rows, StreamedRows) else table
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of some tables, and how they become examples."""
+
+    tables: list[Table]
+    reading: Reading
+    folder: Path
+    answers_required: bool
+    database: str  # of rows that name none
+
+    def whole(self) -> tuple[list[Example], int, int]:
+        """The examples, the number of conversations in which every answer has weight 0, and that of incomplete rows
+        that are left out. Raises RiyazError naming the lines of wrong rows."""
+        examples, skipped, incomplete = list[Example](), 0, 0
+        for table in self.tables:
+            left_out = _LeftOut(Problems(table.path, mark=table.mark))
+            examples += self._of(table, left_out)
+            self._check(left_out)
+            skipped += left_out.skipped
+            incomplete += left_out.incomplete
+        return examples, skipped, incomplete
+
+    def streamed(self) -> tuple[ExampleStream, int, int]:
+        """The same with examples that are made anew whenever they are read."""
+        count = skipped = incomplete = 0
+        for table in self.tables:
+            left_out = _LeftOut(Problems(table.path, mark=table.mark))
+            count += sum(1 for _ in self._of(table, left_out))
+            self._check(left_out)
+            skipped += left_out.skipped
+            incomplete += left_out.incomplete
+        files = [(table.path, table.sha256) for table in self.tables if isinstance(table.rows, StreamedRows)]
+        return ExampleStream(self._again, count, files), skipped, incomplete
+
+    def _again(self) -> Iterator[Example]:
+        for table in self.tables:
+            left_out = _LeftOut(Problems(table.path, mark=table.mark))
+            yield from self._of(table, left_out)
+            self._check(left_out)  # a row that was changed while all were read
+
+    def _of(self, table: Table, left_out: "_LeftOut") -> Iterator[Example]:
+        """The examples of one table; what makes none is added to `left_out`."""
+        reading = self.reading
+        for line, row in table.rows:
+            try:
+                made = _of_row(row, reading, table.place(line, self.folder), self.answers_required)
+                if reading.checks or self.database:
+                    check = check_of(row, reading.checks, table.path.parent, self.database)
+                    made = [replace(example, check=check) for example in made]
+            except RowProblem as problem:
+                left_out.incomplete += isinstance(problem, Incomplete)
+                if not (reading.skip_incomplete and isinstance(problem, Incomplete)):
+                    left_out.problems.add(line, str(problem))
+                continue
+            left_out.skipped += not made
+            yield from made
+
+    def _check(self, left_out: "_LeftOut") -> None:
+        """Raises RiyazError naming the lines of wrong rows."""
+        problems, incomplete = left_out.problems, left_out.incomplete
+        hint = "correct or remove the row" + ("s" if len(problems.entries) > 1 else "")
+        if incomplete and self.answers_required and not self.reading.skip_incomplete:
+            hint += ", or pass --skip-incomplete to leave out those without a prompt or an answer"
+        mended = bool(incomplete) and incomplete == len(problems.entries) and self.answers_required
+        problems.check(hint, {"skip_incomplete": True} if mended else None)
+
+
+@dataclass
+class _LeftOut:
+    """What of a table makes no examples: wrong rows, the number of conversations in which every answer has weight 0,
+    and that of incomplete rows."""
+
+    problems: Problems
+    skipped: int = 0
+    incomplete: int = 0
 
 
 def _of_row(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> list[Example]:

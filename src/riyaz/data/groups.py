@@ -3,12 +3,14 @@
 A group is never on both sides of a split, and intervals are over groups (`riyaz.metrics.groups`).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from riyaz.data import Dataset, Example, Reading
+from riyaz.data.example_stream import mapped
 from riyaz.data.tables import Table
+from riyaz.data.text_keys import count_distinct
 from riyaz.errors import RiyazError, brief, listed
 
 FEWEST = 5  # groups of the rows that are split: training, validation and test need some each
@@ -22,7 +24,7 @@ def unit(example: Example) -> str:
 def count_groups(examples: Sequence[Example]) -> int:
     """The number of groups; a row without one counts alone."""
     alone = sum(example.group is None for example in examples)
-    return alone + len({example.group for example in examples} - {None})
+    return alone + count_distinct(example.group for example in examples if example.group is not None)
 
 
 def group_column_of(table: Table, column: str | None, like: Reading | None) -> tuple[str, str]:
@@ -36,13 +38,14 @@ def group_column_of(table: Table, column: str | None, like: Reading | None) -> t
     return column or before, ""
 
 
-def by_document(examples: list[Example]) -> tuple[list[Example], str]:
+def by_document(examples: Sequence[Example]) -> tuple[Sequence[Example], str]:
     """The examples with their documents as groups, where at least FEWEST documents are named and one by several rows;
     and a note that says so."""
-    named = Counter(example.doc_ids for example in examples if example.doc_ids)
-    if len(named) < FEWEST or max(named.values()) == 1:
+    named = [*islice((example for example in examples if example.doc_ids), 1)]
+    documents = named and count_distinct(repr(example.doc_ids) for example in examples if example.doc_ids)
+    if not documents or documents < FEWEST or documents == sum(bool(example.doc_ids) for example in examples):
         return examples, ""
-    grouped = [replace(example, group="\n".join(example.doc_ids) or example.group) for example in examples]
+    grouped = mapped(examples, lambda each: replace(each, group="\n".join(each.doc_ids) or each.group))
     return grouped, f"rows with the same doc_id are a group: {len(grouped)} rows in {count_groups(grouped)} groups"
 
 

@@ -32,23 +32,26 @@ NEEDS: dict[Metric, tuple[Callable[[Example], bool], str, str]] = {
     "json_f1": (lambda row: all(map(is_object, row.answers)), "an answer that is no JSON object", "correct it"),
     "command": (lambda row: all(map(_is_command, row.answers)), "an answer that is no command", "close its quotes"),
 }  # fmt: skip
+# the metrics that one row is enough to suggest, in the order in which they count: what that row has, and why
+SUGGESTED: dict[Metric, tuple[Callable[[Example], bool], str]] = {
+    "preferred": (lambda row: bool(row.rejected), "the rows have a better and a worse answer"),
+    "thumbs": (lambda row: row.desirable is not None, "the rows say whether their answer is good"),
+    "pass@1": (lambda row: bool(row.check and row.check.tests), "the rows have tests"),
+    "sql": (lambda row: bool(row.check and row.check.database), "the rows have a database"),
+    "tools": (lambda row: isinstance(row.said, dict) and bool(row.said.get("tool_calls")), "answers call tools"),
+}
 
 
 def suggested(examples: Sequence[Example]) -> tuple[Metric, str] | None:
     """The metric by which answers with the checks of these rows are judged, and why; None where none is suggested."""
-    if any(row.rejected for row in examples):
-        return "preferred", "the rows have a better and a worse answer"
-    if any(row.desirable is not None for row in examples):
-        return "thumbs", "the rows say whether their answer is good"
-    if any(row.check and row.check.tests for row in examples):
-        return "pass@1", "the rows have tests"
-    if any(row.check and row.check.database for row in examples):
-        return "sql", "the rows have a database"
-    if any(isinstance(row.said, dict) and row.said.get("tool_calls") for row in examples):
-        return "tools", "answers call tools"
-    if all(is_object(answer) for row in examples for answer in row.answers):
-        return "json_f1", "every answer is a JSON object"
-    return None
+    metrics, objects = set[Metric](), True
+    for row in examples:
+        metrics |= {metric for metric, (has, _) in SUGGESTED.items() if metric not in metrics and has(row)}
+        objects = objects and all(map(is_object, row.answers))
+    for metric, (_, why) in SUGGESTED.items():
+        if metric in metrics:
+            return metric, why
+    return ("json_f1", "every answer is a JSON object") if objects else None
 
 
 def expect_judged(metric: Measure, dataset: Dataset, examples: Sequence[Example] | None = None) -> None:

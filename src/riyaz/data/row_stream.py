@@ -5,7 +5,6 @@ workbook, Parquet, a folder that `datasets` saved, and text in another encoding 
 """
 
 import hashlib
-import io
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,32 +12,18 @@ from itertools import chain, islice
 from pathlib import Path
 
 from riyaz.data import Example, Reading
-from riyaz.data.bounds import ROW, Bounds
 from riyaz.data.column_roles import find_reading
 from riyaz.data.conversations import Incomplete, RowProblem
-from riyaz.data.encodings import CHUNK, NotUTF8, decode, unpacked
+from riyaz.data.encodings import NotUTF8
 from riyaz.data.groups import group_column_of
 from riyaz.data.many_files import combine, common_folder, matching_files, mixed_columns, read_tables
 from riyaz.data.parquet import is_saved
 from riyaz.data.records import example_of, holds_conversations
-from riyaz.data.tables import (
-    GZIP,
-    UNQUOTED,
-    Problems,
-    Table,
-    csv_rows,
-    expect_table,
-    json_lines,
-    kind_of,
-    not_read,
-    separator,
-)
+from riyaz.data.streamed_file import STREAMED, Row, streamed_rows
+from riyaz.data.tables import Problems, Table, expect_table, kind_of
 from riyaz.errors import RiyazError
 
-STREAMED = (".jsonl", ".csv", ".tsv")
 HEAD = 1000  # rows by which the columns are found
-LONGEST = 4 * ROW  # bytes of a line: a character of UTF-8 takes at most four
-Row = dict[str, object]
 Key = Callable[[Example], int]
 
 
@@ -52,7 +37,7 @@ class Part:
     def rows(self, digest: "hashlib._Hash | None" = None) -> Iterator[tuple[int, Row]]:
         """(line the row starts on, its fields) of every row; `digest` gets the bytes of a file that is not read whole.
         Raises RiyazError."""
-        return iter(self.head.rows) if self.whole else _rows(self.head.path, digest)
+        return iter(self.head.rows) if self.whole else streamed_rows(self.head.path, digest)
 
 
 @dataclass(frozen=True)
@@ -196,63 +181,9 @@ def _opened(path: Path, encoding: str | None) -> list[Part]:
     for file in matching_files(path):
         expect_table(file)
         if encoding is None and kind_of(file) in STREAMED:
-            rows = list(islice(_rows(file), HEAD))
+            rows = list(islice(streamed_rows(file), HEAD))
             columns = tuple(dict.fromkeys(column for _, row in rows for column in row))
             parts.append(Part(Table(file, rows, columns, ""), whole=False))
         else:
             parts += [Part(table, whole=True) for table in read_tables(file, encoding)]
     return parts
-
-
-def _rows(path: Path, digest: "hashlib._Hash | None" = None) -> Iterator[tuple[int, Row]]:
-    """The rows of a file of a kind in STREAMED. Raises RiyazError."""
-    kind, bounds, texts = kind_of(path), Bounds(path, streamed=True), _texts(path, digest)
-    first = ""
-    while not first.strip() and (text := next(texts, "")):
-        first += text
-    if kind == ".jsonl":
-        lines = (line.removesuffix("\n") for text in chain([first], texts) for line in io.StringIO(text, newline=None))
-        yield from json_lines(path, lines, first, kind, bounds)
-    elif first.strip():
-        cr = "\r" if "\n" in first else "\n"  # it ends lines in a file without LF; otherwise it may be part of a field
-        blocks = (text.replace("\r\n", "\n").replace("\r", cr) for text in chain([first], texts))
-        first = next(blocks)
-        lines = (line for text in chain([first], blocks) for line in io.StringIO(text, newline=""))
-        yield from csv_rows(path, lines, separator(first, kind), bounds)
-    if not bounds.rows:
-        raise RiyazError("the file is empty", str(path), "write one example per line")
-
-
-def _texts(path: Path, digest: "hashlib._Hash | None") -> Iterator[str]:
-    """The text of a file in pieces that end with a line. Raises RiyazError."""
-    line, kept = 1, b""
-    for piece in chain(_pieces(path, digest), [b""]):
-        kept += piece
-        cut = len(kept) if not piece else kept.rfind(b"\n") + 1
-        if not cut and len(kept) > LONGEST:
-            cut = kept.rfind(b"\r", 0, -1) + 1  # before the last byte, which may be the CR of a CRLF
-            if not cut:
-                Bounds(path).check(line, ROW + 1, UNQUOTED, least=True)
-        if not cut:
-            continue
-        block, kept = kept[:cut], kept[cut:]
-        try:
-            yield decode(path, block) if line == 1 else block.decode()
-        except UnicodeDecodeError:
-            decode(path, block, first=line)  # raises the error that names the byte
-            raise
-        line += block.count(b"\n")
-
-
-def _pieces(path: Path, digest: "hashlib._Hash | None") -> Iterator[bytes]:
-    """The bytes of a file, decompressed, in pieces of 1 MiB, each of which `digest` gets."""
-    try:
-        with open(path, "rb") as file:
-            packed = path.name.lower().endswith(GZIP)
-            pieces = unpacked(path, file, path.stat().st_size) if packed else iter(lambda: file.read(CHUNK), b"")
-            for piece in pieces:
-                if digest is not None:
-                    digest.update(piece)
-                yield piece
-    except OSError as error:
-        raise not_read(error, path) from None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from riyaz.data import Example, normalise
+from riyaz.data.example_stream import mapped
 from riyaz.errors import few
 
 PAIRS_NAMED = 5  # groups of spellings that a note names
@@ -39,21 +40,23 @@ def most_frequent_spellings(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple({_folded(label): label for label in reversed(ordered)}.values())[::-1]
 
 
-def spell_alike(examples: Sequence[Example], spellings: Sequence[str]) -> tuple[list[Example], str]:
+def spell_alike(examples: Sequence[Example], spellings: Sequence[str]) -> tuple[Sequence[Example], str]:
     """The rows with every label in its spelling of `spellings`, and one line about the changed ones, "" if there are
     none. A label that has no spelling there stays as it is."""
     spelling_of = {_folded(label): label for label in spellings}
-    merged, changed = [], Counter[tuple[str, str]]()
-    for example in examples:
+    changed = Counter[tuple[str, str]]()
+
+    def spelled(example: Example) -> Example:
         answers = tuple(dict.fromkeys(spelling_of.get(_folded(answer), answer) for answer in example.answers))
-        if answers != example.answers:
+        return example if answers == example.answers else replace(example, answers=answers)
+
+    for example in examples:
+        if spelled(example) is not example:
             changed.update((old, new) for old in example.answers if (new := spelling_of.get(_folded(old), old)) != old)
-            example = replace(example, answers=answers)
-        merged.append(example)
     pairs = [
         f"{visible(old)} as {visible(new)} ({rows} row{'s' * (rows > 1)})" for (old, new), rows in changed.most_common()
     ]
-    return merged, f"labels merged: {few(pairs, count=PAIRS_NAMED)}" if pairs else ""
+    return mapped(examples, spelled), f"labels merged: {few(pairs, count=PAIRS_NAMED)}" if pairs else ""
 
 
 def visible(label: str) -> str:

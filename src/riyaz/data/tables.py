@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -35,7 +35,7 @@ class Table:
     """The rows of one file as (line the row starts on, its fields), or rows in memory, whose `path` is only a name."""
 
     path: Path
-    rows: list[tuple[int, dict[str, object]]]
+    rows: Sequence[tuple[int, dict[str, object]]]
     columns: tuple[str, ...]  # in order of first appearance
     sha256: str
     mark: str = ":"  # between path and line in the place of a row; for rows in memory it does not begin with ":"

@@ -5,8 +5,9 @@ The kind and the metric can also be given, where they fit the rows.
 
 import re
 import statistics
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from riyaz.data.column_roles import LABELS
 from riyaz.data.judging import EXECUTED, expect_judged, suggested
 from riyaz.data.questions import Question, answer_places
 from riyaz.data.schema import OPTION, as_written, expect_tools, read_schema
+from riyaz.data.text_keys import count_distinct
 from riyaz.data.turns import conversation_of
 from riyaz.errors import RiyazError
 
@@ -93,7 +95,7 @@ def detect(
         refuse_schema(schema, "questions")
         refuse_limit(max_new_tokens, "questions")
         return _of_questions(dataset, dataset.reading.questions, instruction, metric, kind)
-    rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
+    rows, distinct = len(dataset.examples), count_distinct(example.answer for example in dataset.examples)
     if distinct == 1:
         answer = dataset.examples[0].answer
         excerpt = answer if len(answer) <= LABEL_CHARACTERS else answer[:LABEL_CHARACTERS] + "…"
@@ -101,12 +103,12 @@ def detect(
         raise RiyazError(f"all {rows} rows have the same answer {excerpt!r}", str(dataset.path), hint)
     _expect_both_thumbs(dataset)
     detected, why = _kind(dataset, distinct)
-    answers = {answer for example in dataset.examples for answer in example.answers}
-    if kind == "closed" and len(answers) > rows / 2:
+    different = count_distinct(_accepted(dataset)) if kind == "closed" else 0
+    if different > rows / 2:
         hint = f"leave out --task closed: these rows are {NAMES[detected]}"
         if detected == kind:
             hint = "give at least two rows for each label"
-        what = f"{len(answers)} different answers in {rows} rows are no set of labels"
+        what = f"{different} different answers in {rows} rows are no set of labels"
         raise RiyazError(what, str(dataset.path), hint)
     suggestion = suggested(dataset.examples)
     if suggestion and detected == "closed":  # labels may stand beside such columns, and be objects
@@ -130,7 +132,7 @@ def detect(
             expect_tools(row.tools, row.where)
     return Task(
         kind=detected,
-        labels=tuple(sorted(answers)) if detected == "closed" else (),
+        labels=tuple(sorted({*_accepted(dataset)})) if detected == "closed" else (),
         metric=metric or default,
         instruction=_instruction(dataset.examples, detected) if instruction is None else instruction,
         why=why,
@@ -162,9 +164,11 @@ def _of_questions(
     assert dataset.reading is not None
     if dataset.reading.spellings:
         raise RiyazError("the choices of questions have their own spelling", "--merge-labels", "leave it out")
-    rows = [answer_places(questions, example.answer) for example in dataset.examples]
-    for question, places in zip(questions, zip(*rows)):
-        known = {place for place in places if place is not None}
+    answered = [set[int]() for _ in questions]
+    for example in dataset.examples:
+        for places, place in zip(answered, answer_places(questions, example.answer)):
+            places |= set() if place is None else {place}
+    for question, known in zip(questions, answered):
         if len(known) < 2:
             held = f"only the answer {question.labels[known.pop()]!r}" if known else "no answer"
             what = f"the rows have {held} to the question {question.name!r}, from which nothing can be learned"
@@ -212,11 +216,17 @@ def says_how(system: str) -> bool:
 def _instruction(examples: Sequence[Example], kind: TaskKind) -> str:
     """The default instruction of a kind of task. Where nearly all rows bring a system turn that says how to answer it
     is that turn if it is the same in all, so that a prompt without one is asked alike, else none."""
-    turns = [turn["content"] for example in examples for turn in example.messages[:1] if turn["role"] == "system"]
-    own = [turn for turn in turns if says_how(turn)]
-    if len(own) < OWN_SHARE * len(examples):
+    first: str | None = None
+    own, alike = 0, True
+    for example in examples:
+        turn = example.messages[0]
+        if turn["role"] == "system":
+            first = turn["content"] if first is None else first
+            alike = alike and turn["content"] == first
+            own += says_how(turn["content"])
+    if own < OWN_SHARE * len(examples):
         return INSTRUCTION[kind]
-    return own[0] if len(set(turns)) == 1 else ""
+    return first if alike and first is not None else ""
 
 
 def check_metric(metric: Metric | None, kind: Kind) -> None:
@@ -229,13 +239,19 @@ def check_metric(metric: Metric | None, kind: Kind) -> None:
 
 
 def _kind(dataset: Dataset, distinct: int) -> tuple[TaskKind, str]:
-    answers = [example.answer for example in dataset.examples]
+    rows = dataset.examples
     if dataset.answer_column in LABELS:
         return "closed", f"the column {dataset.answer_column!r} holds {distinct} labels"
     # in a conversation of several answers many are alike that are no labels; one that is given once is none
-    talk = any(conversation_of(example) for example in dataset.examples) and 1 in Counter(answers).values()
-    if few_short_values(answers) and not talk:
-        return "closed", f"{distinct} distinct answers in {len(answers)} rows"
-    words = statistics.median(len(answer.split()) for answer in answers)
+    if few_short_values(example.answer for example in rows):
+        talk = any(map(conversation_of, rows)) and 1 in Counter(example.answer for example in rows).values()
+        if not talk:
+            return "closed", f"{distinct} distinct answers in {len(rows)} rows"
+    words = statistics.median(array("l", (len(example.answer.split()) for example in rows)))
     kind: TaskKind = "short" if words <= SHORT_WORDS else "free"
     return kind, f"the median answer has {words:g} word{'s' if words != 1 else ''}"
+
+
+def _accepted(dataset: Dataset) -> Iterator[str]:
+    """Every accepted answer of every row."""
+    return (answer for example in dataset.examples for answer in example.answers)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from riyaz.data import Example
+from riyaz.data.example_stream import mapped
 from riyaz.text.calls import turn_of
 
 GROUP = "conversation "  # and the hash of its turns: the group of a conversation's rows
@@ -20,17 +21,24 @@ def of_one_conversation(examples: Sequence[Example]) -> list[Example]:
     return [replace(each, where=f"{each.where} turn {each.turn}", group=group) for each in examples]
 
 
-def by_turn(examples: Sequence[Example]) -> tuple[list[Example], str]:
+def by_turn(examples: Sequence[Example]) -> tuple[Sequence[Example], str]:
     """The examples with the number of their answer as slice, where conversations have several rows and rows no slices
     of their own; and a note about the conversations."""
-    places = [place for example in examples if (place := conversation_of(example))]
-    if not places:
-        return list(examples), ""
-    whole = len(set(places)) + len(examples) - len(places)
+    answers = conversations = 0
+    before, has_slice = "", False
+    for example in examples:  # those of a conversation follow one another
+        has_slice = has_slice or example.slice is not None
+        if place := conversation_of(example):
+            answers += 1
+            conversations += place != before
+            before = place
+    if not answers:
+        return examples, ""
+    whole = conversations + len(examples) - answers
     note = f"{whole:,} conversations with {len(examples):,} answers, each of which makes a row"
-    if any(example.slice is not None for example in examples):
-        return list(examples), note
-    return [replace(example, slice=_slice(example.turn)) for example in examples], note
+    if has_slice:
+        return examples, note
+    return mapped(examples, lambda example: replace(example, slice=_slice(example.turn))), note
 
 
 def last_note(examples: Sequence[Example]) -> str:

@@ -1,6 +1,6 @@
 """The user's rows: of an arm of a comparison its validation and test rows, else those of a file, in two halves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def _of_comparison(target: str) -> Path | None:
     )
 
 
-def _prompted(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
+def _prompted(predictor: Predictor, task: Task, rows: Sequence[Example]) -> Predictor:
     """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
     if not predictor.has_model or predictor.task is not None:
         return predictor

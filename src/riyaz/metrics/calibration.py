@@ -15,7 +15,7 @@ from riyaz.metrics.selective import DRAWS, percentiles
 BINS = 15  # of equal mass
 WIDE = 1.96  # standard errors on each side of a 95 % interval
 LEAST = 1e-6  # a lower probability of the right label counts as this in the log-loss
-_CHUNK = 50  # simulated samples in memory at once
+_CHUNK, _OUTCOMES = 50, 500_000  # simulated samples in memory at once, and at most their outcomes
 _COLDEST, _HOTTEST = log(0.01), log(1000.0)  # log of the temperatures that are searched
 
 
@@ -77,15 +77,16 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
     """Expected calibration error, BINS bins of equal mass: the mean over rows of |mean confidence − accuracy| of their
     bin, where the rows are sorted by the confidence of the answer (Naeini et al. 2015; equal mass: Nixon et al. 2019,
     arXiv 1904.01685). Fewer bins than BINS for fewer rows."""
-    return float(_binned_errors(confidence, np.asarray(correct, np.float64)[None])[0])
+    return float(_Ties(confidence).errors(np.asarray(correct, np.float64)[None])[0])
 
 
 def error_by_chance(confidence: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % band of the expected calibration error that a perfectly calibrated classifier has with these confidences:
     each answer is right with its own confidence, simulated DRAWS times."""
-    generator, n = np.random.default_rng(seed), len(confidence)
-    errors = [_binned_errors(confidence, generator.random((_CHUNK, n)) < confidence) for _ in range(DRAWS // _CHUNK)]
-    return percentiles(np.concatenate(errors))
+    generator, n, ties = np.random.default_rng(seed), len(confidence), _Ties(confidence)
+    step = min(_CHUNK, max(1, _OUTCOMES // max(1, n)))
+    sizes = [min(step, DRAWS - start) for start in range(0, DRAWS, step)]
+    return percentiles(np.concatenate([ties.errors(generator.random((size, n)) < confidence) for size in sizes]))
 
 
 def error_interval(
@@ -116,12 +117,18 @@ def _starts(n: int) -> np.ndarray:
     return np.unique(np.linspace(0, n, min(BINS, n) + 1).round().astype(int))[:-1]
 
 
-def _binned_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """The expected calibration error of each of D outcomes `correct` (D, n) of the same rows, (D,). Equally sure rows
-    come in every order, so each counts as the mean of its group."""
-    order = np.argsort(confidence, kind="stable")
-    sure = np.asarray(confidence, np.float64)[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(sure) != 0])
-    sizes = np.diff(np.r_[starts, len(sure)])
-    gaps = np.repeat(np.add.reduceat(correct[:, order] - sure, starts, axis=1) / sizes, sizes, axis=1)
-    return np.abs(np.add.reduceat(gaps, _starts(len(sure)), axis=1)).sum(axis=1) / len(sure)
+class _Ties:
+    """Rows sorted by their confidence (n,). Equally sure ones come in every order, so each counts as the mean of its
+    group."""
+
+    def __init__(self, confidence: np.ndarray) -> None:
+        self.order = np.argsort(confidence, kind="stable")
+        self.sure = np.asarray(confidence, np.float64)[self.order]
+        self.starts = np.flatnonzero(np.r_[True, np.diff(self.sure) != 0])
+        self.sizes = np.diff(np.r_[self.starts, len(self.sure)])
+
+    def errors(self, correct: np.ndarray) -> np.ndarray:
+        """The expected calibration error (D,) of each of D outcomes `correct` (D, n) of the rows."""
+        gaps = correct[:, self.order] - self.sure
+        gaps = np.repeat(np.add.reduceat(gaps, self.starts, axis=1) / self.sizes, self.sizes, axis=1)
+        return np.abs(np.add.reduceat(gaps, _starts(len(self.sure)), axis=1)).sum(axis=1) / len(self.sure)

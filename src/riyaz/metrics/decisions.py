@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from riyaz.metrics.compact import Compact
+
 
 def points(kind: str, probabilities: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The points (n,) in 0..1 of the answers to one question of this type, from the probabilities (n, L) of its choices
@@ -42,26 +44,29 @@ def row_scores(each: np.ndarray) -> np.ndarray:
 def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
     """The area under the ROC curve of scores (n,) for `right` (n,): the chance that a right one is above a wrong one,
     ties half (Mann and Whitney 1947). None where all are alike."""
-    from scipy.stats import rankdata  # late: whoever answers needs no ranks
-
     right = np.asarray(right, bool)
-    positive, negative = int(right.sum()), int((~right).sum())
-    if not positive or not negative:
+    ours, others = np.sort(scores[right]), np.sort(scores[~right])
+    if not len(ours) or not len(others):
         return None
-    ranks = rankdata(scores)[right].sum()
-    return float((ranks - positive * (positive + 1) / 2) / (positive * negative))
+    below = sum(int(np.searchsorted(others, ours, side).sum()) for side in ("left", "right")) / 2  # ties in one of both
+    return below / (len(ours) * len(others))
 
 
-def mean_auroc(kind: str, probabilities: np.ndarray, places: np.ndarray) -> float | None:
-    """`auroc` of a predicate's truth; else the mean over the choices, each against all others, or over the thresholds
-    between a score's levels. `places` (n,) are known."""
-    p, places = np.asarray(probabilities, np.float64), np.asarray(places)
+def mean_auroc(kind: str, p: Compact, places: np.ndarray) -> float | None:
+    """`auroc` of a predicate's truth by the probabilities (n, L) of its choices; else the mean over the choices, each
+    against all others, or over the thresholds between a score's levels. `places` (n,) are known."""
+    places = np.asarray(places)
     if kind == "predicate":
-        return auroc(p[:, 0], places == 0)
+        return auroc(_column(p, 0), places == 0)
     above: Callable[[int], tuple[np.ndarray, np.ndarray]] = {
-        "choice": lambda place: (p[:, place], places == place),
-        "score": lambda place: (p[:, place + 1 :].sum(1), places > place),
+        "choice": lambda place: (_column(p, place), places == place),
+        "score": lambda place: (np.concatenate([b[:, place + 1 :].sum(1) for b in p.blocks()]), places > place),
     }[kind]
-    each = [auroc(*above(place)) for place in range(p.shape[1] - (kind == "score"))]
+    choices = next(p.blocks()).shape[1]
+    each = [auroc(*above(place)) for place in range(choices - (kind == "score"))]
     known = [area for area in each if area is not None]
     return float(np.mean(known)) if known else None
+
+
+def _column(p: Compact, place: int) -> np.ndarray:
+    return np.concatenate([block[:, place] for block in p.blocks()])

@@ -3,12 +3,14 @@
 Each answer runs once: its verdict is kept, since several scores of it are asked for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riyaz.data import Example
+from riyaz.data.text_keys import first_of_equals, text_keys
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ KEPT = 4096  # verdicts
 TOGETHER, CHARACTERS = 30, 120_000  # rows whose tests run in one process, and of them
 
 
-def expect_ready(metric: str, rows: Iterable[Example], unsafe_code: bool = False) -> None:
+def expect_ready(metric: str, rows: Sequence[Example], unsafe_code: bool = False) -> None:
     """Makes sure, before anything long begins, that answers can be run: code is confined, or the user wants it without,
     the tests of every row fail for an empty answer and pass for an accepted one, and every accepted query runs. Raises
     RiyazError naming the first row that judges nothing, or wrongly."""
@@ -26,10 +28,8 @@ def expect_ready(metric: str, rows: Iterable[Example], unsafe_code: bool = False
         from riyaz.metrics.code import judge_rightly, require_confinement
 
         require_confinement(unsafe_code)
-        first_of_equals: dict[object, Example] = {}
-        for row in rows:
-            first_of_equals.setdefault((row.answers, _tests(row)), row)
-        for batch in _batches(first_of_equals.values()):
+        first = first_of_equals(text_keys(repr((row.answers, _tests(row))) for row in rows))
+        for batch in _batches(compress(rows, first)):
             if not judge_rightly([(row.answer, _tests(row)) for row in batch]):
                 for row in batch:
                     _expect_tests(row)

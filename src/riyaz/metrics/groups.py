@@ -17,9 +17,23 @@ def group_numbers(names: Sequence[str | None]) -> np.ndarray | None:
     return np.array(groups) if len(numbers) < len(groups) else None
 
 
+def numbers_of(keys: np.ndarray) -> np.ndarray | None:
+    """`group_numbers` of groups that have a key (n,) each in place of a name; a negative one is of a row alone."""
+    alone = keys < 0
+    if alone.any():
+        keys = np.where(alone, -1 - np.arange(len(keys)), keys)
+    distinct, first, places = np.unique(keys, return_index=True, return_inverse=True)
+    if len(distinct) == len(keys):
+        return None
+    del distinct, alone
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    return numbers[places]
+
+
 def within(groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     """The group numbers of some rows, an index or a mask; None where no two of these share one."""
-    return None if groups is None else group_numbers([str(number) for number in groups[rows]])
+    return None if groups is None else numbers_of(groups[rows])
 
 
 def group_means(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -80,7 +80,6 @@ def bca_bootstrap(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
     """95 % BCa bootstrap interval of the mean of `values` (n,) (Efron 1987); of no width if all are equal."""
     values = np.asarray(values, float)
     mean, n = float(values.mean()), len(values)
-    deviation = values - mean
     if np.ptp(values) == 0:
         return mean, mean
     from scipy.special import ndtr, ndtri
@@ -90,6 +89,7 @@ def bca_bootstrap(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
     near = np.isclose(boot, mean, rtol=1e-12, atol=1e-15)
     below = ((boot < mean) & ~near).mean() + near.mean() / 2
     bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))
+    deviation = values - mean
     acceleration = (deviation**3).sum() / (6 * (deviation**2).sum() ** 1.5)
     z = bias + ndtri(np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2)
     low, high = np.quantile(boot, ndtr(bias + z / (1 - acceleration * z)))
@@ -110,5 +110,8 @@ def resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     generator, step = np.random.default_rng(seed), max(1, CHUNK // n)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        drawn = generator.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
+        drawn = generator.integers(0, n, size=(size, n))
+        drawn += n * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * n)
+        del drawn  # as many bytes as the counts
+        yield counts.reshape(size, n).astype(float)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riyaz.data import Example
+from riyaz.data.text_keys import text_keys
 from riyaz.errors import RiyazError
 from riyaz.metrics import commands, covered, executed, structured, tool_calls
 
@@ -81,12 +82,25 @@ def macro_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> fl
     A row's label is the predicted one if accepted, else its first. A label that is predicted but in no answer lowers
     the recall of others and is not a class.
     """
-    predicted = [text.strip() for text in predictions]
-    accepted = [[answer.strip() for answer in row] for row in answers]
-    true = [p if p in row else row[0] for p, row in zip(predicted, accepted, strict=True)]
-    hits = Counter(t for p, t in zip(predicted, true) if p == t)
-    called, support = Counter(predicted), Counter(true)
-    return float(np.mean([2 * hits[t] / (called[t] + support[t]) for t in support])) if support else 0.0
+    pairs = [label_pair(text, row) for text, row in zip(predictions, answers, strict=True)]
+    return macro_f1_of_keys(*(text_keys(labels) for labels in zip(*pairs))) if pairs else 0.0
+
+
+def label_pair(prediction: str, answers: Sequence[str]) -> tuple[str, str]:
+    """The predicted label and the row's."""
+    predicted, accepted = prediction.strip(), [answer.strip() for answer in answers]
+    return predicted, predicted if predicted in accepted else accepted[0]
+
+
+def macro_f1_of_keys(predicted: np.ndarray, true: np.ndarray) -> float:
+    """`macro_f1` of the keys (n,) of predicted and true labels; 0 without rows."""
+    labels, first, places, support = np.unique(true, return_index=True, return_inverse=True, return_counts=True)
+    if not len(labels):
+        return 0.0
+    hits = np.bincount(places[predicted == true], minlength=len(labels))
+    at = np.minimum(np.searchsorted(labels, predicted), len(labels) - 1)
+    called = np.bincount(at[labels[at] == predicted], minlength=len(labels))
+    return float(np.mean((2 * hits / (called + support))[np.argsort(first)]))
 
 
 def normalise_squad(text: str) -> str:

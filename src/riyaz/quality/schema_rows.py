@@ -52,11 +52,14 @@ def own_schema_notes(task: Task, rows: Sequence[Example]) -> list[str]:
     answers: at most one line. Raises RiyazError for a schema that cannot be followed, and without llguidance."""
     if task.kind in ("closed", "questions"):
         return []
-    having = {id(row): (row.check.schema, row) for row in rows if row.check and row.check.schema}
-    wrong = []
-    for schema, row in having.values():
-        expect_schema(schema, f"column `schema`, {row.where}")
-        if why := misfit(schema, row.answer, row.where):
-            wrong.append(f"{row.where}: {why}")
-    share = f"{len(wrong):,} of {len(having):,} accepted answers do not fit the schema of their own row"
-    return [f"{share}; the first is {wrong[0]}"] if wrong else []
+    having, wrong, first = 0, 0, ""
+    for row in rows:
+        if not row.check or not row.check.schema:
+            continue
+        having += 1
+        expect_schema(row.check.schema, f"column `schema`, {row.where}")
+        if why := misfit(row.check.schema, row.answer, row.where):
+            wrong += 1
+            first = first or f"{row.where}: {why}"
+    share = f"{wrong:,} of {having:,} accepted answers do not fit the schema of their own row"
+    return [f"{share}; the first is {first}"] if wrong else []

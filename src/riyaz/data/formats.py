@@ -30,7 +30,7 @@ from riyaz.data.many_files import (
 )
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.questions import Question, answer_places, questions_from
-from riyaz.data.records import Incomplete, RowProblem, example_of, examples_of, holds_conversations
+from riyaz.data.records import DOCUMENTS, Incomplete, RowProblem, example_of, examples_of, holds_conversations
 from riyaz.data.spellings import most_frequent_spellings, spell_alike
 from riyaz.data.tables import Problems, Table
 from riyaz.data.turns import by_turn
@@ -113,10 +113,10 @@ def load(
     if reading.spellings:
         examples, merged = spell_alike(examples, reading.spellings)
         notes.append(merged)
-    if answers_required:
+    if answers_required and reading.turns == "all":
         examples, conversations = by_turn(examples)
         notes.append(conversations)
-    if answers_required and not group and not no_group:
+    if answers_required and not group and not no_group and {*DOCUMENTS} & {*combined.columns}:
         examples, grouped = by_document(examples)
         notes.append(grouped)
     return Dataset(

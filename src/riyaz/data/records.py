@@ -20,6 +20,8 @@ from riyaz.data.tables import Table
 from riyaz.data.turns import of_one_conversation
 from riyaz.errors import brief, listed
 
+DOCUMENTS = ("doc_ids", "doc_id")  # columns that name the documents with a row's answer
+
 
 def examples_of(row: dict[str, object], reading: Reading, where: str) -> list[Example]:
     """The examples of a row with answers: one, or that of every answer of a conversation, which are then a group; none
@@ -209,6 +211,6 @@ def _without_nan(value: object) -> object:
 
 def _documents(row: dict[str, object]) -> tuple[str, ...]:
     """The document ids of a row, from `doc_id` or a list in `doc_ids`."""
-    value = row.get("doc_ids", row.get("doc_id"))
+    value = row.get(DOCUMENTS[0], row.get(DOCUMENTS[1]))
     values = value if isinstance(value, list) else [_without_nan(value)]
     return tuple(name for name in (as_text(each, "doc_id").strip() for each in values) if name)

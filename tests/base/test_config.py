@@ -188,6 +188,7 @@ def test_config_imports_nothing_heavy():
         ('out = "a\\u0000b"', "out: the path holds a NUL character"),
         ("unsafe_code = true", "unsafe_code: is for the command line alone; give --unsafe-code there"),
         ('places = "touch x"', "places: is for the command line alone; give --places there"),
+        ('ray = "10.0.0.1:6379"', "ray: is for the command line alone; give --ray there"),
         ("\n".join(f"key_{number} = 1" for number in range(500)), "and 494 more"),
         ("model = [" + "1, " * 900 + "]", "model: [1, 1, 1"),
     ],

@@ -25,6 +25,7 @@ EXTRAS = {
     "json": {"llguidance"},
     "lm-eval": {"lm-eval"},
     "parquet": {"pyarrow"},
+    "ray": {"ray"},
     "serve": {"starlette", "uvicorn"},
     "train": {"torch"},
 }

@@ -99,6 +99,7 @@ class AdaptFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     data_curve: Annotated[bool, ABSENT]
     seeds: Annotated[int | None, ABSENT]
     places: Annotated[tuple[str, ...], ABSENT]
+    ray: Annotated[str | None, ABSENT]
     limits: Annotated[bool, ABSENT]
     out: Annotated[Path | None, Parameter(required=True)]
 

@@ -8,7 +8,7 @@ import heapq
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -55,10 +55,11 @@ class Rules:
     unable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # place -> arm that it cannot fit -> why
     slowness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # place -> arm -> its time / time here
     lost: dict[Key, list[str]] = field(default_factory=dict)  # places that were lost with a piece
+    at_home: Collection[str] = ()  # arms that this machine alone fits
 
     def take(self, place: str, piece: ArmPiece) -> bool:
         """Whether a place may take a piece: one that was lost with it only where no other can."""
-        if piece.work == "evaluate":
+        if piece.work == "evaluate" or piece.arm in self.at_home:
             return place == HERE
         able = [name for name in self.fitting if piece.arm not in self.unable.get(name, ())]
         others = [name for name in able if name not in self.lost.get(piece.key, ())]

@@ -45,7 +45,7 @@ def fit_part(
         learned = (*context.train, *context.valid, *(unlabelled(folder) if method.needs_teacher else ()))
         earlier = context.start.learned if context.start else ()
         files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes(learned, earlier)}
-        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method.name), files)
+        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, name), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy
     of = [Fit.read(other / FIT).peak_rss_mb for other in context.others.values()]  # whose training is this arm's, too
@@ -101,12 +101,13 @@ def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:
     return {"replay": chosen.replay, "replay_from": path} if method.rehearses else {}
 
 
-def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: ComparisonPlan, method: str) -> Artifact:
+def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: ComparisonPlan, name: str) -> Artifact:
     source = context.source
     parameters, template = describe(source).parameters, context.tokenizer.template
-    base = BaseModel(source.name, str(source.path), source.sha256(), parameters, template)
+    path = settings.model_of(settings.base_of(name)).path  # at home, wherever this is
+    base = BaseModel(source.name, path, source.sha256(), parameters, template)
     return Artifact(
-        method=method,
+        method=method_of(name).name,
         text=fitted.text,
         weights=fitted.weights,
         base=None if fitted.weights.kind in artifacts.MODEL_FREE else base,

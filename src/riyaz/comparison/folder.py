@@ -43,11 +43,14 @@ FINAL = "kept"  # the part that is fitted on all training rows; its artifact is 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The base model: its name, its path and the hash of its weights."""
+    """The base model: its name, its path and the hash of its weights. On a machine that has it elsewhere, `stored` is
+    where, and `called` what home's workers call it."""
 
     name: str
     path: str
     sha256: str
+    stored: str | None = None
+    called: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ waits, and no arm is planned anew or trained longer in the time that is left.
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from riyaz.comparison.bases import instruction_of, merged, method_of, parts_of, 
 from riyaz.comparison.dispatch import UNFINISHED, ArmPiece, Dispatch, Key, Rules, makespan
 from riyaz.comparison.extra_runs import fitting_seconds, seed_run
 from riyaz.comparison.folder import DAMAGED, FINAL, PLACES, ComparisonFolder
+from riyaz.comparison.job import Job
 from riyaz.comparison.places import (
     HERE,
     HINT,
@@ -33,6 +34,7 @@ from riyaz.comparison.places import (
     stopping,
 )
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.ray_nodes import RayNode, open_nodes
 from riyaz.comparison.speeds import MEASURED, Speeds
 from riyaz.config import CompareConfig
 from riyaz.engine.opening import EMBEDDER
@@ -43,7 +45,6 @@ from riyaz.json_files import read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.results import FIT, RESULT, ArmResult, Fit, Turn
-from riyaz.sources import Source
 
 QUARTERS = 4  # steps in which the budget of the plan grows from that of one place to that of all
 BOUND = 100.0  # most times that a place is taken to be slower or faster
@@ -51,18 +52,19 @@ SEED = "seed-"  # what the parts of further seeds begin with
 
 
 @contextlib.contextmanager
-def opened(
-    config: CompareConfig, folder: ComparisonFolder, bases: Mapping[str, Source], methods: Sequence[str], listen: Listen
-) -> Iterator[list[Place]]:
-    """The places of --places, checked; [] where this machine alone works. Raises RiyazError for one that cannot be
-    used."""
-    if config.places in ((), (HERE,)):
+def opened(config: CompareConfig, folder: ComparisonFolder, job: Job, listen: Listen) -> Iterator[list[Place]]:
+    """The places of --places or --ray, checked; [] where this machine alone works. Raises RiyazError for one that
+    cannot be used."""
+    if config.places in ((), (HERE,)) and config.ray is None:
         yield []
         return
-    models = {str(Path(source.path).absolute()): source.sha256() for source in bases.values()}
-    embeds = next((name for name in methods if METHODS[name].embeds), None)
-    embedder = Embedder(EMBEDDER, embedder_hash(EMBEDDER), embeds) if embeds else None
-    places = open_places(config.places, folder, models, embedder)
+    models = {str(Path(source.path).absolute()): source.sha256() for source in job.bases.values()}
+    if config.ray is None:
+        embeds = next((name for name in job.methods if METHODS[name].embeds), None)
+        embedder = Embedder(EMBEDDER, embedder_hash(EMBEDDER), embeds) if embeds else None
+        places = open_places(config.places, folder, models, embedder)
+    else:
+        places = open_nodes(config.ray, folder, models, job.arms, job.settings, listen)
     with stopping(places):
         check_places(places, listen)
         yield places
@@ -115,13 +117,15 @@ def _is_measured(path: Path, threads: int) -> bool:
 
 def rules_of(places: Sequence[Place], bases: Sequence[str | None], here: Speeds) -> Rules:
     """What each place may take, and how slow it is, by what it has measured. Raises RiyazError for a damaged file."""
-    slowness, unable = {}, {}
+    slowness, unable, at_home = {}, {}, set[str]()
     for place in places:
         if isinstance(place, Command):
             there = merged({base or "": Speeds.read(_measured(place, base), (), ()) for base in bases})
             slowness[place.name] = {name: _slowness(name, there, here) for name in {*here.predict, *here.arms}}
             unable[place.name] = {name: why for name, why in there.unable.items() if name not in here.unable}
-    return Rules([place.name for place in places], unable, slowness)
+        if isinstance(place, RayNode):
+            at_home |= place.at_home
+    return Rules([place.name for place in places], unable, slowness, at_home=at_home)
 
 
 def _slowness(arm: str, there: Speeds, here: Speeds) -> float:

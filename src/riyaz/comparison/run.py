@@ -114,7 +114,7 @@ def _run(
 
     listen = _keeping_time(folder, began, listen)
     try:
-        with placed.opened(config, folder, job.bases, job.methods, listen) as places:
+        with placed.opened(config, folder, job, listen) as places:
             prepare(folder, job, config, budget, places, listen)
             inputs, plan, parts, report = _plan(folder, job, config, budget, since(), places, listen)
             arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
@@ -175,7 +175,7 @@ def dry_run(
             raise RiyazError("a plan needs the answers of the endpoint, which may cost money", "--dry-run", hint)
         had_plan = (folder.path / "plan.json").exists()
         budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
-        with placed.opened(config, folder, job.bases, job.methods, listen) as places:
+        with placed.opened(config, folder, job, listen) as places:
             prepare(folder, job, config, budget, places, listen)
             spent = time.monotonic() - began
             _, plan, _, report = _plan(folder, job, config, budget, spent, places, listen)

@@ -43,6 +43,7 @@ def settings_of(
             "teacher",
             "teacher_model",
             "places",
+            "ray",
         )
         and (key, value) != ("seeds", None)
     } | {"instructions": instructions and list(instructions)}

@@ -23,6 +23,7 @@ from riyaz.events import Event, Failed, Phase, Progress, to_json
 from riyaz.json_files import write_json
 from riyaz.results import FIT, parted
 from riyaz.sources import Source, open_source
+from riyaz.sources.source import open_path
 
 
 def main(arguments: list[str]) -> int:
@@ -191,7 +192,7 @@ def _end_with(parent: int) -> None:
 def _source(settings: Settings, base: str | None) -> Source:
     """The model of a base; None: the only one. Raises RiyazError if its file has changed since the comparison began."""
     model = settings.model_of(base)
-    source = open_source(model.path)
+    source = open_source(model.path) if model.stored is None else open_path(Path(model.stored), model.called)
     if source.sha256() != model.sha256:
         raise RiyazError("the model has changed since the comparison began", model.path)
     return source

@@ -88,6 +88,12 @@ class CompareConfig:
         "'srun -N1 -n1', and `here`; all see the folder --out; this machine alone if not given",
         by_hand=True,
     )
+    ray: str | None = option(
+        None,
+        "train methods on the nodes of the Ray cluster at this HOST:PORT, of which this machine is one; they need the "
+        "models, and no shared folder",
+        by_hand=True,
+    )
     limits: bool = option(False, "also measure what the arms cannot do (riyaz limits), in a fifth of the budget")
     seed: int = option(0, "seed of the split and of training", minimum=0, maximum=LARGEST_SEED)
     out: Path | None = option(None, "folder for the results", common=True)
@@ -144,3 +150,5 @@ class CompareConfig:
             raise RiyazError("names no model", "--model", "name one that `riyaz models` lists, or give a path")
         if self.epochs is not None and self.steps is not None:
             raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")
+        if self.places and self.ray is not None:
+            raise RiyazError("both say where to train", "--places and --ray", "give one of them")

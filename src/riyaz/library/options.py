@@ -109,6 +109,7 @@ class CompareOptions(MethodOptions, total=False):
     data_curve: bool | None
     seeds: int | None
     places: str | Sequence[str] | None
+    ray: str | None
     limits: bool | None
     out: Place | None
 

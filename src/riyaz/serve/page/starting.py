@@ -148,7 +148,7 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
         raise Problem(409, f"it was begun by {shown(run.begun.command)}; go on with it there", "path")
     if any(word.replace("_", "-").startswith("--unsafe") for word in words):  # a stranger's run may not ask for this
         raise Problem(409, "it runs generated code with limits alone; go on with it by its command", "path")
-    if any(word.startswith("--place") for word in words):  # nor name the commands that its places are reached by
+    if any(word.startswith(("--place", "--ray")) for word in words):  # nor say where it is trained
         raise Problem(409, "it runs at places that its command names; go on with it by its command", "path")
     again = _written_to(f"./{page.name(path)}", words)
     return path, again if run.kind in ANEW or "--resume" in again else [*again, "--resume"]

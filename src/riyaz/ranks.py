@@ -84,10 +84,6 @@ class Ranks:
         """This process's share of the rows of a step."""
         return rows
 
-    def dropout_seed(self, seed: int, step: int) -> int:
-        """What the random numbers of a step begin with."""
-        return (seed << 32 | step) % 2**63
-
     def trained_by(self, trainer: str) -> str:
         """What computes, for the notes about a run that others continue."""
         return trainer

@@ -2,8 +2,8 @@
 
 It takes rows of tokens with labels and a model with trainable parameters, and knows nothing of methods. Matrix products
 run in the compute type (bf16 where the CPU has it), the optimiser keeps every weight in 32 bits (masters).
-The order of rows and dropout depend on (seed, step) only, so a run that is stopped and resumed ends with the same
-weights, bit for bit. Several processes may train one model (`ranks`): each takes a share of a step's rows.
+The order of rows depends on (seed, step) only, dropout on (seed, step, row), so a run that is stopped and resumed ends
+with the same weights, bit for bit. Several processes may train one model (`ranks`), each a share of a step's rows.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
 from riyaz.layers.divergence import top_divergence
+from riyaz.layers.dropout import Dropout, dropping
 from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.local_masters import LocalMasters
@@ -68,7 +69,7 @@ class TrainPlan:
     second: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     weight_decay: float = 0.0  # of matrices; norms and biases do not decay
-    dropout: float = 0.0  # probability, in the model's nn.Dropout layers
+    dropout: float = 0.0  # probability, in the model's Dropout layers
     clip: float = 1.0  # largest global gradient norm
     validate_every: int = 20  # steps
     patience: int = 5  # validations in a row without a better result after which training stops
@@ -168,14 +169,13 @@ def train(
         tune_waiting()
         if not model.training:
             model.train()
-        torch.default_generator.manual_seed(ranks.dropout_seed(plan.seed, step))
-        picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
+        picked = [replace(rows[i], place=i) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         own = ranks.own_rows(picked)
         weight = sum(row.weight for row in (own if local_steps else picked)) or 1
 
         nats, loss_of = 0.0, objective(model, picked, plan.micro_tokens) if objective else answer_nats
         for micro in micro_batches(own, plan.micro_tokens, multiple):
-            with recomputing(len(micro.tokens) * width):
+            with recomputing(len(micro.tokens) * width), dropping(plan.seed, step, micro):
                 loss = loss_of(model, micro, masters.sums)
                 (loss / weight).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
@@ -325,10 +325,9 @@ def in_second_half(plan: TrainPlan, step: int) -> bool:
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Set the probability of all dropout layers of the model."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = probability
+    """Set the probability of all dropout layers of the model, and number them."""
+    for number, layer in enumerate(layer for layer in model.modules() if isinstance(layer, Dropout)):
+        layer.p, layer.number = probability, number
 
 
 def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterator[PackedRows]:

@@ -62,12 +62,11 @@ def several(request: pytest.FixtureRequest) -> list[dict[str, Result]]:
 
 
 def test_losses_are_those_of_one_process(one: dict[str, Result], several: list[dict[str, Result]]) -> None:
-    for name in ("float32", "one row", "shortened"):
+    for name in ("float32", "one row", "shortened", "dropout"):
         ours, theirs = several[0][name], one[name]
         for part in ("losses", "norms", "valid"):
             assert ours[part] == pytest.approx(theirs[part], rel=LOSS if part != "norms" else 1e-5), (name, part)
     assert several[0]["bfloat16"]["losses"] == pytest.approx(one["bfloat16"]["losses"], rel=LOSS_BF16)
-    assert several[0]["dropout"]["valid"] == pytest.approx(one["dropout"]["valid"], rel=0.1)  # other masks
 
 
 def test_between_steps_the_store_is_asked_for_new_changes_alone(monkeypatch: pytest.MonkeyPatch) -> None:

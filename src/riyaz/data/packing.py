@@ -37,11 +37,13 @@ class PackedRows:
     counts: tuple[int, ...] = ()  # labels of each sequence
     desirable: np.ndarray | None = None  # (n,) bool, of each sequence; None: not said
     count: int = 0  # rows, of which a pair is two sequences
+    places: tuple[tuple[int, int], ...] = ()  # of each sequence: the place of its row among all, its place in the row
 
 
 def pack(rows: Sequence[Row]) -> PackedRows:
     """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once. A pair is
     two sequences, one after the other."""
+    places = tuple((row.place, side) for row in rows for side in range(len(row.sides)))
     count, rows = len(rows), [side for row in rows for side in row.sides]
     assert rows and all(row.prompt and row.answer for row in rows)
     assert len({row.wanted is None for row in rows}) == 1
@@ -57,6 +59,7 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         labels=_flat(row.labels for row in rows),
         counts=tuple(len(row.labels) for row in rows),
         count=count,
+        places=places,
         desirable=None if rows[0].desirable is None else np.array([row.desirable for row in rows], bool),
         **_wanted([row.wanted for row in rows if row.wanted is not None]),
     )

@@ -64,6 +64,7 @@ class Row:
     general: bool = False
     rejected: tuple[int, ...] = ()
     desirable: bool | None = None  # None: not said
+    place: int = 0  # among all rows, in a step of training
 
     @property
     def labels(self) -> tuple[int, ...]:

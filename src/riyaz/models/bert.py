@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riyaz.families.bert import BertConfig
+from riyaz.layers.dropout import Dropout
 
 # attend(q, k, v), each (T, H, D) -> (T, H, D)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -71,7 +72,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding.from_pretrained(torch.empty(config.context, C))
         self.token_type_embeddings = nn.Embedding.from_pretrained(torch.empty(config.n_types, C))
         self.LayerNorm = nn.LayerNorm(C, config.layer_norm_eps)
-        self.dropout = nn.Dropout(0.0)  # as in `Output`
+        self.dropout = Dropout()  # as in `Output`
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens (T,) at positions (T,) -> x (T, C)."""
@@ -101,7 +102,7 @@ class Output(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
+        self.dropout = Dropout()  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, inner: Tensor, x: Tensor) -> Tensor:
         """inner (T, width) and the half's input x (T, C) -> (T, C)."""

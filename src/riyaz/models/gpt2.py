@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from riyaz.errors import RiyazError
 from riyaz.families.gpt2 import GPT2Config
+from riyaz.layers.dropout import Dropout
 
 # attend(layer, q, k, v), each (T, H, D) -> (T, H, D)
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -60,7 +61,7 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
+        self.dropout = Dropout()  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """x (T, C) -> (T, C), the next layer's input."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from riyaz.families.llama import LlamaConfig
+from riyaz.layers.dropout import Dropout
 from riyaz.layers.fast.together import together
 from riyaz.layers.functions import rotate, swiglu
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
@@ -51,7 +52,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu, bias=config.mlp_bias)
-        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
+        self.dropout = Dropout()  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x (T, C) -> (T, C), the next layer's input."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riyaz.layers.attention import PackedAttention
+from riyaz.layers.dropout import laid_out
 from riyaz.models import bert
 
 
@@ -48,7 +49,8 @@ class TextClassifier(nn.Module):
 
     def vectors(self, tokens: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
         """The unit vectors (n, C) of n texts laid end to end."""
-        hidden = self.encoder(tokens, positions, bert.rows(lengths.tolist()))  # (T, C)
+        with laid_out(lengths.tolist()):
+            hidden = self.encoder(tokens, positions, bert.rows(lengths.tolist()))  # (T, C)
         texts = torch.arange(len(lengths)).repeat_interleave(lengths)
         sums = torch.zeros(len(lengths), hidden.shape[1]).index_add(0, texts, hidden.float())
         return F.normalize(sums, dim=1).to(hidden.dtype)  # the mean has the same direction

@@ -6,7 +6,6 @@ gradients; each adds up what it gets, in the order of the ranks, takes its step 
 to all. So every weight is stepped by one process, copies cannot drift, and moments are kept once.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,11 +49,6 @@ class Group(Ranks):
         """This process's share of the rows of a step."""
         rows = list(rows)
         return [rows[place] for place in dealt([row.tokens for row in rows], self.count)[self.rank]]
-
-    def dropout_seed(self, seed: int, step: int) -> int:
-        """What the random numbers of a step begin with: another number in each process, as it drops other rows. (Of a
-        larger number torch's generator for CPUs takes the lower 32 bits.)"""
-        return int.from_bytes(hashlib.sha256(f"{seed} {step} {self.rank}".encode()).digest()[:4])
 
     def trained_by(self, trainer: str) -> str:
         """What computes, and in how many processes, as their number changes the order of sums."""

@@ -5,7 +5,7 @@ python tests/helpers/rank_worker.py FOLDER TRAINING…        # started by start
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from small_llama import Stop, bits, random_rows, small_model, stopping_at
 
+from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Note, Progress
 from riyaz.layers.fast import group
@@ -26,7 +27,9 @@ ROWS, VALID = random_rows(1, 30), random_rows(2, 9)
 Result = dict[str, Any]
 
 
-def trained(ranks: Ranks, folder: Path, plan: TrainPlan = PLAN, stop: int = 0, **more: Any) -> Result:
+def trained(
+    ranks: Ranks, folder: Path, plan: TrainPlan = PLAN, stop: int = 0, rows: Sequence[Row] = ROWS, **more: Any
+) -> Result:
     """One run of the training loop, or the rest of it; `stop`: the step after which every process ends it."""
     model, seen, notes = small_model().requires_grad_(True), [], []
     if ranks.rank:  # whatever they begin with, all go on with what the first process has
@@ -44,7 +47,7 @@ def trained(ranks: Ranks, folder: Path, plan: TrainPlan = PLAN, stop: int = 0, *
 
     state = TrainState()
     try:
-        state = train(model, ROWS, VALID, plan, folder, listen, ranks=ranks, **more)
+        state = train(model, rows, VALID, plan, folder, listen, ranks=ranks, **more)
     except Stop:
         return {"losses": [entry["loss"] for entry in seen], "notes": notes}
     weights = bits(dict(model.named_parameters()))
@@ -110,6 +113,9 @@ TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
     ),
     "local bfloat16": lambda ranks, folder: trained(
         ranks, folder / f"local-bfloat16-{ranks.count}", replace(LOCAL, compute="bfloat16"), local_steps=4
+    ),
+    "unlike rows": lambda ranks, folder: refused(
+        lambda: trained(ranks, folder / "unlike", rows=ROWS[min(ranks.rank, 1) :])
     ),
     "unlike plan": lambda ranks, folder: refused(
         lambda: trained(ranks, folder / "unlike", replace(PLAN, learning_rate=0.01 + ranks.rank))

@@ -17,6 +17,7 @@ from riyaz.comparison import processes
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
+from riyaz.layers.fast import meeting
 from riyaz.layers.fast.group import Group, dist
 from riyaz.layers.fast.masters import Masters
 from riyaz.ranks import dealt, environment, launched
@@ -24,7 +25,8 @@ from riyaz.train import TrainPlan, answer_nats, learning_rate, micro_batches
 
 # relative, beside one process: gradients are added up in another order, and in bfloat16 round otherwise
 LOSS, LOSS_BF16 = 1e-6, 5e-3
-TOGETHER = ("float32", "again", "stopped", "resumed", "bfloat16", "dropout", "one row", "shortened", "unlike plan")
+TOGETHER = ("float32", "again", "stopped", "resumed", "bfloat16", "dropout", "one row", "shortened", "unlike plan",
+            "unlike rows")  # fmt: skip
 APART = ("local", "local stopped", "local resumed", "local bfloat16")
 
 
@@ -120,11 +122,12 @@ def test_another_number_of_processes_goes_on(
 
 
 def test_unlike_processes_are_refused_with_both_values(several: list[dict[str, Result]]) -> None:
-    plan, threads = (several[0][name]["error"] for name in ("unlike plan", "unlike threads"))
-    assert plan.startswith("the plan with its rows is ") and " in process 1 and " in plan and " in process 0; " in plan
+    plan, rows, threads = (several[0][name]["error"] for name in ("unlike plan", "unlike rows", "unlike threads"))
+    for said in (plan, rows):
+        assert said.startswith("the plan with its rows is ") and " in process 1 and " in said and " process 0; " in said
     assert threads == "--threads is 1 in process 1 and 2 in process 0; start all processes alike"
     assert all(result[name]["error"] == "told elsewhere"
-               for result in several[1:] for name in ("unlike plan", "unlike threads"))  # fmt: skip
+               for result in several[1:] for name in ("unlike plan", "unlike rows", "unlike threads"))  # fmt: skip
 
 
 def test_local_steps_have_the_same_bits_everywhere_and_resumed(several: list[dict[str, Result]]) -> None:
@@ -214,6 +217,26 @@ def test_an_arm_of_a_comparison_does_not_join(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         processes.run_worker(["x"], tmp_path / "log", quiet, threads=1)
     assert not {"RANK", "WORLD_SIZE"} & set(seen[0]) and seen[0]["OMP_NUM_THREADS"] == "1"
+
+
+def test_what_a_process_said_before_it_left_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says its last word and leaves between two questions for it."""
+
+    class Store:
+        questions = 0
+
+        def check(self, keys: list[str]) -> bool:
+            self.questions += keys == ["said-1"]
+            return keys == ["pulse-0"] or self.questions > 1
+
+        def get(self, key: str) -> bytes:
+            return b"{}" if key == "said-1" else meeting.GONE.encode()
+
+    monkeypatch.setattr(meeting, "LOOK", 0.0)
+    heard = object.__new__(meeting.Meeting)
+    heard.rank, heard.said, heard.store = 1, 0, Store()
+    heard.pulses = heard.store
+    assert heard.first(None) == {}
 
 
 def test_a_process_alone_has_no_group() -> None:

@@ -39,11 +39,11 @@ class Group(Ranks):
         with _losing():
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=patience)
 
-    def leave(self) -> None:
-        """Leave the others, which notice it at once."""
+    def leave(self, linger: float = meeting.LINGER) -> None:
+        """Leave the others, which notice it at once; the first one waits so many seconds until they have left."""
         with suppress(RuntimeError):
             dist.destroy_process_group()
-        self.meeting.leave()
+        self.meeting.leave(linger)
 
     def own_rows(self, rows: Sequence[Any]) -> list[Any]:
         """This process's share of the rows of a step."""

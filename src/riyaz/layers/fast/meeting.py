@@ -24,7 +24,8 @@ from riyaz.ranks import Lost
 PATIENCE = 120.0  # seconds until a process that does not answer is gone
 PULSE, LOOK = 5.0, 1.0  # seconds between two pulses of a process, and between two looks at another's
 SHORTEST, LONGEST = 0.0005, 0.2  # seconds between two questions for a value that is awaited
-LINGER = 5.0  # seconds that the first process, which may hold the store, waits for the others to leave
+# seconds that the first process, which may hold the store, waits for the others to leave: after an error, at the end
+LINGER, AT_END = 5.0, 60.0
 GONE = "gone"  # the pulse of a process that has left
 INTERFACE = "GLOO_SOCKET_IFNAME"
 ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
@@ -94,13 +95,13 @@ class Meeting:
         except RuntimeError:
             return self.rank <= 1
 
-    def leave(self) -> None:
+    def leave(self, linger: float = LINGER) -> None:
         """Leave the others; the first process, with which the store may end, lets them leave before it."""
         self.ended.set()
         self.thread.join()
         with suppress(RuntimeError):
             self.pulses.set(f"pulse-{self.rank}", GONE)
-            until, others = time.monotonic() + LINGER, [] if self.rank else [*range(1, self.count)]
+            until, others = time.monotonic() + linger, [] if self.rank else [*range(1, self.count)]
             while time.monotonic() < until and any(self._pulse(rank) != GONE for rank in others):
                 time.sleep(0.05)
 
@@ -123,7 +124,8 @@ class Meeting:
                 looked, pulse = now, self._pulse(rank)
                 if pulse != seen:
                     seen, since = pulse, now
-                if pulse == GONE or now - since > PATIENCE:
+                gone = pulse == GONE or now - since > PATIENCE
+                if gone and not self.store.check([key]):  # what it said last may be there now
                     raise Lost(f"process {rank}")
             return bytes(self.store.get(key))
         except RuntimeError as error:

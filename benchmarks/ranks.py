@@ -4,7 +4,8 @@
     python benchmarks/ranks.py --only speed --rounds 3
     python benchmarks/ranks.py --only network --local-steps 5
 
-One model everywhere: 15 million parameters at context 256, steps of `--batch` windows, by default 16 (4,096 tokens).
+One model everywhere: 15 million parameters at context 256. A step of `speed` and `network` takes 16 windows (4,096
+tokens), one of `local` 8, so that its 500 steps, ten times 50, take half an hour.
 
 `speed`: one process with two cores beside two processes with one core each, which meet on the loopback interface. Sides
 take turns, so that a drift of the machine hits both; each figure is a median.
@@ -35,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ from riyaz.events import Event, Progress
 from riyaz.hardware import describe
 from riyaz.models.fresh import fresh
 from riyaz.ranks import ALONE, Ranks, environment, launched
-from riyaz.train import train
+from riyaz.train import TrainPlan, train
 
 PARTS = ("speed", "local", "network")
 SIDES = {"1 process, 2 cores": (1, 2), "2 processes, 1 core each": (2, 1)}
@@ -64,7 +66,8 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--rounds", type=int, default=5, help="of the measurements of speed")
     parser.add_argument("--batch", type=int, default=SETTINGS["m15"].B, help="windows a step, of all processes")
-    parser.add_argument("--steps", type=int, default=200, help="of the runs that are judged by their loss")
+    parser.add_argument("--steps", type=int, default=500, help="of the runs that are judged by their loss")
+    parser.add_argument("--judged-batch", type=int, default=8, help="windows a step of those runs")
     parser.add_argument("--seeds", type=int, default=1, help="of those runs")
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="of those runs")
     parser.add_argument("--local-steps", type=int, default=LOCAL)
@@ -101,7 +104,7 @@ def speeds(args: argparse.Namespace) -> dict[str, Any]:
 
 def losses(args: argparse.Namespace) -> dict[str, Any]:
     """Bits per byte with and without local steps, for each number of processes."""
-    table: dict[str, Any] = {"steps": args.steps, "local_steps": args.local_steps}
+    table: dict[str, Any] = {"batch": args.judged_batch, "steps": args.steps, "local_steps": args.local_steps}
     for count in args.processes:
         results: dict[int, list[float]] = {0: [], args.local_steps: []}
         for seed in range(args.seeds):
@@ -128,7 +131,7 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
                 "ratio": round(done["bytes"] / done["formula"], 4), "sending_s": round(done["sending_s"], 4),
             }  # fmt: skip
             print(f"network {rate or 'unlimited'}, local steps {local}: {done['bytes']:,.0f} bytes a step, formula "
-                  f"{done['formula']:,.0f}, {1000 * done['sending_s']:.1f} ms of communication", flush=True)  # fmt: skip
+                  f"{done['formula']:,.0f}, {1000 * done['sending_s']:.1f} ms to send", flush=True)  # fmt: skip
     table["sending_ratio"] = round(table["local"]["sending_s"] / table["slow"]["sending_s"], 4)
     return table
 
@@ -183,7 +186,7 @@ def together(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = {"text": args.text, "steps": args.steps, "compute": args.compute, "batch": args.batch,
-               "sent-steps": args.sent_steps}  # fmt: skip
+               "judged-batch": args.judged_batch, "sent-steps": args.sent_steps}  # fmt: skip
     command = [sys.executable, __file__, *(word for name, value in options.items() for word in (f"--{name}", value)),
                "--child", what, seed, local]  # fmt: skip
     host = f"{SUBNET}.1" if places else "127.0.0.1"
@@ -224,7 +227,7 @@ def child(args: argparse.Namespace) -> None:
     if what == "speed":
         result = speed(ranks, setting, args)
     elif what == "loss":
-        result = loss(ranks, setting, args, seed, local)
+        result = loss(ranks, setting._replace(B=args.judged_batch), args, seed, local)
     else:
         result = sent(ranks, setting, args, local, seconds)
     if isinstance(ranks, Ranks) and count > 1:
@@ -260,11 +263,17 @@ def loss(ranks: Ranks, setting: Setting, args: argparse.Namespace, seed: int, lo
     """Bits per byte of the whole validation text after training, and its seconds."""
     learn, judge = characters(args.text)
     valid = Windows(judge, np.arange(0, len(judge) - setting.T, setting.T), setting.T)
-    rows, plan = windows(setting, learn, args.steps, seed), setting.plan(args.steps, args.compute, seed)
+    rows, plan = windows(setting, learn, args.steps, seed), plan_of(setting, args.steps, args, seed, local)
     with tempfile.TemporaryDirectory() as folder:
         state = train(fresh(setting.config(), seed), rows, valid, plan, Path(folder), lambda event: None, ranks=ranks,
                       local_steps=local)  # fmt: skip
     return {"bits_per_byte": state.best_loss / math.log(2), "seconds": state.seconds}
+
+
+def plan_of(setting: Setting, steps: int, args: argparse.Namespace, seed: int, local: int) -> TrainPlan:
+    """A run that validates and saves at its end alone."""
+    never = 10**9 * max(1, local)
+    return replace(setting.plan(steps, args.compute, seed), validate_every=never, checkpoint_every=never)
 
 
 def sent(
@@ -283,7 +292,7 @@ def sent(
     model = fresh(setting.config(), 0)
     numbers = sum(weight.numel() for weight in model.parameters())
     with tempfile.TemporaryDirectory() as folder:
-        train(model, rows, rows[:1], setting.plan(steps, args.compute, 0), Path(folder), listen, ranks=ranks,
+        train(model, rows, rows[:1], plan_of(setting, steps, args, 0, local), Path(folder), listen, ranks=ranks,
               local_steps=local)  # fmt: skip
     (before, began), (after, ended) = seen[warm - 1], seen[warm + counted - 1]
     # of the numbers of all parts but its own: gradients in float32, then weights as the model computes with them; or

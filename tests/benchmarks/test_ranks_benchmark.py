@@ -14,11 +14,12 @@ def test_the_last_line_is_the_table(tmp_path: Path) -> None:
     """Two steps of two processes, each a local one."""
     text = tmp_path / "text.txt"
     text.write_text("".join(chr(32 + 7 * place % 65) for place in range(3000)), encoding="utf-8")
-    options = ("--only", "local", "--steps", 2, "--local-steps", 1, "--processes", 2, "--batch", 2)
+    options = ("--only", "local", "--steps", 2, "--local-steps", 1, "--processes", 2, "--judged-batch", 2)
     command = [sys.executable, SCRIPT, *options, "--compute", "float32", "--text", text]
     done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
     table = json.loads(done.stdout.splitlines()[-1])
-    assert table["local"]["steps"] == 2 and table["local"]["local_steps"] == 1 and table["cpu"] and table["batch"] == 2
+    assert table["local"]["steps"] == 2 and table["local"]["local_steps"] == 1 and table["cpu"]
+    assert table["local"]["batch"] == 2 and table["batch"] == 16
     assert 0.8 < table["local"]["2"]["ratio"] < 1.2
 
 

@@ -152,6 +152,11 @@ def threads() -> int:
     return int(setting) if setting.isdecimal() and int(setting) else cores()
 
 
+def use_threads(count: int) -> None:
+    """Set the number of threads, of this process and those that it starts; torch reads it when it is imported."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
+
+
 def isa(root: Path = ROOT) -> tuple[str, ...]:
     """Instruction sets that every core has, by Linux's names, in the order of INSTRUCTION_SETS."""
     features: set[str] | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
-from riyaz.ranks import ALONE, Lost, ProcessError, Ranks, ToldElsewhere, launched
+from riyaz.ranks import ALONE, GO_ON, Lost, ProcessError, Ranks, ToldElsewhere, launched
 
 SHARED = "processes"  # file in work/ by which the others see that the folder is the first process's
 SEEN = 60.0  # seconds in which a network drive shows a new file
@@ -22,8 +22,9 @@ LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(go_on: str = GO_ON) -> Iterator[Ranks]:
     """Within the block this process belongs to those that torchrun has started; it is alone where there are none.
+    `go_on` says how the run continues when one of them is gone.
 
     Raises RiyazError where the others do not come, start otherwise or are gone, and ToldElsewhere where another process
     tells the user. When the first process ends without an error, the others hear an empty dictionary.
@@ -34,8 +35,9 @@ def joined() -> Iterator[Ranks]:
         return
     os.environ.setdefault(LOG_LEVEL, "FATAL")  # torch would tell at length of what is one line here
     from riyaz.layers.fast.group import Group
+    from riyaz.layers.fast.meeting import AT_END, LINGER
 
-    who = f"process {rank} of {count}"
+    who, linger = f"process {rank} of {count}", LINGER
     try:
         group = Group(rank, count)
     except RiyazError as error:
@@ -44,9 +46,12 @@ def joined() -> Iterator[Ranks]:
         yield group
         if not rank:
             group.first({})
+        linger = AT_END
     except ToldElsewhere:
         raise
     except BaseException as error:
+        if isinstance(error, Lost):
+            error.hint = go_on
         first = group.meeting.tells()
         if isinstance(error, RiyazError) and rank and first:
             raise ProcessError(who, error) from error
@@ -55,7 +60,7 @@ def joined() -> Iterator[Ranks]:
         raise
     finally:
         with contextlib.suppress(KeyboardInterrupt):  # by torchrun, which ends all: the error before it is the reason
-            group.leave()
+            group.leave(linger)
 
 
 def announce_start(ranks: Ranks, work: Path, values: Mapping[str, object]) -> None:

@@ -199,7 +199,7 @@ def train(
             model.eval()
             expect_alike(masters, ranks, name)
             size = plan.micro_tokens
-            entry |= judge(model, valid, size) if judge else validate(model, valid, size, ranks)
+            entry |= ranks.first(judge(model, valid, size) if judge else validate(model, valid, size, ranks))
             judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)

@@ -40,13 +40,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory, home: Path, asked: tuple) -
     learned: list[tuple[str, set[bool | None]]] = []
     with tiny_comparison.small_machine(home) as patch:
         tiny_comparison.workers_inside(patch)
-        plain = weights._training_rows
+        plain = weights.training_rows
 
         def noted(context: Context, longest: int) -> Any:
             learned.append((context.arm.method, {row.desirable for row in context.train}))
             return plain(context, longest)
 
-        patch.setattr(weights, "_training_rows", noted)
+        patch.setattr(weights, "training_rows", noted)
         told = tiny_comparison.command(
             "compare", folder / "data", *asked, "--methods", ",".join(METHOD_NAMES), "--learning-rate",
             "lora=1e-2,kto=1e-2", "--out", folder / "out",
@@ -108,8 +108,8 @@ def test_what_imitates_is_judged_and_chosen_by_good_answers(monkeypatch: pytest.
     examples = _rows(True, False, True)
     valid = [Row((1,), (2,), example) for example in examples]
     for objective, kept in ((None, [valid[0], valid[2]]), (object(), valid)):
-        assert weights._judging(SimpleNamespace(objective=objective), valid) == kept  # type: ignore[arg-type]
-    assert weights._judging(SimpleNamespace(objective=None), valid[1:2]) == valid[1:2]  # type: ignore[arg-type]
+        assert weights.judging_rows(SimpleNamespace(objective=objective), valid) == kept  # type: ignore[arg-type]
+    assert weights.judging_rows(SimpleNamespace(objective=None), valid[1:2]) == valid[1:2]  # type: ignore[arg-type]
     seen: list[Sequence[Example]] = []
 
     def noted(predictor: Any, rows: Sequence[Example]) -> list[np.ndarray]:

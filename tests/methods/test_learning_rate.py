@@ -128,7 +128,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretend]:
 
 
 def searched(context: Context, **arm: Any) -> Search:
-    _, valid, _ = weights._training_rows(context, 1024)
+    _, valid, _ = weights.training_rows(context, 1024)
     return search(replace(context, arm=replace(THREE, **arm)), lambda _: None, [], valid)
 
 
@@ -177,7 +177,7 @@ def test_one_rate_is_not_compared_and_trains_an_opening_only_where_that_is_neede
     assert made.done == [3e-3] and (found.rate, found.record, found.seconds) == (3e-3, [], 0.0), "to be continued"
     (context.folder / SEARCH).unlink()
     rated = replace(context, arm=replace(THREE, learning_rates=one))
-    _, valid, _ = weights._training_rows(context, 1024)
+    _, valid, _ = weights.training_rows(context, 1024)
     found = search(rated, lambda _: None, [], valid, rated=lambda model: [1.0])
     assert found.scores == [1.0], "to be compared with other arms"
 
@@ -188,7 +188,7 @@ def test_one_rate_is_not_compared_and_trains_an_opening_only_where_that_is_neede
 def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
     context = replace(context, arm=THREE)
     whole = replace(context, folder=context.folder / "whole")
-    rows, valid, _ = weights._training_rows(context, 1024)
+    rows, valid, _ = weights.training_rows(context, 1024)
     build = with_label_head(context, lora.build)
     wanted = search(whole, build, rows, valid)
     for stop in (1, 5, 8, 10):  # in each of the three openings

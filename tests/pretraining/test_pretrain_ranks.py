@@ -11,6 +11,7 @@ import pytest
 from started_ranks import HELPERS, Ended, ended, start_ranks
 from tiny_pretraining import lines, small, texts
 
+from riyaz import __version__
 from riyaz.cli.main import main
 
 LOSS = 1e-6  # relative, float32, beside one process
@@ -22,7 +23,7 @@ sys.path.insert(0, {helpers!r})
 import pytest
 from tiny_pretraining import quick_machine
 from riyaz.cli.main import main
-from riyaz.pretraining import joining
+from riyaz import joining
 from riyaz.pretraining.folder import RunFolder
 quick_machine(pytest.MonkeyPatch())
 RunFolder.clean = lambda folder: None
@@ -32,6 +33,10 @@ if "--hurry" in sys.argv:
     seconds = sys.argv.index("--hurry")
     meeting.PATIENCE = float(sys.argv[seconds + 1])
     del sys.argv[seconds : seconds + 2]
+if "--other-version" in sys.argv:
+    from riyaz import hardware
+    hardware.versions = lambda names: dict.fromkeys(names, "0.0.1")
+    sys.argv.remove("--other-version")
 sys.exit(main())
 """
 
@@ -58,7 +63,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(text: Path) -> list[object]:
-    return ["pretrain", text, *small("--steps", 12), "--checkpoint-every", 2, "--dropout", 0]
+    return ["pretrain", text, *small("--steps", 12), "--checkpoint-every", 2, "--dropout", 0.1]
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +118,15 @@ def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
     [
         (("--lr", "0.5"), "--lr is 0.5 in process 1 and not given in process 0; start all processes alike"),
         (("--threads", "2"), "--threads is 2 in process 1 and 1 in process 0; start all processes alike"),
+        (("--other-version",), "riyaz is 0.0.1 in process 1 and {version} in process 0; start all processes alike"),
         (("--out", "elsewhere"), "give --out a folder that all processes share"),
     ],
 )
 def test_unlike_processes_are_refused_in_one_line(
-    own: tuple[str, str], said: str, tmp_path: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
+    own: tuple[str, ...], said: str, tmp_path: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    said = said.format(version=__version__)
     second = own if own[0] == "--out" else ("--out", "out", *own)
     results = ended(start(2, *command, own={0: ("--out", "out"), 1: second}))
     (line,) = told(results)
@@ -158,8 +165,8 @@ def test_other_commands_refuse_to_be_several(
 ) -> None:
     for name, value in {"RANK": rank, "WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
-    assert main(["adapt", "lora", "data"]) == 2
-    error = "error: riyaz adapt: works in one process only; start it without torchrun\n"
+    assert main(["compare", "data"]) == 2
+    error = "error: riyaz compare: works in one process only; start it without torchrun\n"
     assert capsys.readouterr() == ("", "" if rank else error)
 
 

@@ -21,6 +21,7 @@ from riyaz.cli.options import (
     resolve_options,
 )
 from riyaz.cli.output import Screen
+from riyaz.ranks import launched
 
 if TYPE_CHECKING:
     from riyaz.config import CompareConfig
@@ -56,7 +57,8 @@ def adapt(
         arm = run.adapt(
             method, data, data_config, config, continuing, command=command_line(), began=command_began(), listen=listen
         )
-    show(arm, config, screen)
+    if not launched()[0]:  # the first of several processes shows it
+        show(arm, config, screen)
 
 
 def show(arm: "ArmResult", config: "CompareConfig", screen: Screen) -> None:

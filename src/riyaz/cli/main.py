@@ -72,7 +72,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "quantize": "Write a model or an artifact with small weights, and say what that costs",
     },
 }
-ALONE = ("adapt", "compare", "distil")  # verbs that train, and not in several processes
+ALONE = ("compare", "distil")  # verbs that train, and not in several processes
 TABLES = (
     "riyaz data",
     "riyaz compare",

@@ -23,6 +23,7 @@ from riyaz.comparison.arm_row import FINISHED, arm_row
 from riyaz.comparison.arm_seconds import PlanInputs, in_refit_order
 from riyaz.comparison.bases import in_leaving_order, instruction_of, method_of, parts_of, unplanned
 from riyaz.comparison.folder import FINAL, ComparisonFolder
+from riyaz.comparison.following import fit_together
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import Seconds
 from riyaz.errors import joined
@@ -37,6 +38,7 @@ from riyaz.methods.fitting.recipe import REFITTED
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
+from riyaz.ranks import ALONE, Ranks
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
 
 PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, HELD_OUT, "artifact")
@@ -65,6 +67,7 @@ class Arms:
     since: Callable[[], float]  # seconds since it began
     listen: Listen
     failed: dict[str, str] = field(default_factory=dict)  # by the arm's name: why
+    ranks: Ranks = ALONE  # the processes that fit an arm together
 
     def run(self) -> None:
         """Run every arm that has not run, and continue those that were cut short while there is time."""
@@ -298,7 +301,11 @@ class Arms:
         """Run one process of an arm that has run for `spent` seconds; it is stopped when it takes much too long."""
         name, run = arm.name, self.folder.part(arm.name, part)
         arguments, limit = [work, str(self.folder.path), name, part], self.limit_of(arm, spent)
-        reason = processes.run_worker(arguments, run / "log.txt", about(name, self.listen), limit=max(1.0, limit))
+        listen = about(name, self.listen)
+        if work == "fit" and self.ranks.count > 1:  # which has no limit but that of its steps
+            reason = fit_together(self.folder, name, part, self.ranks, listen)
+        else:
+            reason = processes.run_worker(arguments, run / "log.txt", listen, limit=max(1.0, limit))
         if reason == processes.STOPPED:
             after = f"it was stopped after {Seconds(round(spent + limit))}, when the budget was spent"
             self.save_arm(replace(arm, skipped=f"{after}; --more continues"))

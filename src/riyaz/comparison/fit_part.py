@@ -1,5 +1,6 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,24 +22,38 @@ from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
+from riyaz.json_files import write_json
 from riyaz.methods.fitting.base import Context, Fitted, Method, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
 from riyaz.methods.fitting.taught import answered_rows
 from riyaz.methods.fitting.weights import WRITTEN
+from riyaz.ranks import ALONE, Ranks
 from riyaz.results import FIT, CurvePoint, Fit, parted
 from riyaz.sources import Source
 
 
+def fit(
+    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, name: str, part: str, listen: Listen,
+    ranks: Ranks = ALONE,
+) -> None:  # fmt: skip
+    """Fit one arm on one part's rows: writes `artifact/`, then `fit.json`. Of several processes this is the first."""
+    began, cpu = time.monotonic(), hardware.cpu_time()
+    source = settings.source_of(settings.base_of(name))
+    fitted = fit_part(folder, settings, plan, name, part, source, settings.task, listen, ranks)
+    waited = hardware.share_waited(cpu, hardware.cpu_time())
+    write_json(folder.part(name, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
+
+
 def fit_part(
     folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, name: str, part: str,
-    source: Source, task: Task, listen: Listen,
+    source: Source, task: Task, listen: Listen, ranks: Ranks = ALONE,
 ) -> Fit:  # fmt: skip
     """Fit an arm on a part's training and validation rows and write `artifact/`; `seconds` of the result is 0."""
     run, method = folder.part(name, part), method_of(name)
     for stray in run.glob(".artifact.*"):  # left by a process that was killed
         remove(stray)
-    context = context_of(folder, settings, plan, name, part, source, task, listen)
+    context = replace(context_of(folder, settings, plan, name, part, source, task, listen), ranks=ranks)
     try:
         fitted = method.fit(context)
         assert fitted.weights.kind == method.about.weights

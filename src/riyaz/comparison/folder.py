@@ -31,6 +31,8 @@ from riyaz.files import remove
 from riyaz.json_files import from_json, read_json, write_json, write_lines
 from riyaz.results import COMPARE, Documents, parted
 from riyaz.results.problems import PROBLEMS
+from riyaz.sources import Source, open_source
+from riyaz.sources.source import open_path
 
 DAMAGED = "remove it, or choose another --out"
 TEACHER = "teacher"  # the folder of what a teacher has answered
@@ -111,6 +113,15 @@ class Settings:
             if model.name == base:
                 return model
         raise RiyazError(f"names no model {shown(base)}", "settings.json", DAMAGED)
+
+    def source_of(self, base: str | None) -> Source:
+        """The model of a base; None: the only one. Raises RiyazError if its file has changed since the comparison
+        began."""
+        model = self.model_of(base)
+        source = open_source(model.path) if model.stored is None else open_path(Path(model.stored), model.called)
+        if source.sha256() != model.sha256:
+            raise RiyazError("the model has changed since the comparison began", model.path)
+        return source
 
 
 class ComparisonFolder:

@@ -28,6 +28,7 @@ from riyaz.methods import METHODS
 from riyaz.methods.fitting.start import Start
 from riyaz.metrics.executed import expect_ready
 from riyaz.quality.schema_rows import own_schema_notes, schema_notes
+from riyaz.ranks import ALONE, Ranks
 from riyaz.rehearsal import user_text
 from riyaz.sources import Source
 
@@ -45,6 +46,7 @@ class Job:
     settings: dict[str, Any]  # settings.json
     unlabelled: tuple[Example, ...] = ()  # rows that a teacher alone answers
     needed: str = ""  # the method without which nothing is run
+    ranks: Ranks = ALONE  # the processes that fit it together
 
     @property
     def source(self) -> Source:

@@ -7,7 +7,7 @@ arm.
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -28,6 +28,7 @@ from riyaz.comparison.described import data_of, models_of, versions
 from riyaz.comparison.earlier_task import earlier_task, with_earlier
 from riyaz.comparison.floor import highest_floor
 from riyaz.comparison.folder import FINAL, ComparisonFolder
+from riyaz.comparison.following import GO_ON, expect_shared, follow, started_with
 from riyaz.comparison.job import Job, open_job
 from riyaz.comparison.pick import choose
 from riyaz.comparison.places import Place
@@ -46,10 +47,12 @@ from riyaz.data.tables import Table
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Planned, quiet, recorded
 from riyaz.files import remove
+from riyaz.joining import announce_start, joined
 from riyaz.json_files import to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.start import Start
 from riyaz.metrics.paired import paired_test
+from riyaz.ranks import ALONE, Ranks, launched, on_this_machine
 from riyaz.results import (
     ADAPTED,
     COMPARE,
@@ -74,15 +77,18 @@ def compare(
     needed: str = "",
     start: Start | None = None,
     listen: Listen = quiet,
+    ranks: Ranks = ALONE,
+    alike: Mapping[str, object] | None = None,
 ) -> Comparison:
     """Run every method on the user's rows; returns the comparison, which is also `compare.json` in `config.out`.
 
     `test` holds test rows in memory; a file of them is `config.test`. `command` is the command line that the comparison
     records. The budget counts from `began` (`time.monotonic()`), by default from now. If it is too short for the method
-    `needed`, nothing is run. Training goes on from the artifact `start`, if there is one. Raises RiyazError.
+    `needed`, nothing is run. Training goes on from the artifact `start`, if there is one. The first of several
+    processes calls this; the others follow it, if they were started with values `alike`. Raises RiyazError.
     """
     began = time.monotonic() if began is None else began
-    job = replace(open_job(data, data_config, config, test, listen, start), needed=needed)
+    job = replace(open_job(data, data_config, config, test, listen, start), needed=needed, ranks=ranks)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -94,6 +100,7 @@ def compare(
                     end = began + limit_runs.SHARE * float(config.budget)
                     limit_runs.measure(folder, done, lambda: end - time.monotonic(), listen)
                 return done
+        announce_start(ranks, folder.path, alike or {})
         with recorded(folder.path / EVENTS, command, listen) as listener:
             comparison = _run(folder, job, config, began, command, listener)
     listen(Done(to_document(comparison)))
@@ -117,7 +124,8 @@ def _run(
         with placed.opened(config, folder, job, listen) as places:
             prepare(folder, job, config, budget, places, listen)
             inputs, plan, parts, report = _plan(folder, job, config, budget, since(), places, listen)
-            arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen)
+            arms = Arms(folder, inputs, plan, folder.save_split(parts), budget, since, listen,
+                        ranks=job.ranks)  # fmt: skip
             if config.more is not None:
                 arms.revive(stopped=True)
             turns = placed.run_arms(arms, places, job.measured)
@@ -203,29 +211,45 @@ def adapt(
     """
     assert config.out is not None
     chosen_methods(replace(config, methods=(method,)), "METHOD")
+    expect_shared(method)
     expect_one(config.model, "riyaz adapt")
     if data_config.schema is not None and METHODS[method].about.weights == "copy":
         raise RiyazError(f"{method} copies its answers, which no schema changes", OPTION, "leave it out")
-    out, work = config.out, config.out.with_name(config.out.name + ".work")
+    work = ComparisonFolder(config.out.with_name(config.out.name + ".work"))
+    alike = started_with(method, data, data_config, config) if launched()[1] > 1 else {}
+    with joined(GO_ON) as ranks:
+        if not ranks.rank:
+            compared = partial(compare, test=test, command=command, began=began, ranks=ranks, alike=alike)
+            inside = replace(config, out=work.path)
+            return _adapt(method, data, data_config, inside, config.out, continuing, compared, listen)
+        follow(ranks, work, alike)
+        return Comparison.read(config.out / ADAPTED).arms[-1]
+
+
+def _adapt(
+    method: str, data: Path | Table, data_config: DataConfig, config: CompareConfig, out: Path,
+    continuing: AdaptConfig | None, compared: Callable[..., Comparison], listen: Listen,
+) -> ArmResult:  # fmt: skip
+    """The same in one process, or the first of several; the comparison's folder is that of `config`."""
     expect_new(out)
-    config = replace(config, methods=(*METHODS[method].of, method), out=work)
+    assert config.out is not None
+    work = ComparisonFolder(config.out)
     earlier = earlier_task(continuing, data_config, config, listen) if continuing and continuing.from_ else None
-    comparison = compare(
-        data, data_config, config, test=test, command=command, began=began, needed=method,
-        start=earlier.start if earlier else None, listen=listen,
-    )  # fmt: skip
+    config = replace(config, methods=(*METHODS[method].of, method))
+    start = earlier.start if earlier else None
+    comparison = compared(data, data_config, config, needed=method, start=start, listen=listen)
     arm = comparison.arms[-1]  # before it those that it joins
     if arm.status not in FINISHED:
-        raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
+        raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work.path))
     if earlier is not None:
-        comparison = with_earlier(ComparisonFolder(work), comparison, earlier, config.threads, listen)
+        comparison = with_earlier(work, comparison, earlier, config.threads, listen)
         arm = comparison.arms[-1]
     if out.exists():
         out.rmdir()
-    made = ComparisonFolder(work).part(method, FINAL) / "artifact"
+    made = work.part(method, FINAL) / "artifact"
     write_json(made / ADAPTED, comparison)  # what was measured, for the card
     shutil.move(made, out)
-    remove(work)
+    remove(work.path)
     return arm
 
 
@@ -315,7 +339,8 @@ def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
         raise RiyazError(what, str(path), "free disk space or choose another --out")
-    memory, hint = hardware.memory().available / hardware.MB, "leave full out with --methods, or take a smaller model"
+    memory = hardware.memory().available / hardware.MB / on_this_machine()
+    hint = "leave full out with --methods, or take a smaller model"
     hardware.refuse_memory("training", plan.estimate["peak_rss_mb"], memory, hint)
 
 

@@ -14,16 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz import files, hardware
-from riyaz.comparison.folder import FINAL, ComparisonFolder, Settings
+from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
 from riyaz.comparison.speeds import MEASURED, Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, Phase, Progress, to_json
 from riyaz.json_files import write_json
-from riyaz.results import FIT, parted
-from riyaz.sources import Source, open_source
-from riyaz.sources.source import open_path
+from riyaz.results import parted
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +60,7 @@ def teach(folder: ComparisonFolder, seconds: str) -> None:
 
     settings = folder.settings()
     bases: list[str | None] = [model.name for model in settings.models] or [None]
-    students = [_source(settings, base).tokenizer() for base in bases]
+    students = [settings.source_of(base).tokenizer() for base in bases]
     write_answers(folder, settings, students, float(seconds), send)
 
 
@@ -75,7 +73,7 @@ def measure(folder: ComparisonFolder, seconds: str, base: str | None = None, mea
     settings, known, base = folder.settings(), None, base or None
     if base is not None and base != settings.model.name:
         known = Speeds.read(folder.base(settings.model.name) / MEASURED, (), ()).predict
-    source, place = _source(settings, base), folder.base(base)
+    source, place = settings.source_of(base), folder.base(base)
     place.mkdir(parents=True, exist_ok=True)
     speeds = measure_speeds(folder, settings, source, settings.task, float(seconds), send, base, known)
     write_json(place / MEASURED, speeds)
@@ -88,9 +86,9 @@ def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
     from riyaz.methods.fitting.weights import begin_weights
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
-    _use_threads(plan.threads)
+    hardware.use_threads(plan.threads)
     context = context_of(
-        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
+        folder, settings, plan, name, part, settings.source_of(settings.base_of(name)), settings.task, send
     )
     method = method_of(name)
     assert method.build is not None
@@ -100,17 +98,12 @@ def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
 def fit(folder: ComparisonFolder, name: str, part: str, made_in: str = "") -> None:
     """Fit one arm on one part's rows: writes `artifact/`, then `fit.json`; into the folder `made_in`, where this is
     another place than home."""
-    from riyaz.comparison.fit_part import fit_part
+    from riyaz.comparison.fit_part import fit as fit_one
 
     folder = ComparisonFolder(folder.path, made={(name, part): Path(made_in)}) if made_in else folder
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
-    _use_threads(plan.threads)
-    began, cpu = time.monotonic(), hardware.cpu_time()
-    fitted = fit_part(
-        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
-    )
-    waited = hardware.share_waited(cpu, hardware.cpu_time())
-    write_json(folder.part(name, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
+    hardware.use_threads(plan.threads)
+    fit_one(folder, settings, plan, name, part, send)
 
 
 def evaluate(folder: ComparisonFolder, name: str, part: str) -> None:
@@ -122,7 +115,7 @@ def evaluate(folder: ComparisonFolder, name: str, part: str) -> None:
     from riyaz.evaluate import evaluate_artifact
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
-    _use_threads(plan.threads)
+    hardware.use_threads(plan.threads)
     run, base = folder.part(name, part), folder.base(settings.base_of(name))
     extra = read_extra_run(folder, name, part) is not None
     rows = FINAL if extra else part
@@ -141,7 +134,7 @@ def alone(folder: ComparisonFolder, name: str, part: str) -> None:
     """Answer the part's test rows one at a time: writes `predictions.jsonl` and `result.json` again."""
     from riyaz.evaluate import answer_alone
 
-    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    hardware.use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
     run = folder.part(name, part)
     answer_alone(run / "artifact", folder.rows(part, "test"), run, send, folder.settings().settings.precision)
 
@@ -152,7 +145,7 @@ def limits(folder: ComparisonFolder, name: str, seconds: str) -> None:
     from riyaz.limits.limits_file import write_limits
     from riyaz.limits.run import measure_target
 
-    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    hardware.use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
     target = str(folder.part(name, FINAL) / "artifact")
     config = LimitsConfig(budget=Seconds(float(seconds)), precision=folder.settings().settings.precision)
     write_limits(measure_target(target, config, command=f"riyaz compare --limits ({name})", listen=send), target, None)
@@ -165,7 +158,7 @@ def earlier(folder: ComparisonFolder, name: str) -> None:
     from riyaz.comparison.from_artifact import reopened
 
     settings = folder.settings()
-    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    hardware.use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
     start = reopened(settings.artifact)
     assert start is not None
     measure_earlier(folder, name, start, settings.settings.precision, send)
@@ -187,20 +180,6 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def _source(settings: Settings, base: str | None) -> Source:
-    """The model of a base; None: the only one. Raises RiyazError if its file has changed since the comparison began."""
-    model = settings.model_of(base)
-    source = open_source(model.path) if model.stored is None else open_path(Path(model.stored), model.called)
-    if source.sha256() != model.sha256:
-        raise RiyazError("the model has changed since the comparison began", model.path)
-    return source
-
-
-def _use_threads(count: int) -> None:
-    """Set the number of threads; torch reads it when it is imported."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
 
 
 def _resource_reason(error: Exception) -> str:

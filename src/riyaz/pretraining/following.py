@@ -11,10 +11,10 @@ from riyaz.config.option import flag_of
 from riyaz.data.blocks import Corpus, evenly_spaced, reopened
 from riyaz.events import quiet
 from riyaz.families import FAMILIES
+from riyaz.joining import join_start
 from riyaz.json_files import from_json
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, WORK
-from riyaz.pretraining.joining import join_start
 from riyaz.pretraining.plan import Frozen
 from riyaz.pretraining.speed import measured
 from riyaz.ranks import Ranks

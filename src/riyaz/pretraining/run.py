@@ -20,12 +20,12 @@ from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, about, quiet
+from riyaz.joining import announce_start, joined
 from riyaz.json_files import from_json, read_json, to_document
 from riyaz.pace import Pace
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.following import follow, started_with
-from riyaz.pretraining.joining import announce_start, joined
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.samples import check as check_prompt

@@ -12,9 +12,9 @@ from riyaz.config import TernarizeConfig
 from riyaz.config.option import flag_of
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
+from riyaz.joining import join_start
 from riyaz.json_files import from_json
 from riyaz.pretraining.folder import PLAN, WORK
-from riyaz.pretraining.joining import join_start
 from riyaz.ranks import Ranks
 from riyaz.results import ELSEWHERE, TERNARIZE, TernarizeRun
 from riyaz.sources import open_source

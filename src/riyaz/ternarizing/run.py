@@ -17,10 +17,10 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Listen, Progress, quiet
 from riyaz.families import Family, describe
+from riyaz.joining import announce_start, joined
 from riyaz.json_files import from_json
 from riyaz.pace import Pace
 from riyaz.pretraining.folder import PLAN, RunFolder
-from riyaz.pretraining.joining import announce_start, joined
 from riyaz.pretraining.running import Running
 from riyaz.pretraining.shapes import memory_with
 from riyaz.ranks import Ranks

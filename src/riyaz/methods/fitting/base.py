@@ -18,6 +18,7 @@ from riyaz.json_files import OPTIONAL
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.methods.fitting.start import Start
 from riyaz.predictor import ModelPredictor, PromptText
+from riyaz.ranks import ALONE, Ranks
 from riyaz.results import About, arm_name
 from riyaz.sources import Source
 from riyaz.text.tokenizer import Tokenizer
@@ -98,6 +99,7 @@ class Context:
     soft: Mapping[str, Wanted] = field(default_factory=dict)
     objective: Any = None  # a `train.Objective` of better and worse answers; None: −log p of the accepted ones
     start: Start | None = None  # the artifact from which training goes on; None: from an untrained LoRA
+    ranks: Ranks = ALONE  # the processes that train together, of which this one is the first
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from riyaz.data.rows import Row, rows_per_step
 from riyaz.errors import RiyazError
-from riyaz.events import Event, Phase, Progress
+from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.fitting.base import Build, Context
 from riyaz.methods.fitting.recipe import trains_opening
 
 if TYPE_CHECKING:
-    from riyaz.train import Judge, TrainPlan
+    from riyaz.train import Judge, TrainPlan, TrainState
 
 SEARCH = "search.json"
 OPENINGS = "openings"  # folder of the openings' checkpoints; that of the chosen rate stays until the arm is whole
@@ -101,7 +101,7 @@ def _trial(
     rated: Callable[[Any], list[float]] | None,
 ) -> _Trial:  # fmt: skip
     """Train the opening at one learning rate."""
-    from riyaz.train import Diverged, label_log_p, label_places, row_nats, scores_labels, train
+    from riyaz.train import Diverged, label_log_p, label_places, row_nats, scores_labels
 
     phase = "search" if len(context.arm.learning_rates) > 1 else "train"
 
@@ -112,7 +112,7 @@ def _trial(
     began, model = time.perf_counter(), build(context)
     plan, folder = train_plan(context, rate, rows).opening(), opening_folder(context, rate)
     try:
-        train(model, rows, valid, plan, folder, as_phase, objective=context.objective, judge=judge_of(context))
+        trained(context, model, rows, valid, plan, folder, as_phase)
     except Diverged:
         return _Trial(np.full(len(valid), math.inf), None, None, time.perf_counter() - began)
     wrong = None
@@ -182,6 +182,21 @@ def train_plan(context: Context, rate: float, rows: Sequence[Row]) -> "TrainPlan
         compute=context.compute, validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every,
         seed=context.seed,
     )  # fmt: skip
+
+
+def trained(
+    context: Context, model: Any, rows: Sequence[Row], valid: Sequence[Row], plan: "TrainPlan", folder: Path,
+    listen: Listen, *, begun: Path | None = None, adjust: Callable[["TrainPlan", int], "TrainPlan"] | None = None,
+) -> "TrainState":  # fmt: skip
+    """`train.train` by the context's objective, with the checkpoints in `folder` below its own; without rows `valid` it
+    is the run on all rows. Of several processes the first one announces it to the others (`fitting.following`)."""
+    from riyaz.train import train
+
+    if context.ranks.count > 1 and not context.ranks.rank:
+        name = str(folder.relative_to(context.folder))
+        context.ranks.first({"do": "train", "plan": asdict(plan), "folder": name, "every": not valid})
+    return train(model, rows, valid, plan, folder, listen, begun=begun, adjust=adjust, objective=context.objective,
+                 judge=judge_of(context), ranks=context.ranks)  # fmt: skip
 
 
 def judge_of(context: Context) -> "Judge | None":

@@ -34,11 +34,11 @@ from riyaz.methods.fitting.label_rows import (
 from riyaz.methods.fitting.learning_rate import (
     OPENINGS,
     Search,
-    judge_of,
     opening_folder,
     search,
     searches,
     train_plan,
+    trained,
 )
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures
@@ -79,10 +79,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     Before training, the loss of the answers' texts must equal the base's after `begins_as`, or that of the artifact
     from which training goes on.
     """
-    from riyaz.train import train, validate
+    from riyaz.train import validate
 
     model = build(context)
-    rows, valid, checks = _training_rows(context, model.config.context)
+    rows, valid, checks = training_rows(context, model.config.context)
     texts, _ = _rows(context, context.valid[:STEP0_ROWS], model.config.context)
     start = context.start.adapter(context.source) if context.start else None
     checks["step0_loss"] = _check_step0(model, texts, begins_as, start)
@@ -90,7 +90,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     build, searched = with_label_head(context, build), searches(context)
     if searched:
         del model  # so that there are never two whole models in memory
-    judging = _judging(context, valid)
+    judging = judging_rows(context, valid)
     best = search(context, build, rows, judging)
     if searched:
         model = build(context)
@@ -98,9 +98,9 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     plan, adjust = paced(context, plan)
-    state = train(
-        model, rows, judging, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening, adjust=adjust,
-        objective=context.objective, judge=judge_of(context),
+    state = trained(
+        context, model, rows, judging, plan, context.folder / CHECKPOINTS[0], context.listen, begun=opening,
+        adjust=adjust,
     )  # fmt: skip
     changes = Paced.read(context.folder / PACE).changes
     shortened = changes if changes and changes[-1][1] < plan.steps else ()
@@ -159,7 +159,7 @@ def _refit(
 
     None if it is not planned, if the arm's time limit does not leave the time that it needs, or if training diverges.
     """
-    from riyaz.train import Diverged, train
+    from riyaz.train import Diverged
 
     arm, begun = context.arm, context.folder / REFIT_BEGUN
     steps = refit_steps(len(context.train), len(context.valid), max(1, first.best_step))
@@ -172,14 +172,19 @@ def _refit(
     plan = replace(
         plan, steps=steps, steady=plan.steady * steps // plan.steps, validate_every=steps, keep_best=False, changes=()
     )
-    every = [*rows, *rows_for(context, context.valid)]
+    every = all_rows(context, rows)
     try:
-        last = train(model, every, (), plan, context.folder / CHECKPOINTS[1], context.listen)
+        last = trained(context, model, every, (), plan, context.folder / CHECKPOINTS[1], context.listen)
         _finite_sums(model)
     except (Diverged, NotFinite) as error:
         context.listen(Note(f"training on all rows is left out: {error}"))
         return None
     return _Refit(model, last.step, last.seconds)
+
+
+def all_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
+    """The training rows and those of validation as they are trained on."""
+    return [*rows, *rows_for(context, context.valid)]
 
 
 def _calibrated(context: Context, predictor: ModelPredictor) -> dict[str, Any]:
@@ -217,14 +222,14 @@ def begin_weights(context: Context, build: Build) -> Search:
     """Search a learning rate and score the best one's opening on validation rows, by the task's metric."""
     from riyaz.families import describe
 
-    rows, valid, _ = _training_rows(context, describe(context.source).config.context)
+    rows, valid, _ = training_rows(context, describe(context.source).config.context)
     shown = context.valid[: judged(context).valid_rows]
 
     def rated(model: Any) -> list[float]:
         predictor = _answering(context, *_finished(context, model))
         return [float(each) for each in score(context.task, predict(predictor, shown, task=context.task), shown).rows]
 
-    return search(context, with_label_head(context, build), rows, _judging(context, valid), rated)
+    return search(context, with_label_head(context, build), rows, judging_rows(context, valid), rated)
 
 
 def _finished(context: Context, model: Any) -> tuple[Any, LabelHead | None]:
@@ -276,7 +281,7 @@ def _answering(context: Context, model: Any, head: LabelHead | None, saved: bool
     return predictor_for(replace(prompted, head=head), max_new_tokens=answer_limit(context))
 
 
-def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row], Checks]:
+def training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row], Checks]:
     """(training rows with those of the replayed text, validation rows of the training, checks on the rows)."""
     rows, checks = _rows(context, context.train, longest)
     valid, _ = _rows(context, valid_examples(context), longest)
@@ -286,7 +291,7 @@ def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row]
     return learned + rehearsed_rows(context, learned), answers_as_labels(context, valid), checks
 
 
-def _judging(context: Context, valid: list[Row]) -> list[Row]:
+def judging_rows(context: Context, valid: list[Row]) -> list[Row]:
     """The validation rows by which training is judged: without bad answers where it imitates, unless all are bad."""
     if context.objective is not None:
         return valid

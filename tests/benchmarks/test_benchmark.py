@@ -14,6 +14,7 @@ import pytest
 import tiny_llama
 import torch
 from load_script import load_script
+from script_here import run_here
 from torch.utils.flop_counter import FlopCounterMode
 
 from riyaz import native
@@ -210,14 +211,16 @@ def test_peer_alone_means_the_plain_one(training: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_the_last_line_is_the_table_as_json(training: ModuleType, tmp_path: Path) -> None:
+def test_the_last_line_is_the_table_as_json(
+    training: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every measurement in this process; the next test starts a process for each."""
+    monkeypatch.setattr(subprocess, "run", run_here)
     model, even = tiny_llama.write_hf_folder(tmp_path / "model"), write_labelled(tmp_path / "even.jsonl", 30)
-    cells = ("lora_even", "full")  # one on each kind of rows; every process of the peer takes six seconds
+    cells = ("lora_even", "full")  # one on each kind of rows
     command = [sys.executable, SCRIPT, "--peer", "--steps", "1", "--rounds", "1", "--model", model, "--even", even,
                *(part for cell in cells for part in ("--only", cell))]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *lines, last = done.stdout.splitlines()
+    *lines, last = run_here(command).stdout.splitlines()
     table = json.loads(last)
     assert set(table) == {*cells, *CHOSEN} and {*cells} < {*training.CELLS}
     for cell in cells:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_comparison
 import tiny_llama
 from load_script import load_script
+from script_here import run_here
 
 from riyaz.config import CompareConfig
 from riyaz.metrics.paired import paired_test
@@ -73,7 +75,20 @@ def test_the_peer_pads_rows_and_labels_answers_only() -> None:
 
 
 @pytest.mark.slow
-def test_both_sides_run_and_the_last_line_is_the_table(tmp_path: Path) -> None:
+def test_both_sides_run_and_the_last_line_is_the_table(
+    inside: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The peer's first arm in a process of its own, as the others are; riyaz's command and the rest in this one."""
+    started, ran = subprocess.run, []
+
+    def run(command: list[str], **options: Any) -> Any:
+        if command[1] == "-m":
+            assert "riyaz.cli.main" in command and tiny_comparison.command(*command[3:]).status == 0
+            return None
+        ran.append(command[2])
+        return (started if command[2] == "few_shot" else run_here)(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
     model = tiny_llama.write_hf_folder(tmp_path / "model")
     for name, count in (("train", 40), ("test", 16)):
         rows = [{"text": f"{name} {i}: where is it?", "label": LABELS[i % 3]} for i in range(count)]
@@ -82,11 +97,10 @@ def test_both_sides_run_and_the_last_line_is_the_table(tmp_path: Path) -> None:
     command = [sys.executable, FOLDER / "comparison.py", "--peer", "--model", model, "--train", train,
                "--test", test, "--limit-train", "32", "--limit-test", "12", "--epochs", "1",
                "--only", "few_shot", "--only", "lora", "--type", "float32"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_here(command).stdout.splitlines()
     table = json.loads(lines[-1])
-    assert lines[0].startswith("estimate: ") and set(table["arms"]) == {"few_shot", "lora"}
+    assert lines[0].startswith("estimate: ") and set(table["arms"]) == {"few_shot", "lora"} == set(ran)
+    assert ("fit", "lora", "kept") in inside
     for sides in table["arms"].values():
         assert sides["riyaz"]["seconds"] > 0 and sides["float32"]["seconds"] > 0 and sides["float32"]["rss_mb"] > 0
     assert table["ratio_total"].keys() == {"float32", "best"}

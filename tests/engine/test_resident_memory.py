@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import tiny_llama
 
@@ -40,7 +41,7 @@ print(json.dumps(grown))
 """
 
 
-def answer(code: str, *arguments: object) -> list:
+def answer(code: str, *arguments: object) -> Any:
     """The JSON that a fresh Python prints."""
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -49,6 +50,11 @@ def answer(code: str, *arguments: object) -> list:
 
 def test_opening_and_generating_loads_no_torch_and_no_openssl(tmp_path: Path) -> None:
     assert answer(OPEN, tiny_llama.write_gguf(tmp_path / "tiny.gguf")) == []
+
+
+def test_a_command_that_answers_by_a_language_model_loads_no_scipy() -> None:
+    code = "import json, sys; import riyaz.cli.opened, riyaz.predictor; print(json.dumps('scipy' in sys.modules))"
+    assert answer(code) is False
 
 
 def test_attention_and_the_feed_forward_share_the_memory_of_a_pass(tmp_path: Path) -> None:

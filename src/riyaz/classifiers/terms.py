@@ -8,11 +8,14 @@ from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from riyaz.retrieval.lexical import words
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 TermKind = str  # a key of TERMS
 SHORTEST, LONGEST = 2, 5  # characters of a piece
@@ -48,9 +51,11 @@ def vocabulary(kind: TermKind, texts: Sequence[str], known: Container[str], most
     return kept, (1 + np.log((1 + len(texts)) / (1 + frequencies))).astype(np.float32)
 
 
-def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> sparse.csr_array:
+def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> "sparse.csr_array":
     """Rows (n, terms) float32 of length one, (1 + log count)·idf before; 0 for a text without a known term. `places`
     are those of the terms in a row."""
+    from scipy import sparse
+
     columns, counts, ends = array("i"), array("f"), [0]
     for text in texts:
         for term, count in counted_terms(kind, text).items():

@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import bm25s
 import numpy as np
 
 # a run of word characters; each kana or Chinese character is a word
@@ -19,6 +18,8 @@ class BM25:
     """An index over texts in memory; building it takes well under a second for ten thousand texts."""
 
     def __init__(self, texts: Sequence[str], terms: "Callable[[str], list[str]] | None" = None) -> None:
+        import bm25s  # it imports scipy, a fifth of the start of a command that needs neither
+
         self._index = bm25s.BM25()
         self._size = len(texts)
         self._terms = terms or words

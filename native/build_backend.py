@@ -69,9 +69,7 @@ def add_file(wheel: Path, name: str, data: bytes) -> None:
 def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, ...] = (), target: str = "all") -> Path:
     """Builds the extension in `folder`, by default one below build/ for this Python and compiler, and puts it into
     `into`; or another target of CMakeLists.txt. Returns the folder. Raises SystemExit if CMake fails."""
-    compiler = os.environ.get("CXX", "")
-    made_for = "-".join(filter(None, ["native", sys.implementation.cache_tag, Path(compiler).name]))
-    folder = folder or ROOT / "build" / made_for
+    folder = folder or usual_folder()
     ninja = program("ninja")
     generator = "Ninja" if ninja else "Unix Makefiles"
     cache = folder / "CMakeCache.txt"
@@ -94,6 +92,13 @@ def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, .
         if status := subprocess.run(command).returncode:
             raise SystemExit(status)
     return folder
+
+
+def usual_folder() -> Path:
+    """Where the extension is built for this Python and compiler."""
+    compiler = os.environ.get("CXX", "")
+    made_for = "-".join(filter(None, ["native", sys.implementation.cache_tag, Path(compiler).name]))
+    return ROOT / "build" / made_for
 
 
 def program(name: str) -> str | None:

@@ -33,7 +33,7 @@ GROUPS = (
         *("tie_break", "wheels", "wrong_input"),
     ),
     ("export_families", "export_formats", "export"),
-    ("native_build", "native_cross"),
+    ("native_build", "native_cross", "supply_chain"),
 )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# One set of kernels is enough here; the wheel for users holds all of them in the same file.
-BUILD = """import sys; sys.path.insert(0, "native"); from build_backend import build_wheel
-print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_ISAS": "scalar"}))"""
+# Where an installation has compiled the kernels, the wheel is linked of them. Else one set of them is enough.
+BUILD = """import sys; sys.path.insert(0, "native"); from build_backend import build_wheel, usual_folder
+built = usual_folder()
+how = {"build-dir": str(built)} if (built / "build.ninja").exists() else {"cmake.define.RIYAZ_ISAS": "scalar"}
+print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_INTO": "", **how}))"""
 EXTENSION = "riyaz/_native" + sysconfig.get_config_var("EXT_SUFFIX")
 ALWAYS = {
     "bm25s", "cyclopts", "jinja2", "matplotlib", "numpy", "rich", "sacrebleu", "safetensors", "scipy", "threadpoolctl",

@@ -168,7 +168,7 @@ def compared(folder: Path, home: Path, model_folder: Path, inside: bool) -> Fini
     arguments = ("compare", folder / "data", "--model", model_folder, "--budget", "3h", "--seed", 3)
     with tiny_comparison.small_machine(home) as patch:
         if inside:
-            tiny_comparison.workers_inside(patch)
+            tiny_comparison.workers_inside(patch, whole=True)
         told = tiny_comparison.command(*arguments, "--out", folder / "out", "--json")
     assert told.status == 0, told.err
     return Finished(arguments, folder / "out", told, told.document)
@@ -201,7 +201,7 @@ def retrieved(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder
                  "--model", model_folder, "--budget", "3h", "--general", folder / "general.txt", "--margin", 1,
                  "--data-curve", "--seed", 4)  # fmt: skip
     with tiny_comparison.small_machine(home) as patch:
-        tiny_comparison.workers_inside(patch)
+        tiny_comparison.workers_inside(patch, whole=True)
         told = tiny_comparison.command(*arguments, "--out", folder / "out", "--json")
     assert told.status == 0, told.err
     return Finished(arguments, folder / "out", told, told.document)

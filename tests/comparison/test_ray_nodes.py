@@ -81,7 +81,7 @@ def test_an_address_that_others_reach_needs_a_token(monkeypatch: pytest.MonkeyPa
         if mode is not None:
             monkeypatch.setenv("RAY_AUTH_MODE", mode)
         with pytest.raises(RiyazError) as refused:
-            open_nodes("10.0.0.1:6379", folder, {}, (), {}, print)
+            open_nodes("10.0.0.1:6379", folder, {}, None, (), {}, print)
         line = str(refused.value)
         assert line.startswith("--ray 10.0.0.1:6379: other machines reach this cluster, and RAY_AUTH_MODE is ")
         assert "RAY_AUTH_MODE=token" in line
@@ -96,9 +96,9 @@ def test_a_cluster_that_listens_elsewhere_needs_a_token_whatever_its_address(
         nodes = [Node("0a", own, 0, True), Node("0b", other, 8, False)]
         monkeypatch.setattr(ray_nodes, "nodes_of", lambda address, nodes=nodes: nodes)
         with pytest.raises(RiyazError, match="other machines reach this cluster, and RAY_AUTH_MODE is not set"):
-            open_nodes(ADDRESS, folder, {}, (), {}, print)
+            open_nodes(ADDRESS, folder, {}, None, (), {}, print)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    (place,) = open_nodes(ADDRESS, folder, {}, (), {}, print)
+    (place,) = open_nodes(ADDRESS, folder, {}, None, (), {}, print)
     assert isinstance(place, RayNode) and place._words[-2:] == ["0b", "guarded"], "the node must ask for it too"
 
 
@@ -128,7 +128,7 @@ def opened(nodes: list[Node], folder: ComparisonFolder, patch: pytest.MonkeyPatc
     patch.setattr(ray_nodes, "expect_answer", lambda address: None)
     patch.setattr(ray_nodes, "nodes_of", lambda address: nodes)
     arms = ("nearest", "rag", "lora", "ensemble", "rag_lora")
-    return open_nodes(ADDRESS, folder, {}, arms, {"data": {}}, listener(notes))
+    return open_nodes(ADDRESS, folder, {}, None, arms, {"data": {}}, listener(notes))
 
 
 def test_every_node_with_a_cpu_is_a_place_and_documents_stay_here(
@@ -222,7 +222,7 @@ def test_a_text_that_is_rehearsed_travels(quick: Finished, tmp_path: Path) -> No
 @pytest.fixture
 def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeOrder:
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    return NodeOrder(version=own_version(), models=(), embedder="", guarded=False, settings={})
+    return NodeOrder(version=own_version(), models=(), embedder=None, guarded=False, settings={})
 
 
 def answer(order: NodeOrder, **changes: object) -> tuple[Ended, list[bytes]]:
@@ -254,11 +254,8 @@ def test_what_a_node_refuses_is_one_line(order: NodeOrder, tmp_path: Path, monke
     assert refusal(order, guarded=True).startswith("Ray asks for no token there (RAY_AUTH_MODE is disabled); start")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert answer(order, guarded=True)[0].status == "done"
-    line = refusal(order, embedder="f" * 64)
-    assert (
-        line == f"the embedder minilm is not pulled there and {'f' * 12} here; run `riyaz pull minilm` where it is "
-        "missing"
-    )
+    line = refusal(order, embedder={"name": "minilm", "sha256": "f" * 64, "method": "encoder"})
+    assert line == "minilm, which encoder uses, is here and not there; run `riyaz pull minilm` there"
     model = {"name": "tiny", "path": str(tmp_path / "none"), "sha256": "e" * 64}
     line = refusal(order, models=(model,))
     assert line.startswith(f"no model there has the SHA-256 {'e' * 12}… of tiny; run `riyaz pull` there, or put")

@@ -15,7 +15,7 @@ from typing import Any
 
 from riyaz import hardware, native
 from riyaz.comparison import processes
-from riyaz.comparison.at_place import BEAT, SETTINGS, AboutPlace, own_version
+from riyaz.comparison.at_place import BEAT, SETTINGS, AboutPlace, Embedder, expect_embedder, own_version
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import files_below, packed, unpack
 from riyaz.comparison.speeds import MEASURED
@@ -41,7 +41,7 @@ class NodeOrder:
 
     version: str  # of riyaz at home
     models: tuple[ModelFile, ...]  # the bases, by the names and paths that they have at home
-    embedder: str  # SHA-256 of the one pulled at home; "": none
+    embedder: Embedder | None  # where a method uses it
     guarded: bool  # whether Ray must ask for a token there
     settings: dict[str, str]  # environment variables of home, which change what is computed
     arguments: tuple[str, ...] = ()  # of the worker, without the folders of home
@@ -159,25 +159,6 @@ def expect_guarded(order: NodeOrder) -> None:
     if order.guarded and mode.lower() != TOKEN:
         hint = f"start Ray there with {MODE}={TOKEN}"
         raise RiyazError(f"Ray asks for no token there ({MODE} is {mode})", hint=hint)
-
-
-def embedder_hash() -> str:
-    """The SHA-256 of the embedder that is pulled here, with which some methods fit; "" for none."""
-    from riyaz.engine.opening import pulled_embedder
-
-    embedder = pulled_embedder()
-    return "" if embedder is None else embedder.sha256
-
-
-def expect_embedder(wanted: str) -> None:
-    """Raises RiyazError unless home's embedder is pulled here, or both have none: some methods fit with its vectors."""
-    own = embedder_hash()
-    if own != wanted:
-        from riyaz.engine.opening import EMBEDDER
-
-        there, here = (digest[:12] or "not pulled" for digest in (own, wanted))
-        hint = f"run `riyaz pull {EMBEDDER}` where it is missing"
-        raise RiyazError(f"the embedder {EMBEDDER} is {there} there and {here} here", hint=hint)
 
 
 def stored_model(model: ModelFile) -> str:

@@ -59,12 +59,12 @@ def opened(config: CompareConfig, folder: ComparisonFolder, job: Job, listen: Li
         yield []
         return
     models = {str(Path(source.path).absolute()): source.sha256() for source in job.bases.values()}
+    embeds = next((name for name in job.methods if METHODS[name].embeds), None)
+    embedder = Embedder(EMBEDDER, embedder_hash(EMBEDDER), embeds) if embeds else None
     if config.ray is None:
-        embeds = next((name for name in job.methods if METHODS[name].embeds), None)
-        embedder = Embedder(EMBEDDER, embedder_hash(EMBEDDER), embeds) if embeds else None
         places = open_places(config.places, folder, models, embedder)
     else:
-        places = open_nodes(config.ray, folder, models, job.arms, job.settings, listen)
+        places = open_nodes(config.ray, folder, models, embedder, job.arms, job.settings, listen)
     with stopping(places):
         check_places(places, listen)
         yield places

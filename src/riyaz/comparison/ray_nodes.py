@@ -10,7 +10,7 @@ from typing import Any
 
 from riyaz import ranks
 from riyaz.comparison.at_node import MODE, TOKEN
-from riyaz.comparison.at_place import AboutPlace
+from riyaz.comparison.at_place import AboutPlace, Embedder
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.parcel_contents import reason_at_home
 from riyaz.comparison.places import HINT, Command, Here, Place
@@ -28,9 +28,9 @@ class RayNode(Command):
 
     def __init__(
         self, name: str, words: Sequence[str], folder: ComparisonFolder, models: Mapping[str, str],
-        at_home: frozenset[str],
+        embedder: Embedder | None, at_home: frozenset[str],
     ) -> None:  # fmt: skip
-        super().__init__(name, words, folder, models)
+        super().__init__(name, words, folder, models, embedder)
         self.at_home = at_home  # arms that do not travel
 
     def check(self) -> AboutPlace:
@@ -43,8 +43,8 @@ class RayNode(Command):
 
 
 def open_nodes(
-    address: str, folder: ComparisonFolder, models: Mapping[str, str], arms: Iterable[str], settings: Mapping[str, Any],
-    listen: Listen,
+    address: str, folder: ComparisonFolder, models: Mapping[str, str], embedder: Embedder | None, arms: Iterable[str],
+    settings: Mapping[str, Any], listen: Listen,
 ) -> list[Place]:  # fmt: skip
     """The nodes with a CPU as places, this machine as `here` if it is one of them. Raises RiyazError for an address
     that cannot be used, and for a cluster that whoever reaches it may use."""
@@ -67,22 +67,16 @@ def open_nodes(
         names = [arm for arm in reasons if reasons[arm] == reason]
         listen(Note(f"{joined(names)} {'is' if len(names) == 1 else 'are'} fitted on this machine, as {reason}"))
     words = [sys.executable, "-m", "riyaz.comparison.ray_place", address]
-    return _places(working, words, GUARDED if guarded else OPEN, folder, models, at_home)
-
-
-def _places(
-    nodes: Sequence[Node], words: Sequence[str], guarded: str, folder: ComparisonFolder, models: Mapping[str, str],
-    at_home: frozenset[str],
-) -> list[Place]:  # fmt: skip
+    guard = GUARDED if guarded else OPEN
     places: list[Place] = []
-    for node in nodes:
+    for node in working:
         if node.here:
             places.append(Here(folder))
             continue
         name = f"ray {node.address}"
         same = sum(place.name == name or place.name.startswith(f"{name} (") for place in places)
         name = f"{name} ({same + 1})" if same else name
-        places.append(RayNode(name, [*words, node.id, guarded], folder, models, at_home))
+        places.append(RayNode(name, [*words, node.id, guard], folder, models, embedder, at_home))
     return places
 
 

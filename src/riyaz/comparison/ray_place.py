@@ -18,7 +18,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.comparison import at_node
-from riyaz.comparison.at_node import THREADS, NodeOrder, embedder_hash
+from riyaz.comparison.at_node import THREADS, NodeOrder
 from riyaz.comparison.at_place import SETTINGS, Order, hand_on, order_of
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import packed, unpack
@@ -122,7 +122,7 @@ def node_order(order: Order, guarded: bool) -> NodeOrder:
     models = [ModelFile(open_source(path).name, path, sha256) for path, sha256 in order.models.items()]
     work, *rest = order.arguments[:1] + order.arguments[2:] or ("",)
     return NodeOrder(
-        version=order.version, models=tuple(models), embedder=embedder_hash(), guarded=guarded,
+        version=order.version, models=tuple(models), embedder=order.embedder, guarded=guarded,
         settings={name: os.environ[name] for name in names if name in os.environ},
         arguments=(work, *rest[:2]) if work else (), log=order.log, threads=order.threads, limit=order.limit,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from fit_context import TASK, examples
 from refusals import assert_refused
 
 from riyaz.comparison import prompts, teach
+from riyaz.comparison.fit_part import learned_rows
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.config import DataConfig
 from riyaz.data import Example
@@ -21,7 +22,9 @@ from riyaz.data.task import Task
 from riyaz.events import quiet
 from riyaz.json_files import write_lines
 from riyaz.methods import METHODS
+from riyaz.methods.fitting.taught import answered_rows
 from riyaz.results import Answer, ArmResult
+from riyaz.teacher import outputs
 from riyaz.teacher.model import among
 from riyaz.teacher.outputs import Output, of_label, prompt_key
 
@@ -87,6 +90,15 @@ def test_the_task_of_prompts_has_the_users_limit_and_no_labels_that_nobody_knows
     assert (task.kind, task.max_new_tokens) == ("free", 12), "as the comparison then asks again for what it lacks"
     with assert_refused("which labels there are", "--task", "--rows"):
         prompts._task(ADDRESS, DataConfig(task="closed"))
+
+
+def test_a_teacher_answers_the_prompts_of_bad_answers_too(tmp_path: Path) -> None:
+    rows = [replace(row, desirable=place % 2 == 0) for place, row in enumerate(examples(4, "now"))]
+    assert len(learned_rows(rows, METHODS["distil"])) == 4 and len(learned_rows(rows, METHODS["lora"])) == 2
+    outputs.write(tmp_path, {prompt_key(row.messages): Output("thanks") for row in rows})
+    assert [(row.answer, row.desirable) for row in answered_rows(tmp_path, rows)] == [("thanks", True)] * 4
+    plain = [replace(row, desirable=None) for row in rows]
+    assert {row.desirable for row in answered_rows(tmp_path, plain)} == {None}
 
 
 def test_a_teacher_has_a_score_where_rows_are_tested_in_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

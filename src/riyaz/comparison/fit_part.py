@@ -100,8 +100,9 @@ def context_of(
 
 
 def learned_rows(rows: Sequence[Example], method: Method) -> tuple[Example, ...]:
-    """The training rows that a method learns from: without bad answers, unless it learns from them too."""
-    return tuple(rows if "thumbs" in method.judged_by else accepted_rows(rows))
+    """The training rows that a method learns from: without bad answers, unless it learns from them too, or from those
+    of a teacher."""
+    return tuple(rows if "thumbs" in method.judged_by or method.needs_teacher else accepted_rows(rows))
 
 
 def validated_rows(folder: ComparisonFolder, name: str, part: str) -> tuple[Example, ...]:

@@ -36,8 +36,12 @@ def answered_rows(folder: Path, rows: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def _answered(rows: Sequence[Example], texts: dict[str, str]) -> tuple[Example, ...]:
+    """The rows with the teacher's answers, which are good ones whatever a row's own answer is."""
     keys = [prompt_key(row.messages) for row in rows]
-    return tuple(replace(row, answers=(texts[key],)) for row, key in zip(rows, keys) if key in texts)
+    return tuple(
+        replace(row, answers=(texts[key],), desirable=None if row.desirable is None else True)
+        for row, key in zip(rows, keys) if key in texts
+    )  # fmt: skip
 
 
 def soft_targets(answers: dict[str, Output]) -> dict[str, Wanted]:

@@ -139,6 +139,11 @@ def test_the_accepted_answers_change_no_bit(kind: str, model_folder: Path, tmp_p
     assert ("refit_steps" in one.chosen) == (kind == "labels")
 
 
+def test_no_learning_rate_is_taken_from_an_arm_that_saw_accepted_answers() -> None:
+    for method in METHODS.values():
+        assert not (method.needs_teacher and method.rate_of), method.name
+
+
 @pytest.mark.parametrize("kind", ["labels", "tokens"])
 def test_other_soft_targets_are_other_weights(kind: str, model_folder: Path, tmp_path: Path) -> None:
     """In the same folder: what the first run has left there belongs to another one."""

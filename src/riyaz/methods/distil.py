@@ -28,5 +28,5 @@ ABOUT = About(
 )  # fmt: skip
 METHOD = replace(
     lora.METHOD, name="distil", about=ABOUT, fit=fit, with_prompt=taught, needs_teacher=True,
-    rate_of=lora.METHOD.name, answers_questions=False, left_out=4, goes_on=False,
+    answers_questions=False, left_out=4, goes_on=False,
 )  # fmt: skip

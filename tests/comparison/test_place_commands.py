@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_bert
 import tiny_llama
 
 from riyaz.comparison import at_place, places
-from riyaz.comparison.at_place import Order, own_version
+from riyaz.comparison.at_place import Embedder, Order, own_version
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.places import Command, Here, Piece, PlaceLost, check_places, open_places, stopping
 from riyaz.errors import RiyazError
@@ -188,6 +189,26 @@ def test_what_a_place_refuses_is_one_line_with_both_values(
     line = refusal(order, models={str(model): "f" * 64})
     assert line.startswith(f"{model}: the model is {right[:12]} there and {'f' * 12} here")
     assert refusal(order, models={"/no/model": right}).startswith("/no/model: the model is here and not there")
+
+
+def test_the_embedder_that_a_method_uses_is_the_same_or_on_neither(
+    order: Order, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nowhere, other = Embedder("minilm", "", "nearest"), Embedder("minilm", "e" * 64, "nearest")
+    assert at_place.obey(to_document(replace(order, embedder=nowhere))) == ""
+    assert refusal(order, embedder=other) == (
+        "minilm, which nearest uses, is here and not there; run `riyaz pull minilm` there"
+    )
+    tiny_bert.keep(own_store)
+    own = at_place.embedder_hash("minilm")
+    assert at_place.obey(to_document(replace(order, embedder=replace(other, sha256=own)))) == ""
+    assert refusal(order, embedder=other) == (
+        f"minilm, which nearest uses, is {own[:12]} there and {'e' * 12} here; pull the same minilm there"
+    )
+    assert refusal(order, embedder=nowhere) == (
+        "minilm, which nearest uses, is there and not here; run `riyaz pull minilm` here"
+    )
 
 
 def test_a_place_ends_when_its_stdin_does(tmp_path: Path) -> None:

@@ -95,8 +95,13 @@ def expect_one_places_bits(out: Path, asking: tuple, whole: Path, monkeypatch: p
     assert told.status == 0, told.err
     for part in ("kept", "seed-1"):
         for name in MADE:
-            there, here = (folder / "arms/lora" / part / name for folder in (out, whole))
-            assert there.read_bytes() == here.read_bytes(), (part, name)
+            made, alone = (folder / "arms/lora" / part / name for folder in (out, whole))
+            assert made.read_bytes() == alone.read_bytes(), (part, name)
+    there, here = (
+        [(arm.name, arm.status, arm.score, arm.seeds) for arm in Comparison.read(folder / "compare.json").arms]
+        for folder in (out, whole)
+    )
+    assert there == here
     # without what processes and places leave
     found = {name for name in files(out) if not name.startswith("places") and not name.endswith("log.txt")}
     assert found - {"measure.log"} == files(whole)

@@ -66,7 +66,6 @@ def test_two_machines_make_what_one_makes(
     assert {turn.place for turn in turns if turn.work == "evaluate"} == {"here"}, "times come from one machine"
     for machine in two:
         assert "rehearsal" in machine.run("ls", machine.base / "store"), "it worked in its own store"
-    assert not (machines.base / "store/rehearsal").exists() or machines.base in out.parents
     expect_one_places_bits(out, arguments, tmp_path / "whole", monkeypatch)
 
 

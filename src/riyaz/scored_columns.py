@@ -15,7 +15,6 @@ from riyaz.data.task import Task
 from riyaz.data.text_keys import text_key
 from riyaz.metrics import decisions
 from riyaz.metrics import scores as metrics
-from riyaz.metrics.calibration import log_losses
 from riyaz.metrics.compact import Compact
 from riyaz.metrics.groups import numbers_of
 from riyaz.predictor import Reward
@@ -99,11 +98,13 @@ class ScoredColumns:
         return numbers_of(_numbers(self._groups)) if self._groups else None
 
     def extras(self) -> dict[str, float]:
-        """The second metrics: macro-F1 for accuracy, else the means over the rows that have them."""
+        """The second metrics, once: macro-F1 for accuracy, else the means over the rows that have them."""
         if self.task.kind == "questions":
             return {}
         if self.task.metric == "accuracy":
-            return {"macro_f1": metrics.macro_f1_of_keys(_numbers(self._predicted), _numbers(self._true))}
+            extras = {"macro_f1": metrics.macro_f1_of_keys(_numbers(self._predicted), _numbers(self._true))}
+            self._predicted, self._true = array("q"), array("q")  # the rest needs their memory
+            return extras
         return {name: float(np.mean(column.values())) for name, column in self._extras.items()}
 
     def slices(self, rows: np.ndarray, groups: np.ndarray | None) -> dict[str, SliceScore]:
@@ -117,8 +118,7 @@ class ScoredColumns:
         confidence = self._confidence.values()
         if len(confidence) < self.count or np.isnan(confidence).any():
             return None
-        losses = log_losses(self._right_p.values())
-        return calibration(confidence, self._scores.values() == 1, groups, self._brier.values(), losses)
+        return calibration(confidence, self._scores.values() == 1, groups, self._brier, self._right_p)
 
     def questions(self) -> list[QuestionScore] | None:
         """How the answers to each question score; None for another task."""

@@ -304,18 +304,17 @@ def question_score(
 def _calibration_of_choices(p: Compact, right: np.ndarray, groups: np.ndarray | None) -> Calibration:
     """How true the probabilities (n, L) are, from the place (n,) of the right choice; the confidence of an answer is
     the probability of the likeliest one."""
-    confidence, best, of_right, briers = [], [], [], []
+    confidence, best, of_right, briers = [], [], Compact(), Compact()
     end = 0
     for block in p.blocks():
         accepted = right[end : end + len(block), None] == np.arange(block.shape[1])
         end += len(block)
         confidence.append(block.max(1))
         best.append(block.argmax(1))
-        of_right.append(right_probability(block, accepted))
-        briers.append(brier_scores(block, of_right[-1]))
-    correct = np.concatenate(best) == right
-    losses = log_losses(np.concatenate(of_right))
-    return calibration(np.concatenate(confidence), correct, groups, np.concatenate(briers), losses)
+        right_p = right_probability(block, accepted)
+        of_right.extend(right_p)
+        briers.extend(brier_scores(block, right_p))
+    return calibration(np.concatenate(confidence), np.concatenate(best) == right, groups, briers, of_right)
 
 
 def confidence_fields(
@@ -359,27 +358,32 @@ def calibration_of(rows: Sequence[Answer]) -> Calibration | None:
     right = np.array([row.score == 1 for row in rows])
     groups = group_numbers([row.group for row in rows])
     briers = [row.brier for row in rows if row.brier is not None]
-    losses = log_losses(np.array([row.right_probability for row in rows if row.right_probability is not None]))
-    return calibration(confidence, right, groups, np.array(briers), losses)
+    right_p = [row.right_probability for row in rows if row.right_probability is not None]
+    return calibration(confidence, right, groups, Compact(briers), Compact(right_p))
 
 
 def calibration(
-    confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None, briers: np.ndarray, losses: np.ndarray
+    confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None, briers: Compact, right_p: Compact
 ) -> Calibration:
-    """How true the confidences (n,) are of answers that are `right` (n,) or not; the Brier scores and log-losses (n,)
-    count if every row has them."""
+    """How true the confidences (n,) are of answers that are `right` (n,) or not; the Brier scores (n,) and the
+    probabilities (n,) of the right labels count if every row has them."""
     low, high = error_interval(confidence, right, groups)
     chance = error_by_chance(confidence)
     error = expected_calibration_error(confidence, right)
     risk, bins = curve_points(risk_coverage(confidence, ~right)), reliability(confidence, right)
     made = Calibration(len(confidence), error, low, high, *chance, risk=risk, bins=bins)
-    if len(briers) < len(confidence) or len(losses) < len(confidence):
+    if len(briers) < len(confidence) or len(right_p) < len(confidence):
         return made
-    (brier_low, brier_high), (loss_low, loss_high) = (mean_interval(values, groups) for values in (briers, losses))
+    brier, brier_low, brier_high = _mean_and_interval(briers.values(), groups)
+    loss, loss_low, loss_high = _mean_and_interval(log_losses(right_p.values()), groups)
     return replace(
-        made, brier=float(np.mean(briers)), brier_low=brier_low, brier_high=brier_high,
-        log_loss=float(losses.mean()), log_loss_low=loss_low, log_loss_high=loss_high,
+        made, brier=brier, brier_low=brier_low, brier_high=brier_high,
+        log_loss=loss, log_loss_low=loss_low, log_loss_high=loss_high,
     )  # fmt: skip
+
+
+def _mean_and_interval(values: np.ndarray, groups: np.ndarray | None) -> tuple[float, float, float]:
+    return float(values.mean()), *mean_interval(values, groups)
 
 
 def slice_scores(rows: np.ndarray, names: Sequence[str | None], groups: np.ndarray | None) -> dict[str, SliceScore]:

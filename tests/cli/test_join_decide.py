@@ -47,7 +47,7 @@ def same(one: str, other: str) -> bool:
 def test_joined_shards_are_the_bytes_and_the_counts_of_the_whole(suffix: str, count: int) -> None:
     more = ("--abstain-below", "0.6", "--prefix", "said_")
     whole = decide(*more, "--json", out=f"whole.{suffix}")
-    joined = join(*shards(count, *more, out=f"out.{suffix}"), out=f"out.{suffix}")
+    joined = join(*shards(count, *more, out=f"out.{suffix}")[::-1], out=f"out.{suffix}")
     assert joined.status == 0 and same(f"out.{suffix}", f"whole.{suffix}")
     assert joined.document["questions"] == whole.document["questions"] and joined.document["rows"] == 23
     notes = [[line for line in each.err.splitlines() if line.startswith("note: ")] for each in (whole, joined)]
@@ -89,6 +89,17 @@ def test_a_shard_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(monkeypa
         assert not [*Path().glob("*.partial*")]
 
 
+def test_shards_of_unlike_machines_and_gaps_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in (2, "riyaz 9 with b"), (1, "riyaz 9 with a"):
+        monkeypatch.setattr(verb, "computed_by", lambda name=name: name)
+        assert decide("--shard", f"{number}/2").status == 0
+    assert "riyaz 9 with a: shard 1; riyaz 9 with b: shard 2" in join("out.jsonl.1-of-2", "out.jsonl.2-of-2").err
+    assert join("out.jsonl.2-of-2").line == "error: 1-of-2 is missing; give all shards of one whole"
+    Path("again.2-of-2").write_bytes(Path("out.jsonl.2-of-2").read_bytes())
+    told = join("out.jsonl.1-of-2", "again.2-of-2", "out.jsonl.2-of-2", out="again.jsonl")
+    assert told.line == "error: again.2-of-2 and out.jsonl.2-of-2 are both shard 2 of 2; give each shard once"
+
+
 def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     files = shards(2)
     for change, what in (
@@ -100,7 +111,8 @@ def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: 
         assert decide("--shard", "2/2", "--abstain-below", "0.9").status == 0
         told = join(*files)
         assert told.status == 2 and what in told.line and not Path("out.jsonl").exists()
-    assert decide("--shard", "3/2").line.startswith("error: --shard: '3/2' is no shard")
+    for shard in "0/4", "5/4":
+        assert decide("--shard", shard).line.startswith(f"error: --shard: '{shard}' is no shard")
     head, *rows, end = Path(files[1]).read_text().splitlines()
     record = json.loads(rows[0])
     for wrong in {}, {"where": 1}, {"answers": 3}, {"answers": {"label": {"type": "choice"}}}, {"error": []}:

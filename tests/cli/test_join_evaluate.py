@@ -12,6 +12,7 @@ from test_linear_classifier import classifier, written
 from tiny_comparison import Told, closed_rows, command, free_rows, short_rows, write_rows
 
 from riyaz import scoring, target_scores
+from riyaz.cli import evaluate as verb
 from riyaz.data import Example
 from riyaz.predictor import Prediction, Reward
 
@@ -65,7 +66,7 @@ def test_joined_scores_of_a_model_are_those_of_the_whole(case: str, model_folder
     assert whole.status == 0, whole.err
     for number in 2, 1:
         assert evaluate(model_folder, *more, "--out", "scores.json", "--shard", f"{number}/2").status == 0
-    joined = join("scores.json.1-of-2", "scores.json.2-of-2")
+    joined = join("scores.json.2-of-2", "scores.json.1-of-2")
     assert joined.status == 0, joined.err
     assert steady(joined.document) == steady(whole.document) and joined.document["n_test"] == len(rows)
     assert joined.document["ms_per_answer"] > 0 < joined.document["peak_rss_mb"]
@@ -105,7 +106,7 @@ def test_what_is_stopped_at_any_moment_goes_on_to_the_same_scores(
         told = evaluate(*arguments)
     assert told.status == 130 and "the answers to 8 of 14 rows are kept in" in told.err
     content, about = (Path(f"{name}.partial{end}").read_bytes() for end in ("", ".json"))
-    for cut in [0, len(content), *(draw.randrange(len(content)) for _ in range(5))]:
+    for cut in [0, len(content), *(draw.randrange(len(content)) for _ in range(10))]:
         Path(f"{name}.partial").write_bytes(content[:cut])
         Path(f"{name}.partial.json").write_bytes(about)
         assert evaluate(*arguments).status == 0 and not list(Path().glob("*.partial*"))
@@ -121,13 +122,18 @@ def test_shards_of_other_rows_and_options_and_without_a_file_are_refused(made: P
     assert evaluate(made, "--shard", "1/2").line == (
         "error: --shard: a shard is written to a file; name the whole one, such as --out scores.json"
     )
-    assert "--shard: '0/2' is no shard" in evaluate(made, "--out", "a.json", "--shard", "0/2").line
+    for shard in "0/4", "5/4":
+        assert f"--shard: '{shard}' is no shard" in evaluate(made, "--out", "a.json", "--shard", shard).line
     assert "a.jsonl: the scores are written as JSON; end the name in .json" in evaluate(made, "--out", "a.jsonl").line
     for number in 1, 2:
         assert evaluate(made, "--out", "scores.json", "--shard", f"{number}/2").status == 0
     files = ["scores.json.1-of-2", "scores.json.2-of-2"]
     assert "scores.json.1-of-2: exists already" in evaluate(made, "--out", "scores.json", "--shard", "1/2").line
     assert join(*files, out="scores.csv").line.endswith("the shards are those of a .json file; end the name in .json")
+    assert join(files[0]).line == "error: 2-of-2 is missing; give all shards of one whole"
+    again = Path("again.1-of-2")
+    again.write_bytes(Path(files[0]).read_bytes())
+    assert join(*files, again).line == f"error: {files[0]} and {again} are both shard 1 of 2; give each shard once"
     force = ("--out", "scores.json", "--shard", "2/2", "--force")
     assert evaluate(made, *force, "--metric", "exact_match").status == 0
     assert "was made with other options than scores.json.1-of-2: reading, task" in join(*files).line
@@ -141,6 +147,29 @@ def test_shards_of_other_rows_and_options_and_without_a_file_are_refused(made: P
         Path(files[0]).write_text("\n".join([head, json.dumps({**row, "answer": row["answer"] | wrong}), *rest]) + "\n")
         told = join(*files, out="again.json")
         assert told.status == 2 and f"{files[0]}:2: " in told.line and not Path("again.json").exists()
+
+
+def test_shards_of_unlike_machines_are_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in (2, "riyaz 9 with b"), (1, "riyaz 9 with a"):
+        monkeypatch.setattr(verb, "computed_by", lambda name=name: name)
+        assert evaluate(made, "--out", "scores.json", "--shard", f"{number}/2").status == 0
+    joined = join("scores.json.1-of-2", "scores.json.2-of-2")
+    assert "computed alike" in joined.err and "riyaz 9 with a: shard 1; riyaz 9 with b: shard 2" in joined.err
+
+
+def test_rows_that_change_while_they_are_scored_are_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, real = evaluate(made), scoring.predict
+
+    def changing(predictor: Any, examples: Sequence[Example], *rest: Any, **named: Any) -> Any:
+        write_rows(Path("test.jsonl"), closed_rows(14, "tomorrow"))
+        return real(predictor, examples, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target_scores, "predict", changing)
+        told = evaluate(made, "--out", "scores.json")
+    assert told.line == "error: test.jsonl: was changed while its rows were read; run the same command again"
+    write_rows(Path("test.jsonl"), closed_rows(14, "today"))
+    assert not Path("scores.json").exists() and steady(evaluate(made).document) == steady(whole.document)
 
 
 def test_rewards_of_a_chunk_are_those_of_the_row_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

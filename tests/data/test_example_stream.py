@@ -102,7 +102,7 @@ def test_columns_are_judged_by_the_first_rows(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(example_stream, "HEAD_ROWS", 12)
     assert "columns guessed from" in str(outcome(Path("rows.jsonl"), True, {}))
     monkeypatch.setattr(example_stream, "HEAD_CHARACTERS", 200)
-    assert len(example_stream.StreamedRows(Path("rows.jsonl")).head()) == 10
+    assert len(example_stream.StreamedRows(Path("rows.jsonl"), 24).head()) == 10
 
 
 def test_slices_of_a_stream_and_a_file_that_changes() -> None:

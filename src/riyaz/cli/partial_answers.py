@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from riyaz.cli.locked_file import LockedFile
 from riyaz.data import Example
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, encoded, try_lock
+from riyaz.files import encoded
 from riyaz.json_files import json_line, parse_json
 from riyaz.predictor.prediction import Prediction
 
@@ -26,7 +27,7 @@ CHUNK = 64  # rows answered together, as many as the engine runs at once; a stop
 KEY = re.compile("[0-9a-f]{16}")
 
 
-class PartialAnswers:
+class PartialAnswers(LockedFile):
     """The answers of a run that is not finished. Its file begins with who answers, then has a line for each answer with
     the key of its conversation, by which an answer is found wherever its row stands now. `count` rows have theirs, and
     `cited` says whether one has citations. As a context manager it is locked, and removed if it holds no answer at the
@@ -34,28 +35,12 @@ class PartialAnswers:
 
     def __init__(self, out: Path, answerer: str, keys: Sequence[int], computed: str = "") -> None:
         """`keys` are those of all rows in their order, by `row_key`."""
-        self.path = out.with_name(out.name + ".partial")
+        super().__init__(out.with_name(out.name + ".partial"))
         self.answerer, self.keys, self.computed = answerer, np.array(keys, np.uint64), computed
         self.places = np.full(len(self.keys), -1, np.int64)  # where the answer to each row begins; -1: it has none
-        self.count, self.cited = 0, False
+        self.cited = False
         self.machines: list[str] = []
         self._next, self._end = 0, 0  # the first row that may have no answer, and the bytes of the file
-
-    def __enter__(self) -> Self:
-        """Raises RiyazError where the file cannot be written, is another program's, or holds another model's answers,
-        or none to these rows."""
-        self.file = open_locked(self.path)
-        try:
-            self._read()
-        except BaseException:
-            os.close(self.file)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.count:
-            self.path.unlink(missing_ok=True)
-        os.close(self.file)
 
     def has(self, row: int) -> bool:
         """Whether this row has its answer."""
@@ -98,20 +83,16 @@ class PartialAnswers:
                 assert stored is not None  # it was looked at when it was read, or written
                 yield stored[1]
 
-    def remove(self) -> None:
-        """Remove the file, after its answers are written elsewhere."""
-        self.path.unlink(missing_ok=True)
-
     def _read(self) -> None:
-        """Read the answers, in whole chunks while rows are left; whatever follows is cut off."""
+        """Read the answers, in whole chunks while rows are left; whatever follows is cut off. Raises RiyazError where
+        the file is another program's, or holds another model's answers, or none to these rows."""
         with os.fdopen(os.dup(self.file), "rb") as file:
             first = file.readline()
             if not first.startswith(BEGINNING) and not BEGINNING.startswith(first):
                 what = "was not written by riyaz run"
                 raise RiyazError(what, str(self.path), "move it away, or choose another --out")
             if not first.endswith(b"\n"):
-                os.ftruncate(self.file, 0)
-                os.lseek(self.file, 0, os.SEEK_SET)
+                self._cut(0)
                 self._write(json_line({"riyaz": "run", "answerer": self.answerer}))
                 return
             if _entry(first).get("answerer") != self.answerer:
@@ -128,11 +109,10 @@ class PartialAnswers:
         self.places[has] = np.array(kept.places, np.int64)[matched]
         self.count, self.cited = len(matched), bool(np.array(kept.cited, bool)[matched].any())
         self.machines, self._end = [name for _, _, name in kept.machines], kept.end
-        os.ftruncate(self.file, self._end)
-        os.lseek(self.file, 0, os.SEEK_END)
+        self._cut(self._end)
 
     def _write(self, content: bytes) -> None:
-        append(self.file, content, self.path, self.count)
+        self._append(content)
         self._end += len(content)
 
 
@@ -182,30 +162,6 @@ def row_key(example: Example) -> int:
     except (TypeError, ValueError):
         line = json_line(example.messages)
     return int.from_bytes(hashlib.sha256(line).digest()[:8], "big")
-
-
-def open_locked(path: Path) -> int:
-    """The descriptor of a file of answers, made if it is missing, which no other process may then open so. Raises
-    RiyazError where it cannot be written, also for a link."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise RiyazError(f"cannot be written ({error.strerror})", str(path), "choose another --out") from error
-    if not try_lock(file):
-        os.close(file)
-        raise RiyazError("another riyaz is writing these answers", str(path), "wait for it")
-    return file
-
-
-def append(file: int, content: bytes, path: Path, kept: int) -> None:
-    """Write at the end of a file of answers, which holds so many. Raises RiyazError when the disk is full."""
-    try:
-        while content:
-            content = content[os.write(file, content) :]
-    except OSError as error:
-        failure = disk_error(error, path)
-        hint = f"{kept:,} answers are kept; free some space and run the same command again"
-        raise RiyazError(failure.what, failure.where, hint) from error
 
 
 def _matched(keys: np.ndarray, stored: np.ndarray) -> np.ndarray:

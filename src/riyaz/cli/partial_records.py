@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from riyaz.cli.partial_answers import append, open_locked
+from riyaz.cli.locked_file import LockedFile
 from riyaz.errors import RiyazError
 from riyaz.files import encoded
 from riyaz.json_files import parse_json, write_json
@@ -30,7 +30,7 @@ class RecordsOf:
     member: str
 
 
-class PartialRecords:
+class PartialRecords(LockedFile):
     """The records of a run that is not finished: `count` rows have theirs. `about` has a hash for each member of
     `of.others`; `tell` gets every record, also those of earlier runs. As a context manager it is locked, and removed if
     it holds none at the end. With `computed`, what computes here, `machines` are what has computed the records."""
@@ -40,37 +40,17 @@ class PartialRecords:
         computed: str = "",
     ) -> None:  # fmt: skip
         """`rows` is the number of all rows, of which `chunk` are answered together."""
-        self.path, self.beside = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")
+        super().__init__(out.with_name(f"{out.name}.partial"))
+        self.beside = out.with_name(f"{out.name}.partial.json")
         self.of, self.about, self.rows, self.chunk, self.tell = of, dict(about), rows, chunk, tell
         self.computed, self.machines = computed, list[str]()
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        """Raises RiyazError where the file cannot be written, is another program's, or holds answers to other rows or
-        questions, or another model's."""
-        self.file = open_locked(self.path)
-        try:
-            if os.fstat(self.file).st_size:
-                self._expect_ours()
-                self._read()
-            else:
-                write_json(self.beside, {"riyaz": self.of.verb, **self.about})
-        except BaseException:
-            os.close(self.file)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.count:
-            self.remove()
-        os.close(self.file)
 
     def add(self, records: Sequence[Record]) -> None:
         """Append the answers to the next rows. Raises RiyazError when the disk is full; what was kept stays."""
         if self.computed and self.computed not in self.machines:
             self.machines.append(self.computed)
             write_json(self.beside, {"riyaz": self.of.verb, **self.about, "computed": self.machines})
-        append(self.file, b"".join(map(record_line, records)), self.path, self.count)
+        self._append(b"".join(map(record_line, records)))
         self.count += len(records)
         for record in records:
             self.tell(record)
@@ -89,7 +69,7 @@ class PartialRecords:
 
     def remove(self) -> None:
         """Remove the files, after the answers are written elsewhere."""
-        self.path.unlink(missing_ok=True)
+        super().remove()
         self.beside.unlink(missing_ok=True)
 
     def _expect_ours(self) -> None:
@@ -104,7 +84,13 @@ class PartialRecords:
         self.machines = [name for name in computed if isinstance(name, str)] if isinstance(computed, list) else []
 
     def _read(self) -> None:
-        """Count the answers, in whole chunks unless they end with the last row; whatever follows is cut off."""
+        """Count the answers, in whole chunks unless they end with the last row; whatever follows is cut off. Raises
+        RiyazError where the file is another program's, or holds answers to other rows or questions, or another
+        model's."""
+        if not os.fstat(self.file).st_size:
+            write_json(self.beside, {"riyaz": self.of.verb, **self.about})
+            return
+        self._expect_ours()
         end = 0
         with open(self.path, "rb") as file:
             while part := list(islice(file, self.chunk)):
@@ -116,8 +102,7 @@ class PartialRecords:
                 self.count += len(part)
                 for record in records:
                     self.tell(record)
-        os.ftruncate(self.file, end)
-        os.lseek(self.file, 0, os.SEEK_END)
+        self._cut(end)
 
     def _record(self, line: bytes) -> Record:
         """The record of a whole line; {} for what a stop left of one."""

@@ -21,21 +21,16 @@ HEAD_ROWS, HEAD_CHARACTERS = 50_000, 2**23  # of a file at most: what its column
 
 
 class StreamedRows(Sequence[tuple[int, Row]]):
-    """The rows of one file as (line the row starts on, its fields)."""
+    """The first `length` rows of one file as (line the row starts on, its fields)."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads the file once. Raises RiyazError."""
-        self.path, self._length, columns = path, 0, dict[str, None]()
-        for _, row in streamed_rows(path):
-            self._length += 1
-            columns.update(dict.fromkeys(row))
-        self.columns = tuple(columns)
+    def __init__(self, path: Path, length: int) -> None:
+        self.path, self._length = path, length
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
-        return streamed_rows(self.path)
+        return islice(streamed_rows(self.path), self._length)
 
     @overload
     def __getitem__(self, place: int) -> tuple[int, Row]: ...
@@ -44,15 +39,14 @@ class StreamedRows(Sequence[tuple[int, Row]]):
     def __getitem__(self, place: int | slice) -> tuple[int, Row] | list[tuple[int, Row]]:
         return _taken(self, place)
 
-    def head(self) -> list[tuple[int, Row]]:
+    def head(self) -> "StreamedRows":
         """The first rows, at most HEAD_ROWS and until they have HEAD_CHARACTERS."""
-        rows, size = [], 0
-        for line, row in islice(self, HEAD_ROWS):
-            rows.append((line, row))
-            size += sum(len(str(value)) for value in row.values())
+        size = length = 0
+        for _, row in islice(self, HEAD_ROWS):
+            size, length = size + sum(len(str(value)) for value in row.values()), length + 1
             if size >= HEAD_CHARACTERS:
                 break
-        return rows
+        return StreamedRows(self.path, length)
 
 
 class ExampleStream(Sequence[Example]):
@@ -106,8 +100,11 @@ def streamed_tables(path: Path, encoding: str | None) -> list[Table]:
     for file in matching_files(path):
         expect_table(file)
         if kind_of(file) in STREAMED:
-            rows = StreamedRows(file)
-            tables.append(Table(file, rows, rows.columns, _sha256(file)))
+            length, columns = 0, dict[str, None]()
+            for _, row in streamed_rows(file):
+                length += 1
+                columns.update(dict.fromkeys(row))
+            tables.append(Table(file, StreamedRows(file, length), tuple(columns), _sha256(file)))
         else:
             tables += read_tables(file, encoding)
     return tables

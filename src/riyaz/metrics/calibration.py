@@ -122,7 +122,7 @@ class _Ties:
     group."""
 
     def __init__(self, confidence: np.ndarray) -> None:
-        self.order = np.argsort(confidence, kind="stable")
+        self.order = np.argsort(confidence, kind="stable").astype(np.int32)
         self.sure = np.asarray(confidence, np.float64)[self.order]
         self.starts = np.flatnonzero(np.r_[True, np.diff(self.sure) != 0])
         self.sizes = np.diff(np.r_[self.starts, len(self.sure)])
@@ -130,5 +130,8 @@ class _Ties:
     def errors(self, correct: np.ndarray) -> np.ndarray:
         """The expected calibration error (D,) of each of D outcomes `correct` (D, n) of the rows."""
         gaps = correct[:, self.order] - self.sure
-        gaps = np.repeat(np.add.reduceat(gaps, self.starts, axis=1) / self.sizes, self.sizes, axis=1)
+        means = np.add.reduceat(gaps, self.starts, axis=1)
+        means /= self.sizes
+        del gaps  # of millions of rows
+        gaps = np.repeat(means, self.sizes, axis=1)
         return np.abs(np.add.reduceat(gaps, _starts(len(self.sure)), axis=1)).sum(axis=1) / len(self.sure)

@@ -31,6 +31,12 @@ class Compact:
             self._blocks.append(_narrow(np.array(self._last, np.float64)))
             self._last = []
 
+    def extend(self, rows: np.ndarray) -> None:
+        """Add some rows, as a block of their own."""
+        assert not self._last
+        self._blocks.append(_narrow(np.asarray(rows, np.float64)))
+        self._count += len(rows)
+
     def blocks(self) -> Iterator[np.ndarray]:
         """The rows in order, (m,) or (m, L) float64 at a time."""
         for block in self._blocks:

@@ -29,7 +29,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal", "teacher"),
         ("checkpoint", "train", "preferences", "pace"),
     ),
-    (("methods", "quality", "drift", "evaluate", "target_scores", "limits", "export"), ()),
+    (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )

@@ -78,6 +78,7 @@ def test_two_processes_fit_one_lora_and_go_on_after_a_kill(
     assert alone.status == 0, alone.err
     for name in ("trainable_params", "n_test"):
         assert row(first)[name] == row(alone)[name], name
+    assert "2 processes train, each with --threads 1" in first.err and "processes train" not in alone.err
     assert REFITTED in row(first)["chosen"] and len(losses(first)) == tiny_comparison.STEPS
     assert losses(first) == pytest.approx(losses(alone), rel=LOSS)
 

@@ -17,7 +17,7 @@ from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.config.option import flag_of
 from riyaz.errors import RiyazError
-from riyaz.events import Listen, quiet
+from riyaz.events import Listen, Note, quiet
 from riyaz.joining import join_start
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.following import Following
@@ -55,6 +55,7 @@ def fit_together(folder: ComparisonFolder, name: str, part: str, ranks: Ranks, l
     """Fit one arm on one part's rows in all processes; returns "" on success, else the reason in one line. Raises Lost
     where one of them is gone."""
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    listen(Note(f"{ranks.count} processes train, each with --threads {plan.threads}"))
     ranks.first({"do": "fit", "name": name, "part": part})
     use_threads(plan.threads)
     try:

@@ -102,6 +102,32 @@ def test_the_longest_goes_first_and_evaluations_stay_here(folder: ComparisonFold
     assert (folder.part("long", "kept") / "fit.json").exists() and not list(folder.path.glob("places/unfinished/*"))
 
 
+def test_openings_are_pieces_and_come_together_in_their_arms_folder(folder: ComparisonFolder) -> None:
+    def opened(piece: Piece) -> str:
+        run = Path(piece.words[-1])
+        rate = float(piece.words[3])
+        assert piece.words[0] == "search" and not any(run.iterdir()) and piece.log.name == f"opening-{rate:g}-log.txt"
+        write_json(run / f"openings/{rate:g}/state.json", {})
+        write_json(run / f"opening-{rate:g}.json", {})
+        return ""
+
+    def fitted(piece: Piece) -> str:
+        assert {str(path.relative_to(piece.words[3])) for path in Path(piece.words[3]).rglob("*.json")} == {
+            "openings/1e-05/state.json", "openings/0.001/state.json", "opening-1e-05.json", "opening-0.001.json",
+        }  # fmt: skip
+        return made(piece)
+
+    rates = [ArmPiece("search", "long", "kept", 1.0, rate=rate, then=9.0) for rate in (1e-5, 1e-3)]
+    fit = ArmPiece("fit", "long", "kept", 9.0, frozenset(piece.key for piece in rates))
+    away = Away("ssh a", folder, opened, opened, fitted)
+    ran = Ran(folder, away).run([*rates, fit, *pieces("short", seconds=5.0)])
+    assert [words[:2] for words in away.ran] == [("search", "long")] * 2 + [("fit", "long"), ("fit", "short")]
+    assert set(ran.ended.values()) == {""}
+    turns = [turn for turn in read_turns(folder) if turn.work == "search"]
+    assert [turn.rate for turn in turns] == [1e-5, 1e-3] and {turn.outcome for turn in turns} == {"done"}
+    assert (folder.part("long", "kept") / "fit.json").exists()
+
+
 def test_this_machine_evaluates_before_it_fits(folder: ComparisonFolder) -> None:
     home = Home(folder)
     Ran(folder, home).run(pieces("short", "long"))

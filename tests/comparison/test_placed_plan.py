@@ -6,7 +6,7 @@ from planned import SIZES, given, made, measured
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_seconds import Sizes
 from riyaz.comparison.dispatch import Rules, makespan
-from riyaz.comparison.placed import pieces_of, plan_for
+from riyaz.comparison.placed import pieces_of, pieces_within, plan_for
 
 RESERVE = planning.RESERVE
 TRAINED = ("lora", "full")
@@ -41,6 +41,32 @@ def test_pieces_wait_for_what_they_need() -> None:
     assert pieces["evaluate", "lora", "kept"].needs == {("fit", "lora", "kept")}
     assert pieces["fit", "lora", "seed-1"].needs == {("fit", "lora", "kept")}, "it takes the rate of its arm"
     assert ("fit", "nearest", "seed-1") not in pieces
+
+
+def test_openings_apart_are_pieces_before_the_fit() -> None:
+    inputs = given(seeds=2)
+    plan = planning.make_plan(inputs, budget=10_000, spent=0.0)
+    whole, apart = pieces_of(plan, inputs), pieces_of(plan, inputs, apart=True)
+    searches = [piece for piece in apart if piece.work == "search"]
+    for name in TRAINED:
+        rates = plan.arm(name).learning_rates
+        mine = [piece for piece in searches if piece.arm == name]
+        assert len(rates) > 1 and [piece.rate for piece in mine] == list(rates), "no seed searches again"
+        fit = next(piece for piece in apart if piece.key == ("fit", name, "kept"))
+        assert {piece.key for piece in mine} <= fit.needs and len({piece.key for piece in mine}) == len(rates)
+        once = next(piece for piece in whole if piece.key == fit.key)
+        together = fit.seconds + sum(piece.seconds for piece in mine)
+        start = plan.arm(name).seconds["start"] / 2  # of each process
+        assert together == pytest.approx(once.seconds + len(rates) * start, rel=1e-6)
+        assert all(piece.then == fit.seconds for piece in mine)
+    assert len(apart) == len(whole) + len(searches) and {piece.arm for piece in searches} == set(TRAINED)
+    two = Rules(["a", "b"])
+    for name in TRAINED:  # alone, so that a place would have nothing to do
+        alone, divided = ([piece for piece in each if piece.arm == name] for each in (whole, apart))
+        assert makespan(divided, two) < makespan(alone, two)
+    assert pieces_within(Rules(["a"]), plan, inputs) == whole, "at one place another process is no gain"
+    quicker = min(makespan(each, two) for each in (whole, apart))
+    assert makespan(pieces_within(two, plan, inputs), two) == quicker
 
 
 def test_two_places_train_more_in_the_same_time() -> None:

@@ -11,6 +11,7 @@ import tiny_comparison
 from running_command import Running, alive, wait_until
 from tiny_comparison import command, files
 
+from riyaz.comparison import placed
 from riyaz.results import Comparison
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
@@ -111,6 +112,7 @@ def test_two_places_make_what_one_makes(
     two: Places, asking: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    monkeypatch.setattr(placed, "pieces_within", lambda rules, *plan: placed.pieces_of(*plan, apart=True))
     told = command(*asking, "--places", two.named("a", "b"), "--out", out)
     assert told.status == 0, told.err
     comparison = Comparison.read(out / "compare.json")
@@ -119,8 +121,12 @@ def test_two_places_make_what_one_makes(
     assert turns is not None and all(turn.outcome == "done" for turn in turns)
     assert {turn.place for turn in turns if turn.work == "evaluate"} == {"here"}, "times come from one machine"
     fits = {turn.arm: turn for turn in turns if turn.work == "fit" and turn.part == "kept"}
-    assert {turn.place.split()[-1] for turn in fits.values()} == {"a", "b"}
-    assert fits["lora"].began <= fits["nearest"].began, "the longest comes first"
+    searches = [turn for turn in turns if turn.work == "search"]
+    assert {(turn.arm, turn.part) for turn in searches} == {("lora", "kept")} and len(
+        {turn.rate for turn in searches}
+    ) == 2
+    assert {turn.place.split()[-1] for turn in searches} == {"a", "b"}, "the openings at once"
+    assert max(turn.began for turn in searches) <= fits["nearest"].began, "the longest comes first"
     lora = comparison.arm("lora")
     assert lora is not None and lora.place == fits["lora"].place and [one.seed for one in lora.seeds or []] == [0, 1]
     assert not (out / "places/unfinished").exists()

@@ -244,8 +244,8 @@ def test_hints_name_extras_that_the_demo_installs() -> None:
     hinted = {name for text in sources for name in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     demo = re.findall(r"^EXTRAS := ([\w,]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split(",")
-    # `parquet` is the old name of `data`, and no command of riyaz needs lm-eval
-    assert hinted == set(demo) == extras.keys() - {"test", "parquet", "lm-eval"}
+    # `parquet` is the old name of `data`, no command of riyaz needs lm-eval, and one machine needs no ray
+    assert hinted - {"ray"} == set(demo) == extras.keys() - {"test", "parquet", "lm-eval", "ray"}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -207,3 +208,49 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
         assert replace(found, seconds=0.0) == replace(wanted, seconds=0.0), stop
         assert sum(isinstance(event, Progress) for event in again) == 12 - (stop - 1) // 4 * 4, "whole ones are kept"
         assert openings(stopped) == {f"{found.rate:g}"}
+
+
+def test_openings_trained_apart_are_those_of_one_search(context: Context, tmp_path: Path) -> None:
+    context = replace(context, arm=THREE)
+    alone, joined = (replace(context, folder=tmp_path / name) for name in ("alone", "joined"))
+    rows, valid, _ = weights._training_rows(context, 1024)
+    build = with_label_head(context, lora.build)
+    wanted = search(alone, build, rows, valid)
+    for rate in reversed(THREE.learning_rates):  # in another order, each in a folder of its own
+        apart = replace(context, folder=tmp_path / f"apart-{rate:g}")
+        weights.try_weights(apart, lora.build, rate)
+        shutil.copytree(apart.folder, joined.folder, dirs_exist_ok=True)
+    assert {path.name for path in joined.folder.iterdir()} == {
+        OPENINGS, "opening-0.001.json", "opening-0.002.json", "opening-0.004.json",
+    }  # fmt: skip
+    trained = list[Event]()
+    found = search(replace(joined, listen=trained.append), build, rows, valid)
+    assert replace(found, seconds=0.0) == replace(wanted, seconds=0.0) and not trained, "nothing is trained again"
+    kept = [
+        {path.relative_to(one.folder): path.read_bytes() for path in one.folder.rglob("*.safetensors")}
+        for one in (alone, joined)
+    ]
+    assert kept[0] and kept[0] == kept[1], "the bits that the run goes on with"
+    assert {path.name for path in joined.folder.iterdir()} == {path.name for path in alone.folder.iterdir()}
+
+
+def test_an_opening_that_diverged_apart_is_left_out(
+    context: Context, pretend: Callable[..., Pretend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(lambda rate: 101.0 if rate == 2e-3 else 1 - rate)
+    context = replace(context, arm=THREE)
+    monkeypatch.setattr(weights, "with_label_head", lambda context, build: build)
+    for rate in THREE.learning_rates:
+        weights.try_weights(context, lambda _: None, rate)
+    found = searched(context)
+    assert found.rate == 4e-3 and openings(context) == {"0.004"}
+    assert next(entry for entry in found.record if entry["rate"] == 2e-3)["loss"] is None
+
+
+def test_a_damaged_opening_is_one_line(context: Context, pretend: Callable[..., Pretend]) -> None:
+    pretend(lambda rate: 1.0)
+    for damaged, says in (({"rows": 3, "nats": [1.0]}, "does not hold the 3 rows"), ({}, "nats is missing")):
+        whole = {"rows": 3, "wrong": None, "seconds": 1.0} | damaged
+        (context.folder / "opening-0.001.json").write_text(json.dumps(whole))
+        with assert_refused(says, "remove it, and the search is made again"):
+            searched(context)

@@ -24,12 +24,13 @@ from riyaz.events import Ended, Event, Listen, to_json
 from riyaz.files import encoded
 from riyaz.json_files import from_json, parse_json, read_json, write_json
 from riyaz.json_files import to_json as document_json
+from riyaz.methods.fitting.learning_rate import trial_name
+from riyaz.results import FIT
 from riyaz.sources import store
 from riyaz.sources.source import is_intact
 
 ABOUT = "about.json"
 REPLAY = "replay.txt"  # in a parcel: the user's text that is rehearsed
-LOG = "log.txt"
 THREADS = "OMP_NUM_THREADS"  # which Ray sets too
 MODE = "RAY_AUTH_MODE"  # of Ray: whether it asks for a token
 TOKEN = "token"
@@ -93,7 +94,7 @@ def _worked(order: NodeOrder, folder: Path) -> Iterator[bytes]:
     measuring = work_name == "measure"
     made = folder / "made" if measuring else ComparisonFolder(folder).part(rest[0], rest[1])
     arguments = [work_name, str(folder), *rest, *([str(made)] if measuring else [])]
-    log = made / LOG
+    log = made / Path(order.log).name
     reason = ""
 
     def run(listen: Listen) -> None:
@@ -105,8 +106,9 @@ def _worked(order: NodeOrder, folder: Path) -> Iterator[bytes]:
     yield _line(Ended("failed", reason) if reason else Ended("done"))
     files = files_below(made)
     if reason or measuring:
-        files = {name: path for name, path in files.items() if path.name == (LOG if reason else MEASURED)}
-    yield from packed(files)
+        files = {name: path for name, path in files.items() if path.name == (log.name if reason else MEASURED)}
+    product = trial_name(float(rest[2])) if work_name == "search" else FIT  # last: it says that the rest is there
+    yield from packed(dict(sorted(files.items(), key=lambda file: file[0] == product)))
 
 
 def _lines(run: Callable[[Listen], None]) -> Iterator[bytes]:

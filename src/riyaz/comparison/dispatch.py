@@ -20,10 +20,12 @@ from riyaz.errors import RiyazError, joined, shown
 from riyaz.events import Listen, Note, Phase, about
 from riyaz.files import DISK_FULL, is_bare, remove
 from riyaz.json_files import from_json, read_json
-from riyaz.results import FIT, Turn
+from riyaz.methods.fitting.learning_rate import OPENINGS, trial_name
+from riyaz.results import FIT, RESULT, Turn
 
 TURNS = "places.json"
 UNFINISHED = "unfinished"  # folder in PLACES of what other places than home are making
+LOG = "log.txt"
 SEEN = 60.0  # seconds until what a place has made must be seen here
 LOSSES = 2  # of places, after which an arm fails
 Key = tuple[str, str, str]  # work, arm, part
@@ -33,18 +35,25 @@ NOTHING: Mapping[str, Any] = {}
 @dataclass(frozen=True)
 class ArmPiece:
     """One process of an arm, the seconds that it is planned to take on this machine, and the pieces that end before it
-    begins."""
+    begins. A search trains the opening at one learning `rate`; the fit that waits for it takes `then` seconds."""
 
-    work: Literal["fit", "evaluate"]
+    work: Literal["search", "fit", "evaluate"]
     arm: str
     part: str
     seconds: float
     needs: frozenset[Key] = frozenset()
+    rate: float | None = None
+    then: float = 0.0
 
     @property
     def key(self) -> Key:
         """What it is called among the pieces of a comparison."""
-        return self.work, self.arm, self.part
+        return _key(self.work, self.arm, self.part, self.rate)
+
+    @property
+    def product(self) -> str:
+        """The file that it writes last."""
+        return trial_name(self.rate) if self.rate is not None else RESULT if self.work == "evaluate" else FIT
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Rules:
     def ready_for(self, place: str, waiting: Iterable[ArmPiece], over: Set[Key]) -> list[ArmPiece]:
         """The pieces that a free place may take: evaluations, then the longest."""
         ready = [piece for piece in waiting if piece.needs <= over and self.take(place, piece)]
-        return sorted(ready, key=lambda piece: (piece.work == "fit", -piece.seconds))
+        return sorted(ready, key=lambda piece: (piece.work != "evaluate", -piece.seconds - piece.then))
 
     def seconds(self, place: str, piece: ArmPiece) -> float:
         """Seconds that a piece is planned to take at a place."""
@@ -116,7 +125,7 @@ class Dispatch:
         self._waiting: list[ArmPiece] = []
         self.over: set[Key] = set()
         self.turns = read_turns(folder)
-        self._left = {_key(turn): turn for turn in self.turns if turn.ended is None and turn.made_in}
+        self._left = {_turn_key(turn): turn for turn in self.turns if turn.ended is None and turn.made_in}
         killed = [replace(turn, ended=since(), outcome="lost") if turn.ended is None else turn for turn in self.turns]
         self.turns[:] = killed
 
@@ -124,6 +133,15 @@ class Dispatch:
     def places(self) -> list[Place]:
         """All places, this machine among them, since it evaluates in any case."""
         return list(self._places.values())
+
+    def has_begun(self, arm: str, part: str) -> bool:
+        """Whether a killed command has begun to fit a part of an arm, and no place has taken it up again."""
+        return _key("fit", arm, part, None) in self._left
+
+    @property
+    def rules(self) -> Rules:
+        """Which piece a place may take."""
+        return self._rules
 
     def run(
         self, pieces: Iterable[ArmPiece], begin: Callable[[ArmPiece], bool],
@@ -161,7 +179,7 @@ class Dispatch:
             self._close(piece, "")
             return True
         again = left.made_in if left is not None and left.place == place.name else None
-        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), made_in=again)
+        turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), rate=piece.rate, made_in=again)
         if isinstance(place, Command) and again is None:
             turn = replace(turn, made_in=secrets.token_hex(6))
             self._move_in(piece, self._made_in(turn))
@@ -189,8 +207,11 @@ class Dispatch:
 
     def _start(self, place: Place, piece: ArmPiece, turn: Turn, limit: float) -> None:
         run = self._made_in(turn) if turn.made_in else self._folder.part(piece.arm, piece.part)
-        words = (piece.work, piece.arm, piece.part, *([str(run.absolute())] if turn.made_in else []))
-        where = [piece.part if piece.part != FINAL else "", "" if place.name == HERE else f"at {place.name}"]
+        rate = [] if piece.rate is None else [str(piece.rate)]
+        words = (piece.work, piece.arm, piece.part, *rate, *([str(run.absolute())] if turn.made_in else []))
+        log = run / (f"opening-{piece.rate:g}-{LOG}" if piece.rate is not None else LOG)
+        where = [piece.part if piece.part != FINAL else "", "" if piece.rate is None else f"rate {piece.rate:g}",
+                 "" if place.name == HERE else f"at {place.name}"]  # fmt: skip
         self._listen(Phase(piece.work, ", ".join(filter(None, where)), piece.arm))
         self._busy.add(place.name)
         self._runs[place.name] = turn.began, piece
@@ -200,7 +221,7 @@ class Dispatch:
 
         def work() -> None:
             try:
-                reason = place.run(Piece(words, run / "log.txt", limit=limit), about(piece.arm, listen))
+                reason = place.run(Piece(words, log, limit=limit), about(piece.arm, listen))
             except PlaceLost as lost:
                 why = str(lost)
                 self._heard.put(lambda: self._lose(place, piece, turn, why))
@@ -214,7 +235,7 @@ class Dispatch:
 
     def _finish(self, place: Place, piece: ArmPiece, turn: Turn, reason: str) -> None:
         made_in = self._made_in(turn) if turn.made_in else None
-        if made_in is not None and not reason and not appears(made_in / FIT, SEEN):
+        if made_in is not None and not reason and not appears(made_in / piece.product, SEEN):
             self._lose(place, piece, turn, f"what it has made is not seen in {made_in}")
             return
         if made_in is not None and DISK_FULL in reason:
@@ -280,21 +301,24 @@ class Dispatch:
         return self._folder.path / PLACES / UNFINISHED / turn.made_in
 
     def _move_in(self, piece: ArmPiece, made_in: Path) -> None:
-        """Move what an arm has begun into the folder in which a place goes on with it."""
+        """Move what an arm has begun into the folder in which a place goes on with it; an opening begins anew."""
         made_in.mkdir(parents=True)
         run = self._folder.part(piece.arm, piece.part)
-        for child in run.iterdir() if run.exists() else ():
+        for child in run.iterdir() if run.exists() and piece.work == "fit" else ():
             if child.name != BEFORE:
                 child.replace(made_in / child.name)
 
     def _collect(self, piece: ArmPiece, made_in: Path) -> None:
-        """Move what a place has made into the arm's folder, fit.json last: it says that the rest is there."""
+        """Move what a place has made into the arm's folder, the product last: it says that the rest is there. Other
+        openings of the arm may be there already."""
         run = self._folder.part(piece.arm, piece.part)
-        run.mkdir(parents=True, exist_ok=True)
-        for child in sorted(made_in.iterdir(), key=lambda child: child.name == FIT):
-            if not child.name.startswith("."):  # nothing temporary
-                remove(run / child.name)
-                child.replace(run / child.name)
+        (run / OPENINGS if piece.work == "search" else run).mkdir(parents=True, exist_ok=True)
+        for child in sorted(made_in.iterdir(), key=lambda child: child.name == piece.product):
+            if piece.work == "search" and child.name == OPENINGS:
+                for opening in child.iterdir():
+                    _replace(opening, run / OPENINGS / opening.name)
+            elif not child.name.startswith("."):  # nothing temporary
+                _replace(child, run / child.name)
         remove(made_in)
 
     def _note_end(self, turn: Turn, outcome: Literal["done", "failed", "lost"]) -> None:
@@ -322,8 +346,17 @@ def read_turns(folder: ComparisonFolder) -> list[Turn]:
     return read
 
 
-def _key(turn: Turn) -> Key:
-    return turn.work, turn.arm, turn.part
+def _key(work: str, arm: str, part: str, rate: float | None) -> Key:
+    return work if rate is None else f"{work} {rate:g}", arm, part
+
+
+def _turn_key(turn: Turn) -> Key:
+    return _key(turn.work, turn.arm, turn.part, turn.rate)
+
+
+def _replace(path: Path, target: Path) -> None:
+    remove(target)
+    path.replace(target)
 
 
 def _raise(error: BaseException) -> None:

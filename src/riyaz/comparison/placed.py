@@ -1,7 +1,8 @@
 """A comparison whose arms are fitted at several places: what the places measure, its plan, and its pieces.
 
-The plan is made once, for the time until the last place is done, and then frozen: there are no openings that decide who
-waits, and no arm is planned anew or trained longer in the time that is left.
+The plan is made once, for the time until the last place is done, and then frozen: no openings decide who waits, and no
+arm is planned anew or trained longer in the time that is left. The openings at the learning rates of an arm are pieces
+of their own where that is quicker.
 """
 
 import contextlib
@@ -44,7 +45,13 @@ from riyaz.files import remove
 from riyaz.json_files import read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
+<<<<<<< HEAD
 from riyaz.results import FIT, RESULT, ArmResult, Fit, Turn
+=======
+from riyaz.methods.fitting.learning_rate import SEARCH
+from riyaz.methods.fitting.recipe import trains_opening
+from riyaz.results import FIT, RESULT, ArmResult, Evaluation, Fit, Turn
+>>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
 
 QUARTERS = 4  # steps in which the budget of the plan grows from that of one place to that of all
 BOUND = 100.0  # most times that a place is taken to be slower or faster
@@ -153,7 +160,7 @@ def plan_for(inputs: PlanInputs, rules: Rules, *, budget: float, spent: float, l
             if quarters == QUARTERS:  # by the budget that the user has given
                 raise
             continue
-        needed = makespan(pieces_of(plan, inputs), rules)
+        needed = makespan(pieces_within(rules, plan, inputs), rules)
         if needed <= left or quarters == QUARTERS:
             break
     spare = max(1.0, left / max(1e-9, needed))
@@ -164,28 +171,56 @@ def plan_for(inputs: PlanInputs, rules: Rules, *, budget: float, spent: float, l
     return replace(plan, arms=arms, estimate=plan.estimate | {"seconds": spent + needed})
 
 
-def pieces_of(plan: ComparisonPlan, inputs: PlanInputs, parts: Sequence[str] = ()) -> list[ArmPiece]:
-    """The pieces of all arms that run, with what has to be over before each; `parts` are those of the split."""
+def pieces_of(
+    plan: ComparisonPlan, inputs: PlanInputs, parts: Sequence[str] = (), apart: bool = False
+) -> list[ArmPiece]:
+    """The pieces of all arms that run, with what has to be over before each; `parts` are those of the split. `apart`:
+    the openings at several learning rates are pieces of their own."""
     parts = parts or [str(number) for number in range(inputs.sizes.parts - 1)] + [FINAL]
     return [
         piece for arm in plan.arms if not arm.skipped
         for part in [*parts, *(f"{SEED}{number}" for number in range(1, inputs.runs(arm.name)))]
-        for piece in _pieces(arm, part, parts)
+        for piece in _pieces(arm, part, parts, apart)
     ]  # fmt: skip
 
 
-def _pieces(arm: ArmPlan, part: str, parts: Sequence[str]) -> list[ArmPiece]:
-    """The fit and the evaluation of one part of an arm."""
+def pieces_within(rules: Rules, plan: ComparisonPlan, inputs: PlanInputs, parts: Sequence[str] = ()) -> list[ArmPiece]:
+    """`pieces_of`, with the openings apart where the last piece then ends earlier at these places: each is a process
+    more, which has to start."""
+    whole, apart = (pieces_of(plan, inputs, parts, openings) for openings in (False, True))
+    return apart if makespan(apart, rules) < makespan(whole, rules) else whole
+
+
+def opened_rates(arm: ArmPlan) -> tuple[float, ...]:
+    """The learning rates whose openings are trained before an arm's run, and may be trained apart."""
+    if len(arm.learning_rates) < 2 or not arm.opening or method_of(arm.name).build is None:
+        return ()
+    return arm.learning_rates if trains_opening(arm.learning_rates, arm.steps, arm.recipe_steps) else ()
+
+
+def _pieces(arm: ArmPlan, part: str, parts: Sequence[str], apart: bool) -> list[ArmPiece]:
+    """The fit and the evaluation of one part of an arm, and before them its openings, where they are apart."""
     name, seconds, count = arm.name, arm.seconds, len(parts)
     fit = seconds.get("start", 0.0) / 2 + seconds.get("fit", 0.0) + seconds.get("train", 0.0)
     evaluation = seconds.get("start", 0.0) / 2 + seconds.get("evaluate", 0.0)
+    rates = opened_rates(arm) if apart and not part.startswith(SEED) else ()
     needs: set[Key] = {("evaluate", other, each) for other in parts_of(name) for each in parts}
     if part.startswith(SEED):  # which takes the rate that the arm has found, where that is not an earlier, longer run's
         needs.add(("evaluate" if arm.had else "fit", name, FINAL))
     else:
         fit += seconds.get("search", 0.0)
         needs |= {("fit", other, part) for other in (rate_of(name), instruction_of(name)) if other}
+    first = arm.opening * arm.step_seconds * count  # of the chosen rate, which the run goes on with
+    opening = (seconds.get("search", 0.0) + first) / max(1, len(rates))
+    fit = max(0.0, fit - len(rates) * opening)
+    start = seconds.get("start", 0.0) / 2
+    searches = [
+        ArmPiece("search", name, part, (start + opening) / count, frozenset(needs), rate, fit / count)
+        for rate in rates
+    ]  # fmt: skip
+    needs |= {piece.key for piece in searches}
     return [
+        *searches,
         ArmPiece("fit", name, part, fit / count, frozenset(needs)),
         ArmPiece("evaluate", name, part, evaluation / count, frozenset({("fit", name, part)})),
     ]
@@ -222,14 +257,15 @@ class PlacedArms:
             if arm.had and arm.state != "begun" and not arm.skipped:
                 self._go_on(arm)
         pieces = []
-        for piece in pieces_of(self.arms.plan, self.arms.inputs, self.arms.parts):
-            product = FIT if piece.work == "fit" else RESULT
-            if (self.arms.folder.part(piece.arm, piece.part) / product).exists():
+        for piece in pieces_within(self.dispatch.rules, self.arms.plan, self.arms.inputs, self.arms.parts):
+            products = (piece.product, SEARCH, FIT) if piece.work == "search" else (piece.product,)
+            begun = piece.work == "search" and self.dispatch.has_begun(piece.arm, piece.part)
+            if begun or any((self.arms.folder.part(piece.arm, piece.part) / product).exists() for product in products):
                 self.dispatch.over.add(piece.key)
             else:
                 pieces.append(piece)
         for arm in self.arms.plan.arms:
-            mine = [piece for piece in pieces if piece.arm == arm.name and not piece.part.startswith(SEED)]
+            mine = [piece for piece in pieces if piece.arm == arm.name and _counts(piece)]
             self.left[arm.name], self.began[arm.name] = len(mine), len(mine) == 2 * len(self.arms.parts)
             if not mine:
                 self._say(arm.name)
@@ -287,9 +323,10 @@ class PlacedArms:
         return self.arms.limit_of(self.arms.plan.arm(piece.arm), 0.0)
 
     def _end(self, piece: ArmPiece, reason: str | None) -> None:
-        if piece.part.startswith(SEED):
+        if not _counts(piece):  # an opening that has failed is trained by the fit
             if reason:
-                self.arms.listen(Note(f"{piece.arm} {piece.part} failed: {reason}"))
+                what = piece.part if piece.rate is None else f"at rate {piece.rate:g}"
+                self.arms.listen(Note(f"{piece.arm} {what} failed: {reason}"))
             return
         if reason == processes.STOPPED:
             arm, after = self.arms.plan.arm(piece.arm), "it was stopped when the budget was spent"
@@ -317,6 +354,11 @@ class PlacedArms:
         arms = self.arms
         row = arm_row(arms.folder, arms.plan.arm(name), arms.parts, arms.failed.get(name, ""))
         arms.listen(ArmDone(to_document(row)))
+
+
+def _counts(piece: ArmPiece) -> bool:
+    """Whether an arm is done only when this piece is."""
+    return piece.work != "search" and not piece.part.startswith(SEED)
 
 
 def _is_of(turn: Turn, arm: ArmPlan) -> bool:

@@ -124,7 +124,7 @@ def node_order(order: Order, guarded: bool) -> NodeOrder:
     return NodeOrder(
         version=order.version, models=tuple(models), embedder=order.embedder, guarded=guarded,
         settings={name: os.environ[name] for name in names if name in os.environ},
-        arguments=(work, *rest[:2]) if work else (), log=order.log, threads=order.threads, limit=order.limit,
+        arguments=(work, *rest[:-1]) if work else (), log=order.log, threads=order.threads, limit=order.limit,
     )  # fmt: skip
 
 
@@ -136,13 +136,13 @@ def _contents(order: Order) -> Files:
     folder = ComparisonFolder(Path(path))
     if work == "measure":
         return measure_files(folder, _made_in(order))
-    assert work == "fit", work
+    assert work in ("search", "fit"), work
     return fit_files(folder, rest[0], rest[1], _made_in(order))
 
 
 def _made_in(order: Order) -> Path:
     """The folder at home into which goes what was made."""
-    return Path(order.arguments[4]) if order.arguments else Path(order.about).parent
+    return Path(order.arguments[-1]) if order.arguments else Path(order.about).parent
 
 
 def started(address: str, node: str, threads: int | None, order: bytes, parcel: bytes) -> Iterator[bytes]:

@@ -30,8 +30,8 @@ def main(arguments: list[str]) -> int:
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
-        "index": index, "teach": teach, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate,
-        "alone": alone, "limits": limits, "earlier": earlier,
+        "index": index, "teach": teach, "measure": measure, "open": open_arm, "search": search_rate, "fit": fit,
+        "evaluate": evaluate, "alone": alone, "limits": limits, "earlier": earlier,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -93,6 +93,24 @@ def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
     method = method_of(name)
     assert method.build is not None
     begin_weights(method.with_prompt(context), method.build)
+
+
+def search_rate(folder: ComparisonFolder, name: str, part: str, rate: str, made_in: str = "") -> None:
+    """Train the opening of one part of an arm at one learning rate, for its `fit`; into the folder `made_in`, where
+    this is another place than home."""
+    from riyaz.comparison.bases import method_of
+    from riyaz.comparison.fit_part import context_of
+    from riyaz.methods.fitting.weights import try_weights
+
+    folder = ComparisonFolder(folder.path, made={(name, part): Path(made_in)}) if made_in else folder
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    _use_threads(plan.threads)
+    context = context_of(
+        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
+    )
+    method = method_of(name)
+    assert method.build is not None
+    try_weights(method.with_prompt(context), method.build, float(rate))
 
 
 def fit(folder: ComparisonFolder, name: str, part: str, made_in: str = "") -> None:

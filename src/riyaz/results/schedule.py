@@ -12,10 +12,11 @@ class Turn:
     that it goes on from."""
 
     place: str
-    work: Literal["fit", "evaluate"]
+    work: Literal["search", "fit", "evaluate"]  # search: of the opening at one learning rate
     arm: str
     part: str
     began: float
     ended: float | None = None  # None: it runs, or its command was killed
     outcome: Literal["", "done", "failed", "lost"] = ""  # lost: the place was, and the arm was given to another one
+    rate: float | None = field(default=None, metadata=OPTIONAL)  # of a search
     made_in: str | None = field(default=None, metadata=OPTIONAL)  # the folder that it writes into until it is done

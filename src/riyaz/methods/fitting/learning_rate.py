@@ -12,7 +12,12 @@ import numpy as np
 
 from riyaz.data.rows import Row, rows_per_step
 from riyaz.errors import RiyazError
+<<<<<<< HEAD
 from riyaz.events import Event, Listen, Phase, Progress
+=======
+from riyaz.events import Event, Phase, Progress
+from riyaz.files import remove
+>>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.fitting.base import Build, Context
 from riyaz.methods.fitting.recipe import trains_opening
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 SEARCH = "search.json"
 OPENINGS = "openings"  # folder of the openings' checkpoints; that of the chosen rate stays until the arm is whole
+TRIAL = "opening-{}.json"  # what an opening has shown that another process has trained, until the search is made
 DAMAGED = "remove it, and the search is made again"
 
 
@@ -58,7 +64,8 @@ def search(
 ) -> Search:  # fmt: skip
     """Train the opening at the rates of the arm's plan and choose one, as `chosen` says.
 
-    `rated` scores a trained model on validation rows. No further rate is tried where an opening has taken longer than
+    Openings that were trained before (`try_rate`) are taken as they are. `rated` scores a trained model on validation
+    rows. No further rate is tried where an opening has taken longer than
     the run after it may. The result is kept in search.json, so that a resumed run does not search again. Raises
     RiyazError if no rate's loss is finite.
     """
@@ -70,7 +77,8 @@ def search(
     for each in rates:
         if arm.train_limit and any(trial.seconds > arm.train_limit for trial in trials.values()):
             break
-        trials[each] = _trial(context, each, build, rows, valid, rated)
+        known = context.folder / trial_name(each)
+        trials[each] = _Trial.read(known) if known.exists() else _trial(context, each, build, rows, valid, rated)
     rate: float = arm.learning_rates[0]
     record: list[dict[str, Any]] = []
     if trials:
@@ -83,7 +91,23 @@ def search(
     scores = trials[rate].scores if trials else None
     searched = Search(rate, record if len(trials) > 1 else [], spent, scores)
     write_json(result, searched, indent=None)
+    for each in arm.learning_rates:
+        remove(context.folder / trial_name(each))
     return searched
+
+
+def trial_name(rate: float) -> str:
+    """The name of the file with what the opening at this rate has shown."""
+    return TRIAL.format(f"{rate:g}")
+
+
+def try_rate(context: Context, rate: float, build: Build, rows: Sequence[Row], valid: Sequence[Row]) -> None:
+    """Train the opening at one rate of the arm's plan, for a later `search` of the same run."""
+    trial = _trial(context, rate, build, rows, valid, None)
+    finite = bool(np.isfinite(trial.nats).all())
+    document = {"nats": trial.nats.tolist() if finite else None, "rows": len(valid), "seconds": trial.seconds,
+                "wrong": None if trial.wrong is None else trial.wrong.tolist()}  # fmt: skip
+    write_json(context.folder / trial_name(rate), document, indent=None)
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,26 @@ class _Trial:
     nats: np.ndarray  # (n,) −log p of the validation answers; infinity if training diverged
     wrong: np.ndarray | None  # (n,) for how many answers another label is likelier; None where they are no labels
     scores: list[float] | None
+    seconds: float
+
+    @classmethod
+    def read(cls, path: Path) -> "_Trial":
+        """What `try_rate` has written. Raises RiyazError naming the place that is wrong."""
+        kept = from_json(KeptTrial, read_json(path, DAMAGED), str(path), DAMAGED)
+        nats = np.full(kept.rows, math.inf) if kept.nats is None else np.array(kept.nats)
+        wrong = None if kept.wrong is None else np.array(kept.wrong)
+        if any(values is not None and len(values) != kept.rows for values in (nats, wrong)):
+            raise RiyazError(f"does not hold the {kept.rows} rows that it names", str(path), DAMAGED)
+        return cls(nats, wrong, None, kept.seconds)
+
+
+@dataclass(frozen=True)
+class KeptTrial:
+    """A trial as a file: of so many validation rows. Without `nats` its training diverged."""
+
+    nats: list[float] | None
+    wrong: list[float] | None
+    rows: int
     seconds: float
 
 

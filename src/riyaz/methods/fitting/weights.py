@@ -38,7 +38,11 @@ from riyaz.methods.fitting.learning_rate import (
     search,
     searches,
     train_plan,
+<<<<<<< HEAD
     trained,
+=======
+    try_rate,
+>>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
 )
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures
@@ -230,6 +234,14 @@ def begin_weights(context: Context, build: Build) -> Search:
         return [float(each) for each in score(context.task, predict(predictor, shown, task=context.task), shown).rows]
 
     return search(context, with_label_head(context, build), rows, judging_rows(context, valid), rated)
+
+
+def try_weights(context: Context, build: Build, rate: float) -> None:
+    """Train the opening at one learning rate, for a later `fit_weights` of the same run."""
+    from riyaz.families import describe
+
+    rows, valid, _ = _training_rows(context, describe(context.source).config.context)
+    try_rate(context, rate, with_label_head(context, build), rows, _judging(context, valid))
 
 
 def _finished(context: Context, model: Any) -> tuple[Any, LabelHead | None]:

@@ -5,8 +5,9 @@ from riyaz.results import Comparison, Turn
 
 TITLE = "Who did what when"
 NOTE = (
-    "A row for each place. Filled: a method was fitted there; pale: it was evaluated, always on the machine of the "
-    "command, so that times per answer come from one machine. Dashed: the place was lost, and the work began anew."
+    "A row for each place. Filled: a method was fitted there, or trained for a while at one of its learning rates; "
+    "pale: it was evaluated, always on the machine of the command, so that times per answer come from one machine. "
+    "Dashed: the place was lost, and the work began anew."
 )
 FINAL = "kept"  # the part that is the arm's own
 
@@ -21,11 +22,17 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Titles and one row for every turn."""
     titles = ["place", "method", "part", "work", "began after", "took", "outcome"]
     rows = [
-        [turn.place, turn.arm, "" if turn.part == FINAL else turn.part, turn.work, duration(turn.began),
+        [turn.place, turn.arm, part_words(turn), turn.work, duration(turn.began),
          duration((turn.ended or turn.began) - turn.began), turn.outcome]
         for turn in ended_turns(comparison)
     ]  # fmt: skip
     return titles, rows
+
+
+def part_words(turn: Turn) -> str:
+    """Which part of its arm a turn worked on: "" for the arm's own."""
+    rate = "" if turn.rate is None else f"rate {turn.rate:g}"
+    return ", ".join(filter(None, ["" if turn.part == FINAL else turn.part, rate]))
 
 
 def lines(comparison: Comparison) -> list[str]:

@@ -44,12 +44,12 @@ def _bar(axes: Axes, turn: Turn, row: int, arm: ArmResult | None, pixels: float)
     """One turn, with the arm's name inside where it has room; a second is `pixels` wide."""
     long = (turn.ended or turn.began) - turn.began
     shade = FAINT if arm is None else colour(about(arm).colour)
-    lost, fits = turn.outcome == "lost", turn.work == "fit"
+    lost, fits = turn.outcome == "lost", turn.work != "evaluate"
     axes.barh(
         row, long, left=turn.began, height=0.62, color="none" if lost else shade, edgecolor=shade if lost else PAPER,
         linewidth=1.2, linestyle=(0, (3, 2)) if lost else "solid", alpha=1.0 if fits or lost else 0.45,
     )  # fmt: skip
-    text = label(turn.arm if turn.part == schedule.FINAL else f"{turn.arm} {turn.part}", 24)
+    text = label(f"{turn.arm} {schedule.part_words(turn)}".strip(), 24)
     if fits and len(text) * WIDE_LETTER * SMALL + 6 < long * pixels:
         axes.text(
             turn.began + long / 2, row, text, ha="center", va="center", fontsize=SMALL, color=INK if lost else PAPER

@@ -85,11 +85,13 @@ def test_nodes_make_what_one_place_makes_though_one_is_killed(
 ) -> None:
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
     tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
-    asking = ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora", "--seeds", 2)
+    asking = ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora", "--seeds", 2,
+              "--steps", 64, "--learning-rate", "1e-3")  # fmt: skip
     out, address = tmp_path / "out", cluster.address
     running = Running((*asking, "--ray", address, "--out", out))
     running.until("lora: fit at ray ")
     lost = running.lines[-1].rpartition(" ")[2]
+    running.until("lora: train")
     cluster.kill(lost)
     assert running.end() == 0, running.lines
     comparison = Comparison.read(out / "compare.json")

@@ -25,7 +25,7 @@ from riyaz.comparison.parcel import packed, unpack
 from riyaz.comparison.parcel_contents import fit_files, measure_files, reason_at_home
 from riyaz.comparison.places import Here
 from riyaz.comparison.ray_nodes import RayNode, expect_answer, host_of, is_loopback, open_nodes
-from riyaz.comparison.ray_place import Node
+from riyaz.comparison.ray_place import Node, NodeLost
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Event, Listen, Note, from_json
 from riyaz.json_files import to_json
@@ -119,6 +119,19 @@ def test_a_cluster_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RiyazError, match=r"--ray: a cluster needs the package ray; .*'\.\[ray\]'"):
         ray_place.connected(ADDRESS)
+
+
+def test_a_node_or_a_cluster_that_is_gone_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: str) -> None:
+        raise RiyazError("the cluster cannot be joined", "--ray")
+
+    monkeypatch.setattr(ray_place, "connected", lambda address: None)
+    monkeypatch.setattr(ray_place, "cluster_nodes", lambda ray: [Node("0b", "127.0.0.3", 1, False)])
+    with pytest.raises(NodeLost, match="the node is no longer in the cluster"):
+        ray_place.started(ADDRESS, "0a", None, b"", b"")
+    monkeypatch.setattr(ray_place, "connected", refuse)
+    with pytest.raises(NodeLost, match="--ray: the cluster cannot be joined"):
+        ray_place.started(ADDRESS, "0b", None, b"", b"")
 
 
 # nodes as places

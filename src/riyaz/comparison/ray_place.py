@@ -147,11 +147,14 @@ def _made_in(order: Order) -> Path:
 
 def started(address: str, node: str, threads: int | None, order: bytes, parcel: bytes) -> Iterator[bytes]:
     """What a node sends while it carries out an order; it reserves as many CPUs as the work has threads. Raises
-    RiyazError where it is gone."""
-    ray = connected(address)
+    NodeLost where it is gone, or the cluster is."""
+    try:
+        ray = connected(address)
+    except RiyazError as error:
+        raise NodeLost(str(error)) from None
     cpus = next((each.cpus for each in cluster_nodes(ray) if each.id == node), None)
     if cpus is None:
-        raise RiyazError("the node is no longer in the cluster")
+        raise NodeLost("the node is no longer in the cluster")
     return _Lines(ray, node, min(cpus, threads or hardware.threads()), order, parcel)
 
 

@@ -289,6 +289,41 @@ def test_a_model_is_known_by_its_hash_alone(order: NodeOrder, tmp_path: Path) ->
     assert at_node.stored_model(ModelFile("one", str(one), wanted.sha256)) == str(one)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason", "names"),
+    [
+        (("fit", "lora", "kept"), "", ["artifact/riyaz.json", "log.txt", "search.json", "fit.json"]),
+        (("search", "lora", "kept", "0.001"), "", ["artifact/riyaz.json", "fit.json", "log.txt", "opening-0.001.json"]),
+        (("fit", "lora", "kept"), "out of memory; see {log}", ["log.txt"]),
+    ],
+)
+def test_what_says_that_the_rest_is_there_comes_last(
+    order: NodeOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple, reason: str, names: list[str]
+) -> None:
+    ran: list[list[str]] = []
+
+    def run_worker(words: list[str], log: Path, listen: Listen, threads: int | None, limit: float | None) -> str:
+        ran.append(words)
+        for name in ("fit.json", "artifact/riyaz.json", "log.txt", names[-1], *names):
+            written(log.parent / name)
+        listen(Note("working"))
+        assert json.loads((Path(words[1]) / "settings.json").read_text())["model"]["stored"] == "there"
+        return reason.format(log=log)
+
+    monkeypatch.setattr(at_node.processes, "run_worker", run_worker)
+    monkeypatch.setattr(at_node, "stored_model", lambda model: "there")
+    model = {"name": "tiny", "path": "/home/me/tiny", "sha256": "e" * 64}
+    settings = json.dumps({"model": model, "settings": {}}).encode()
+    sent = order.__dict__ | {"arguments": arguments, "models": (model,), "log": "/home/me/out/log.txt"}
+    answered = work(to_json(sent).encode(), b"".join(packed({"settings.json": settings})))
+    lines = [next(answered), next(answered)]
+    assert [type(from_json(line.decode())) for line in lines] == [Note, Ended]
+    ended = from_json(lines[1].decode())
+    assert isinstance(ended, Ended) and ended.reason == reason.format(log="/home/me/out/log.txt")
+    assert unpack(answered, tmp_path / "home") == names
+    assert ran[0][0] == arguments[0] and ran[0][2:] == list(arguments[1:])
+
+
 def test_settings_of_home_replace_those_of_the_node(order: NodeOrder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIYAZ_FROZEN", "int8")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")  # as Ray sets it

@@ -45,13 +45,9 @@ from riyaz.files import remove
 from riyaz.json_files import read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
-<<<<<<< HEAD
-from riyaz.results import FIT, RESULT, ArmResult, Fit, Turn
-=======
 from riyaz.methods.fitting.learning_rate import SEARCH
 from riyaz.methods.fitting.recipe import trains_opening
-from riyaz.results import FIT, RESULT, ArmResult, Evaluation, Fit, Turn
->>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
+from riyaz.results import FIT, ArmResult, Fit, Turn
 
 QUARTERS = 4  # steps in which the budget of the plan grows from that of one place to that of all
 BOUND = 100.0  # most times that a place is taken to be slower or faster

@@ -104,7 +104,7 @@ def search_rate(folder: ComparisonFolder, name: str, part: str, rate: str, made_
 
     folder = ComparisonFolder(folder.path, made={(name, part): Path(made_in)}) if made_in else folder
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
-    _use_threads(plan.threads)
+    hardware.use_threads(plan.threads)
     context = context_of(
         folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
     )

@@ -12,12 +12,8 @@ import numpy as np
 
 from riyaz.data.rows import Row, rows_per_step
 from riyaz.errors import RiyazError
-<<<<<<< HEAD
 from riyaz.events import Event, Listen, Phase, Progress
-=======
-from riyaz.events import Event, Phase, Progress
 from riyaz.files import remove
->>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.fitting.base import Build, Context
 from riyaz.methods.fitting.recipe import trains_opening
@@ -65,9 +61,8 @@ def search(
     """Train the opening at the rates of the arm's plan and choose one, as `chosen` says.
 
     Openings that were trained before (`try_rate`) are taken as they are. `rated` scores a trained model on validation
-    rows. No further rate is tried where an opening has taken longer than
-    the run after it may. The result is kept in search.json, so that a resumed run does not search again. Raises
-    RiyazError if no rate's loss is finite.
+    rows. No further rate is tried where an opening has taken longer than the run after it may. The result is kept in
+    search.json, so that a resumed run does not search again. Raises RiyazError if no rate's loss is finite.
     """
     result, arm = context.folder / SEARCH, context.arm
     if result.exists():

@@ -38,11 +38,8 @@ from riyaz.methods.fitting.learning_rate import (
     search,
     searches,
     train_plan,
-<<<<<<< HEAD
     trained,
-=======
     try_rate,
->>>>>>> c7f76516 (compare: the openings at the learning rates of an arm are pieces of their own where places end earlier by it)
 )
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures

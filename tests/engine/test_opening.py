@@ -136,8 +136,9 @@ def test_commands_serve_in_the_precision_that_is_asked_for(
 def test_a_comparison_is_made_in_the_precision_in_which_it_serves(
     model_folder: Path, inside: list[tuple[str, ...]], asked: tuple[object, ...], tmp_path: Path, home: Path
 ) -> None:
-    rows = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(60, "please"))
-    line = ("compare", rows, *asked, "--methods", "nearest,zero_shot,lora", "--precision", "int8")
+    tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
+    tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(18, "today"))
+    line = ("compare", tmp_path / "data", *asked, "--methods", "nearest,zero_shot,lora", "--precision", "int8")
     with tiny_comparison.small_machine(home):
         told = tiny_comparison.command(*line, "--out", tmp_path / "out")
     assert told.status == 0, told.err

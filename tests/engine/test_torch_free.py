@@ -45,10 +45,16 @@ def importers(folder: Path, *arguments: object, stdin: str = "") -> list[str]:
     return log.read_text().splitlines()
 
 
+def data(folder: Path) -> Path:
+    """Training and test rows. Without test rows a comparison deals folds, each arm six times."""
+    write_rows(folder / "data/test.jsonl", closed_rows(18, "today"))
+    return write_rows(folder / "data/train.jsonl", closed_rows(45, "please")).parent
+
+
 def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, ...]]:
-    """The commands that answer, with the model itself and with an artifact."""
+    """The commands that answer, with the model itself and with an artifact; `adapt` deals folds."""
     rows = write_rows(folder / "rows.jsonl", closed_rows(45, "please"))
-    compare = ("compare", rows, "--model", model, "--methods", "nearest,zero_shot,few_shot", "--budget", "1h")
+    compare = ("compare", data(folder), "--model", model, "--methods", "nearest,zero_shot,few_shot", "--budget", "1h")
     return {
         "generate": ("generate", model, "the card", "--max-tokens", 4),
         "generate an adapter": ("generate", artifact, "the card", "--max-tokens", 4),
@@ -58,7 +64,7 @@ def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, 
         "run": ("run", artifact, rows, "--out", folder / "answers.jsonl"),
         "evaluate": ("evaluate", artifact, "--test", rows),
         "compare": (*compare, "--out", folder / "out"),
-        "adapt": ("adapt", "few_shot", rows, "--model", model, "--budget", "1h", "--out", folder / "adapted"),
+        "adapt": ("adapt", "nearest", rows, "--model", model, "--budget", "1h", "--out", folder / "adapted"),
         "rag": ("rag", "add", folder / "collection", folder / "rows.txt", "--lexical"),
         "rag ask": ("rag", "ask", folder / "asked", "the card", "--model", model, "--max-tokens", 4),
     }
@@ -81,6 +87,7 @@ def test_a_command_that_answers_never_imports_torch(
     assert importers(tmp_path, *asked, stdin="where is my order\n") == []
 
 
+@pytest.mark.slow
 def test_retrieval_by_meaning_never_imports_torch(model_folder: Path, tmp_path: Path) -> None:
     tiny_bert.keep(tmp_path / "home")
     documents, rows = tmp_path / "notes.txt", write_rows(tmp_path / "rows.jsonl", closed_rows(45, "please"))
@@ -92,12 +99,13 @@ def test_retrieval_by_meaning_never_imports_torch(model_folder: Path, tmp_path: 
     assert importers(tmp_path, *asked) == []
     out = tmp_path / "out"
     settings = ("--documents", documents, "--methods", "rag", "--budget", "1h", "--out", out)
-    assert importers(tmp_path, "compare", rows, "--model", model_folder, *settings) == []
+    assert importers(tmp_path, "compare", data(tmp_path), "--model", model_folder, *settings) == []
     assert json.loads((out / "settings.json").read_text())["documents"]["embedder"] == collection.embedder[1]
     artifact = next(out.glob("arms/rag*/**/artifact"))
     assert importers(tmp_path, "run", artifact, rows, "--out", tmp_path / "answers.jsonl") == []
 
 
+@pytest.mark.slow
 def test_the_hook_sees_who_imports_torch(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIYAZ_ENGINE", "torch")
     line = ("generate", model_folder, "the card", "--max-tokens", 4)
@@ -106,10 +114,9 @@ def test_the_hook_sees_who_imports_torch(model_folder: Path, tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_of_a_comparison_only_measuring_and_training_import_torch(model_folder: Path, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(45, "please"))
     seen = importers(
-        tmp_path, "compare", rows, "--model", model_folder, "--methods", "zero_shot,lora", "--steps", 4, "--budget",
-        "1h", "--out", tmp_path / "out",
+        tmp_path, "compare", data(tmp_path), "--model", model_folder, "--methods", "zero_shot,lora", "--steps", 4,
+        "--budget", "1h", "--out", tmp_path / "out",
     )  # fmt: skip
     assert {tuple(line.split()[:1] + line.split()[2:3]) for line in seen} <= {
         ("measure", line.split()[2]) for line in seen if line.startswith("measure")

@@ -61,10 +61,10 @@ def test_the_help_of_adapt_names_it(source: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows, in the folder of a page."""
+    """Training and test rows, in the folder of a page."""
     made = tmp_path_factory.mktemp("page")
-    rows = tiny_comparison.closed_rows(60, "please")
-    (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny_comparison.write_rows(made / "rows/train.jsonl", tiny_comparison.closed_rows(45, "please"))
+    tiny_comparison.write_rows(made / "rows/test.jsonl", tiny_comparison.closed_rows(18, "today"))
     return made
 
 
@@ -73,7 +73,7 @@ def compared(source: Path, folder: Path, model_folder: Path) -> dict[str, Any]:
     """compare.json of a comparison with the new method."""
     words = (
         "compare",
-        folder / "rows.jsonl",
+        folder / "rows",
         "--model",
         model_folder,
         "--methods",

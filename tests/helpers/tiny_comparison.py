@@ -215,9 +215,10 @@ def workers_inside(patch: pytest.MonkeyPatch, whole: bool = False) -> list[tuple
     if not whole:
         from riyaz.report.media import svg  # it imports matplotlib
 
-        topics = drift.general_text
+        topics, written = drift.general_text, svg.Drawing.savefig
         patch.setattr(drift, "general_text", lambda path: topics(path)[: None if path else TOPICS])
-        patch.setattr(svg.Drawing, "savefig", lambda figure, file, **known: file.write("<svg/>"))
+        patch.setattr(svg.Drawing, "savefig", lambda figure, file, **known: (
+            file.write("<svg/>") if known.get("format") == "svg" else written(figure, file, **known)))  # fmt: skip
 
     def run_inside(
         arguments: list[str], log: Path, listen: Listen, threads: int | None = None, limit: float | None = None

@@ -26,11 +26,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 # the C++ engine. Groups take longest and are begun first.
 GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark", "replicas"),
-    ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
+    ("extra_runs", "combinations", "damaged_json", "rag", "rag_limits", "retrieved"),
     (
-        *("abstaining", "agreement", "card", "compare", "compare_failures", "evaluate", "limits", "limits_compare"),
-        *("limits_report", "lm_eval", "page_data", "page_runs", "serve_adapters", "serve_command"),
-        *("tie_break", "wheels", "wrong_input"),
+        *("abstaining", "agreement", "bases", "by_hand", "card", "cli_chat", "compare", "compare_failures", "evaluate"),
+        *("limits", "limits_compare", "limits_report", "lm_eval", "page_data", "page_runs", "paths", "quantize"),
+        *("serve_adapters", "serve_command", "tie_break", "torch_free", "wheels", "wrong_input"),
     ),
     ("export_families", "export_formats", "export"),
     ("native_build", "native_cross", "supply_chain"),
@@ -43,9 +43,18 @@ def place(nodeid: str) -> int:
     return next((place for place, group in enumerate(GROUPS) if name in group), len(GROUPS))
 
 
+# What runs or reads a whole comparison is slow; one file of them is left to `make test-fast`.
+WHOLE = {"quick", "finished", "retrieved", "inside"}
+FAST = {"test_compare_failures"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first."""
+    """Groups first; tests of whole comparisons are slow."""
     items.sort(key=lambda item: place(item.nodeid))
+    for item in items:
+        if WHOLE.intersection(getattr(item, "fixturenames", ())) and item.path.stem not in FAST:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(optionalhook=True)

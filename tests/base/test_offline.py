@@ -47,6 +47,7 @@ def seen(environment: dict[str, str]) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@pytest.mark.slow
 def test_comparing_and_using_an_artifact_needs_no_network(
     tmp_path: Path, model_folder: Path, watched: dict[str, str]
 ) -> None:
@@ -71,6 +72,7 @@ def test_comparing_and_using_an_artifact_needs_no_network(
         assert not seen(watched), arguments
 
 
+@pytest.mark.slow
 def test_a_teachers_address_is_the_only_one(tmp_path: Path, model_folder: Path, watched: dict[str, str]) -> None:
     rows = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(45, "please"))
     answered: list[str] = []

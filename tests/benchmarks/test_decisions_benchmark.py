@@ -70,6 +70,7 @@ def test_a_row_is_met_missed_or_not_measured(decisions: ModuleType) -> None:
     assert rows["lora_ratio"] == {"value": 4.9, "must": ">= 5", "met": False}
 
 
+@pytest.mark.slow
 def test_what_needs_no_server_is_measured(model: Path, tmp_path: Path) -> None:
     found = run(model, tmp_path, "--only", "choice", "--only", "questions", "--only", "order")
     measured = {name for name, row in found["rows"].items() if row["met"] is not None}

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from riyaz.ranks import environment
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ranks.py"
 
 
+@pytest.mark.slow
 def test_the_last_line_is_the_table(tmp_path: Path) -> None:
     """Two steps of two processes, each a local one."""
     text = tmp_path / "text.txt"

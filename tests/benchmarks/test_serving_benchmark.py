@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny_llama
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     model = tiny_llama.write_hf_folder(tmp_path / "tiny", context=4096)
     command = [sys.executable, ROOT / "benchmarks/serving.py", "--model", model, "--each", "1", "--requests", "160"]

@@ -39,6 +39,7 @@ print(json.dumps([nats, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["engine", "training"])
 def test_the_logits_of_a_long_row_are_never_in_memory_at_once(by: str) -> None:
     command = [sys.executable, "-c", MEASURE, by, str(TOKENS), str(VOCABULARY)]

@@ -8,6 +8,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where an installation has compiled the kernels, the wheel is linked of them. Else one set of them is enough.
@@ -48,6 +50,7 @@ def test_dependencies_are_the_named_few_between_two_versions() -> None:
     assert names(PROJECT["build-system"]["requires"]) == {"nanobind", "scikit-build-core"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILD, str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)

@@ -34,6 +34,7 @@ def weak_symbols(file: Path) -> list[str]:
     return [name for kind, name in entries if kind in WEAK]
 
 
+@pytest.mark.slow
 def test_kernels_share_no_symbol_with_files_of_other_instruction_sets() -> None:
     kernels = "build_backend.ROOT / 'src/riyaz', target='check_kernels'"  # all kernels, without the bindings
     folder = Path(python(BACKEND.format("build_in_place", kernels)))
@@ -91,6 +92,7 @@ def old_compiler(folder: Path) -> Path:
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["none", "old"])
 def test_a_machine_that_cannot_build_the_engine_installs_without_it(tmp_path: Path, which: str) -> None:
     says = {"none": "no C++ compiler was found at installation", "old": "cannot compile C++20"}[which]
@@ -104,6 +106,7 @@ def test_a_machine_that_cannot_build_the_engine_installs_without_it(tmp_path: Pa
     assert said.startswith("False the C++ engine is not built: ") and says in said and "install g++" in said
 
 
+@pytest.mark.slow
 def test_what_was_missing_is_looked_for_again(tmp_path: Path) -> None:
     into = tmp_path / "riyaz"
     folder = tmp_path / "build"
@@ -115,6 +118,7 @@ def test_what_was_missing_is_looked_for_again(tmp_path: Path) -> None:
     assert not list(into.iterdir()) and "_native" in (folder / "build.ninja").read_text()
 
 
+@pytest.mark.slow
 def test_an_editable_installation_is_a_path_and_starts_nothing(tmp_path: Path) -> None:
     wheel = python(BACKEND.format("build_editable", repr(str(tmp_path))))
     with zipfile.ZipFile(tmp_path / wheel) as archive:

@@ -106,7 +106,7 @@ def search_rate(folder: ComparisonFolder, name: str, part: str, rate: str, made_
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     hardware.use_threads(plan.threads)
     context = context_of(
-        folder, settings, plan, name, part, _source(settings, settings.base_of(name)), settings.task, send
+        folder, settings, plan, name, part, settings.source_of(settings.base_of(name)), settings.task, send
     )
     method = method_of(name)
     assert method.build is not None

@@ -237,8 +237,8 @@ def try_weights(context: Context, build: Build, rate: float) -> None:
     """Train the opening at one learning rate, for a later `fit_weights` of the same run."""
     from riyaz.families import describe
 
-    rows, valid, _ = _training_rows(context, describe(context.source).config.context)
-    try_rate(context, rate, with_label_head(context, build), rows, _judging(context, valid))
+    rows, valid, _ = training_rows(context, describe(context.source).config.context)
+    try_rate(context, rate, with_label_head(context, build), rows, judging_rows(context, valid))
 
 
 def _finished(context: Context, model: Any) -> tuple[Any, LabelHead | None]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import fake_page
 import house_rules
 import pytest
+import tiny_llama
 from tiny_comparison import command
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +39,10 @@ SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
     ("--budget 2m", "--budget 15m --limit-test 40"),
-    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora --steps 16"),
-]
+    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora --steps 16 "
+                     "--general general.txt"),
+]  # fmt: skip
+TEXTS = 300  # of those gathered that are left to pretrain on
 
 Help = Callable[..., str]
 
@@ -264,7 +267,9 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     assert compares
     for line in compares:  # at its full length it would take longer than all other tests
         assert "--dry-run" in line or shortened(line) != line, f"SHORTER does not shorten `{line}`"
+    (tmp_path / "general.txt").write_text(tiny_llama.CORPUS)
     run_all(lines, tmp_path)
+    assert len((tmp_path / "python.jsonl").read_text(encoding="utf-8").splitlines()) == TEXTS
 
 
 def shortened(line: str) -> str:
@@ -284,6 +289,9 @@ def run_all(lines: list[str], folder: Path) -> None:
             shlex.split(line), input="Hello\n", capture_output=True, text=True, cwd=folder, env=environment
         )
         assert done.returncode == 0, f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        if line.startswith("python examples/pretrain/gather.py"):
+            gathered = folder / shlex.split(line)[-1]
+            gathered.write_text("".join(gathered.read_text(encoding="utf-8").splitlines(keepends=True)[:TEXTS]))
 
 
 def ask_served(line: str, page: str, folder: Path, environment: dict[str, str]) -> None:

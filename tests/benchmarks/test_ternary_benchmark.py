@@ -56,6 +56,7 @@ def test_the_last_line_has_the_promised_keys(
     assert found["2b"]["rss_over_packed"] > 1 and found["2b"]["bandwidth_share"] > 0
 
 
+@pytest.mark.slow
 def test_memory_is_held_against_what_the_same_process_packed(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_line_without_an_end_is_refused_before_it_is_read_whole(tmp_path: Path
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed_file, "CHUNK", 2**16)
     peaks = []

@@ -75,6 +75,7 @@ def test_a_model_becomes_one_gguf_file_that_the_gguf_package_reads(base, tmp_pat
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", [True, False])
 def test_q4_k_m_mixes_the_types_as_llama_cpp_does(tmp_path, tie):
     sizes = {"layers": 16, "hidden": 256, "heads": 4, "kv_heads": 2, "intermediate": 256, "tie": tie}

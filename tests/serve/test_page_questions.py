@@ -149,6 +149,7 @@ def test_the_choice_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen[0].shape[0] == len(TEXTS) and np.array_equal(seen[1], unsure)
 
 
+@pytest.mark.slow
 def test_a_comparison_takes_the_questions(served: Running, place: Path) -> None:
     (place / "rows.csv").write_text("text,urgent\n" + "".join(f"the card {n} is lost,{n % 2}\n" for n in range(40)))
     (place / "q.json").write_text('{"questions": [{"name": "urgent", "type": "predicate", "instructions": "Is it?"}]}')

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison import run as comparison_run
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.shorter_test import plan_within
+from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import load
+from riyaz.errors import RiyazError
 from riyaz.methods import METHODS, ensemble, lora
 from riyaz.methods.fitting import encoder_training
 from riyaz.methods.fitting.base import Context, Fitted
@@ -162,6 +165,19 @@ def test_adapt_runs_nothing_where_the_budget_is_too_short_for_it(
     told = command("adapt", "ensemble", tmp_path / "data", "--model", model_folder, "--budget", "3m", "--out", out)
     assert told.status != 0 and "ensemble cannot run in 3m: no time; raise --budget" in told.err, told.err
     assert not out.exists() and not (tmp_path / "joint.work/arms").exists()
+
+
+def test_adapt_names_no_option_that_it_does_not_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A method that was stopped at the end of the budget goes on with `riyaz compare --more` alone."""
+    reason = f"it was stopped after 20m, when the budget was spent{planning.MORE}"
+    arm = SimpleNamespace(status="skipped", reason=reason)
+    monkeypatch.setattr(comparison_run, "compare", lambda *given, **named: SimpleNamespace(arms=[arm]))
+    with pytest.raises(RiyazError) as caught:
+        comparison_run.adapt("lora", tmp_path, DataConfig(), CompareConfig(out=tmp_path / "out"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'out.work'}: lora skipped: it was stopped after 20m, when the budget was spent; "
+        "remove it and run the command again with a longer --budget"
+    )
 
 
 def test_what_is_held_out_is_read_as_it_was_written(tmp_path: Path) -> None:

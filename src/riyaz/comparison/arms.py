@@ -174,7 +174,7 @@ class Arms:
     def _tried(self, arm: ArmPlan, left: float) -> ArmPlan:
         """An arm that takes longer than the `left` seconds, skipped. Where there is time for its choices on validation
         rows, and on these its labels are worse than the best arm's beyond chance, it counts as no better."""
-        skipped = replace(arm, skipped="it takes longer than the time that was left; --more continues")
+        skipped = replace(arm, skipped=f"it takes longer than the time that was left{planning.MORE}")
         tried = (self.folder.part(arm.name, FINAL) / FIT).exists()  # in an earlier round
         if self.parts != [FINAL] or (not tried and arm.seconds["start"] + arm.seconds["fit"] > left):
             return skipped
@@ -308,7 +308,7 @@ class Arms:
             reason = processes.run_worker(arguments, run / "log.txt", listen, limit=max(1.0, limit))
         if reason == processes.STOPPED:
             after = f"it was stopped after {Seconds(round(spent + limit))}, when the budget was spent"
-            self.save_arm(replace(arm, skipped=f"{after}; --more continues"))
+            self.save_arm(replace(arm, skipped=f"{after}{planning.MORE}"))
         elif reason:
             self.failed[name] = reason
 

@@ -293,7 +293,7 @@ class PlacedArms:
         if missing := arms.missing(arm.name):
             return replace(arm, skipped=missing)
         if arm.waits and not arm.recipe_steps and planned_seconds(arm) > arms.budget * planning.RESERVE - arms.since():
-            return replace(arm, skipped="it takes longer than the time that was left; --more continues")
+            return replace(arm, skipped=f"it takes longer than the time that was left{planning.MORE}")
         if method_of(arm.name).own_training:
             arm = replace(arm, train_limit=OWN_SHARE * arms.limit_of(arm, 0.0) / len(arms.parts))
         return replace(arm, state="begun")
@@ -326,7 +326,7 @@ class PlacedArms:
             return
         if reason == processes.STOPPED:
             arm, after = self.arms.plan.arm(piece.arm), "it was stopped when the budget was spent"
-            self.arms.save_arm(replace(arm, skipped=f"{after}; --more continues"))
+            self.arms.save_arm(replace(arm, skipped=f"{after}{planning.MORE}"))
         elif reason:
             self.arms.failed[piece.arm] = reason
         elif reason == "" and piece.work == "fit" and self.arms.parts == [FINAL]:  # before its further seeds begin

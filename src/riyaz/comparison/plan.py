@@ -41,6 +41,7 @@ RESERVE = 0.95  # share of the budget that is planned; the rest covers what was 
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
 NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the reserve covers the rest
 LEAST_ARMS = 2  # fewer compare nothing
+MORE = "; --more continues"  # behind why an arm was skipped that could go on
 NOT_NAMED = "it is optional"  # why an arm counts as no better than the others unless it was measured near them
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
 # Share of the budget. An arm that takes less runs before those that take more; one that trains nothing and takes more
@@ -232,7 +233,7 @@ def _why_out(inputs: PlanInputs, name: str, able: Sequence[str], earlier: "Compa
             return f"it joins {joined(parts_of(name))}; {part}: {inputs.speeds.unable[part]}"
     if name not in able:
         return f"not every recipe fits the budget; raise --budget, or name {parted(name)[0]} with --methods"
-    return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
+    return f"no time was left for it{MORE}" if earlier else "the budget is too short for it; raise --budget"
 
 
 def _all_whole(inputs: PlanInputs, able: Sequence[str], left: float) -> bool:

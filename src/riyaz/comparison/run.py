@@ -240,7 +240,9 @@ def _adapt(
     comparison = compared(data, data_config, config, needed=method, start=start, listen=listen)
     arm = comparison.arms[-1]  # before it those that it joins
     if arm.status not in FINISHED:
-        raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work.path))
+        why, option, _ = (arm.reason or "").partition(planning.MORE)  # which `adapt` does not have
+        hint = "remove it and run the command again with a longer --budget" if option else ""
+        raise RiyazError(f"{method} {arm.status}: {why}", str(work.path), hint)
     if earlier is not None:
         comparison = with_earlier(work, comparison, earlier, config.threads, listen)
         arm = comparison.arms[-1]

@@ -1,6 +1,7 @@
 """Which place takes which piece, and what happens to the piece of a place that is lost; nothing is trained here."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_openings_are_pieces_and_come_together_in_their_arms_folder(folder: Comp
     rates = [ArmPiece("search", "long", "kept", 1.0, rate=rate, then=9.0) for rate in (1e-5, 1e-3)]
     fit = ArmPiece("fit", "long", "kept", 9.0, frozenset(piece.key for piece in rates))
     away = Away("ssh a", folder, opened, opened, fitted)
-    ran = Ran(folder, away).run([*rates, fit, *pieces("short", seconds=5.0)])
+    ran = Ran(folder, away).run([*rates, fit, *pieces("short", seconds=5.0)[:1]])
     assert [words[:2] for words in away.ran] == [("search", "long")] * 2 + [("fit", "long"), ("fit", "short")]
     assert set(ran.ended.values()) == {""}
     turns = [turn for turn in read_turns(folder) if turn.work == "search"]
@@ -284,3 +285,18 @@ def test_the_makespan_is_that_of_the_last_place(folder: ComparisonFolder) -> Non
     assert makespan(given, slow) == pytest.approx(60.1)
     unable = Rules(["a", "b"], unable={"a": {"three": "full"}, "b": {"one": "full", "two": "full"}})
     assert makespan(given, unable) == pytest.approx(30.1, abs=0.11)
+
+
+def test_many_pieces_at_many_places_are_dealt_at_once() -> None:
+    """A free place waits meanwhile, and the makespan is played once for each piece that it may take."""
+    given = [
+        piece for fold in range(6) for number in range(20)
+        for piece in (
+            ArmPiece("search", f"arm-{number}", f"{fold}", 9.0 + number, rate=1e-3, then=9.0),
+            ArmPiece("fit", f"arm-{number}", f"{fold}", 9.0, frozenset({("search 0.001", f"arm-{number}", f"{fold}")})),
+            ArmPiece("evaluate", f"arm-{number}", f"{fold}", 3.0, frozenset({("fit", f"arm-{number}", f"{fold}")})),
+        )
+    ]  # fmt: skip
+    began = time.thread_time()
+    assert makespan(given, Rules([f"place {number}" for number in range(16)])) > 360
+    assert time.thread_time() - began < 0.3

@@ -1,6 +1,7 @@
 """Nodes of a Ray cluster as places, without Ray: which addresses are refused, what travels and what does not, what a
 node refuses, and that what it makes has the bits of this machine."""
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from riyaz.comparison.ray_nodes import RayNode, expect_answer, host_of, is_loopb
 from riyaz.comparison.ray_place import Node, NodeLost
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Event, Listen, Note, from_json
+from riyaz.files import DISK_FULL
 from riyaz.json_files import to_json
 from riyaz.results import Comparison
 from riyaz.sources import open_source
@@ -272,6 +274,16 @@ def test_what_a_node_refuses_is_one_line(order: NodeOrder, tmp_path: Path, monke
     model = {"name": "tiny", "path": str(tmp_path / "none"), "sha256": "e" * 64}
     line = refusal(order, models=(model,))
     assert line.startswith(f"no model there has the SHA-256 {'e' * 12}… of tiny; run `riyaz pull` there, or put")
+
+
+def test_a_full_disk_of_a_node_is_said_as_every_place_says_it(
+    order: NodeOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(order: NodeOrder, parcel: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/store/x")
+
+    monkeypatch.setattr(at_node, "_obey", full)
+    assert refusal(order) == f"/store/x: {DISK_FULL}", "by which its arm is given to another place"
 
 
 def test_a_model_is_known_by_its_hash_alone(order: NodeOrder, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import Context
 from riyaz.methods.fitting.label_rows import with_label_head
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search, chosen, search
+from riyaz.ranks import ALONE
 from riyaz.train import Diverged, TrainState
 
 ONES = np.ones(4, int)
@@ -105,7 +106,7 @@ class Pretend:
     def train(
         self, model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any, **objective: Any
     ) -> TrainState:
-        assert objective == {"objective": None, "judge": None}
+        assert objective == {"begun": None, "adjust": None, "objective": None, "judge": None, "ranks": ALONE}
         assert (plan.steps, plan.steady, plan.keep_best) == (THREE.opening, THREE.opening, False)
         self.done.append(plan.learning_rate)
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +214,7 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
 def test_openings_trained_apart_are_those_of_one_search(context: Context, tmp_path: Path) -> None:
     context = replace(context, arm=THREE)
     alone, joined = (replace(context, folder=tmp_path / name) for name in ("alone", "joined"))
-    rows, valid, _ = weights._training_rows(context, 1024)
+    rows, valid, _ = weights.training_rows(context, 1024)
     build = with_label_head(context, lora.build)
     wanted = search(alone, build, rows, valid)
     for rate in reversed(THREE.learning_rates):  # in another order, each in a folder of its own

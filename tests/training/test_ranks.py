@@ -85,6 +85,20 @@ def test_between_steps_the_store_is_asked_for_new_changes_alone(monkeypatch: pyt
     assert len(heard) == 3
 
 
+def test_blocks_are_gathered_when_all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process may be writing a checkpoint, and another one validate, for longer than gloo waits."""
+    group, done = Group.__new__(Group), list[str]()
+    monkeypatch.setattr(group, "wait_for_all", lambda: done.append("all are there"))
+    monkeypatch.setattr(group, "_exchange", lambda *parts: done.append("exchanged"))
+    group.rank, group.count = 1, 2
+    for gather in (group.whole, group.gathered):
+        done.clear()
+        gather(torch.zeros(3), 6)
+        assert done == ["all are there", "exchanged"]
+    done.clear()
+    assert group.whole(None, 6) is None and not done
+
+
 def test_every_process_ends_with_the_same_bits(several: list[dict[str, Result]]) -> None:
     for name in ("float32", "bfloat16", "dropout", "one row", "resumed", "shortened"):
         assert len({json.dumps(result[name]["weights"]) for result in several}) == 1, name

@@ -21,7 +21,7 @@ from riyaz.comparison.parcel import files_below, packed, unpack
 from riyaz.comparison.speeds import MEASURED
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Event, Listen, to_json
-from riyaz.files import encoded
+from riyaz.files import encoded, reason
 from riyaz.json_files import from_json, parse_json, read_json, write_json
 from riyaz.json_files import to_json as document_json
 from riyaz.methods.fitting.learning_rate import trial_name
@@ -59,7 +59,7 @@ def work(order: bytes, parcel: bytes) -> Iterator[bytes]:
     except RiyazError as error:
         yield _line(Ended("failed", str(error)))
     except OSError as error:
-        yield _line(Ended("failed", f"{error.filename or 'a file'}: {error.strerror or error}"))
+        yield _line(Ended("failed", reason(error)))
 
 
 def order_of(document: Any) -> NodeOrder:

@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,8 @@ class Rules:
         """Whether a place may take a piece: one that was lost with it only where no other can."""
         if piece.work == "evaluate" or piece.arm in self.at_home:
             return place == HERE
+        if place not in self.fitting:
+            return False
         able = [name for name in self.fitting if piece.arm not in self.unable.get(name, ())]
         others = [name for name in able if name not in self.lost.get(piece.key, ())]
         return place in (others or able)
@@ -77,7 +80,7 @@ class Rules:
     def ready_for(self, place: str, waiting: Iterable[ArmPiece], over: Set[Key]) -> list[ArmPiece]:
         """The pieces that a free place may take: evaluations, then the longest."""
         ready = [piece for piece in waiting if piece.needs <= over and self.take(place, piece)]
-        return sorted(ready, key=lambda piece: (piece.work != "evaluate", -piece.seconds - piece.then))
+        return sorted(ready, key=_turn_of)
 
     def seconds(self, place: str, piece: ArmPiece) -> float:
         """Seconds that a piece is planned to take at a place."""
@@ -87,7 +90,7 @@ class Rules:
 def makespan(pieces: Iterable[ArmPiece], rules: Rules, runs: Mapping[str, tuple[float, ArmPiece]] = NOTHING) -> float:
     """Seconds until the last piece ends, if all take what is planned; `runs` has what runs now, by place, with the
     seconds that it takes still."""
-    waiting, now = list(pieces), 0.0
+    waiting, now = sorted(pieces, key=_turn_of), 0.0
     over: set[Key] = set()
     free = [place for place in dict.fromkeys([*rules.fitting, HERE]) if place not in runs]
     running = [(left, -1 - count, place, piece) for count, (place, (left, piece)) in enumerate(runs.items())]
@@ -96,8 +99,9 @@ def makespan(pieces: Iterable[ArmPiece], rules: Rules, runs: Mapping[str, tuple[
     waiting = [replace(piece, needs=piece.needs & known) for piece in waiting]
     for count in range(2 * len(known) + 2):
         for place in list(free):
-            for piece in rules.ready_for(place, waiting, over)[:1]:
-                waiting.remove(piece)
+            ready = (at for at, piece in enumerate(waiting) if piece.needs <= over and rules.take(place, piece))
+            for at in islice(ready, 1):
+                piece = waiting.pop(at)
                 free.remove(place)
                 heapq.heappush(running, (now + rules.seconds(place, piece), count, place, piece))
         if not running:
@@ -329,6 +333,11 @@ class Dispatch:
 
     def _save(self) -> None:
         self._folder.write(TURNS, {"turns": self.turns})
+
+
+def _turn_of(piece: ArmPiece) -> tuple[bool, float]:
+    """What orders pieces: evaluations, then the longest."""
+    return piece.work != "evaluate", -piece.seconds - piece.then
 
 
 def read_turns(folder: ComparisonFolder) -> list[Turn]:

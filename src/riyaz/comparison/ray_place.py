@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from riyaz import hardware
+from riyaz import files, hardware
 from riyaz.comparison import at_node
 from riyaz.comparison.at_node import THREADS, NodeOrder
 from riyaz.comparison.at_place import SETTINGS, Order, hand_on, order_of
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         print(lost, file=sys.stderr, flush=True)
         os._exit(1)  # so that nothing follows this line
     except OSError as error:
-        reason = f"{error.filename or 'a file'}: {error.strerror or error}"
+        reason = files.reason(error)
     hand_on(Ended("failed", reason) if reason else Ended("done"))
     return 1 if reason else 0
 

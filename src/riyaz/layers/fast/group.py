@@ -131,6 +131,7 @@ class Group(Ranks):
         """The block, if there is one, of which each process keeps a part, in every process. Raises Lost."""
         if part is None:
             return None
+        self.wait_for_all()  # the first one may be writing the last checkpoint
         block = torch.empty(size, dtype=part.dtype)
         block[self.own_part(size)] = part
         self.spread(block)
@@ -139,7 +140,7 @@ class Group(Ranks):
     def gathered(self, part: Tensor, size: int) -> Tensor:
         """The block of which each process keeps a part, in the first process; elsewhere its shape alone. Raises
         Lost."""
-        self.first(None)  # which may have been writing files
+        self.wait_for_all()  # of which the first may have been writing files, and others validate still
         self.may_pause = True
         if self.rank:
             self._exchange([part], [], [0])

@@ -440,6 +440,7 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048,
     """Mean −log p in nats per answer token, the end token included; of pairs that of the better answers."""
     rows = [row.sides[0] for row in rows]
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(ranks.own_rows(rows), micro_tokens))
+    ranks.wait_for_all()  # one may take minutes longer than another
     return ranks.total(nats) / sum(len(row.labels) for row in rows)
 
 

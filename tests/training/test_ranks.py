@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
-from rank_worker import LOCAL, ROWS, Result, alone
+from rank_worker import LOCAL, ROWS, VALID, Result, alone
 from small_llama import small_model
 from started_ranks import HELPERS, ended, start_ranks
 
@@ -20,8 +21,8 @@ from riyaz.events import quiet
 from riyaz.layers.fast import meeting
 from riyaz.layers.fast.group import Group, dist
 from riyaz.layers.fast.masters import Masters
-from riyaz.ranks import dealt, environment, launched
-from riyaz.train import TrainPlan, answer_nats, learning_rate, micro_batches
+from riyaz.ranks import Ranks, dealt, environment, launched
+from riyaz.train import TrainPlan, answer_loss, answer_nats, learning_rate, micro_batches
 
 # relative, beside one process: gradients are added up in another order, and in bfloat16 round otherwise
 LOSS, LOSS_BF16 = 1e-6, 5e-3
@@ -77,12 +78,29 @@ def test_between_steps_the_store_is_asked_for_new_changes_alone(monkeypatch: pyt
     group, plan, heard = Group.__new__(Group), TrainPlan(100, 1e-3), list[object]()
     group.changes, group.may_pause = None, True
     group.meeting = SimpleNamespace(first=lambda value: heard.append(value) or value, difference=lambda values: "")  # type: ignore
+    waited = list[int]()
+    monkeypatch.setattr(group, "wait_for_all", lambda: waited.append(len(heard)))
     shorter = TrainPlan(100, 1e-3, changes=((10, 50),))
     assert [group.paced(each).changes for each in (plan, plan, shorter, shorter)] == [(), (), ((10, 50),), ((10, 50),)]
     assert heard == [(), ((10, 50),)]
     group.expect_alike({})  # as before a validation, after which files may be written
     group.paced(shorter)
-    assert len(heard) == 3
+    assert len(heard) == 3 and waited == [0, 2], "no step begins while another process validates"
+
+
+def test_a_loss_is_added_up_when_all_have_theirs() -> None:
+    class Two(Ranks):
+        done: ClassVar[list[str]] = []
+
+        def wait_for_all(self) -> None:
+            self.done.append("all are there")
+
+        def total(self, number: float) -> float:
+            self.done.append("added up")
+            return number
+
+    assert answer_loss(small_model(), VALID, ranks=Two()) == answer_loss(small_model(), VALID)
+    assert Two.done == ["all are there", "added up"]
 
 
 def test_blocks_are_gathered_when_all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

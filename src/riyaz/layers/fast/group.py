@@ -65,7 +65,9 @@ class Group(Ranks):
         """The plan with the changes of length of the first process. Between two steps one number says whether there are
         new ones: the store would be asked again and again, and shares its core with what computes. Raises Lost."""
         new = torch.tensor([int(plan.changes != self.changes)])
-        if not self.may_pause:
+        if self.may_pause:
+            self.wait_for_all()  # others may validate still
+        else:
             with _losing():
                 dist.broadcast(new, 0)
         if self.may_pause or new.item():

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,28 @@ def test_what_others_wait_for_goes_first_where_all_end_sooner_so(folder: Compari
     places = Away("a", folder), Away("b", folder)
     Ran(folder, *places, rules=rules).run(given)
     assert places[0].ran[0][1:3] == ("x", "kept")
+
+
+def test_a_place_is_as_fast_as_its_last_fit_of_the_arm(folder: ComparisonFolder) -> None:
+    """Of two alike places one had measured itself as faster, and got all that is long."""
+    rules = Rules(["a", "here"], slowness={"a": {"full": 0.8}})
+    kept, seed, other = ArmPiece("fit", "full", "kept", 100), ArmPiece("fit", "full", "seed-1", 90), pieces("lora")[0]
+    runs = {"a": (80.0, kept)}
+    assert makespan([seed, replace(seed, part="seed-2")], rules, runs) == pytest.approx(80 + 72)
+    rules.learn("a", kept, 120.0)
+    assert (rules.seconds("a", seed), rules.seconds("here", seed)) == (pytest.approx(108), 90)
+    rules.learn("a", seed, 0.5)  # too short to tell
+    rules.learn("a", other, 3.0)
+    assert rules.seconds("a", kept) == pytest.approx(120) and rules.seconds("a", other) == pytest.approx(3)
+    assert rules.seconds("a", ArmPiece("evaluate", "full", "kept", 100)) == 80
+
+
+def test_a_dispatch_learns_the_pace_of_its_places(folder: ComparisonFolder) -> None:
+    clock = iter(range(0, 1000, 10))
+    rules = Rules(["a"])
+    dispatch = Dispatch(folder, [Away("a", folder)], rules, lambda: float(next(clock)), lambda event: None)
+    dispatch.run(pieces("lora")[:1], lambda piece: True, lambda piece, reason: None, lambda piece: 60.0)
+    assert rules.pace.keys() == {("a", "lora")} and rules.pace["a", "lora"] >= 10
 
 
 def test_two_places_work_at_once(folder: ComparisonFolder) -> None:

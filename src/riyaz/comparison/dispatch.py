@@ -28,6 +28,7 @@ TURNS = "places.json"
 UNFINISHED = "unfinished"  # folder in PLACES of what other places than home are making
 LOG = "log.txt"
 SEEN = 60.0  # seconds until what a place has made must be seen here
+TELLING = 1.0  # seconds of work from which on it tells a place's pace
 LOSSES = 2  # of places, after which an arm fails
 Key = tuple[str, str, str]  # work, arm, part
 NOTHING: Mapping[str, Any] = {}
@@ -66,6 +67,7 @@ class Rules:
     slowness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # place -> arm -> its time / time here
     lost: dict[Key, list[str]] = field(default_factory=dict)  # places that were lost with a piece
     at_home: Collection[str] = ()  # arms that this machine alone fits
+    pace: dict[tuple[str, str], float] = field(default_factory=dict)  # (place, arm) -> time of its last fit / planned
 
     def take(self, place: str, piece: ArmPiece) -> bool:
         """Whether a place may take a piece: one that was lost with it only where no other can."""
@@ -84,7 +86,15 @@ class Rules:
 
     def seconds(self, place: str, piece: ArmPiece) -> float:
         """Seconds that a piece is planned to take at a place."""
-        return piece.seconds * self.slowness.get(place, {}).get(piece.arm, 1.0)
+        pace = 1.0 if piece.work == "evaluate" else self.pace.get((place, piece.arm), 1.0)
+        return piece.seconds * self.slowness.get(place, {}).get(piece.arm, 1.0) * pace
+
+    def learn(self, place: str, piece: ArmPiece, took: float) -> None:
+        """Take what a fit took for the pace of the arm's further ones: two places that measure themselves for seconds
+        differ by a fifth where they are alike."""
+        if piece.work != "evaluate" and took >= TELLING and piece.seconds > 0:
+            self.pace.pop((place, piece.arm), None)
+            self.pace[place, piece.arm] = took / self.seconds(place, piece)
 
 
 def makespan(pieces: Iterable[ArmPiece], rules: Rules, runs: Mapping[str, tuple[float, ArmPiece]] = NOTHING) -> float:
@@ -247,6 +257,8 @@ class Dispatch:
             return
         self._busy.discard(place.name)
         self._note_end(turn, "failed" if reason else "done")
+        if not reason:
+            self._rules.learn(place.name, piece, self._since() - turn.began)
         if made_in is not None:
             self._collect(piece, made_in)
         self._close(piece, reason)

@@ -51,7 +51,7 @@ def joined(go_on: str = GO_ON) -> Iterator[Ranks]:
         raise
     except BaseException as error:
         if isinstance(error, Lost):
-            error.hint = go_on
+            error.goes_on_by(go_on)
         first = group.meeting.tells()
         if isinstance(error, RiyazError) and rank and first:
             raise ProcessError(who, error) from error

@@ -26,6 +26,10 @@ class Lost(RiyazError):
     def __init__(self, who: str = "a process") -> None:
         super().__init__(f"{who} of this run is gone", hint=GO_ON)
 
+    def goes_on_by(self, how: str) -> None:
+        """Say in place of GO_ON how the run continues."""
+        self.hint = how
+
 
 class ProcessError(RiyazError):
     """An error of one of several processes, named by it."""

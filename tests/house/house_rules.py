@@ -27,7 +27,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("engine",), ("layers", "models")),
     (
         ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal", "teacher"),
-        ("checkpoint", "train", "preferences", "pace"),
+        ("checkpoint", "train", "preferences", "pace", "joining"),
     ),
     (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),

@@ -10,7 +10,7 @@ from house_rules import TRAINING, dotted, modules, top, tree_of
 # (fields that these declare), and which ones it may ask for by name. Anything else is state hung on another's object.
 OWN = {"self", "ctx", "state", "_current"}
 FIELDS = {"weight", "bias", "lora_A", "lora_B", "_parameters", "data", "grad", "config", "enabled", "share", "p",
-          "gradient_sums"}  # fmt: skip
+          "number", "gradient_sums"}  # fmt: skip
 ASKED = {"config", "in_features", "logit_cap", "tie_word_embeddings", "sha256", "mallopt", "malloc_trim"}
 MAKES = {"GradientSums": ".masters", "setattr": ".swap"}  # what only one module calls
 OTHERS = r"(vars\((?!self\b)[^)]*\)|(?!self\.)\S+\.__dict__)"  # the attributes of another's object as a dictionary

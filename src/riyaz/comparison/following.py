@@ -36,8 +36,8 @@ def expect_shared(method: str) -> None:
 
 def started_with(method: str, data: object, data_config: DataConfig, config: CompareConfig) -> dict[str, object]:
     """What has to be alike in all processes of a command before they begin: the program and its arguments."""
-    given = {**asdict(data_config), **asdict(config)}
-    named = {flag_of(name): value for name, value in given.items() if name not in ("out", "methods", "threads")}
+    options = {**asdict(data_config), **asdict(config)}
+    named = {flag_of(name): value for name, value in options.items() if name not in ("out", "methods", "threads")}
     threads = config.threads or hardware.threads()
     versions, text = hardware.versions(("riyaz", "torch")), str(data) if isinstance(data, Path) else "in memory"
     return {**versions, "METHOD": method, "DATA": text, **named, "--threads": threads}

@@ -97,7 +97,10 @@ def test_the_order_is_that_of_batch_whatever_the_step_it_starts_from(
     plan = dataclasses.replace(PLAN, steps=9, checkpoint_every=4, validate_every=100)
     monkeypatch.setattr(training, "micro_batches", watched)
     train(adapted(), ROWS, ROWS[:1], plan, tmp_path, quiet)
-    expected = [[ROWS[i] for i in batch(len(ROWS), plan.batch_size, plan.seed, step)] for step in range(9)]
+    expected = [
+        [dataclasses.replace(ROWS[i], place=i) for i in batch(len(ROWS), plan.batch_size, plan.seed, step)]
+        for step in range(9)
+    ]
     assert seen == [*expected, ROWS[:1]]
     seen.clear()
     train(adapted(), ROWS, ROWS[:1], plan, tmp_path, quiet)  # continues from the checkpoint of step 8

@@ -277,6 +277,15 @@ def test_a_command_that_goes_on_goes_on_where_the_place_was(folder: ComparisonFo
     assert [turn.outcome for turn in read_turns(folder)] == ["lost", "done", "done"]
 
 
+def test_what_is_gone_on_with_tells_no_pace(folder: ComparisonFolder) -> None:
+    """It takes only what was left of its training."""
+    left_behind(folder, "a")
+    clock, rules = iter(range(0, 1000, 10)), Rules(["a"])
+    dispatch = Dispatch(folder, [Away("a", folder)], rules, lambda: float(next(clock)), lambda event: None)
+    dispatch.run(pieces("one")[:1], lambda piece: True, lambda piece, reason: None, lambda piece: 60.0)
+    assert dispatch.turns[-1].outcome == "done" and not rules.pace
+
+
 def test_another_place_begins_anew(folder: ComparisonFolder) -> None:
     left_behind(folder, "b")
     a = Away("a", folder)

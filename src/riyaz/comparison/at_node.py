@@ -11,18 +11,16 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from riyaz import hardware, native
 from riyaz.comparison import processes
-from riyaz.comparison.at_place import BEAT, SETTINGS, AboutPlace, Embedder, expect_embedder, own_version
+from riyaz.comparison.at_place import BEAT, SETTINGS, Embedder, about_here, expect_embedder, order_of
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import files_below, packed, unpack
 from riyaz.comparison.speeds import MEASURED
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Event, Listen, to_json
 from riyaz.files import encoded, reason
-from riyaz.json_files import from_json, parse_json, read_json, write_json
+from riyaz.json_files import parse_json, read_json, write_json
 from riyaz.json_files import to_json as document_json
 from riyaz.methods.fitting.learning_rate import trial_name
 from riyaz.results import FIT
@@ -55,19 +53,11 @@ def work(order: bytes, parcel: bytes) -> Iterator[bytes]:
     """Carry out an order: lines of events, of which the last is Ended, then the chunks of a parcel with what was made.
     An empty line says that the node lives."""
     try:
-        yield from _obey(order_of(parse_json(order, "the order")), parcel)
+        yield from _obey(order_of(parse_json(order, "the order"), NodeOrder), parcel)
     except RiyazError as error:
         yield _line(Ended("failed", str(error)))
     except OSError as error:
         yield _line(Ended("failed", reason(error)))
-
-
-def order_of(document: Any) -> NodeOrder:
-    """The order in a JSON document. Raises RiyazError where another version of riyaz has written it."""
-    theirs = document.get("version") if isinstance(document, dict) else None
-    if theirs != own_version():
-        raise RiyazError(f"riyaz is {own_version()} there and {theirs} here", hint="install the same version")
-    return from_json(NodeOrder, document, "the order")
 
 
 def _obey(order: NodeOrder, parcel: bytes) -> Iterator[bytes]:
@@ -79,7 +69,7 @@ def _obey(order: NodeOrder, parcel: bytes) -> Iterator[bytes]:
     stored = {model.sha256: stored_model(model) for model in order.models}
     if not order.arguments:
         yield _line(Ended("done"))
-        yield from packed({ABOUT: _about()})
+        yield from packed({ABOUT: encoded(document_json(about_here()))})
         return
     with store.workspace() as work_folder:
         folder = work_folder.absolute()
@@ -171,12 +161,6 @@ def stored_model(model: ModelFile) -> str:
             return path
     what = f"no model there has the SHA-256 {model.sha256[:12]}… of {model.name}"
     raise RiyazError(what, hint=f"run `riyaz pull` there, or put the model at {model.path} there")
-
-
-def _about() -> bytes:
-    versions = hardware.versions(("riyaz", "torch"))
-    about = AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions)
-    return encoded(document_json(about))
 
 
 def _line(event: Event) -> bytes:

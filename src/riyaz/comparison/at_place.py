@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from riyaz import files, hardware, native
 from riyaz.comparison import processes
@@ -25,6 +25,7 @@ BEAT = 5.0  # seconds between two empty lines, which say that the place lives
 PATIENCE = 5.0  # seconds until a new file must be seen in a folder that machines share
 SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE")  # of home, which change what is computed
 _writing = threading.Lock()
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def main() -> int:
 def obey(document: Any) -> str:
     """Carry out an order; returns "" or the reason why its work failed. Raises RiyazError where this place is not fit
     for it."""
-    order = order_of(document)
+    order = order_of(document, Order)
     os.environ.update({name: value for name, value in (order.settings or {}).items() if name in SETTINGS})
     if os.path.isdir(order.working):
         os.chdir(order.working)
@@ -92,17 +93,22 @@ def obey(document: Any) -> str:
         return processes.run_worker(list(order.arguments), Path(order.log), hand_on, order.threads, order.limit)
     expect_models(order.models)
     expect_embedder(order.embedder)
-    versions = hardware.versions(("riyaz", "torch"))
-    write_json(Path(order.about), AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions))
+    write_json(Path(order.about), about_here())
     return ""
 
 
-def order_of(document: Any) -> Order:
-    """The order in a JSON document. Raises RiyazError where another version of riyaz has written it."""
+def about_here() -> AboutPlace:
+    """What computes on this machine."""
+    versions = hardware.versions(("riyaz", "torch"))
+    return AboutPlace(hardware.cpu_model(), hardware.cores(), native.trainer(), versions)
+
+
+def order_of(document: Any, kind: type[Kind]) -> Kind:
+    """The order, of this kind, in a JSON document. Raises RiyazError where another version of riyaz has written it."""
     theirs = document.get("version") if isinstance(document, Mapping) else None
     if theirs != own_version():
         raise RiyazError(f"riyaz is {own_version()} there and {theirs} here", hint="install the same version")
-    return from_json(Order, document, "the order")
+    return from_json(kind, document, "the order")
 
 
 def own_version() -> str:

@@ -93,8 +93,8 @@ class Rules:
         """Take what a fit took for the pace of the arm's further ones: two places that measure themselves for seconds
         differ by a fifth where they are alike."""
         if piece.work != "evaluate" and took >= TELLING and piece.seconds > 0:
-            self.pace.pop((place, piece.arm), None)
-            self.pace[place, piece.arm] = took / self.seconds(place, piece)
+            known = self.pace.get((place, piece.arm), 1.0)
+            self.pace[place, piece.arm] = known * took / self.seconds(place, piece)
 
 
 def makespan(pieces: Iterable[ArmPiece], rules: Rules, runs: Mapping[str, tuple[float, ArmPiece]] = NOTHING) -> float:
@@ -140,6 +140,7 @@ class Dispatch:
         self.over: set[Key] = set()
         self.turns = read_turns(folder)
         self._left = {_turn_key(turn): turn for turn in self.turns if turn.ended is None and turn.made_in}
+        self._resumed = {_turn_key(turn) for turn in self.turns if turn.ended is None}  # whose seconds tell no pace
         killed = [replace(turn, ended=since(), outcome="lost") if turn.ended is None else turn for turn in self.turns]
         self.turns[:] = killed
 
@@ -257,7 +258,7 @@ class Dispatch:
             return
         self._busy.discard(place.name)
         self._note_end(turn, "failed" if reason else "done")
-        if not reason:
+        if not reason and piece.key not in self._resumed:
             self._rules.learn(place.name, piece, self._since() - turn.began)
         if made_in is not None:
             self._collect(piece, made_in)

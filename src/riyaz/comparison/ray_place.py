@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
             return 0
         line = sys.stdin.buffer.readline()
         threading.Thread(target=_end_with_input, daemon=True).start()
-        order = order_of(parse_json(line, "the order"))
+        order = order_of(parse_json(line, "the order"), Order)
         reason = carry_out(order, rest[1] != OPEN, partial(started, address, rest[0], order.threads))
     except RiyazError as error:
         if not rest:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from riyaz import files, hardware
 from riyaz.comparison.folder import FINAL, ComparisonFolder
@@ -22,6 +23,9 @@ from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, Phase, Progress, to_json
 from riyaz.json_files import write_json
 from riyaz.results import parted
+
+if TYPE_CHECKING:
+    from riyaz.methods.fitting.base import Build, Context
 
 
 def main(arguments: list[str]) -> int:
@@ -81,36 +85,30 @@ def measure(folder: ComparisonFolder, seconds: str, base: str | None = None, mea
 
 def open_arm(folder: ComparisonFolder, name: str, part: str) -> None:
     """Train the opening of one arm's run and score it on validation rows: writes `search.json`."""
-    from riyaz.comparison.bases import method_of
-    from riyaz.comparison.fit_part import context_of
     from riyaz.methods.fitting.weights import begin_weights
 
-    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
-    hardware.use_threads(plan.threads)
-    context = context_of(
-        folder, settings, plan, name, part, settings.source_of(settings.base_of(name)), settings.task, send
-    )
-    method = method_of(name)
-    assert method.build is not None
-    begin_weights(method.with_prompt(context), method.build)
+    begin_weights(*_training(folder, name, part))
 
 
 def search_rate(folder: ComparisonFolder, name: str, part: str, rate: str, made_in: str = "") -> None:
     """Train the opening of one part of an arm at one learning rate, for its `fit`; into the folder `made_in`, where
     this is another place than home."""
-    from riyaz.comparison.bases import method_of
-    from riyaz.comparison.fit_part import context_of
     from riyaz.methods.fitting.weights import try_weights
 
     folder = ComparisonFolder(folder.path, made={(name, part): Path(made_in)}) if made_in else folder
-    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    try_weights(*_training(folder, name, part), float(rate))
+
+
+def _training(folder: ComparisonFolder, name: str, part: str) -> tuple["Context", "Build"]:
+    """What one part of an arm is trained with, and how its model is made; with the plan's threads from now on."""
+    from riyaz.comparison.bases import method_of
+    from riyaz.comparison.fit_part import context_of
+
+    settings, plan, method = folder.settings(), ComparisonPlan.read(folder.path / "plan.json"), method_of(name)
     hardware.use_threads(plan.threads)
-    context = context_of(
-        folder, settings, plan, name, part, settings.source_of(settings.base_of(name)), settings.task, send
-    )
-    method = method_of(name)
+    source = settings.source_of(settings.base_of(name))
     assert method.build is not None
-    try_weights(method.with_prompt(context), method.build, float(rate))
+    return method.with_prompt(context_of(folder, settings, plan, name, part, source, settings.task, send)), method.build
 
 
 def fit(folder: ComparisonFolder, name: str, part: str, made_in: str = "") -> None:

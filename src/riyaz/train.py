@@ -116,11 +116,12 @@ class TrainState:
     """Progress of a run, saved in every checkpoint beside its tensors."""
 
     step: int = 0
-    # of the best validation: the lowest loss, in nats per answer token; where answers are labels the highest accuracy,
-    # and of equally accurate ones the lowest calibrated loss, which is then the loss here
+    # of the best validation: the lowest loss, in nats per answer token; where answers are labels the latest within one
+    # standard error of the highest accuracy, and the loss here is the calibrated one
     best_loss: float = math.inf
     best_accuracy: float = 0.0  # 0 where answers are text
     best_step: int = 0
+    highest: float = 0.0  # accuracy so far
     worse: int = 0  # validations since the best one
     seconds: float = 0.0
     tokens: int = 0
@@ -203,7 +204,8 @@ def train(
             judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)
-            if (accuracy, -judged) > (state.best_accuracy, -state.best_loss):
+            state.highest = max(state.highest, accuracy)
+            if as_good(judged, accuracy, state, len(valid)):
                 state.best_loss, state.best_accuracy, state.best_step, state.worse = judged, accuracy, state.step, 0
                 if plan.keep_best:
                     checkpoints.save_best(masters.weights(), state.step, judged, accuracy)
@@ -266,6 +268,14 @@ def expect_alike(masters: Masters, ranks: Ranks, name: str, moving: bool = True)
         values = {"the plan with its rows": name[:16], "--threads": torch.get_num_threads(),
                   "what computes": trainer(masters.model)}  # fmt: skip
         ranks.expect_alike(values | ({"the sum of the weights' bits": masters.bits()} if moving else {}))
+
+
+def as_good(judged: float, accuracy: float, state: TrainState, rows: int) -> bool:
+    """Whether a validation on so many rows counts as the best so far. Accuracies within one standard error are alike:
+    there the longer training is kept, which answers other rows better (docs/log.md)."""
+    if not state.highest:
+        return judged < state.best_loss
+    return accuracy >= state.highest - math.sqrt(state.highest * (1 - state.highest) / rows)
 
 
 def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from riyaz.methods.fitting.learning_rate import chosen
 from riyaz.models import load
 from riyaz.predictor import LabelHead, open_target, predictor_for
 from riyaz.scoring import REOPEN_ROWS
-from riyaz.train import TrainPlan, answer_nats, label_log_p, label_places, train, validate
+from riyaz.train import TrainPlan, TrainState, answer_nats, as_good, label_log_p, label_places, train, validate
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 SAME = 1e-4  # nats from the training code to the engine, both in float32
@@ -119,9 +119,10 @@ def test_a_head_that_is_too_sure_has_a_low_calibrated_loss(context: Context) -> 
     assert sure["calibrated_loss"] <= first["valid_loss"] + 1e-2
 
 
-def test_the_best_validation_has_the_highest_accuracy_then_the_lowest_loss(context: Context, monkeypatch) -> None:
-    results = [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1), (0.7, 1.7)]
+def test_the_latest_validation_within_an_error_of_the_highest_accuracy_is_kept(context: Context, monkeypatch) -> None:
+    results = [(0.5, 1.0), (0.7, 2.0), (0.65, 2.5), (0.5, 0.1), (0.3, 0.1)]
     model, rows = headed(context)
+    assert 0.05 < (0.7 * 0.3 / len(rows)) ** 0.5 < 0.2
     seen = iter(results)
 
     def judged(*_: object) -> dict[str, float]:
@@ -133,9 +134,18 @@ def test_the_best_validation_has_the_highest_accuracy_then_the_lowest_loss(conte
     kept: list[torch.Tensor] = []
     state = train(model, rows, rows, plan, context.folder / "run", lambda _: None,
                   after_validation=lambda step: kept.append(model.label_head.weight.detach().clone()))  # fmt: skip
-    assert (state.best_step, state.best_accuracy, state.best_loss, state.worse) == (3, 0.7, 1.5, 2)
+    assert (state.best_step, state.best_accuracy, state.best_loss, state.worse) == (3, 0.65, 2.5, 2)
     assert torch.equal(model.label_head.weight, kept[2]) and not torch.equal(kept[2], kept[4])
     assert [entry["valid_accuracy"] for entry in state.history] == [accuracy for accuracy, _ in results]
+
+
+@pytest.mark.parametrize(
+    ("highest", "accuracy", "loss", "kept"),
+    [(0.7, 0.7, 9.0, True), (0.7, 0.61, 9.0, True), (0.7, 0.6, 0.1, False), (0.7, 0.0, 0.1, False),
+     (0.0, 0.0, 1.0, True), (0.0, 0.0, 3.0, False), (1.0, 1.0, 9.0, True), (1.0, 0.99, 0.1, False)],
+)  # fmt: skip
+def test_which_validation_is_as_good(highest: float, accuracy: float, loss: float, kept: bool) -> None:
+    assert as_good(loss, accuracy, TrainState(best_loss=2.0, best_accuracy=highest, highest=highest), 25) == kept
 
 
 def test_of_rates_those_within_an_error_of_the_highest_accuracy_are_compared_by_loss() -> None:

@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents examples test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
+.PHONY: help demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -50,6 +50,9 @@ test: .make/test .make/native  ## every test, with the real model (pulled once)
 
 test-fast: .make/test .make/native  ## the tests without the real model: about two minutes on two cores, no network
 	$(PYTEST) -m "not slow"
+
+torture-grid: .make/test .make/native  ## every case of the large grids, of which the other targets run a sample
+	WHOLE_GRID=1 $(PYTEST) -m grid
 
 torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8

@@ -11,6 +11,7 @@ from typing import Any
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
 sys.path.extend(str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir())
 
+import grids
 import pytest
 import tiny_comparison
 import tiny_llama
@@ -49,8 +50,11 @@ FAST = {"test_compare_failures"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first; tests of whole comparisons are slow."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups first; tests of whole comparisons are slow; of large grids a sample is run."""
+    if left_out := grids.left_out(items):
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: place(item.nodeid))
     for item in items:
         if WHOLE.intersection(getattr(item, "fixturenames", ())) and item.path.stem not in FAST:

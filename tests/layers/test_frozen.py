@@ -1,13 +1,11 @@
 """A frozen base in codes of 8 bits: products and gradients near those of floats, and training as good."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from each_isa import printed_on
 from refusals import assert_refused
 from small_llama import Stop, stopping_at
 from torch import Tensor, nn
@@ -37,7 +35,9 @@ RATES = {"lora": 1e-2, "prompt_tuning": 3e-2}
 SHAPES = [(1, 64, 48), (7, 100, 33), (33, 17, 5), (50, 576, 192), (600, 40, 70)]  # T, in, out
 PRODUCTS = """
 import torch
+from riyaz import native
 from riyaz.layers.swaps.frozen import FrozenLinear
+print(native.isa())
 for T, cols, rows in {shapes}:
     torch.manual_seed(T)
     linear, x = torch.nn.Linear(cols, rows, bias=False), torch.randn(T, cols)
@@ -72,14 +72,13 @@ def test_products_and_gradients_are_near_those_of_floats(T: int, cols: int, rows
     assert 0 < off(found, wanted) <= allowed and 0 < off(y.grad, x.grad) <= allowed
 
 
-@pytest.mark.parametrize("isa", native.isas())
-def test_products_of_every_instruction_set(isa: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PRODUCTS.format(shapes=SHAPES)],
-        env=os.environ | {"RIYAZ_ISA": isa, "RIYAZ_NATIVE": "1"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    errors = [float(line) for line in done.stdout.split()]
-    assert len(errors) == len(SHAPES) and all(0 < error <= ERROR for error in errors), errors
+def test_products_of_every_instruction_set() -> None:
+    found = printed_on(native.isas(), PRODUCTS.format(shapes=SHAPES))
+    assert found.keys() == set(native.isas())
+    for isa, lines in found.items():
+        chosen, *errors = lines.split()
+        assert chosen == isa and len(errors) == len(SHAPES)
+        assert all(0 < float(error) <= ERROR for error in errors), (isa, errors)
 
 
 def test_a_token_has_the_same_bits_among_others_and_on_three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +254,7 @@ def trained(model: Any, method: str, folder: Path, listen: Listen = quiet, **cha
     return of_steps + [entry["valid_loss"] for entry in state.history if "valid_loss" in entry]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("method", RATES)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_fifty_steps_are_as_good_as_those_of_floats(

@@ -46,6 +46,7 @@ def gradients(model: Any, context: Any) -> list[Tensor]:
     return found
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("switch", ["0", "1"], ids=["torch", "native"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("family", GATED)

@@ -58,6 +58,7 @@ def test_logits_equal_torch_in_every_family(folders: Folders, kind: str) -> None
     assert apart(found, read_all(theirs(folders(kind)), rows)) <= LOGITS
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("precision", NEAR)
 @pytest.mark.parametrize("kind", KINDS)
 def test_rounded_logits_are_near_torch_with_rounded_weights(folders: Folders, kind: str, precision: str) -> None:

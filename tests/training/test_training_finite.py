@@ -80,6 +80,7 @@ def lost(found: Tensor, wanted: Tensor) -> int:
     return int((found.isfinite() & ~wanted.isfinite()).sum())
 
 
+@pytest.mark.grid(2)
 @DTYPES
 @BAD
 @pytest.mark.parametrize("which", range(4), ids=["q", "k", "v", "grad"])
@@ -101,6 +102,7 @@ def test_attention_is_no_number_wherever_one_is_seen(token: int, which: int, bad
         assert not finite.any() if bad != bad else not finite.all()
 
 
+@pytest.mark.grid(2)
 @DTYPES
 @BAD
 @pytest.mark.parametrize("name", ["rms_norm", "swiglu", "geglu"])

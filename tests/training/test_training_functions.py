@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each_isa import printed_on
 from plain_layers import geglu_plain, rotate_plain, swiglu_plain
 from small_llama import counting_rows, small_model
 from torch import Tensor
@@ -241,11 +242,14 @@ def test_riyaz_native_0_trains_by_torch() -> None:
         assert done.stdout.strip() == wanted
 
 
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != native.isa()])
-def test_every_instruction_set(isa: str) -> None:
+def test_every_instruction_set() -> None:
     names = "(norm or rotation or gate or loss or repeated or finite) and not set"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", names],
-        env=os.environ | {"RIYAZ_ISA": isa, "RIYAZ_NATIVE": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", names]
+    code = (
+        f"import pytest; from riyaz import native; status = pytest.main({options!r})\n"
+        "if status: raise SystemExit(status)\n"
+        "print('on', native.isa())"
+    )
+    others = [isa for isa in ISAS if isa != native.isa()]
+    found = printed_on(others, code)
+    assert [lines.splitlines()[-1] for lines in found.values()] == [f"on {isa}" for isa in others]

@@ -24,6 +24,7 @@ def trained(family: str, method: str, plan: TrainPlan, folder: Path, listen: Lis
     return [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", [family for family in CONFIGS if family != "gpt2"])  # without gates and RMS norms

@@ -44,6 +44,7 @@ def compare(family: str, method: str, plan: TrainPlan, folder: Path, monkeypatch
     assert difference.max() <= TOLERANCE[plan.compute], f"step {difference.argmax() + 1}"
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_losses_are_those_of_torch(family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

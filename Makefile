@@ -52,7 +52,7 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 	$(PYTEST) -m "not slow"
 
 torture-grid: .make/test .make/native  ## every case of the large grids, of which the other targets run a sample
-	WHOLE_GRID=1 $(PYTEST) -m grid
+	WHOLE_GRID=1 $(PYTEST) -m "grid or hypothesis"
 
 torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8

@@ -12,6 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
 sys.path.extend(str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir())
 
 import grids
+import hypothesis
 import pytest
 import tiny_comparison
 import tiny_llama
@@ -20,6 +21,8 @@ from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 
+hypothesis.settings.register_profile("sample", max_examples=grids.examples(100))
+hypothesis.settings.load_profile("sample")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
 
 # Where processes share the tests (`pytest -n 2`), each file is run by one of them, and so is each group of files here:

@@ -13,7 +13,7 @@ from riyaz.families import FAMILIES, describe
 from riyaz.sources import Source, open_source
 from riyaz.sources.package import pull
 
-NEW = 10
+NEW = 6
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 QUESTIONS = ("Where is my parcel?", "Write a short poem about a river that runs to the sea.", "What is 3 + 4?")
 

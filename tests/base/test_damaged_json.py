@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_comparison
 from conftest import RETRIEVED, Finished
+from grids import examples
 from rich.console import Console
 from tiny_pretraining import SMALL, quick_machine, texts
 
@@ -28,13 +29,15 @@ from riyaz.methods import METHODS
 from riyaz.methods.fitting.learning_rate import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
-from riyaz.report.comparison import examples, first_fold, html, labels, markdown, terminal
+from riyaz.report.comparison import examples as browsed
+from riyaz.report.comparison import first_fold, html, labels, markdown, terminal
 from riyaz.report.pretraining import terminal as run_terminal
 from riyaz.report.pretraining import words as run_words
 from riyaz.report.write import answers
 from riyaz.results import Answer, Comparison
 
-MUTATIONS = 300  # of every file
+pytestmark = pytest.mark.grid
+MUTATIONS = examples(300)  # of every file
 NESTED: Any = "deep"
 for _ in range(300):
     NESTED = [NESTED]
@@ -109,7 +112,7 @@ def check(path: Path, work: Callable[[], object], others: list[Path]) -> None:
                 raise AssertionError(f"mutation {number} of {path.name}: {error!r}\n{content[:2000]!r}") from error
     finally:
         path.write_bytes(whole)
-    assert MUTATIONS / 4 < refused < MUTATIONS, refused
+    assert MUTATIONS / 6 < refused < MUTATIONS, refused
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,7 @@ def shown(folder: Path) -> None:
     first_fold.head(comparison)
     html._arms(comparison, comparison.ranked)
     labels.section(comparison, given)
-    examples.section(comparison, examples.browser_data(comparison, given))
+    browsed.section(comparison, browsed.browser_data(comparison, given))
 
 
 def settled(folder: ComparisonFolder, identity: dict[str, Any]) -> None:

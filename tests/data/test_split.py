@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,7 +302,7 @@ def test_a_slice_for_each_row_changes_nothing():
 COUNTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.integers(1, 40), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(COUNTS, st.data())
 def test_shares_are_exact_proportional_and_leave_nobody_out(sizes, data):
     total = data.draw(st.integers(0, sum(sizes.values())))
@@ -314,7 +315,7 @@ def test_shares_are_exact_proportional_and_leave_nobody_out(sizes, data):
         assert all(abs(share[label] - exact[label]) <= 1 for label in sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc")), min_size=2, max_size=80),
     st.integers(0, 3), st.booleans(), st.integers(1, 80),

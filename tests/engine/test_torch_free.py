@@ -1,12 +1,10 @@
 """Commands that only answer never import torch, nor do the processes that they start, and `fit` only where it trains.
+None of them uses the network.
 
 Each command runs in a process of its own with a hook that writes down who has imported torch by the end.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,35 +12,18 @@ import tiny_bert
 import tiny_llama
 from conftest import Finished
 from tiny_comparison import closed_rows, write_rows
+from watched_command import watched
 
 from riyaz.retrieval.collection import Collection
 
-HOOK = """
-import atexit, os, sys
-
-def report():
-    if "torch" in sys.modules:
-        with open(os.environ["TORCH_LOG"], "a") as log:
-            log.write(" ".join(sys.argv[1:]) + "\\n")
-
-atexit.register(report)
-"""
-COMMAND = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
-
 
 def importers(folder: Path, *arguments: object, stdin: str = "") -> list[str]:
-    """The arguments of the processes that had imported torch, after running a command to its end."""
-    hook, log = folder / "hook", folder / "torch.log"
-    hook.mkdir(exist_ok=True)
-    (hook / "sitecustomize.py").write_text(HOOK)
-    log.write_text("")
-    path = os.pathsep.join([str(hook), str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, arguments)], cwd=folder, input=stdin, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": path, "TORCH_LOG": str(log), "RIYAZ_HOME": str(folder / "home")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return log.read_text().splitlines()
+    """The arguments of the processes that had imported torch, after running a command to its end, which uses no
+    network."""
+    done = watched(folder, *arguments, stdin=stdin, RIYAZ_HOME=str(folder / "home"))
+    assert done.status == 0, done.err
+    assert not done.network, arguments
+    return done.torch
 
 
 def data(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rows_memory import measured
 
-ROWS, MOST = 50_000, 20  # MB; two million rows may take 200, and what a row's texts and answers take is over 1 kB
+ROWS, MOST = 25_000, 12  # MB; two million rows may take 200, and what a row's texts and answers take is over 1 kB
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_llama
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_llama import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
@@ -247,7 +248,7 @@ ROPE = st.sampled_from(["type", "rope_type", "rope_theta", *LLAMA3_KEYS])
 VALUE |= st.dictionaries(ROPE, NUMBER | st.sampled_from(["linear", "llama3"]) | st.text(max_size=4))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 @given(changes=st.dictionaries(KEYS, VALUE, min_size=1, max_size=3), gguf=st.booleans())
 def test_any_configuration_opens_or_is_a_riyaz_error(tmp_path_factory, changes, gguf):
     base = tmp_path_factory.getbasetemp() / "fuzz"

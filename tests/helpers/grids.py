@@ -38,6 +38,11 @@ def some(values: Sequence[Value], count: int, seed: str) -> list[Value]:
     return [values[place] for place in sorted({0, *inner, len(values) - 1})]
 
 
+def examples(count: int) -> int:
+    """How many examples hypothesis draws where `count` are a thorough test; all of them where WHOLE_GRID is set."""
+    return count if WHOLE else max(25, count // 4)
+
+
 def left_out(items: Sequence[pytest.Item]) -> set[pytest.Item]:
     """Of the tests marked `grid` those whose cases are not drawn."""
     functions: dict[str, list[pytest.Item]] = {}

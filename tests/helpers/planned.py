@@ -4,6 +4,7 @@ method, and drawn speeds."""
 from dataclasses import replace
 from typing import Any
 
+from grids import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -78,4 +79,4 @@ SPEEDS = st.builds(
     st.tuples(*[st.tuples(*[COSTS] * len(TEXT))] * len(NAMES)), st.tuples(*[st.tuples(*[COSTS] * 3)] * len(TRAINING)),
 )  # fmt: skip
 CHOSEN = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
-MANY = settings(deadline=None, max_examples=60)
+MANY = settings(deadline=None, max_examples=examples(60))

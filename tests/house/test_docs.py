@@ -39,7 +39,7 @@ SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
     ("--budget 2m", "--budget 15m --limit-test 40"),
-    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora --steps 16 "
+    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 12 --methods nearest,zero_shot,lora --steps 8 "
                      "--general general.txt"),
 ]  # fmt: skip
 TEXTS = 300  # of those gathered that are left to pretrain on

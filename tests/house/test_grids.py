@@ -5,7 +5,7 @@ from typing import Any
 
 import grids
 import pytest
-from grids import drawn, left_out, some
+from grids import drawn, examples, left_out, some
 
 CASES = [tuple(map(str, places)) for places in product(range(11), range(6), range(3))]
 
@@ -39,8 +39,9 @@ def test_some_values_have_the_first_and_the_last(sampled: None, monkeypatch: pyt
     assert len(set(few)) == 8 and few == sorted(few) and (few[0], few[-1]) == (1, 40)
     assert few == some(range(1, 41), 8, "seed") != some(range(1, 41), 8, "other")
     assert some("abc", 5, "seed") == ["a", "b", "c"]
+    assert (examples(300), examples(40)) == (75, 25)
     monkeypatch.setattr(grids, "WHOLE", True)
-    assert some(range(1, 41), 8, "seed") == list(range(1, 41))
+    assert some(range(1, 41), 8, "seed") == list(range(1, 41)) and examples(300) == 300
 
 
 GRID = """

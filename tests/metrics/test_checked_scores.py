@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +87,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[object, ...]]:
     return [] if value is None else [(path, type(same), same)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(VALUES, VALUES)
 def test_json_f1_equals_precision_and_recall(one: Any, other: Any) -> None:
     found, wanted = Counter(leaves(one)), Counter(leaves(other))
@@ -107,7 +108,7 @@ def test_parse_rate_and_whole_objects() -> None:
     assert exact_object('{"a": "1"}', ['{"a": 1}']) == 0 and exact_object('{"a": true}', ['{"a": 1}']) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(VALUES, VALUES)
 def test_a_whole_object_has_all_the_fields(one: Any, other: Any) -> None:
     some, others = json.dumps(one), json.dumps(other)
@@ -267,7 +268,7 @@ def test_letters_behind_one_dash(prediction: str, answer: str, expected: float) 
     assert command(prediction, [answer]) == command(answer, [prediction]) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.text("ab -'\"\\|;$#é", min_size=1, max_size=6), min_size=1, max_size=6))
 def test_a_command_equals_itself_in_other_quotes(words: list[str]) -> None:
     line = shlex.join(words)

@@ -1,6 +1,7 @@
 """Measures of a ranking: worked by hand, and against a slow definition."""
 
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ def test_a_question_without_a_ranking_is_an_error() -> None:
 NAMES = st.sampled_from("abcdef")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(st.lists(NAMES, max_size=8), st.sets(NAMES, max_size=3)), min_size=1, max_size=5))
 def test_what_holds_for_every_ranking(rows: list[tuple[list[str], set[str]]]) -> None:
     ranked, wanted = [names for names, _ in rows], [gold for _, gold in rows]

@@ -4,6 +4,7 @@ import string
 
 import numpy as np
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
@@ -91,14 +92,14 @@ def test_macro_f1_against_the_definition() -> None:
     assert macro_f1(list(predicted), [[t] for t in true]) == pytest.approx(np.mean(expected))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(ASCII_TEXT, ASCII_TEXT)
 def test_rouge_l_equals_rouge_score(prediction: str, answer: str) -> None:
     expected = rouge_scorer.RougeScorer(["rougeL"]).score(answer, prediction)["rougeL"].fmeasure
     assert rouge_l(prediction, [answer]) == pytest.approx(expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=90), st.lists(st.sampled_from("abcd"), max_size=90))
 def test_longest_common_subsequence_equals_the_table(a: list[str], b: list[str]) -> None:
     table = np.zeros((len(a) + 1, len(b) + 1), int)
@@ -115,7 +116,7 @@ def test_rouge_l_reads_scripts_beyond_ascii() -> None:
     assert rouge_l("café", ["caf"]) == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(ASCII_TEXT, st.lists(ASCII_TEXT, min_size=1, max_size=3))
 def test_chrf_equals_sacrebleu(prediction: str, answers: list[str]) -> None:
     assert chrf(prediction, answers) == pytest.approx(sentence_chrf(prediction, answers).score / 100)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from grids import some
 from native_matrices import (
     EXACT,
     FORMATS,
@@ -35,7 +36,7 @@ ROW_STEP = 0.504  # the same of int8row, whose scale is rounded up to bfloat16: 
 NEAR = 2e-6  # of the sum of the sizes of all terms: float32 sums
 CODE = 0.8  # of a step of 1/127 of the largest weight of 64: the largest error of a weight encoded anew
 BF16 = 2**-8  # a weight rounded to bfloat16 by a product in tiles, relative
-MANY = 40  # tokens
+MANY, FEW = 40, 12  # tokens, and the numbers of them that are tried of a grid
 UNPACKED = (96, 97, 99)  # tokens for which kernels with AVX-512 unpack integer weights
 SHAPES = [
     (1, 32),
@@ -248,13 +249,14 @@ def test_what_does_not_fit_a_matrix_is_refused() -> None:
 # products
 
 
+@pytest.mark.grid(2)
 @each_isa
 @each_form
 def test_products_are_those_of_numpy(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)
         wanted, sizes = product(unpacked(matrix, rows, cols), x, form)
-        for tokens in range(1, MANY + 1):
+        for tokens in some(range(1, MANY + 1), FEW, f"{isa} {form} {rows}"):
             found = times(isa, matrix, x[:tokens])
             assert (np.abs(found - wanted[:tokens]) <= NEAR * sizes[:tokens]).all(), (rows, cols, tokens)
 
@@ -266,7 +268,7 @@ def test_a_token_s_product_does_not_depend_on_other_tokens(isa: str, form: str) 
     rows, cols = shapes(form)[-1]
     matrix, x = random_matrix(form, rows, cols), inputs(1, 100, cols)
     together = times(isa, matrix, x)
-    for tokens in (*range(1, MANY), *UNPACKED):
+    for tokens in (*some(range(1, MANY), FEW, f"{isa} {form}"), *UNPACKED):
         begin = len(x) - tokens
         assert np.array_equal(times(isa, matrix, x[begin:]), together[begin:]), tokens
     damaged = x.copy()
@@ -359,6 +361,7 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
         assert np.array_equal(found, bfloat16(found))
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("isa", TILES)
 @pytest.mark.parametrize("form", ["bf16", "int8", "int8row", "int4k", *GROUPED])
 def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
@@ -368,7 +371,7 @@ def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
         wanted, sizes = product(weights, x, "bf16")
         together = times(isa, matrix, x, many=64)
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
-        for tokens in range(1, MANY + 1):
+        for tokens in some(range(1, MANY + 1), FEW, f"{isa} {form} {rows}"):
             assert np.array_equal(times(isa, matrix, x[MANY - tokens :], many=64), together[MANY - tokens :])
 
 
@@ -402,7 +405,7 @@ def test_products_by_codes_are_those_of_numpy(isa: str, form: str, columns: int)
         wanted, sizes = product(weights, x, "codes" if columns == 64 else form)
         together = times(isa, matrix, x, many=columns)
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
-        for tokens in range(1, MANY + 1):
+        for tokens in some(range(1, MANY + 1), FEW, f"{isa} {form} {columns} {rows}"):
             assert np.array_equal(times(isa, matrix, x[MANY - tokens :], many=columns), together[MANY - tokens :])
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_llama
 import transformers
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
@@ -55,7 +56,7 @@ def test_ids_are_those_of_transformers(made, kind):
 def test_every_text_comes_back(made, kind):
     tokenizer, _ = made(kind)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(st.text(st.characters(codec="utf-8", exclude_categories=())))
     def check(text: str) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ def every_other_word(text: str) -> list[tuple[int, int]]:
     return word_offsets(text)[::2]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=80).map("".join),
     st.integers(3, 30),
@@ -74,7 +75,7 @@ def word_pieces(text: str) -> list[tuple[int, int]]:
 LONG = ["대한민국의 수도는 서울이다. ", "한" * 90, "x" * 96, "x" * 400, "\n\n", "a b c d. ", "# Head\n"]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.sampled_from(LONG), max_size=60).map("".join), st.integers(50, 254))
 def test_no_chunk_has_more_tokens_than_the_window_when_it_is_read_alone(text, window):
     chunks = chunk(document(text), word_pieces, window=window)

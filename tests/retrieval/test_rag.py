@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_comparison
 from conftest import Finished
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages_task import SHORT, page_context, page_examples
@@ -91,7 +92,7 @@ def test_a_row_never_reads_the_document_that_is_the_row_itself(context: Context)
 # the data block
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=3), st.text(max_size=20), st.text(max_size=20))
 def test_the_block_ends_where_its_marker_stands_and_nowhere_else(texts: list[str], title: str, question: str) -> None:
     block = data_block([hit(text, title) for text in texts], question)

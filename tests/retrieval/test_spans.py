@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ def test_spans_by_hand(text: str, longest: int, expected: list[str]) -> None:
     assert spans(text, longest) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(st.sampled_from("ab .,;:!?()\"'é东\n\t-"), max_size=40), st.integers(1, 5))
 def test_every_span_stands_in_the_text_and_every_short_run_is_a_span(text: str, longest: int) -> None:
     found, plain = spans(text, longest), " ".join(text.split())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
@@ -300,7 +301,7 @@ EDITS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 @given(edits=st.lists(EDITS, min_size=1, max_size=4))
 def test_mutated_files_give_only_riyaz_errors(tmp_path_factory, edits):
     data = bytearray(HONEST)

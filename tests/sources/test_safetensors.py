@@ -9,6 +9,7 @@ import struct
 import numpy as np
 import pytest
 import safetensors.numpy
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -210,7 +211,7 @@ WHOLE = file_bytes(HONEST, bytes(24))
 EDIT = st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 @given(edits=st.lists(EDIT, min_size=1, max_size=4), cut=st.integers(0, len(WHOLE)) | st.none())
 def test_mutated_bytes_give_only_riyaz_errors(tmp_path_factory, edits, cut):
     data = bytearray(WHOLE)
@@ -224,7 +225,7 @@ VALUES = st.lists(NUMBER, max_size=3) | st.sampled_from(sorted(ours.DTYPES)) | N
 VALUES |= st.sampled_from([None, {}, [[]], "x", [None], ["1"], {"a": 1}])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 @given(
     name=st.sampled_from(list(HONEST)),
     key=st.sampled_from(["dtype", "shape", "data_offsets", "format", "more"]),

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_kinds import (
@@ -61,7 +62,7 @@ def test_the_bytes_of_tokens_add_up_to_those_of_the_text(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_text_as_transformers(kind: str, text: str) -> None:
     ours, theirs = pair(kind)
     assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
@@ -70,7 +71,7 @@ def test_any_text_as_transformers(kind: str, text: str) -> None:
 
 
 @given(text=st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_byte_level_text_comes_back(text: str) -> None:
     tokenizer, _ = pair("smollm")
     assert tokenizer.decode(tokenizer.encode(text)) == text

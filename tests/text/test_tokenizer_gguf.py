@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import tiny_llama
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_kinds import MESSAGES, TEXTS
@@ -135,7 +136,7 @@ def test_sentencepiece_gives_the_ids_of_the_tokenizer_it_was_made_from(kinds):
 
 
 @given(text=st.text(alphabet=st.sampled_from("the quick fox.\n\t ▁<>é日🙂0123") | st.characters(codec="utf-8")))
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(150), deadline=None, derandomize=True, database=None)
 @pytest.mark.parametrize("prefix", [True, False])
 def test_any_text_as_the_tokenizer_it_was_made_from(prefix, text, tmp_path_factory):
     ours, source, _ = trio(prefix, str(tmp_path_factory.getbasetemp() / f"spm-{prefix}"))

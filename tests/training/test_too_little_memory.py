@@ -4,6 +4,7 @@ import math
 import resource
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,7 @@ def test_an_address_space_too_small_for_numpy_is_one_line(megabytes: int, model_
     assert "MB of address space and" in done.stderr and "raise the limit (ulimit -v) or remove it" in done.stderr
 
 
+@cache
 def loaded_space() -> int:
     """Bytes of address space of a process that has imported what evaluates: another number on each machine."""
     told = "import riyaz.cli.main, riyaz.engine.native.load, riyaz.evaluate, riyaz.metrics.paired"

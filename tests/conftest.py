@@ -30,11 +30,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 # the C++ engine. Groups take longest and are begun first.
 GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark", "replicas"),
-    ("extra_runs", "combinations", "damaged_json", "rag", "rag_limits", "retrieved"),
     (
-        *("abstaining", "agreement", "bases", "by_hand", "card", "cli_chat", "compare", "compare_failures", "evaluate"),
-        *("limits", "limits_compare", "limits_report", "lm_eval", "page_data", "page_runs", "paths", "quantize"),
-        *("serve_adapters", "serve_command", "tie_break", "torch_free", "wheels", "wrong_input"),
+        *("extra_runs", "combinations", "damaged_json", "rag", "rag_limits", "retrieved", "page_data"),
+        *("serve_adapters", "abstaining", "agreement", "bases", "by_hand", "card", "cli_chat", "compare"),
+        *("compare_failures", "evaluate", "limits", "limits_compare", "limits_report", "lm_eval", "page_runs", "paths"),
+        *("quality", "quantize", "ray_nodes", "serve_command", "spellings", "tie_break", "torch_free", "wheels"),
+        *("wrong_input",),
     ),
     ("export_families", "export_formats", "export"),
     ("native_build", "native_cross", "supply_chain"),

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ def floor(found: Comparison) -> str:
     return "none" if found.floor is None else found.floor.kind or "most frequent"
 
 
+def whole_but(fast: str, names: Iterable[str]) -> list[Any]:
+    """The names of examples, of which all but one are left to the slow tests."""
+    return [name if name == fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 # Each example with rows of its own: what judges it, what stands beside that, and the floor.
 OWN = {
     "extraction": ("json_f1", {"parses", "exact_object"}, "empty_object"),
@@ -89,7 +94,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", whole_but("tools", OWN))
 def test_own_rows_become_a_table(name: str, tmp_path: Path, compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     metric, extras, kind = OWN[name]
     folder = tmp_path / "examples" / name
@@ -134,7 +139,7 @@ FETCHED: dict[str, tuple[str, set[str], str, tuple[Rows, Rows]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FETCHED)
+@pytest.mark.parametrize("name", whole_but("shell", FETCHED))
 def test_settings_of_fetched_rows_make_a_table(name: str, tmp_path: Path, compare: Compare) -> None:
     metric, extras, kind, (train, test) = FETCHED[name]
     folder = tmp_path / "examples" / name

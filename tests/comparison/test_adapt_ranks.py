@@ -65,6 +65,7 @@ def losses(process: Ended) -> list[float]:
     return [point["loss"] for point in row(process)["curve"]]
 
 
+@pytest.mark.slow
 def test_two_processes_fit_one_lora_and_go_on_after_a_kill(
     data: Path, asked: tuple, program: list[str], tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_two_processes_fit_one_lora_and_go_on_after_a_kill(
     assert other.status == 0 and losses(other) == pytest.approx(losses(alone), rel=LOSS), other.err
 
 
+@pytest.mark.slow
 def test_two_processes_fit_a_whole_model(data: Path, asked: tuple, program: list[str], tmp_path: Path) -> None:
     first, second = ended(start(2, program, "full", data, *asked, "--out", tmp_path / "out"))
     assert (first.status, second.status) == (0, 0), (first.err, second.err)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 from started_ranks import HELPERS, Ended, ended, start_ranks
@@ -39,6 +40,11 @@ if "--other-version" in sys.argv:
     sys.argv.remove("--other-version")
 sys.exit(main())
 """
+
+
+def slow(*values: object) -> Any:
+    """A case that is left to the slow tests: its processes take seconds to import torch."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def start(count: int, *arguments: object, own: Mapping[int, Sequence[object]] | None = None) -> list[Popen[str]]:
@@ -85,6 +91,7 @@ def test_two_processes_are_one_run(straight: tuple[Path, list[Ended]], tmp_path:
     assert plans[0]["train"] == plans[1]["train"] and plans[0]["effective"] == plans[1]["effective"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
     rank: int, straight: tuple[Path, list[Ended]], tmp_path: Path, command: list[object]
@@ -117,9 +124,9 @@ def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
     ("own", "said"),
     [
         (("--lr", "0.5"), "--lr is 0.5 in process 1 and not given in process 0; start all processes alike"),
-        (("--threads", "2"), "--threads is 2 in process 1 and 1 in process 0; start all processes alike"),
-        (("--other-version",), "riyaz is 0.0.1 in process 1 and {version} in process 0; start all processes alike"),
-        (("--out", "elsewhere"), "give --out a folder that all processes share"),
+        slow(("--threads", "2"), "--threads is 2 in process 1 and 1 in process 0; start all processes alike"),
+        slow(("--other-version",), "riyaz is 0.0.1 in process 1 and {version} in process 0; start all processes alike"),
+        slow(("--out", "elsewhere"), "give --out a folder that all processes share"),
     ],
 )
 def test_unlike_processes_are_refused_in_one_line(
@@ -134,7 +141,7 @@ def test_unlike_processes_are_refused_in_one_line(
     assert not (tmp_path / "out").exists() and not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, slow(1)])
 def test_a_wrong_address_is_one_line(rank: int, tmp_path: Path, command: list[object]) -> None:
     """Nobody comes, and no process is there that holds the store."""
     (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--hurry", 3, own={rank: ()}))
@@ -143,6 +150,7 @@ def test_a_wrong_address_is_one_line(rank: int, tmp_path: Path, command: list[ob
     assert "the 2 processes did not meet here within 3 seconds; check the address" in result.err
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_gone(tmp_path: Path, command: list[object]) -> None:
     """It is stopped, and its connections stay open."""
     processes = start(2, *command, "--out", tmp_path / "out", "--hurry", 15)

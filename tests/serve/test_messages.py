@@ -1,5 +1,7 @@
 """Anthropic's messages: its own client gets answers, streams, counts, calls of tools and errors of its own classes."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import Iterator
@@ -7,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import numpy as np
 import pytest
 import tiny_llama
@@ -32,6 +33,13 @@ CALLED = """{% for m in messages %}{% for c in m.tool_calls or [] %}{{ 'CALLED '
 (c.function.arguments | tojson) }}{% endfor %}{% endfor %}"""
 CALL = '<tool_call>\n{"name": "hours", "arguments": {"day": "Sunday €"}}\n</tool_call>'
 ASKED: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 6, "extra_body": {"temperature": 0}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def import_client() -> None:
+    """It takes three seconds, which a process of tests that runs other files does without."""
+    global anthropic
+    import anthropic
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     return ["-m", "riyaz", "ternarize", base, texts(folder / "text"), "--steps", 5, "--json"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_model(command: list[object], tmp_path: Path) -> None:
     """They search the learning rate together too."""
     first, second = ended(start_ranks(2, [*command, "--out", tmp_path / "two"]))

@@ -70,6 +70,7 @@ def test_vectors_equal_torchs(folder: Path, isa: str) -> None:
         assert seen[-1] == (len(TEXTS), len(TEXTS)) and embedder.embed([]).shape == (0, 64)
 
 
+@pytest.mark.grid
 @each_isa
 @pytest.mark.parametrize(("width", "heads", "inner"), [(36, 3, 50), (16, 2, 16), (80, 1, 33)])
 def test_widths_that_fill_no_block(
@@ -83,6 +84,7 @@ def test_widths_that_fill_no_block(
     assert (NativeEmbedder(open_source(folder), "bf16", isa).embed(TEXTS) * theirs).sum(1).min() >= BFLOAT16
 
 
+@pytest.mark.grid
 @each_isa
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_vector_does_not_depend_on_its_neighbours(

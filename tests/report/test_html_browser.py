@@ -109,6 +109,7 @@ def test_a_page_that_is_tampered_with_is_held_by_its_policy(browser, files, tmp_
         assert any("Content Security Policy" in error for error in visit.errors)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["rich", "learning"])

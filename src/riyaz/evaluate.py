@@ -18,11 +18,13 @@ from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts, against_base
+from riyaz.engine.opening import engine_name
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import atomic_file
 from riyaz.json_files import json_line, write_json
+from riyaz.precisions import Measured, compared, compared_rows, measure, right_answer_nats, weights_mb
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
@@ -34,10 +36,12 @@ from riyaz.results import (
     ELSEWHERE,
     FAR,
     PREDICTIONS,
+    REFITTED,
     RESULT,
     Answer,
     Evaluation,
     Flips,
+    PrecisionScore,
     Remeasured,
     Retrieval,
 )
@@ -51,7 +55,6 @@ from riyaz.scoring import (
     answers_alone,
     calibration_of,
     confidence_fields,
-    latency,
     predict,
     row_extras,
     score,
@@ -62,7 +65,7 @@ ROUNDING_TOLERANCE = 0.03  # nats per token: training and engine round different
 REOPENED_TOLERANCE = {"int8": 0.06, "int4": 0.5}  # where the weights are rounded further for serving
 ADAPTED_TOLERANCE = 0.06  # of an adapter, beside which the base may have trained in codes of 8 bits
 MERGED_TOLERANCE = 0.05  # nats per token: merging rounds the sum of base and adapter
-MERGED_ROWS = 16
+BESIDE, SMALLER = "beside", ("int8", "int4")  # an adapter that is not merged, and precisions that it is merged in
 LATENCY_ROWS = 8
 AGAIN_SECONDS = 20.0  # after which a latency that is measured again takes no further row
 RETRIEVAL_ROWS = 30  # test rows on which retrieval is evaluated, at most
@@ -113,7 +116,10 @@ def evaluate_artifact(
     alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))
     checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision, known if alike else ())}
     if base is not None and predictor.has_model and valid and _can_merge(artifact, folder):
-        checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
+        unseen = test if test and REFITTED in artifact.config.get("chosen", {}) else valid
+        rows = compared_rows(artifact.task, unseen)
+        checks["merged"], merged = _merged(folder, predictor, artifact.task, rows, sample, precision)
+        result["merged_ms"], result["merged"] = merged[1].ms_per_answer, merged if len(merged) > 2 else None
     if predictor.has_model and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
     if predictor.has_model and expected_ms and result.get("ms_per_answer", 0.0) > FAR * expected_ms:
@@ -303,15 +309,22 @@ def _can_merge(artifact: Artifact, folder: Path) -> bool:
 
 
 def _merged(
-    folder: Path, predictor: ModelPredictor, valid: Sequence[Example], sample: Sequence[Example], precision: Precision
-) -> tuple[dict[str, Any], float]:
-    """Check: merged into the weights, the adapter has the same loss as beside them; and the median milliseconds of an
-    answer when merged."""
-    inside = open_artifact(folder, precision=precision, merged=True)
-    assert inside.has_model
-    apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
-    held = abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart)
-    return {"ok": held, "apart": apart, "merged": merged}, latency(inside, sample, len(sample))
+    folder: Path, predictor: ModelPredictor, task: Task, rows: Sequence[Example], sample: Sequence[Example],
+    precision: Precision,
+) -> tuple[dict[str, Any], list[PrecisionScore]]:  # fmt: skip
+    """Check: merged into the weights, the adapter has the same loss as beside them. And the adapter beside the weights
+    and merged into them in `precision`, where this is auto also in smaller ones, one after the other."""
+    nats, tokens = right_answer_nats(predictor, task, rows)
+    measured = [Measured(BESIDE, predictor.served, weights_mb(predictor), nats, tokens, 0.0, None)]
+    for each in (precision, *(SMALLER if precision == "auto" and engine_name() == "native" else ())):
+        inside = open_artifact(folder, precision=each, merged=True)
+        assert inside.has_model
+        measured.append(measure(each, inside, task, rows, sample))
+        del inside
+    scores = compared(measured, rows)
+    apart, merged = scores[0].nats, scores[1].nats
+    held = abs(apart - merged) <= REOPENED_TOLERANCE.get(precision, MERGED_TOLERANCE) * max(1.0, apart)
+    return {"ok": held, "apart": apart, "merged": merged}, scores
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

@@ -26,7 +26,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (
-        ("retrieval", "prompting", "classifiers", "predictor", "scoring", "rehearsal", "teacher"),
+        ("retrieval", "prompting", "classifiers", "predictor", "scoring", "precisions", "rehearsal", "teacher"),
         ("checkpoint", "train", "preferences", "pace", "joining"),
     ),
     (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "export"), ()),

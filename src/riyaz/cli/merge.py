@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
+from riyaz.config import Precision
 
 
 def merge(
@@ -15,6 +16,9 @@ def merge(
     *,
     out: Annotated[Path, Parameter(help="folder to write the new model to")],
     dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="number type of the new weights")] = "float32",
+    precision: Annotated[
+        Precision, Parameter(help="how the new weights are held when the model answers; auto: as the base's are")
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """Write an artifact's adapter into the weights: a whole model that needs no adapter."""
@@ -23,6 +27,6 @@ def merge(
     from riyaz import export
 
     screen = Screen(json)
-    written = export.merge(artifact, out, dtype)
+    written = export.merge(artifact, out, dtype, precision)
     screen.data.print(written.line(), soft_wrap=True)
     screen.finish(asdict(written))

@@ -72,6 +72,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         artifact_mb=megabytes(folder.part(plan.name, FINAL) / "artifact"),
         ms_per_answer=final.ms_per_answer,
         merged_ms=final.merged_ms,
+        merged=final.merged,
         prompt_tokens=final.prompt_tokens,
         forgetting_nats=final.forgetting_nats,
         forgetting_se=final.forgetting_se,

@@ -115,7 +115,7 @@ def fixed_seconds(inputs: PlanInputs) -> dict[str, dict[str, float]]:
         base_runs = 0 if not method.about.language_model else 2 if changes else 1
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
         base_seconds = (speeds.base_seconds_of or {}).get(parted(name)[1] or "", speeds.base_seconds)
-        evaluation = answers + base_seconds * base_runs + looked * speed.look_seconds + reopening
+        evaluation = answers + base_seconds * base_runs + looked * speed.look_seconds + reopening + speed.merge_seconds
         fit = speed.choose_seconds * sizes.parts
         fixed[name] = {"start": start * sizes.parts, "fit": fit, "evaluate": evaluation}
     return fixed

@@ -34,12 +34,11 @@ from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.methods.fitting.pacing import PACE, Paced
-from riyaz.methods.fitting.recipe import REFITTED
 from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
 from riyaz.ranks import ALONE, Ranks
-from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult, Fit
+from riyaz.results import COMPARE, FIT, PREDICTIONS, REFITTED, RESULT, ArmResult, Fit
 
 PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, HELD_OUT, "artifact")
 BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done

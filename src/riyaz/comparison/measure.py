@@ -38,6 +38,7 @@ from riyaz.methods.fitting.choices import (
 from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, valid_examples, with_label_head
 from riyaz.methods.fitting.learning_rate import judge_of
 from riyaz.methods.fitting.recipe import ByHand, Recipe
+from riyaz.methods.fitting.smallest import precision_seconds
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict
 from riyaz.sources import Source
@@ -203,14 +204,16 @@ def _answer_speed(
         scored += rows * seconds["candidate"] + seconds["null"]
     if method.recipe is not None and has_label_head(context):  # nothing is searched, and all rows are judged
         scored = min(LABEL_VALID_ROWS, len(context.valid)) * seconds["candidate"]
+    precisions = partial(precision_seconds, context, load_seconds, seconds["loss"] * cost, seconds["alone"] * cost)
     reads = PAIR_READS if context.task.metric == "preferred" else 1
     judging = reads * seconds["loss"] if context.task.kind == "free" else 0.0  # log-probabilities of given answers
     return AnswerSpeed(
         row_seconds=(seconds["row"] + judging) * cost,
         answer_seconds=seconds["alone"] * cost,
         loss_seconds=seconds["loss"] * cost,
-        choose_seconds=(scored + answering) * cost,
+        choose_seconds=(scored + answering) * cost + (precisions() if method.whole else 0.0),
         load_seconds=load_seconds,
+        merge_seconds=precisions() if method.about.weights == "lora" else 0.0,
         look_seconds=LOOK_FACTOR * seconds["row"] * cost if predictor.text.passages else 0.0,
     )
 

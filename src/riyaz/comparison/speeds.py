@@ -23,6 +23,7 @@ class AnswerSpeed:
     choose_seconds: float  # all choices that `fit` makes on validation rows
     load_seconds: float  # opening the model, and the index if there is one
     look_seconds: float  # one test row of the evaluation of retrieval
+    merge_seconds: float = 0.0  # measuring an adapter merged into the weights, in several precisions
     # of `fit` without a recipe, where it needs more than answering does
     rss_mb: float = 0.0
     disk_mb: float = 0.0

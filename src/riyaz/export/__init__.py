@@ -11,7 +11,8 @@ from pathlib import Path
 from riyaz import artifact as artifacts
 from riyaz.adapters.gguf import FILE as ADAPTER_FILE
 from riyaz.artifact import LABELS, TRAINED, Artifact
-from riyaz.engine.opening import expect_memory
+from riyaz.config import Precision
+from riyaz.engine.opening import expect_memory, own_precision
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
 from riyaz.export import classifier, encoder, gguf, gguf_lora, hf, mlx, modelfile, peft, readme
@@ -29,15 +30,19 @@ DTYPES = {"hf": ("float32", "float16", "bfloat16"), "gguf": tuple(gguf.DTYPES)}
 FORMATS = (*ADAPTERS, *WHOLE, classifier.FORMAT)
 
 
-def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
-    """Merge an artifact's adapter into its base and write a whole model in `dtype`. The folder `out` is both an
-    artifact, with the same text part, and a Hugging Face model. Raises RiyazError."""
+def merge(artifact: Path, out: Path, dtype: str = "float32", precision: Precision = "auto") -> ExportResult:
+    """Merge an artifact's adapter into its base and write a whole model in `dtype`, whose configuration names the
+    `precision` in which it is served; auto: as its source. The folder `out` is both an artifact, with the same text
+    part, and a Hugging Face model. Raises RiyazError."""
+    from riyaz.models import name_precision
+
     artifact, out = artifacts.resolve(artifact), Path(out)
     document = with_weights(artifact)
     target = open_artifact(artifact, document)
     expect_memory(target.source, "fp32", copies=2, engine="torch")
     with workspace(out) as work:
         written = hf.write(target, work, dtype)
+        name_precision(work, own_precision(target.source, precision))
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
         files |= text_files(artifact, document)
         for name in (TRAINED, LABELS):

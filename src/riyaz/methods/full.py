@@ -6,7 +6,7 @@ from riyaz.artifact import WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.recipe import Recipe
-from riyaz.methods.fitting.weights import WHOLE_PRECISION, WRITTEN, fit_weights
+from riyaz.methods.fitting.weights import WRITTEN, fit_weights
 from riyaz.results import About
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def fit(context: Context) -> Fitted:
         from riyaz.models import save_hf
 
         out = context.folder / WRITTEN
-        save_hf(model, context.tokenizer, out, WHOLE_PRECISION)
+        save_hf(model, context.tokenizer, out)
         return WeightsPart("full"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)

@@ -12,7 +12,7 @@ import torch
 from riyaz.config import Precision
 from riyaz.families import FAMILIES, Family, ModelConfig, describe, describe_embedder, transposed
 from riyaz.families.ternary import KEY, SCALE, Scheme
-from riyaz.json_files import write_json
+from riyaz.json_files import read_json, write_json
 from riyaz.layers.swaps import ternary
 from riyaz.models import bert
 from riyaz.sources import PRECISION, Source, safetensors
@@ -97,6 +97,15 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path, precision: Precision
     write_json(folder / "generation_config.json", generation, ascii=True)
     tokenizer.save(folder)
     safetensors.write(folder / "model.safetensors", to_arrays(state) | packed, {"format": "pt"})
+
+
+def name_precision(folder: Path, precision: Precision) -> None:
+    """Let the config.json of a folder that `save_hf` wrote name how weights are held when the model answers; with auto
+    none, so they are as the file has them."""
+    path = folder / "config.json"
+    config = read_json(path, "write the model again")
+    config.pop(PRECISION, None)
+    write_json(path, config if precision == "auto" else config | {PRECISION: precision}, ascii=True)
 
 
 def save_embedder(model: bert.Model, source: Source, folder: Path) -> None:

@@ -14,6 +14,8 @@ NAMES = {
     "even_label_nats": "nats of the right label with even labels", "nats": "nats of the right label",
     "taught_rows": "rows with answers of the teacher", "soft_targets": "its probabilities are learned",
     "common_offset": "nats added to common answers", "validation": "validation score", "error": "standard error",
+    "precisions": "the trained model in several precisions",
+    "worse_by": "nats worse than the first", "at_most": "95 % below", "served": "served in",
     # what a check compared
     "longest": "longest", "training": "in training", "base": "of the base model", "tensors": "tensors",
     "artifact": "of the artifact",    "apart": "unmerged", "ms_per_answer": "ms per answer", "ok": "held",

@@ -200,14 +200,6 @@ def measured_again(arm: ArmResult) -> str:
     return text + (f"; {tenths(times.planned)} were planned" if times.far else "")
 
 
-def merged(arm: ArmResult) -> str:
-    """The latency of an arm with its adapter beside the base's weights and merged into them; empty for the others."""
-    if arm.merged_ms is None:
-        return ""
-    times = f"{tenths(arm.ms_per_answer)} ms per answer, {tenths(arm.merged_ms)}"
-    return f"{times} with its adapter merged into the weights"
-
-
 def slowed(arms: Sequence[ArmResult]) -> list[ArmResult]:
     """The arms that did not get a good part of the CPU time they asked for."""
     return [arm for arm in arms if (arm.cpu_waited or 0.0) > BUSY]

@@ -10,6 +10,7 @@ from riyaz.results.comparison import (
     FIT,
     FLOORS,
     PREDICTIONS,
+    REFITTED,
     RESULT,
     About,
     Answer,
@@ -38,6 +39,7 @@ from riyaz.results.documents import ELSEWHERE
 from riyaz.results.inputs import Data, Documents, FileFacts, Leakage, Model
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
 from riyaz.results.metric_names import metric_name
+from riyaz.results.precisions import PrecisionScore, smallest_merged, smallest_precision
 from riyaz.results.pretraining import (
     METRICS,
     RUN,
@@ -59,12 +61,12 @@ from riyaz.results.schedule import Turn
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN",
-    "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
+    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LIMITS", "METRICS", "PREDICTIONS", "REFITTED", "RESULT",
+    "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
     "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "EarlierTask",
     "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair",
-    "Part", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
-    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite",
-    "TargetScores", "Teacher", "TernarizeRun", "Text", "Turn", "Word", "WorstSlice", "Worth", "arm_name",
-    "metric_name", "parted",
+    "Part", "PrecisionScore", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel",
+    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics",
+    "Suite", "TargetScores", "Teacher", "TernarizeRun", "Text", "Turn", "Word", "WorstSlice", "Worth", "arm_name",
+    "metric_name", "parted", "smallest_merged", "smallest_precision",
 ]  # fmt: skip

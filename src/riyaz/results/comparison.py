@@ -23,11 +23,13 @@ from riyaz.results.beside import EarlierTask, Teacher
 from riyaz.results.calibration import Calibration
 from riyaz.results.documents import ELSEWHERE, read_document
 from riyaz.results.inputs import Data, FileFacts, Model
+from riyaz.results.precisions import PrecisionScore
 from riyaz.results.questions import DecidedAnswer, QuestionScore
 from riyaz.results.schedule import Turn
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 ADAPTED = "adapted.json"
+REFITTED = "refit_steps"  # of a fit's choices: the steps of the training on all rows, where there was one
 GAIN = 0.1  # of the score, that the rest of a recipe may add to an arm that was still improving after half of it
 FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"
@@ -187,6 +189,8 @@ class ArmResult:
     artifact_mb: float | None = None
     ms_per_answer: float | None = None
     merged_ms: float | None = field(default=None, metadata=OPTIONAL)  # the same with the adapter in the weights
+    # a LoRA beside the weights, merged into them as the file has them, and in smaller precisions
+    merged: list[PrecisionScore] | None = field(default=None, metadata=OPTIONAL)
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)  # its standard error over blocks of the text
@@ -389,6 +393,7 @@ class Evaluation:
     checks: dict[str, Check]
     ms_per_answer: float | None = None
     merged_ms: float | None = field(default=None, metadata=OPTIONAL)
+    merged: list[PrecisionScore] | None = field(default=None, metadata=OPTIONAL)
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)

@@ -65,7 +65,7 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
             if not np.isfinite(values).all():
                 raise family.not_finite(name)
             return plan.to_native_layout(family.config, name, values)
-        matrix, finite = pack("fp32" if precision == "fp32" else "bf16", values)
+        matrix, finite = pack("bf16" if precision == "auto" else precision, values)
     elif family.is_ternary(name):
         matrix, finite = _ternary(family, name)
     else:

@@ -13,7 +13,6 @@ from typing import Any, Self
 OPENING_SHARE = 1 / 4  # of the full training's steps
 SEARCHED_SHARE = 1 / 2  # of them, below which no rate is searched: the openings would take most of the time
 LEAST_OPENING = 4  # steps
-REFITTED = "refit_steps"  # of a fit's choices: the steps of the training on all rows, where there was one
 
 
 @dataclass(frozen=True, kw_only=True)

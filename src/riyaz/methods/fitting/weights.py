@@ -4,7 +4,7 @@ and checks."""
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,13 @@ from riyaz.methods.fitting.learning_rate import (
 )
 from riyaz.methods.fitting.pacing import PACE, Paced, paced
 from riyaz.methods.fitting.questions import fitted_temperatures
-from riyaz.methods.fitting.recipe import REFITTED, refit_steps
+from riyaz.methods.fitting.recipe import refit_steps
+from riyaz.methods.fitting.smallest import chooses_precision, chosen_precision, precision_scores
 from riyaz.methods.fitting.taught import with_soft_labels, with_soft_tokens
 from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ADAPTER, LabelHead, ModelPredictor, predictor_for
 from riyaz.rehearsal import rehearsal_of
+from riyaz.results import REFITTED, PrecisionScore
 from riyaz.scoring import REOPEN_ROWS, accepted_labels, answer_log_loss, predict, score
 from riyaz.sources import open_source
 
@@ -60,9 +62,9 @@ Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 STEP0_ROWS = 16  # validation rows of the check before training
 CHECKPOINTS = ("checkpoints", "refit")  # folders of the run that is validated and of that on all rows
 REFIT_BEGUN = "refit.begun"  # there once the second one has begun
-# A model that was trained whole answers in 8 bits: half the memory of bfloat16, and an answer in about half of the time
-# (docs/log.md).
-WHOLE_PRECISION: Precision = "int8"
+# The opening of a model that is trained whole answers in 8 bits: half the memory of bfloat16, and an answer in about
+# half of the time (docs/log.md). The precision of the trained one is chosen: `smallest`.
+OPENING_PRECISION: Precision = "int8"
 WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss", "valid_accuracy")
 # The training code and the engine round differently, and a base in codes more so. Shares of the first loss, or of one
@@ -113,7 +115,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
     first_loss = validate(model, valid[:REOPEN_ROWS], plan.micro_tokens)["valid_loss"]
     model, head, weights, files = _saved(context, model, save)
-    choice = choose(judged(context), [_answering(context, model, head, saved=weights.kind == "full")])
+    whole, precisions = weights.kind == "full", list[PrecisionScore]()
+    if whole:
+        precisions = _chosen_precisions(context, model, head)
+    choice = choose(judged(context), [_answering(context, model, head, saved=whole)])
     calibration, predictor = dict[str, Any](), choice.predictor
     calibrated, valid_score = choice.calibrated, choice.score
     if head is not None:  # calibrated, since a head that is too sure multiplies rounding
@@ -124,7 +129,9 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     refit_loss = None
     if last is not None:
         model, head, weights, files = _saved(context, last.model, save)
-        predictor = _answering(context, model, head, saved=weights.kind == "full")
+        if whole:
+            _name_served(context, precisions)
+        predictor = _answering(context, model, head, saved=whole)
         refit_loss = answer_log_loss(replace(predictor, **calibration), context.valid[:REOPEN_ROWS])
     for made in (*CHECKPOINTS, REFIT_BEGUN):
         remove(context.folder / made)
@@ -135,7 +142,8 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
         chosen={"learning_rate": best.rate, "steps": state.step, "best_step": state.best_step,
                 **({REFITTED: last.steps} if last else {}),
                 "search": best.record, "calibrated": calibrated, "tokens_s": state.tokens / state.seconds,
-                **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {})},
+                **({"label_head": True} if head else {}), **({"shortened": shortened} if shortened else {}),
+                **({"precisions": [asdict(each) for each in precisions]} if precisions else {})},
         checks=checks, search_seconds=best.seconds,
         train_seconds=state.seconds + (last.seconds if last else 0.0), trainable_params=trainable,
         valid_loss=first_loss, valid_score=valid_score, refit_loss=refit_loss,
@@ -267,27 +275,58 @@ def _answering(context: Context, model: Any, head: LabelHead | None, saved: bool
     """A predictor with a finished model in the engine and precision that will serve it. The model is empty afterwards:
     two would not always fit the memory. `saved`: a whole model is in the folder WRITTEN already; else it is written
     there, and removed."""
-    from riyaz.layers.fast.memory import trim
     from riyaz.models import save_hf
 
     base, adapter = _detached(model)
     adapted = bool(adapter.pairs) or adapter.soft_prompt is not None
     folder = context.folder / WRITTEN
     if not adapted and not saved:
-        save_hf(base, context.tokenizer, folder, WHOLE_PRECISION)
-    for module in (model, base):
+        save_hf(base, context.tokenizer, folder, OPENING_PRECISION)
+    _empty(model, base)
+    if not adapted:
+        predictor = _written_model(context, head, context.precision)
+        if not saved:
+            remove(folder)
+        return predictor
+    lm = open_engine(context.source, context.precision)
+    lm.load(ADAPTER, adapter)
+    prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER)
+    return predictor_for(replace(prompted, head=head), max_new_tokens=answer_limit(context))
+
+
+def _empty(*modules: Any) -> None:
+    """Take the weights out of models that are read no more."""
+    from riyaz.layers.fast.memory import trim
+
+    for module in modules:
         module._modules.clear()
         module._parameters.clear()
     trim()
-    if adapted:
-        lm = open_engine(context.source, context.precision)
-        lm.load(ADAPTER, adapter)
-    else:
-        lm = open_engine(open_source(folder), context.precision)
-        if not saved:
-            remove(folder)
-    prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
-    return predictor_for(replace(prompted, head=head), max_new_tokens=answer_limit(context))
+
+
+def _written_model(context: Context, head: LabelHead | None, precision: Precision) -> ModelPredictor:
+    """A predictor with the whole model in the folder WRITTEN."""
+    lm = open_engine(open_source(context.folder / WRITTEN), precision)
+    prompted = replace(context.prompt_text.read_by(context.tokenizer, lm, None), head=head)
+    return predictor_for(prompted, max_new_tokens=answer_limit(context))
+
+
+def _chosen_precisions(context: Context, model: Any, head: LabelHead | None) -> list[PrecisionScore]:
+    """The written model in several precisions, where one may be chosen; its folder names the chosen one. The `model` is
+    empty afterwards."""
+    _empty(model)
+    scores = list[PrecisionScore]()
+    if chooses_precision(context):
+        scores = precision_scores(context, lambda precision: _written_model(context, head, precision))
+    _name_served(context, scores)
+    return scores
+
+
+def _name_served(context: Context, scores: Sequence[PrecisionScore]) -> None:
+    """Let the written folder name the precision that the scores choose; without any the user's."""
+    from riyaz.models import name_precision
+
+    name_precision(context.folder / WRITTEN, chosen_precision(scores) if scores else context.precision)
 
 
 def training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row], Checks]:

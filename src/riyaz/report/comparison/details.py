@@ -4,6 +4,7 @@ from typing import Any
 
 from riyaz.json_files import to_document
 from riyaz.report import row_problems
+from riyaz.report.comparison.precisions import merged_line, served_line
 from riyaz.report.media.markup import Markup, element, join
 from riyaz.report.media.tables import grid
 from riyaz.report.names import check_name, key_name
@@ -129,7 +130,8 @@ def _held(arm: ArmResult, name: str) -> Markup | str:
 
 
 def _arm(arm: ArmResult) -> Markup:
-    figures = {"status": arm.status, "reason": arm.reason, "latency": measured_again(arm)} | totals(arm)
+    lines = {"latency": measured_again(arm), "precision": served_line(arm), "merged": merged_line(arm)}
+    figures = {"status": arm.status, "reason": arm.reason} | lines | totals(arm)
     checks = {check_name(name): check for name, check in arm.checks.items()}
     return element(
         "details",

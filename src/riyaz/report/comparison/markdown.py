@@ -10,6 +10,7 @@ from riyaz.report import row_problems
 from riyaz.report.comparison import confidence, extra_findings, questions, schedule
 from riyaz.report.comparison.details import ROW_KINDS, leakage
 from riyaz.report.comparison.next_commands import after_comparison
+from riyaz.report.comparison.precisions import merged_line, served_line
 from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
 from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.limits import markdown as limits_markdown
@@ -212,6 +213,7 @@ def _arm(arm: ArmResult) -> str:
         lines.append(escape(arm.reason))
     if measured_again(arm):
         lines.append(escape(measured_again(arm)))
+    lines += [f"{escape(line[:1].upper() + line[1:])}." for line in (served_line(arm), merged_line(arm)) if line]
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:

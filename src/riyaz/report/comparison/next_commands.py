@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from riyaz.report.comparison.arms import about
+from riyaz.report.comparison.precisions import merge_options
 from riyaz.results import ArmResult, Comparison
 
 MORE = "30m"  # of time, in the command that goes on
@@ -38,6 +39,8 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
     if arm.trainable_params and not arm.chosen.get("of"):
         to = ["--format", _format(arm), "--out", f"{arm.name}-exported"]
         commands.append(("export", ["export", name, *to]))
+    if options := merge_options(arm):
+        commands.append(("make it smaller", ["merge", name, *options, "--out", f"{arm.name}-merged"]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
 
 

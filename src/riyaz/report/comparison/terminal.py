@@ -24,6 +24,7 @@ from rich.text import Text
 from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress, quiet
 from riyaz.json_files import from_json
 from riyaz.report.comparison import confidence, extra_findings, questions, schedule
+from riyaz.report.comparison.precisions import merged_line, served_line
 from riyaz.report.comparison.worth import worth_lines
 from riyaz.report.media.markup import printable
 from riyaz.report.media.stacked import Cells, table
@@ -40,7 +41,6 @@ from riyaz.report.words import (
     in_groups,
     interval,
     measured_again,
-    merged,
     metric_name,
     number,
     outcome,
@@ -321,7 +321,8 @@ def _print_findings(
     lines += [("teacher", line) for arm in arms if (line := extra_findings.teacher_line(arm))]
     lines += [("seeds", f"{arm.name}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
     lines += [("latency", f"{arm.name}: {times}") for arm in arms if (times := measured_again(arm))]
-    lines += [("merged", f"{arm.name}: {times}") for arm in arms if (times := merged(arm))]
+    lines += [("merged", f"{arm.name}: {times}") for arm in arms if (times := merged_line(arm))]
+    lines += [("precision", f"{arm.name}: {served}") for arm in arms if (served := served_line(arm))]
     lines += [("ECE", line) for line in [confidence.line(arms)] if line]
     lines += [("load", line) for line in [busy(arms)] if line]
     lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]

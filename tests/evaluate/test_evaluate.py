@@ -214,6 +214,11 @@ def test_merging_that_changes_the_answers_is_seen(
     held = lora.checks["merged"]
     assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01)
     assert lora.merged_ms is not None and lora.merged_ms > 0
+    assert lora.merged is not None and [each.precision for each in lora.merged] == ["beside", "auto", "int8", "int4"]
+    beside, own, *smaller = lora.merged
+    assert (beside.worse_by, beside.nats, own.nats) == (0.0, held["apart"], held["merged"])
+    assert own.ms_per_answer == lora.merged_ms and own.mb >= smaller[0].mb > smaller[1].mb > 0
+    assert judged(quick.artifact("lora"), tmp_path / "int8", precision="int8").merged is None, "the user's is kept"
     assert judged(quick.artifact("zero_shot"), tmp_path / "plain").merged_ms is None
     whole = evaluate.open_artifact
 

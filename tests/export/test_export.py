@@ -15,6 +15,7 @@ from riyaz import adapters, export, models
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
+from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.json_files import write_json
 from riyaz.layers.swaps import lora
@@ -77,6 +78,19 @@ def oracle(folder: Path, adapter: Path | None = None) -> np.ndarray:
         model = PeftModel.from_pretrained(model, adapter)
     with torch.inference_mode():
         return model(torch.tensor([TOKENS])).logits[0].numpy()
+
+
+@pytest.mark.parametrize(("precision", "served"), [("auto", "bf16"), ("int8", "int8"), ("int4", "int4")])
+def test_a_merged_model_names_its_precision(base, tmp_path, precision, served):
+    source = make(base, tmp_path / "artifact")
+    export.merge(source, tmp_path / "out", precision=precision)
+    merged, inside = open_artifact(tmp_path / "out"), open_artifact(source, precision=precision, merged=True)
+    assert merged.served == served
+    assert merged.lm.runner.nbytes == inside.lm.runner.nbytes, "as it was measured"
+    (said,), (measured,) = (each.lm.logprobs([Request(0, TOKENS)], [TOKENS]) for each in (merged, inside))
+    assert np.abs(said - measured).max() < 0.05
+    export.merge(tmp_path / "out", tmp_path / "again")
+    assert open_artifact(tmp_path / "again").served == served, "it is not lost"
 
 
 def test_an_exported_adapter_loads_in_peft_and_says_the_same(base, tmp_path):

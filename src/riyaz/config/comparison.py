@@ -44,7 +44,7 @@ class CompareConfig:
     precision: Precision = option(
         "auto",
         "how weights are held when the model answers; auto: as the file stores them, float32 as bf16, a model trained "
-        "whole as int8",
+        "whole in the smallest that answers as well",
     )
     margin: float = option(
         0.02, "pick the cheapest method whose score is at most this far below the best", minimum=0, maximum=1

@@ -50,7 +50,7 @@ def compared_rows(task: Task, rows: Sequence[Example]) -> tuple[Example, ...]:
     if task.kind == "questions":
         return tuple(rows[:LABEL_ROWS])
     if task.kind != "closed":
-        return tuple(accepted_rows(rows)[:TEXT_ROWS])
+        return tuple(accepted_rows(rows) or rows)[:TEXT_ROWS]
     known = accepted_labels(task, rows).any(1)
     return tuple(row for row, right in zip(rows, known) if right)[:LABEL_ROWS]
 

@@ -17,7 +17,7 @@ from riyaz import checkpoint
 from riyaz.comparison import measure, preparing
 from riyaz.comparison.folder import Chosen
 from riyaz.comparison.measure import _Bench, _derived, _disk_factor
-from riyaz.comparison.speeds import Speeds, TrainSpeed
+from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data.packing import batch
 from riyaz.data.rows import Row
 from riyaz.data.task import Task
@@ -26,6 +26,7 @@ from riyaz.events import Event, Phase, Progress
 from riyaz.families import describe
 from riyaz.methods import METHODS as TABLE
 from riyaz.methods import full, lora, prompt_tuning
+from riyaz.methods.fitting import smallest
 from riyaz.methods.fitting.base import VALID_ROWS, Context
 from riyaz.methods.fitting.choices import base_predictor
 from riyaz.methods.fitting.recipe import Recipe
@@ -257,6 +258,27 @@ def test_another_arms_instruction_is_tried_on_the_validation_rows_once_more(
 
     rows = min(VALID_ROWS, len(context.valid))
     assert seconds("few_shot", "instruct") == seconds("few_shot", "lora") + rows + 0.25 > rows
+
+
+def test_models_in_several_precisions_are_counted_where_one_is_chosen(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"row": 2.0, "loss": 1.0, "alone": 3.0, "pass": 3.0, "candidate": 1.0, "null": 0.0, "tokens": 9.0}
+    monkeypatch.setattr(measure, "_measured_answers", lambda *_: dict(taken))
+    monkeypatch.setattr(smallest, "chooses_precision", lambda context: context.precision == "auto")
+
+    def speed(method: str, precision: Any) -> AnswerSpeed:
+        own = replace(context, precision=precision)
+        return measure._answer_speed(TABLE[method], base_predictor(own), own, 0.5, SimpleNamespace())  # type: ignore[arg-type]
+
+    rows = len(context.valid)
+    three = 3 * (0.5 + rows * 1.0 + min(10.0 + 3.0, rows * 3.0))
+    auto, fixed = speed("full", "auto"), speed("full", "fp32")
+    assert auto.choose_seconds - fixed.choose_seconds == pytest.approx(three, rel=0.01)
+    assert auto.merge_seconds == fixed.merge_seconds == 0
+    lora = speed("lora", "auto")
+    assert lora.merge_seconds == pytest.approx(3 * (0.5 + rows * 1.2 + min(10.0 + 3.6, rows * 3.6)), rel=0.01)
+    assert speed("lora", "fp32").merge_seconds == speed("zero_shot", "auto").merge_seconds == 0
 
 
 class Ending:

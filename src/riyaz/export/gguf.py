@@ -117,12 +117,12 @@ def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str)
             return family.to_gguf_layout(config, name, tensor.numpy())
 
         shape = tuple(tensor.shape)
-        kind = gguf_write.dtype_for(_kind(stored, config, dtype), shape)
+        kind = gguf_write.dtype_for(matrix_type(stored, config, dtype), shape)
         planned[name] = gguf_write.PlannedTensor(stored, shape, kind, values)
     return planned
 
 
-def _kind(stored: str, config: Any, dtype: str) -> str:
+def matrix_type(stored: str, config: Any, dtype: str) -> str:
     """The type of a matrix, if its rows fit; q4_k_m mixes Q4_K and Q6_K as llama.cpp's `llama_tensor_get_type` does."""
     if stored == POSITIONS:
         return "F32"

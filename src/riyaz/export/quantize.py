@@ -6,7 +6,7 @@ without a whole model of its own gets its base beside it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,13 @@ import numpy as np
 
 from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG
-from riyaz.adapters.adapter import float32
 from riyaz.artifact import BASE_FILE, QUANTISED, Artifact, BaseModel
 from riyaz.data.general_text import general_text
 from riyaz.drift import block_requests
+from riyaz.engine import Request
+from riyaz.engine.engine import Engine
+from riyaz.engine.native.formats import PIECE
+from riyaz.engine.runner import TokenRun, Whole
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress, quiet
 from riyaz.export.check import same_tokenizer
@@ -29,9 +32,10 @@ from riyaz.families import FAMILIES, Family, describe
 from riyaz.predictor import PromptedModel, open_target
 from riyaz.sources import Source, gguf_groups, gguf_write, open_source
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
+from riyaz.sources.tensor_files import float32
 
 FILE_TYPES = {"Q8_0": 7, "Q4_0": 2, "Q4_1": 3}  # general.file_type
-CHUNK_ROWS = 64  # of distributions compared at once
+READ = 64  # tokens whose distributions are in memory, of both models: a multiple of the engine's pages
 
 
 @dataclass(frozen=True)
@@ -140,17 +144,33 @@ def compared(before: PromptedModel, after: PromptedModel, listen: Listen = quiet
     requests, answers = block_requests(before, general_text(None))
     sums, count = np.zeros(3), 0
     for place, (request, answer) in enumerate(zip(requests, answers)):
-        (p,) = before.lm.distributions([request], [answer])
-        (q,) = after.lm.distributions([replace(request, adapter=after.adapter)], [answer])
-        rows = np.arange(len(answer))
-        sums[:2] -= p[rows, answer].sum(dtype=np.float64), q[rows, answer].sum(dtype=np.float64)
-        for first in range(0, len(answer), CHUNK_ROWS):
-            a, b = p[first : first + CHUNK_ROWS], q[first : first + CHUNK_ROWS]
-            sums[2] += (np.exp(a) * (a - b)).sum(dtype=np.float64)
+        same = replace(request, adapter=after.adapter)
+        for (first, p), (_, q) in zip(_pieces(before.lm, request, answer), _pieces(after.lm, same, answer)):
+            said = np.arange(len(p)), answer[first : first + len(p)]
+            sums[:2] -= p[said].sum(dtype=np.float64), q[said].sum(dtype=np.float64)
+            sums[2] += (np.exp(p) * (p - q)).sum(dtype=np.float64)
         count += len(answer)
         listen(Progress("quantise", place + 1, len(requests)))
     nats, small, divergence = (sums / count).tolist()
     return nats, small, max(divergence, 0.0), count
+
+
+def _pieces(lm: Engine, request: Request, answer: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first token, log-softmax (n, V) at it and the tokens after it) of an answer, as `Engine.distributions`,
+    but READ tokens at a time."""
+    tokens, before = (*request.tokens, *answer[:-1]), len(request.tokens) - 1
+    sequence = lm.runner.open(request.adapter)
+    try:
+        for begin in range(0, len(tokens), READ):
+            run = tokens[begin : begin + READ]
+            first = max(begin, before)
+            wanted = Whole(np.arange(first - begin, len(run)))
+            if len(wanted.rows):
+                yield first - before, lm.runner.forward([TokenRun(sequence, run, wanted, together=True)])[0]
+            else:
+                lm.runner.forward([TokenRun(sequence, run)])
+    finally:
+        lm.runner.close(sequence)
 
 
 def _base(document: Artifact, base: str | None) -> Source:
@@ -198,16 +218,26 @@ def _artifact(document: Artifact, folder: Path, written: Path) -> tuple[Artifact
 def _planned(family: Family[Any], name: str, stored: str, form: Small) -> gguf_write.PlannedTensor:
     """A tensor of the file, read when it is written."""
     module = FAMILIES[family.model_type]
-    shape = family.array(name)[1].shape
+    shape = module.layer_plan(family.config)[name]
     kind = "F32" if stored == POSITIONS else "Q8_0" if stored in OUTER else form.dtype
     dtype = gguf_write.dtype_for(kind, shape)
     grouped = dtype in ("Q4_0", "Q4_1")
 
-    def values() -> np.ndarray:
-        array: np.ndarray = module.to_gguf_layout(family.config, name, float32(*family.array(name)))
+    def finite(array: np.ndarray) -> np.ndarray:
         if not np.isfinite(array).all():
             raise family.not_finite(name)
+        return array
+
+    def values() -> np.ndarray:
+        family.source.release()  # pages of the file that were read before
+        array = finite(module.to_gguf_layout(family.config, name, float32(*family.array(name))))
         return gguf_groups.quantise(array, form.group, form.minimum) if grouped else array
 
-    loader: Callable[[], np.ndarray] = values
-    return gguf_write.PlannedTensor(stored, shape, dtype, loader, encoded=grouped)
+    def pieces() -> Iterator[np.ndarray]:
+        for _, kind, array in family.pieces(name, PIECE):
+            yield finite(float32(kind, array))
+            family.source.release()
+
+    # the largest matrices, whose rows every family keeps in their order
+    large = stored in OUTER and len(shape) > 1
+    return gguf_write.PlannedTensor(stored, shape, dtype, pieces if large else values, encoded=grouped)

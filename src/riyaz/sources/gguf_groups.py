@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
+from riyaz.sources.gguf_quantise import in_chunks
 from riyaz.sources.tensor_files import TensorInfo
 
 Group = Literal[32, 64, 128]
@@ -60,16 +61,14 @@ def quantise(values: np.ndarray, group: int, minimum: bool) -> np.ndarray:
     rows, cols = values.shape
     whole = cols // group * group
     parts = [values[:, :whole].reshape(-1, group), values[:, whole:]]
-    encoded = [_in_chunks(part, minimum).reshape(rows, -1) for part in parts if part.size]
-    return np.concatenate(encoded, axis=1)
-
-
-def _in_chunks(groups: np.ndarray, minimum: bool) -> np.ndarray:
-    """(N, columns) float32 -> (N, bytes) uint8."""
-    step = max(1, CHUNK // groups.shape[1])
     encode = _with_minimum if minimum else _without_minimum
-    chunks = [encode(np.ascontiguousarray(groups[i : i + step], np.float32)) for i in range(0, len(groups), step)]
-    return np.concatenate(chunks)
+
+    def encoded(groups: np.ndarray) -> np.ndarray:
+        """(N, columns) -> (N, bytes) uint8."""
+        return encode(np.ascontiguousarray(groups, np.float32))
+
+    chunks = [in_chunks(encoded, part, max(1, CHUNK // part.shape[1])) for part in parts if part.size]
+    return np.concatenate([chunk.reshape(rows, -1) for chunk in chunks], axis=1)
 
 
 def _with_minimum(x: np.ndarray) -> np.ndarray:

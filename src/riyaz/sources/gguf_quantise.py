@@ -7,13 +7,15 @@ ggml's `make_qkx2_quants` and `make_qx_quants` do, without an importance matrix.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from riyaz import hardware
 from riyaz.sources.gguf_blocks import BLOCK, SUPER
 
-CHUNK = 2**17  # weights of K blocks that are quantised at once, so that intermediate arrays stay in the CPU cache
+CHUNK = 2**17  # weights that are quantised at once, so that intermediate arrays stay in the CPU cache
 SMALLEST = 1e-15  # a sub-block of smaller weights is written as zeros
 
 
@@ -176,10 +178,18 @@ def _inverse(scale: np.ndarray) -> np.ndarray:
 def quantise(dtype: str, values: np.ndarray) -> np.ndarray:
     """float32 (…, n), n a multiple of the block's weights -> the file's bytes, uint8 (…, bytes of n weights)."""
     weights, function = QUANTISE[dtype]
-    blocks = values.reshape(-1, weights)
-    step = CHUNK // weights if weights == SUPER else len(blocks) or 1
-    parts = [function(blocks[begin : begin + step]) for begin in range(0, len(blocks), step)]
-    return np.concatenate(parts).reshape(*values.shape[:-1], -1)
+    parts = in_chunks(function, values.reshape(-1, weights), CHUNK // weights)
+    return parts.reshape(*values.shape[:-1], -1)
+
+
+def in_chunks(function: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, step: int) -> np.ndarray:
+    """What a function makes of rows (N, …), `step` of them at a time and on all cores: numpy's loops let other threads
+    run meanwhile. The result does not depend on the number of threads."""
+    parts = [rows[begin : begin + step] for begin in range(0, len(rows), step)]
+    if len(parts) < 2 or hardware.threads() < 2:
+        return np.concatenate([function(part) for part in parts or [rows]])
+    with ThreadPoolExecutor(min(hardware.threads(), len(parts))) as pool:
+        return np.concatenate(list(pool.map(function, parts)))
 
 
 QUANTISE: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {

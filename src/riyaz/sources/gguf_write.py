@@ -1,11 +1,11 @@
 """An atomic writer of GGUF version 3; `gguf_quantise` makes the blocks of quantised types.
 
-Only one tensor is in memory at a time. Test oracle: the `gguf` package reads the files.
+Only one tensor, or one piece of it, is in memory at a time. Test oracle: the `gguf` package reads the files.
 """
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -35,13 +35,14 @@ UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 1
 class PlannedTensor:
     """A tensor to write: shape (outermost dimension first), type in the file, and a function that loads the values.
 
-    `values()` returns float32 of that shape, or what `encode` made of it if the tensor is `encoded`.
+    `values()` returns float32 of that shape, or pieces of it: some rows after others. If the tensor is `encoded`, it
+    returns what `encode` made of the whole.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    values: Callable[[], np.ndarray]
+    values: Callable[[], np.ndarray | Iterable[np.ndarray]]
     encoded: bool = False
 
     @property
@@ -105,15 +106,19 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 def _write_values(file: IO[bytes], tensor: PlannedTensor) -> None:
     values = tensor.values()
+    begin = file.tell()
     if tensor.encoded:
-        assert values.nbytes == tensor.nbytes, (tensor.name, values.nbytes, tensor.nbytes)
+        assert isinstance(values, np.ndarray), tensor.name
         file.write(np.ascontiguousarray(values).data)
-        return
-    assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
-    rows = values.reshape(-1, values.shape[-1])
-    step = max(1, CHUNK // rows.shape[1])
-    for begin in range(0, len(rows), step):
-        file.write(np.ascontiguousarray(encode(tensor.dtype, rows[begin : begin + step])).data)
+    else:
+        for piece in [values] if isinstance(values, np.ndarray) else values:
+            assert piece.shape[-1] == tensor.shape[-1], (tensor.name, piece.shape, tensor.shape)
+            rows = piece.reshape(-1, piece.shape[-1])
+            step = max(1, CHUNK // rows.shape[1])
+            for row in range(0, len(rows), step):
+                file.write(np.ascontiguousarray(encode(tensor.dtype, rows[row : row + step])).data)
+    written = file.tell() - begin
+    assert written == tensor.nbytes, (tensor.name, written, tensor.nbytes)
 
 
 def _pad(file: IO[bytes]) -> None:

@@ -45,7 +45,9 @@ def is_finite(values: np.ndarray) -> bool:
 def float32(dtype: str, array: np.ndarray) -> np.ndarray:
     """The values of a tensor of a float type as float32, not copied if they are; a BF16 array holds bits as uint16."""
     if dtype == "BF16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        bits = array.astype(np.uint32)
+        bits <<= 16
+        return bits.view(np.float32)
     return array.astype(np.float32, copy=False)
 
 

@@ -31,7 +31,7 @@ def tokenizer_metadata(source: Source, tokenizer: Tokenizer, rows: int) -> dict[
     if source.format == "gguf":
         metadata = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
         return {**metadata, "tokenizer.chat_template": tokenizer.template}
-    definition = tokenizer_files.parse_json(tokenizer.files.definition, tokenizer.where)
+    definition = tokenizer.files.parsed(tokenizer.where)
     if _is_sentencepiece(definition):
         return _sentencepiece(definition, tokenizer, rows)
     pre = _pre(definition, tokenizer.where)
@@ -87,7 +87,7 @@ def _space_prefix(definition: dict[str, Any], where: str) -> bool:
     for prefix in (True, False):
         stub = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.scores": [0.0]}
         files = Tokenizer.from_gguf({**stub, "tokenizer.ggml.add_space_prefix": prefix}).files
-        readable = tokenizer_files.parse_json(files.definition, where)
+        readable = files.parsed(where)
         bare = {**definition, "pre_tokenizer": _without_space_split(definition.get("pre_tokenizer"))}
         if _splitting(readable) == _splitting(bare) and readable["decoder"] == definition.get("decoder"):
             return prefix
@@ -127,7 +127,7 @@ def _pre(definition: dict[str, Any], where: str) -> str:
         raise RiyazError(f"a tokenizer of the kind {kind} cannot be written as GGUF", where, HINT)
     for name in PRE_TOKENIZERS:
         stub = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.tokens": ["a"]}
-        named = tokenizer_files.parse_json(Tokenizer.from_gguf(stub).files.definition, where)
+        named = Tokenizer.from_gguf(stub).files.parsed(where)
         if _splitting(named) == _splitting(definition):
             return name
     raise RiyazError("the tokenizer splits text in a way that GGUF cannot express", where, HINT)

@@ -5,7 +5,9 @@ exceeds its limits or fails raises a RiyazError, and the next call starts a fres
 """
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -90,6 +92,17 @@ def _ask(request: dict, seconds: float) -> dict:
             hint = f"run `{Path(sys.executable).name} -m riyaz.text.template_worker` to see why"
             raise RiyazError(error.what, WHERE, hint) from None
     raise RiyazError("crashes the process that renders it", WHERE, "it cannot be used")
+
+
+def start_worker() -> None:
+    """Start the process that renders, in a thread, so that it is ready when a model is. A failure is told where a
+    conversation is rendered."""
+
+    def start() -> None:
+        with suppress(RiyazError):
+            _worker.start()
+
+    threading.Thread(target=start, daemon=True).start()
 
 
 _worker = Child(partial(module_command, "riyaz.text.template_worker"))

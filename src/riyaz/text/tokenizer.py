@@ -9,7 +9,6 @@ rendering, control tokens in messages are broken up with HIDE characters; after 
 their marks and HIDE is removed.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import tokenizers
 from riyaz.errors import RiyazError
 from riyaz.files import write_bytes, write_text
 from riyaz.json_files import to_json
-from riyaz.text import tokenizer_files, tokenizer_gguf
+from riyaz.text import tokenizer_backend, tokenizer_files, tokenizer_gguf
 from riyaz.text.calls import has_tools, takes_tools, turn_text, without_definitions, without_tools
 from riyaz.text.template import render_chat
 from riyaz.text.tokenizer_files import TokenizerFiles
@@ -53,7 +52,7 @@ class Tokenizer:
         self.where = where
         self._files = files
         settings = files.settings
-        definition = tokenizer_files.parse_json(files.definition, where)
+        definition = files.parsed(where)
         tokenizer_files.refuse_growth(definition, where)
         self._added, listed = tokenizer_files.added_tokens(definition, settings, where)
         self._names = listed.keys()
@@ -412,8 +411,7 @@ class Tokenizer:
 
     def _encode(self, texts: list[str], mark: str) -> list[list[int]]:
         if mark not in self._backends:  # at most one backend besides the one for MARK is kept
-            definition = tokenizer_files.parse_json(self._files.definition, self.where)
-            self._backends = {MARK: self._backends[MARK], mark: self._build(definition, mark)}
+            self._backends = {MARK: self._backends[MARK], mark: self._build(self._files.parsed(self.where), mark)}
         backend = self._backends[mark]
         # it fails for a character outside the vocabulary without an unknown token
         with refusing("the tokenizer cannot encode a text", self.where):
@@ -431,8 +429,8 @@ class Tokenizer:
         """A backend in which each control token is spelled between two marks. Raises RiyazError."""
         spelling = {token: f"{mark}{token}{mark}" for token in self._names}
         with refusing("not a valid tokenizer", self.where):
-            text = json.dumps(tokenizer_files.respell(definition | {"added_tokens": self._added}, spelling))
-            return tokenizers.Tokenizer.from_str(text)
+            respelled = tokenizer_files.respell(definition | {"added_tokens": self._added}, spelling)
+            return tokenizer_backend.build(respelled)
 
     def _checked_id(self, token: str, listed: int) -> int:
         """The control token's id. Raises RiyazError when the backend loads it with another id than listed."""

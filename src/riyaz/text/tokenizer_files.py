@@ -9,8 +9,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from riyaz.errors import RiyazError
 from riyaz.folders import expect_inside
@@ -34,15 +36,25 @@ READ = (
 TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # template names that are valid file names
 
 
-class TokenizerFiles(NamedTuple):
-    """The contents of a tokenizer's files."""
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The contents of a tokenizer's files; `source` is tokenizer.json, as text or parsed."""
 
-    definition: str  # tokenizer.json
+    source: str | dict[str, Any] = field(repr=False)
     settings: dict[str, Any]  # tokenizer_config.json
     template: str | None  # the chat template
     eos_ids: list[int]  # ids that end a text
-    templates: Mapping[str, str] = {}  # additional chat templates by name, used by exports only
-    generation: Mapping[str, Any] = {}  # generation_config.json, used by exports only
+    templates: Mapping[str, str] = field(default_factory=dict)  # additional chat templates by name, for exports only
+    generation: Mapping[str, Any] = field(default_factory=dict)  # generation_config.json, for exports only
+
+    @cached_property
+    def definition(self) -> str:
+        """The text of tokenizer.json: of a large vocabulary it is written only where somebody asks for it."""
+        return self.source if isinstance(self.source, str) else json.dumps(self.source, ensure_ascii=False)
+
+    def parsed(self, where: str) -> dict[str, Any]:
+        """The object in tokenizer.json, which nobody changes. Raises RiyazError."""
+        return parse_json(self.source, where) if isinstance(self.source, str) else self.source
 
 
 def from_folder(folder: Path) -> TokenizerFiles:
@@ -166,8 +178,12 @@ def respell(definition: dict, spelling: dict[str, str]) -> dict:
     else:  # Unigram has a list of (piece, score)
         model["vocab"] = [[spelling.get(piece, piece), score] for piece, score in model["vocab"]]
     if "merges" in model:  # plain text must not merge into a control token
-        pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
-        model["merges"] = [pair for pair in pairs if spelling.keys().isdisjoint([*pair, "".join(pair)])]
+        pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+        model["merges"] = [
+            pair
+            for pair in pairs
+            if pair[0] not in spelling and pair[-1] not in spelling and "".join(pair) not in spelling
+        ]
     if model.get("unk_token"):
         model["unk_token"] = spelling.get(model["unk_token"], model["unk_token"])
     added = [

@@ -5,8 +5,8 @@ has a score per piece: the adjacent pair whose joined piece has the highest scor
 `tokenizer.json`. An unknown kind, name or value raises RiyazError; nothing is guessed.
 """
 
-import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from riyaz.errors import RiyazError
@@ -94,7 +94,7 @@ def from_gguf(metadata: dict[str, Any], where: str) -> TokenizerFiles:
         **parts,
     }
     eos_ids = [roles[name] for name in ENDS if name in roles]
-    return TokenizerFiles(json.dumps(definition, ensure_ascii=False), settings, template, eos_ids)
+    return TokenizerFiles(definition, settings, template, eos_ids)
 
 
 def _byte_level(metadata: dict[str, Any], vocabulary: Vocabulary, where: str) -> tuple[dict, bool]:
@@ -104,7 +104,7 @@ def _byte_level(metadata: dict[str, Any], vocabulary: Vocabulary, where: str) ->
         supported = ", ".join(PRE_TOKENIZERS)
         raise RiyazError(f"pre-tokenizer {one_line(name)} is not supported, only {supported}", where, HINT)
     pre = PRE_TOKENIZERS[name]
-    merges = [merge.split(" ") for merge in _listed(metadata, "merges", (str,), where)]
+    merges = _pairs(metadata, where)
     if any(len(pair) != 2 for pair in merges):
         raise RiyazError("tokenizer.ggml.merges are not pairs, so this is not a tokenizer", where)
     model = _model(vocabulary, merges, whole_words=pre.whole_words)
@@ -120,7 +120,7 @@ def _sentencepiece(metadata: dict[str, Any], vocabulary: Vocabulary, where: str)
     control token, unless `add_space_prefix` is false.
     """
     if "tokenizer.ggml.merges" in metadata:
-        merges = [merge.split(" ") for merge in _listed(metadata, "merges", (str,), where)]
+        merges = _pairs(metadata, where)
     else:
         merges = _merges(vocabulary, _ranks(metadata, len(vocabulary.tokens), where))
     normalizer: dict = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -138,7 +138,12 @@ def _sentencepiece(metadata: dict[str, Any], vocabulary: Vocabulary, where: str)
     return {"normalizer": normalizer, "pre_tokenizer": None, "decoder": decoder, "model": model}, True
 
 
-def _model(vocabulary: Vocabulary, merges: list[list[str]], whole_words: bool = False) -> dict:
+def _pairs(metadata: dict[str, Any], where: str) -> list[tuple[str, ...]]:
+    """The merges that the file lists."""
+    return [tuple(merge.split(" ")) for merge in _listed(metadata, "merges", (str,), where)]
+
+
+def _model(vocabulary: Vocabulary, merges: Sequence[tuple[str, ...]], whole_words: bool = False) -> dict:
     ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     return {"type": "BPE", "ignore_merges": whole_words, "vocab": ids, "merges": merges}
 
@@ -153,7 +158,7 @@ def _ranks(metadata: dict[str, Any], count: int, where: str) -> list[float]:
     return scores
 
 
-def _merges(vocabulary: Vocabulary, ranks: list[float]) -> list[list[str]]:
+def _merges(vocabulary: Vocabulary, ranks: list[float]) -> list[tuple[str, ...]]:
     """Every pair of pieces that join to a piece, highest rank first; for one piece the longest left part first."""
     pieces = {
         token: number
@@ -166,7 +171,7 @@ def _merges(vocabulary: Vocabulary, ranks: list[float]) -> list[list[str]]:
             left, right = token[:cut], token[cut:]
             if left in pieces and right in pieces:
                 joins.append((-ranks[number], -cut, cut - len(token), number, left, right))
-    return [[left, right] for *_, left, right in sorted(joins)]
+    return [(left, right) for *_, left, right in sorted(joins)]
 
 
 def _vocabulary(metadata: dict[str, Any], where: str) -> Vocabulary:
@@ -175,9 +180,9 @@ def _vocabulary(metadata: dict[str, Any], where: str) -> Vocabulary:
     types = _listed(metadata, "token_type", (int,), where)
     if not tokens or len(types) not in (0, len(tokens)):
         raise RiyazError("tokenizer.ggml.tokens are missing or not as many as token_type", where)
-    for number, token in enumerate(tokens):
-        if len(token) > MAX_PIECE:
-            raise RiyazError(f"token {number} has {len(token)} characters, the limit is {MAX_PIECE}", where)
+    if max(map(len, tokens)) > MAX_PIECE:
+        number = next(number for number, token in enumerate(tokens) if len(token) > MAX_PIECE)
+        raise RiyazError(f"token {number} has {len(tokens[number])} characters, the limit is {MAX_PIECE}", where)
     if metadata["tokenizer.ggml.model"] == "llama":
         listed = set(tokens)  # llama.cpp's converter writes runs of ▁ as spaces
         tokens = [_with_marks(token) if _with_marks(token) not in listed else token for token in tokens]
@@ -203,7 +208,7 @@ def _listed(metadata: dict[str, Any], name: str, kinds: tuple[type, ...], where:
     """A list in the metadata, [] when missing. Raises RiyazError when an element is of another type."""
     values = metadata.get(f"tokenizer.ggml.{name}", [])
     values = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+    if not isinstance(values, list) or not {*map(type, values)} <= {*kinds}:
         raise RiyazError(f"tokenizer.ggml.{name} is not a list of {' or '.join(t.__name__ for t in kinds)}", where)
     return values
 

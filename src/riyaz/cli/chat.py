@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Schema, Served, Target
+from riyaz.cli.options import Held, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, print_stream
@@ -41,9 +41,10 @@ def chat(
     precision: Served = "auto",
     kv: Held = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
+    quiet: Quiet = False,
 ) -> None:
     """Talk with a model or an artifact."""
-    screen, asking = Screen(), sys.stdin.isatty()
+    screen, asking = Screen(quiet=quiet), sys.stdin.isatty()
     try:
         predictor = opened(screen, target, precision=precision, kv=kv, schema=schema)
         sampling, how = decide(drawing, predictor, system)

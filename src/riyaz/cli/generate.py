@@ -7,10 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Json, Schema, Served, Target
+from riyaz.cli.options import Held, Json, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
-from riyaz.cli.stream import MaxTokens, after, print_stream
+from riyaz.cli.stream import MaxTokens, after, figures, print_stream
 from riyaz.errors import RiyazError
 
 
@@ -25,10 +25,11 @@ def generate(
     precision: Served = "auto",
     kv: Held = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer one prompt."""
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     try:
         text = sys.stdin.read() if prompt == "-" else prompt
         if prompt == "-" and not text.strip():
@@ -48,6 +49,6 @@ def generate(
     screen.finish(
         {
             "target": target, "prompt": text, "answer": answer, "citations": stream.citations, "cut": stream.cut,
-            "sampling": asdict(sampling) if how else None,
+            "sampling": asdict(sampling) if how else None, **figures(stream),
         }
     )  # fmt: skip

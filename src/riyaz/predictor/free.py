@@ -1,5 +1,6 @@
 """Answering freely: the model generates tokens until an end token or the length limit."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from riyaz.data import Message
 from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
-from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.predictor.prediction import Prediction, Stream, Timing
 from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel
 from riyaz.text.sentences import whole_sentences
 
@@ -76,13 +77,17 @@ class FreePredictor(PromptedModel):
 
     def _streamed(self, prepared: Prepared) -> Stream:
         tokens: list[int] = []
-        return Stream(self._pieces(prepared, tokens), prepared.passages, tokens, prepared.request.limit)
+        timing = Timing(prepared.request.length)
+        pieces = self._pieces(prepared, tokens, timing.times)
+        return Stream(pieces, prepared.passages, tokens, prepared.request.limit, timing)
 
-    def _pieces(self, prepared: Prepared, ids: list[int]) -> Iterator[str]:
-        """Pieces of the answer, whose tokens are added to `ids`. White space is held back until text follows, as an
-        answer does not end with it."""
+    def _pieces(self, prepared: Prepared, ids: list[int], times: list[float]) -> Iterator[str]:
+        """Pieces of the answer, whose tokens are added to `ids`, and their moments to `times`. White space is held back
+        until text follows, as an answer does not end with it."""
         yielded = 0  # characters so far
+        times.append(time.perf_counter())
         for token in self.lm.stream(prepared.request):
+            times.append(time.perf_counter())
             ids.append(token)
             text = self.tokenizer.decode(ids).lstrip()
             if text.endswith("\ufffd"):  # a character's bytes may be split over several tokens

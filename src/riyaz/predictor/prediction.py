@@ -74,18 +74,39 @@ def decided_prediction(decided: Sequence[Decided]) -> Prediction:
     return Prediction(answers_text(questions, places), decided=tuple(decided))
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When the tokens of a generated answer came: `times` fills with the moments, in seconds, at which its prompt was
+    queued and at which each token was there."""
+
+    prompt_tokens: int
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def prompt_s(self) -> float | None:
+        """Seconds until the first token; None before it."""
+        return self.times[1] - self.times[0] if len(self.times) > 1 else None
+
+    @property
+    def tokens_s(self) -> float | None:
+        """Tokens a second after the first one; None where there are none."""
+        taken = self.times[-1] - self.times[1] if len(self.times) > 2 else 0.0
+        return (len(self.times) - 2) / taken if taken > 0 else None
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """An iterator over the pieces of an answer's text, while it is generated; joined they are the answer.
 
-    `passages`, those in the prompt, are available before the first piece. `tokens` fills while a generated answer is
-    made, up to `limit`; a copied or chosen answer has no limit.
+    `passages`, those in the prompt, are available before the first piece. `tokens` and `timing` fill while a generated
+    answer is made, up to `limit`; a copied or chosen answer has none.
     """
 
     pieces: Iterator[str]
     passages: "tuple[Hit, ...]" = ()
     tokens: Sequence[int] = ()
     limit: int = 0
+    timing: Timing | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self.pieces

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from riyaz.json_files import from_json
 from riyaz.report.comparison.arms import megabytes
 from riyaz.report.words import number, signed, tenths
-from riyaz.results import ArmResult, PrecisionScore, smallest_merged, smallest_precision
+from riyaz.results import REFITTED, ArmResult, PrecisionScore, smallest_merged, smallest_precision
 
 
 def served_line(arm: ArmResult) -> str:
@@ -29,7 +29,9 @@ def merged_line(arm: ArmResult) -> str:
     if arm.merged_ms is None:
         return ""
     times = f"{tenths(arm.ms_per_answer)} ms per answer, {tenths(arm.merged_ms)}"
-    return "; ".join([f"{times} with its adapter merged into the weights", *_offered(arm.merged or [])])
+    lines = [f"{times} with its adapter merged into the weights", *_offered(arm.merged or [])]
+    known = arm.merged and REFITTED in arm.chosen
+    return "; ".join([*lines, "on validation rows, which it was trained on too"] if known else lines)
 
 
 def merge_options(arm: ArmResult) -> list[str]:

@@ -3,6 +3,7 @@
     python benchmarks/agreement.py smollm2-135m                  # 20 built-in texts, or pieces of --text FILE …
     python benchmarks/agreement.py --run demo-result             # every arm of a comparison on its test rows
     python benchmarks/agreement.py --artifact FOLDER --test rows.jsonl
+    python benchmarks/agreement.py smollm2-135m --nearness       # served as the file stores it, beside float32
 
 Each engine runs in a process of its own, one after the other. A model is read in fp32 and in `auto`, in which the C++
 engine serves weights as the file stores them and torch in bf16 or fp32; an artifact is served as its comparison served
@@ -14,6 +15,9 @@ choose is a tie when it is less than TIE nats below the best. Of an artifact: bo
 difference, and the rows that were answered otherwise. Such a row is a tie when the oracle's log-probabilities of both
 answers, or of the two tokens where generated texts part, differ by less than TIES has for its precision; a row whose
 prompts hold other passages is counted apart. `--precision fp32` tells rounding from a fault: no row should then differ.
+Of nearness, in C++ alone: greedy answers of ANSWER tokens to QUESTIONS that equal those with the same weights and all
+else in float32, and the mean divergence of the next token's distribution from float32's, in nats, over the built-in
+texts: read some tokens at a time, as answers are made, and in one pass, as prompts are.
 The last line is one JSON document; the exit status says whether everything agreed.
 """
 
@@ -25,7 +29,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +85,26 @@ TEXTS = (
     "#!/bin/sh\nset -e\nfor file in *.txt; do\n  echo \"$file\"",
 )  # fmt: skip
 
+QUESTIONS = """\
+What is the capital of France?|What is the capital of Japan?|What is the largest ocean?|How many days are in a week?
+Who wrote Romeo and Juliet?|What is the boiling point of water?|What do bees make?|What colour is a ripe banana?
+Name three primary colours.|What is the opposite of hot?|What is 7 plus 5?|What is 9 times 3?|Spell the word apple.
+Which planet is closest to the sun?|What is the chemical symbol for gold?|How many legs does a spider have?
+Translate "good morning" into French.|Translate "thank you" into Spanish.|What is the past tense of "go"?
+Write a sentence with the word river.|Give a synonym for happy.|Give an antonym for large.|What is a noun?
+Name a fruit that is red.|Name two animals that live in the sea.|What do plants need to grow?|What is photosynthesis?
+Who painted the Mona Lisa?|In which year did the Second World War end?|What is the tallest mountain in the world?
+What is the longest river in Africa?|Which language is spoken in Brazil?|What is the currency of Japan?
+How many continents are there?|What is the freezing point of water?|What gas do people breathe in to live?
+What is the square root of 81?|How many minutes are in an hour?|How many months are in a year?|What is half of 50?
+Write a title for a story about a lost dog.|Suggest a name for a cat.|Write a short greeting for a birthday card.
+List three things to take to the beach.|Give one tip for sleeping better.|How do you boil an egg?|What is gravity?
+Why is the sky blue?|What is the heart for?|What is a computer?|What is the internet?|What is an island?
+Describe a tree in one sentence.|Describe the taste of a lemon.|What does a teacher do?|What does a doctor do?
+Is the sun a star?|Can penguins fly?|What comes after Monday?|Complete: Roses are red,"""
+ANSWER = 16  # tokens
+FEW = 16  # tokens of a piece that is read like an answer; the first is read alone
+
 Found = dict[str, Any]
 Arm = tuple[str, list[tuple[Path, tuple[Example, ...]]]]  # name, and each artifact with the rows that it answers
 
@@ -96,18 +120,24 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, help="the folder of an artifact; with --test")
     parser.add_argument("--test", type=Path, help="rows to answer")
     parser.add_argument("--limit", type=int, help="answer the first so many rows")
+    parser.add_argument("--nearness", action="store_true", help="of a model: how near it is to float32")
     parser.add_argument("--precision", help="of artifacts (default: that of the comparison, or auto)")
     parser.add_argument("--oracle-precision", choices=("auto", *TORCH_TYPES), help="of artifacts in torch alone")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         job = json.loads(args.child.read_text())
-        args.child.write_text(json.dumps((read if job.pop("do") == "read" else answer)(**job)))
+        args.child.write_text(json.dumps({"read": read, "answer": answer, "nearness": nearness}[job.pop("do")](**job)))
         assert os.environ[ENGINE] == ORACLE or "torch" not in sys.modules, "torch was imported beside the C++ engine"
         return
     if (args.model, args.run, args.artifact).count(None) != 2 or (args.artifact is None) != (args.test is None):
         parser.error("give a model, --run FOLDER, or --artifact FOLDER --test FILE")
-    found: Found = of_model(args) if args.model else of_artifacts(args)
+    if args.nearness and not args.model:
+        parser.error("--nearness takes a model")
+    if args.nearness:
+        found: Found = {"equal": True, "model": args.model, **child(OURS, "nearness", model=args.model)}
+    else:
+        found = of_model(args) if args.model else of_artifacts(args)
     print(to_json({**found, "cpu": hardware.cpu_model(), "isa": list(hardware.isa())}))
     sys.exit(0 if found["equal"] else 1)
 
@@ -214,6 +244,36 @@ def gaps(engine: Engine, request: Request, tokens: list[int]) -> list[float]:
     """By how many nats each token of a continuation is below the likeliest one."""
     (rows,) = engine.distributions([request], [tokens])
     return (rows.max(1) - rows[np.arange(len(tokens)), tokens]).tolist()
+
+
+def nearness(model: str) -> Found:
+    """How near the model as its file stores it is to itself in float32: equal answers, and divergences in nats."""
+    served, exact = (open_target(model, None, precision) for precision in ("auto", "fp32"))
+    questions = QUESTIONS.replace("\n", "|").split("|")
+    equal = 0
+    for question in questions:
+        mine, wanted = (each.answer(({"role": "user", "content": question},), ANSWER) for each in (served, exact))
+        equal += mine == wanted
+        if mine != wanted:
+            print(f"{question}\n  float32 {wanted!r}\n  served  {mine!r}", flush=True)
+    engines = served.lm, exact.lm
+    texts = [served.tokenizer.encode(text) for text in TEXTS]
+    pieces_of = [text[at : at + FEW] for text in texts for at in range(0, len(text) - 1, FEW)]
+    together = [list(chain(*texts[at : at + 5]))[: served.lm.context] for at in range(0, len(texts), 5)]
+    read = {"as_answers": [piece for piece in pieces_of if len(piece) > 1], "as_prompts": together}
+    nats = {name: divergence(*engines, parts) for name, parts in read.items()}
+    print(f"{equal} of {len(questions)} answers equal; divergence, nats: {nats}")
+    return {"served": served.lm.served, "answers": len(questions), "same_answers": equal, "divergence": nats}
+
+
+def divergence(engine: Engine, exact: Engine, parts: list[list[int]]) -> float:
+    """Mean Kullback-Leibler divergence of the distributions of one engine from another's after each token but one."""
+    total, count = 0.0, 0
+    for part in parts:
+        (mine,), (wanted,) = (each.distributions([Request(0, (part[0],))], [part[1:]]) for each in (engine, exact))
+        total += float((np.exp(wanted, dtype=np.float64) * (wanted - mine)).sum())
+        count += len(part) - 1
+    return total / count
 
 
 def parting(mine: list[int], wanted: list[int], below: list[float]) -> Found:

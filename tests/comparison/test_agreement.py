@@ -55,6 +55,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama.write_gguf(tmp_path_factory.mktemp("agreement") / "model.gguf")
 
 
+def test_nearness_is_complete_in_float32_and_tells_rounded_inputs(
+    run: Run, agreement: ModuleType, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, found = run(model, "--nearness")
+    assert status == 0 and found["answers"] == 60 and 0 <= found["same_answers"] <= 60
+    assert all(0 < nats < 0.1 for nats in found["divergence"].values())
+    opened = agreement.open_target
+    monkeypatch.setattr(agreement, "open_target", lambda target, base, _: opened(target, base, "fp32"))
+    status, found = run(model, "--nearness")
+    assert status == 0 and found["same_answers"] == 60 and set(found["divergence"].values()) == {0.0}
+
+
 def test_both_engines_agree_on_a_model_and_faults_are_found(run: Run, model: Path) -> None:
     asked = (model, "--prompts", 3, "--tokens", 4)
     status, found = run(*asked)

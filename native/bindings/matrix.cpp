@@ -46,11 +46,11 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     if (many && (!has_many_tokens(k, w.format) || (many != GROUP && many != MANY_TOKENS_GROUP)))
         refuse("no such product");
     const size_t lines = size_t(padded(T, 32)) + 1;
-    std::vector<int8_t> codes(lines * cols);
+    std::vector<int8_t> codes(lines * cols), low(lines * cols);
     std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
     std::vector<int32_t> total(lines * cols / TERNARY);
     std::vector<uint16_t> bf16(lines * cols);
-    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), many};
+    Inputs in{cols, codes.data(), low.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), many};
     std::vector<float> token_scale(lines);
     if (is_ternary(w.format))
         in.token_codes = codes.data(), in.token_scale = token_scale.data(), in.token_total = total.data();

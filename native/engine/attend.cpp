@@ -125,7 +125,8 @@ void Pass::attend(int layer) {
             if (own.bf16) own.bf16 += column;
             if (own.codes) {
                 const size_t group = column / (piece.many ? heads.many_tokens_group : GROUP);
-                own.codes += column, own.scale += group, own.sum += group, own.total += group;
+                own.codes += column, own.low += column;
+                own.scale += group, own.sum += group, own.total += group;
             }
             own.cols = item.G * c.head;
             prepare(job.out + i * job.out_stride, item.G * c.head, own, piece.many);

@@ -17,7 +17,7 @@ Inputs InputsMemory::get(int T, int cols, Forms forms) {
     if (forms.fp32) in.fp32 = fp32.get(rows * cols);
     if (forms.bf16) in.bf16 = bf16.get(rows * cols);
     if (forms.codes) {
-        in.codes = codes.get(rows * cols);
+        in.codes = codes.get(rows * cols), in.low = low.get(rows * cols);
         in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
     }
     if (forms.tokens) {

@@ -46,7 +46,7 @@ struct Forms {
 
 // The arrays behind `Inputs`
 struct InputsMemory {
-    Array<int8_t> codes, token_codes;
+    Array<int8_t> codes, low, token_codes;
     Array<float> scale, sum, fp32, token_scale;
     Array<int32_t> total, token_total;
     Array<uint16_t> bf16;

@@ -11,15 +11,16 @@
 namespace riyaz {
 
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
-// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of
-// `many_tokens_group` in products with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or
-// `bf16` in tiles.
+// Products of integer weights with few tokens read `codes` and `low`, where x ≈ scale * (256 * code + low) in each
+// group of 32 columns; those with many tokens by codes read `codes`, where x ≈ scale * code in each group of
+// `many_tokens_group`; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
 struct Inputs {
     int cols = 0;
     int8_t* codes = nullptr;   // [T][cols], -127 to 127
+    int8_t* low = nullptr;     // [T][cols], -127 to 127
     float* scale = nullptr;    // [T][cols / 32]
-    float* sum = nullptr;      // [T][cols / 32]: scale * sum of the group's codes
-    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes; of many tokens: what sums begin with
+    float* sum = nullptr;      // [T][cols / 32]: scale * total
+    int32_t* total = nullptr;  // [T][cols / 32]: sum of 256 * code + low; of many tokens: what sums begin with
     uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
     float* fp32 = nullptr;     // [T][cols]
     int many_tokens_group = MANY_TOKENS_GROUP;  // 32 or 64
@@ -35,6 +36,7 @@ inline Inputs Inputs::from(int t) const {
     Inputs x = *this;
     const size_t numbers = size_t(t) * cols, groups = size_t(t) * (cols / GROUP);
     if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
+    if (low) x.low += numbers;
     if (bf16) x.bf16 += numbers;
     if (fp32) x.fp32 += numbers;
     if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += numbers / TERNARY;

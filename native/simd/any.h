@@ -253,6 +253,10 @@ INLINE I itimes(I a, I b) {
     LANES a.v[i] = int32_t(uint32_t(a.v[i]) * uint32_t(b.v[i]));
     return a;
 }
+INLINE I times_256(I a) {
+    LANES a.v[i] *= 256;
+    return a;
+}
 INLINE I isub(I a, I b) {
     LANES a.v[i] -= b.v[i];
     return a;

@@ -150,6 +150,7 @@ INLINE I halved(I a) {  // divided by 2^N without a rest
     return _mm512_srai_epi32(a, N);
 }
 INLINE I itimes(I a, I b) { return _mm512_mullo_epi32(a, b); }
+INLINE I times_256(I a) { return _mm512_slli_epi32(a, 8); }
 INLINE I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
 INLINE B byte_set(uint8_t x) { return _mm512_set1_epi8(char(x)); }
 INLINE B byte_add(B a, B b) { return _mm512_add_epi8(a, b); }

@@ -217,6 +217,8 @@ INLINE I halved(I x) {  // divided by 2^N without a rest
     return EACH(halved4<N>, x);
 }
 INLINE I itimes(I x, I y) { return EACH2(vmulq_s32, x, y); }
+INLINE int32x4_t times_256_4(int32x4_t x) { return vshlq_n_s32(x, 8); }
+INLINE I times_256(I x) { return EACH(times_256_4, x); }
 INLINE I isub(I x, I y) { return EACH2(vsubq_s32, x, y); }
 INLINE B byte_set(uint8_t x) {
     const uint8x16_t q = vdupq_n_u8(x);

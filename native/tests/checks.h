@@ -78,7 +78,7 @@ inline double must(bool holds) { return holds ? 0 : WRONG; }
 
 // The inputs of products for T tokens, in every form
 struct Taken {
-    std::vector<int8_t> codes;
+    std::vector<int8_t> codes, low;
     std::vector<float> scale, sum, fp32;
     std::vector<int32_t> total;
     std::vector<uint16_t> bf16;

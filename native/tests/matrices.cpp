@@ -5,9 +5,9 @@ namespace riyaz::checks {
 
 Taken::Taken(const Kernels& k, const Floats& x, int T, int C, int cols) {
     const size_t numbers = size_t(padded(T, 32)) * cols, groups = size_t(T) * (cols / GROUP);
-    codes.resize(numbers), fp32.resize(numbers), bf16.resize(numbers);
+    codes.resize(numbers), low.resize(numbers), fp32.resize(numbers), bf16.resize(numbers);
     scale.resize(groups), sum.resize(groups), total.resize(groups);
-    inputs = {cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
+    inputs = {cols, codes.data(), low.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
     for (int t = 0; t < T; t++) k.inputs(x.data() + size_t(t) * C, C, inputs.from(t));
 }
 
@@ -15,7 +15,7 @@ double Taken::value(Format format, int t, int c) const {
     const size_t at = size_t(t) * inputs.cols + c;
     if (format == Format::fp32 || format == Format::int8row) return fp32[at];
     if (format == Format::bf16) return from_bf16(bf16[at]);
-    return double(codes[at]) * scale[size_t(t) * (inputs.cols / GROUP) + c / GROUP];
+    return (256.0 * codes[at] + low[at]) * scale[size_t(t) * (inputs.cols / GROUP) + c / GROUP];
 }
 
 namespace {

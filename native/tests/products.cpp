@@ -200,11 +200,17 @@ double inputs_check(const Sets& k) {
         const int cols = padded(C, GROUP);
         const Taken found(k.checked, x, MANY, C, cols), wanted(k.plain, x, MANY, C, cols);
         for (const double one :
-             {same(found.codes, wanted.codes), same(found.total, wanted.total), same(found.bf16, wanted.bf16),
-              same(found.fp32, wanted.fp32), errors(found.scale, wanted.scale, Sizes(wanted.scale.size())),
+             {same(found.codes, wanted.codes), same(found.low, wanted.low), same(found.total, wanted.total),
+              same(found.bf16, wanted.bf16), same(found.fp32, wanted.fp32),
+              errors(found.scale, wanted.scale, Sizes(wanted.scale.size())),
               errors(found.sum, wanted.sum, Sizes(wanted.sum.size()))})
             worst = std::max(worst, one);
         worst = std::max(worst, must(std::isnan(found.scale[0])));
+        for (int t = 6; t < MANY; t++)  // two codes are at most a step of the second one off
+            for (int c = 0; c < C; c++) {
+                const float step = found.scale[size_t(t) * (cols / GROUP) + c / GROUP];
+                worst = std::max(worst, error(found.value(Format::int8, t, c), x[t * C + c], 1.01 * step));
+            }
     }
     return worst;
 }

@@ -1,5 +1,7 @@
 """Packed matrices of the C++ engine for tests: random GGUF blocks, matrices of every format, and products in numpy."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,20 +87,23 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def eight_bits(x: np.ndarray, group: int = 32) -> np.ndarray:
-    """x (T, cols) rounded to 8 bits in groups of columns, as products of integer weights take it; float64."""
+def in_codes(x: np.ndarray, group: int = 32, fine: bool = True) -> np.ndarray:
+    """x (T, cols) as one code of 8 bits in groups of columns, or two (`fine`), as products of integer weights with many
+    tokens, and with few, take it; float64."""
     x = np.pad(np.asarray(x, np.float32), ((0, 0), (0, -x.shape[1] % group))).reshape(len(x), -1, group)
     largest = np.abs(x).max(2, keepdims=True)
-    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-    codes = np.rint(x * inverse)
-    return (codes.astype(np.float64) * (largest / np.float32(127))).reshape(len(x), -1)
+    exact = x * np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    codes = np.rint(exact)
+    low = np.clip(np.rint((exact - codes) * 256), -127, 127) if fine else np.zeros_like(codes)
+    return ((codes + low.astype(np.float64) / 256) * (largest / np.float32(127))).reshape(len(x), -1)
 
 
 def product(weights: np.ndarray, x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
     """x times the weights in float64, x rounded as the format takes it, and the sums of the sizes of all terms."""
-    rounded = {"fp32": lambda v: v, "int8row": lambda v: v, "bf16": bfloat16, "codes": lambda v: eight_bits(v, 64)}.get(
-        form, eight_bits
-    )
-    taken = rounded(x)[:, : weights.shape[1]]
+    rounded: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "fp32": np.asarray, "int8row": np.asarray, "bf16": bfloat16,
+        "codes of 32": partial(in_codes, fine=False), "codes of 64": partial(in_codes, group=64, fine=False),
+    }  # fmt: skip
+    taken = rounded.get(form, in_codes)(x)[:, : weights.shape[1]]
     wide, taken = weights.astype(np.float64), taken.astype(np.float64)
     return taken @ wide.T, np.abs(taken) @ np.abs(wide).T

@@ -397,7 +397,7 @@ def test_products_by_codes_are_those_of_numpy(isa: str, form: str, columns: int)
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)
         weights = times(isa, matrix, np.eye(cols), many=columns).T  # as they are encoded anew
-        wanted, sizes = product(weights, x, "codes" if columns == 64 else form)
+        wanted, sizes = product(weights, x, f"codes of {columns}")
         together = times(isa, matrix, x, many=columns)
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
         for tokens in some(range(1, MANY + 1), FEW, f"{isa} {form} {columns} {rows}"):

@@ -1,5 +1,6 @@
 // Products of packed weights with few tokens: lanes are rows, each input is broadcast. Integer weights are multiplied
-// with inputs of 8 bits in groups of 32 columns, whose integer sums are the same on every instruction set.
+// with inputs of 16 bits, as two codes of 8, in groups of 32 columns, whose integer sums are the same on every
+// instruction set.
 //
 // R blocks of 16 rows times T tokens are computed at once, to hide latencies and to decode weights once for T tokens.
 // The operations on one row and one token are the same for every R and T.
@@ -17,23 +18,30 @@ INLINE void prefetch_all(const uint8_t* at) {
     for (int i = 0; i < BYTES; i += 64) prefetch(at + i);
 }
 
+// The integer sums of group g: `sum` is of the codes of the inputs, then of 256 * code + low.
 template <int T>
-INLINE void nibbles_dot(const Nibbles& codes, const int8_t* x, size_t cols, I (&sum)[T]) {
+INLINE void nibbles_dot(const Nibbles& codes, const Inputs& x, size_t g, I (&sum)[T]) {
+    const size_t cols = x.cols, at = g * GROUP;
+    I below[T];
+    for (int t = 0; t < T; t++) sum[t] = below[t] = izero();
 #pragma GCC unroll 4
     for (int z = 0; z < 4; z++) {
         const B both = load_bytes(codes[z]), lower = low(both), upper = high(both);
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
-            sum[t] = dot_nibbles(sum[t], lower, spread(x + t * cols + 8 * z));
-            sum[t] = dot_nibbles(sum[t], upper, spread(x + t * cols + 8 * z + 4));
+            const int8_t *of_code = x.codes + t * cols + at + 8 * z, *of_low = x.low + t * cols + at + 8 * z;
+            sum[t] = dot_nibbles(dot_nibbles(sum[t], lower, spread(of_code)), upper, spread(of_code + 4));
+            below[t] = dot_nibbles(dot_nibbles(below[t], lower, spread(of_low)), upper, spread(of_low + 4));
         }
     }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) sum[t] = iadd(times_256(sum[t]), below[t]);
 }
 
 // PLAIN: groups of 32 with minimums, whose sizes are constants: without these T > 1 takes 5 % longer
 template <int R, int T, bool PLAIN>
 INLINE void int4_rows(const Weights& w, const uint8_t* at, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
-    const size_t cols = x.cols, groups = cols / GROUP, parts = size_t(w.group) / GROUP, step = w.step;
+    const size_t groups = size_t(x.cols) / GROUP, parts = size_t(w.group) / GROUP, step = w.step;
     const size_t beside = w.minimum ? ROWS : 0;
     const F factor = set(w.minimum ? 1 : -8);  // of what lies beside the scale, or of the scale
     size_t left = 0, offset = 0;               // parts of 32 columns of a group of weights, bytes of a row
@@ -47,8 +55,7 @@ INLINE void int4_rows(const Weights& w, const uint8_t* at, const Inputs& x, cons
             const uint8_t* codes = at + r * step + offset;
             prefetch_all<sizeof(Int4Tile)>(far + r * step + offset);
             I sum[T];
-            for (int t = 0; t < T; t++) sum[t] = izero();
-            nibbles_dot<T>(*(const Nibbles*)codes, x.codes + g * GROUP, cols, sum);
+            nibbles_dot<T>(*(const Nibbles*)codes, x, g, sum);
             const uint16_t* scales = (const uint16_t*)(codes + left * sizeof(Nibbles));
             const F scale = load_half(scales);
             const F minimum = PLAIN ? load_half(scales + ROWS) : mul(load_half(scales + beside), factor);
@@ -76,8 +83,7 @@ INLINE void int4k_rows(const uint8_t* w, size_t step, const Inputs& x, const uin
                 const auto& group = tile.groups[i];
                 const size_t g = s * (SUPER / GROUP) + i;
                 I sum[T];
-                for (int t = 0; t < T; t++) sum[t] = izero();
-                nibbles_dot<T>(group.codes, x.codes + g * GROUP, cols, sum);
+                nibbles_dot<T>(group.codes, x, g, sum);
                 const F scale = mul(all_scale, load_u8(group.s)), minimum = mul(all_minimum, load_u8(group.m));
 #pragma GCC unroll 8
                 for (int t = 0; t < T; t++) {
@@ -101,19 +107,21 @@ INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_
             const Int8Lower& lower = lowers[r * groups + g];
             prefetch_all<sizeof(Int8Upper)>(far + (r * groups + g) * sizeof(Int8Upper));
             prefetch_all<sizeof(Int8Lower)>((const uint8_t*)&lower + AHEAD);
-            I sum[T];
-            for (int t = 0; t < T; t++) sum[t] = iset(BEGIN * x.total[t * groups + g]);
+            I sum[T], below[T];
+            for (int t = 0; t < T; t++) sum[t] = izero(), below[t] = iset(BEGIN * x.total[t * groups + g]);
 #pragma GCC unroll 4
             for (int z = 0; z < 4; z++) {
                 const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
                 const B one = whole_low(up, down), two = whole_high(up, down);
 #pragma GCC unroll 8
                 for (int t = 0; t < T; t++) {
-                    const int8_t* at = x.codes + t * cols + g * GROUP + 8 * z;
-                    sum[t] = dot_bytes(sum[t], one, spread(at));
-                    sum[t] = dot_bytes(sum[t], two, spread(at + 4));
+                    const size_t at = t * cols + g * GROUP + 8 * z;
+                    sum[t] = dot_bytes(dot_bytes(sum[t], one, spread(x.codes + at)), two, spread(x.codes + at + 4));
+                    below[t] = dot_bytes(dot_bytes(below[t], one, spread(x.low + at)), two, spread(x.low + at + 4));
                 }
             }
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++) sum[t] = iadd(times_256(sum[t]), below[t]);
             const F scale = load_half(upper.scale);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++)
@@ -297,7 +305,8 @@ void inputs(const float* x, int C, const Inputs& out) {
         if (out.fp32) store(out.fp32 + g * GROUP, v[0]), store(out.fp32 + g * GROUP + 16, v[1]);
         if (out.bf16) store_bf16(out.bf16 + g * GROUP, v[0]), store_bf16(out.bf16 + g * GROUP + 16, v[1]);
         if (!out.codes) continue;
-        out.total[g] = encode_group(v, 2, out.codes + g * GROUP, out.scale + g);
+        const int at = g * GROUP;
+        out.total[g] = encode_group_finely(v, 2, out.codes + at, out.low + at, out.scale + g);
         out.sum[g] = out.scale[g] * float(out.total[g]);
     }
 }

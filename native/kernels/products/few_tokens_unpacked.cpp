@@ -57,7 +57,7 @@ void all_tokens(const Panel* panels, const Inputs& x, int T, const PanelOutput& 
         const int first = min_of(t, T - TOKENS_AT_ONCE);
         prefetch_output<2, TOKENS_AT_ONCE>(out, first);
         Products<2, TOKENS_AT_ONCE> products;
-        multiply_codes<GROUP, BEGINS, MINIMUMS>(panels, x.from(first), products);
+        multiply_codes<GROUP, BEGINS, MINIMUMS, true>(panels, x.from(first), products);
         products.put_to(out, first, t - first);
     }
 }

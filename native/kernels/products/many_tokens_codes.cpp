@@ -142,9 +142,9 @@ void tile(const Panel* panels, const Inputs& x, int floats, const PanelOutput& o
         multiply_floats(panels, x.from(t), floats, products);
     else if constexpr (T <= TOKENS_AT_ONCE) {
         if (x.many_tokens_group == GROUP)
-            multiply_codes<GROUP, 1, false>(panels, x.from(t), products);
+            multiply_codes<GROUP, 1, false, false>(panels, x.from(t), products);
         else
-            multiply_codes<MANY_TOKENS_GROUP, 1, false>(panels, x.from(t), products);
+            multiply_codes<MANY_TOKENS_GROUP, 1, false, false>(panels, x.from(t), products);
     }
     products.put_to(out, t, 0);
 }

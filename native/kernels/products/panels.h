@@ -86,9 +86,26 @@ INLINE void prefetch_output(const PanelOutput& out, int t) {
         for (int p = 0; p < N; p++) prefetch(out.y + i * out.stride + p * ROWS);
 }
 
+// Adds to `sums` the products of codes of N panels, from `w` on, with those of T tokens, for 4 * steps columns.
+template <int N, int T>
+INLINE void add_codes(const uint8_t* w, ptrdiff_t apart, const int8_t* codes, size_t cols, int steps,
+                      Sums (&sums)[T][N]) {
+    for (int step = 0; step < steps; step++, w += 64) {
+        B rows[N];
+#pragma GCC unroll 2
+        for (int p = 0; p < N; p++) rows[p] = load_bytes(w + p * apart);
+#pragma GCC unroll 6
+        for (int t = 0; t < T; t++) {
+            const B own = spread(codes + t * cols + 4 * step);
+#pragma GCC unroll 2
+            for (int p = 0; p < N; p++) sums[t][p] = (Sums)dot_bytes((I)sums[t][p], rows[p], own);
+        }
+    }
+}
+
 // With one scale in `COLUMNS` columns: sums of codes begin with `BEGINS` times the inputs' totals, and minimums, if
-// there are any, add a second term.
-template <int COLUMNS, int BEGINS, bool MINIMUMS, int N, int T>
+// there are any, add a second term. FINE: inputs have a second code, `low`.
+template <int COLUMNS, int BEGINS, bool MINIMUMS, bool FINE, int N, int T>
 INLINE void multiply_codes(const Panel* panels, const Inputs& x, Products<N, T>& products) {
     const int cols = x.cols, groups = cols / GROUP;
     const ptrdiff_t apart = panels[N - 1].codes - panels[0].codes;  // of two panels
@@ -105,18 +122,20 @@ INLINE void multiply_codes(const Panel* panels, const Inputs& x, Products<N, T>&
 #pragma GCC unroll 6
         for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-            for (int p = 0; p < N; p++) sums[t][p] = (Sums)(BEGINS ? iset(BEGINS * x.total[t * groups + g]) : izero());
-        for (int step = 0; step < steps; step++, w += 64) {
-            B rows[N];
-#pragma GCC unroll 2
-            for (int p = 0; p < N; p++) rows[p] = load_bytes(w + p * apart);
+            for (int p = 0; p < N; p++)
+                sums[t][p] = (Sums)(BEGINS && !FINE ? iset(BEGINS * x.total[t * groups + g]) : izero());
+        add_codes(w, apart, codes, size_t(cols), steps, sums);
+        if (FINE) {
 #pragma GCC unroll 6
-            for (int t = 0; t < T; t++) {
-                const B own = spread(codes + t * cols + 4 * step);
+            for (int t = 0; t < T; t++)
 #pragma GCC unroll 2
-                for (int p = 0; p < N; p++) sums[t][p] = (Sums)dot_bytes((I)sums[t][p], rows[p], own);
-            }
+                for (int p = 0; p < N; p++) {
+                    sums[t][p] = (Sums)times_256((I)sums[t][p]);
+                    if (BEGINS) sums[t][p] = (Sums)iadd((I)sums[t][p], iset(BEGINS * x.total[t * groups + g]));
+                }
+            add_codes(w, apart, x.low + g * COLUMNS, size_t(cols), steps, sums);
         }
+        w += 64 * steps;
 #pragma GCC unroll 2
         for (int p = 0; p < N; p++) {
             const F scale = load(panels[p].scales + g * ROWS);

@@ -1,7 +1,7 @@
-// The likeliest token from half of the head's bytes. The lower half of a code changes a weight by at most 7.5 scales,
-// and evenly so; the sum of these changes over the columns is close to a normal number with a known variance. Rows
-// whose estimate is further below the best one than SIGMAS standard deviations of their difference need not be
-// computed.
+// The likeliest token from half of the head's bytes and of the inputs' bits. The lower half of a weight's code changes
+// it by at most 7.5 scales, and evenly so; the sum of these changes over the columns is close to a normal number with a
+// known variance, and so is what the second codes of the inputs add. Rows whose estimate is further below the best one
+// than SIGMAS standard deviations of their difference need not be computed.
 #include "kernels/isa.h"
 #include "simd/simd.h"
 
@@ -9,8 +9,9 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
-constexpr float SIGMAS = 6.5f;         // missed with a probability of 4e-11
-constexpr float SPREAD = 255 / 12.0f;  // variance of an even number of 0 ... 15
+constexpr float SIGMAS = 6.5f;          // missed with a probability of 4e-11
+constexpr float SPREAD = 255 / 12.0f;   // variance of an even number of 0 ... 15
+constexpr float SQUARE = 16385 / 3.0f;  // mean square of an even number of -128 ... 127, at most
 constexpr int MOST_GROUPS = 512;
 
 template <int T>
@@ -18,15 +19,18 @@ INLINE void sketch_rows(const Weights& w, int begin, int end, const Inputs& x, f
                         const uint8_t* next) {
     const size_t cols = x.cols, groups = cols / GROUP;
     float energy[T][MOST_GROUPS];  // of the inputs of a group
+    float size[T][MOST_GROUPS],
+        middle[T][MOST_GROUPS];  // scale of its codes, and their sum times the middle of weights
     for (int t = 0; t < T; t++)
         for (size_t g = 0; g < groups; g++) {
-            int32_t squares = 0;
+            int32_t squares = 0, below = 0, total = 0;
             for (int k = 0; k < GROUP; k++) {
-                const int32_t code = x.codes[t * cols + g * GROUP + k];
-                squares += code * code;
+                const int32_t code = x.codes[t * cols + g * GROUP + k], low = x.low[t * cols + g * GROUP + k];
+                squares += code * code, below += low * low, total += code;
             }
-            const float scale = x.scale[t * groups + g];
-            energy[t][g] = SPREAD * scale * scale * float(squares);
+            const float scale = x.scale[t * groups + g], whole = 256 * scale;
+            energy[t][g] = SPREAD * whole * whole * float(squares) + SQUARE * scale * scale * float(below);
+            size[t][g] = whole, middle[t][g] = -120.5f * float(total);
         }
     const uint8_t* last = w.block(end);
     for (int b = begin; b < end; b++) {
@@ -52,8 +56,8 @@ INLINE void sketch_rows(const Weights& w, int begin, int end, const Inputs& x, f
             const F scale = load_half(tiles[g].scale), square = mul(scale, scale);
 #pragma GCC unroll 2
             for (int t = 0; t < T; t++) {  // weight ≈ scale * (16 upper + 7.5 - 128)
-                const F dot = fma(set(16), to_float(dots[t]), set(-120.5f * float(x.total[t * groups + g])));
-                sums[t] = fma(mul(scale, set(x.scale[t * groups + g])), dot, sums[t]);
+                const F dot = fma(set(16), to_float(dots[t]), set(middle[t][g]));
+                sums[t] = fma(mul(scale, set(size[t][g])), dot, sums[t]);
                 spreads[t] = fma(square, set(energy[t][g]), spreads[t]);
             }
         }

@@ -24,6 +24,23 @@ INLINE void configure_tiles() {
 // Between what is written to memory and `_tile_loadd` of it, which does not tell GCC 12 that it reads memory.
 INLINE void written() { asm volatile("" ::: "memory"); }
 
+constexpr float LOG2_E = 1.44269504088896341f;
+
+// 2^x to 2e-7: the fraction by a polynomial of degree 5; zero far below
+INLINE __m512 exp2(__m512 x) {
+    const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = set(1.8775767e-3f);
+    p = fma(p, r, set(8.9893397e-3f));
+    p = fma(p, r, set(5.5826318e-2f));
+    p = fma(p, r, set(2.4015361e-1f));
+    p = fma(p, r, set(6.9315308e-1f));
+    p = fma(p, r, set(9.9999994e-1f));
+    return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
+}
+
+// 16 numbers rounded to bfloat16
+INLINE void store_rounded(uint16_t* x, F v) { _mm256_storeu_si256((__m256i*)x, (__m256i)_mm512_cvtneps_pbh(v)); }
+
 }  // namespace RIYAZ_ISA
 }  // namespace riyaz
 

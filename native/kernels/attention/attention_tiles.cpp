@@ -17,7 +17,6 @@ constexpr int ROW_BYTES = 64;  // of a tile
 constexpr int TILE = 16;       // rows of a tile
 constexpr int BLOCK = 32;      // rows that go through the pages together: keys and values are loaded once for two tiles
 constexpr int CHUNK = 8;       // pages
-constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float HIDDEN = -1e30f, LOWEST = -1e29f;  // scores of slots not seen; the largest score before there is one
 
 struct Page {
@@ -43,18 +42,6 @@ struct Block {
 
 // The first n of 16 lanes
 INLINE __mmask16 up_to(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : __mmask16((1u << n) - 1); }
-
-// 2^x to 2e-7: the fraction by a polynomial of degree 5; zero for HIDDEN scores
-INLINE __m512 exp2(__m512 x) {
-    const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = set(1.8775767e-3f);
-    p = fma(p, r, set(8.9893397e-3f));
-    p = fma(p, r, set(5.5826318e-2f));
-    p = fma(p, r, set(2.4015361e-1f));
-    p = fma(p, r, set(6.9315308e-1f));
-    p = fma(p, r, set(9.9999994e-1f));
-    return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
-}
 
 // The queries of the rows from `begin` on; rows and dimensions that are left over are zeros.
 void begin_block(Block& block, const Attention& job, int begin) {

@@ -1,8 +1,9 @@
 // Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
 //
 // Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
-// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums
-// run over the columns in order, so that they do not depend on other tokens.
+// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. Two blocks stay
+// in the first cache meanwhile, if they fit, and the tokens are loaded past it. A token's sums run over the columns in
+// order, so that they do not depend on other tokens.
 #include "kernels/isa.h"
 #include "kernels/tiles.h"
 #include "simd/simd.h"
@@ -13,7 +14,9 @@ namespace RIYAZ_ISA {
 #if defined(RIYAZ_TILES)
 namespace {
 
-constexpr int TOKENS = 32;  // of a 2 x 2 tile
+constexpr int TOKENS = 32;          // of a 2 x 2 tile
+constexpr int COLUMNS = 640;        // of two blocks that fit the first cache
+constexpr int TOKENS_BEHIND = 128;  // tokens that stay in the second cache with wider blocks
 
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
@@ -109,9 +112,9 @@ INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t*
     const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
     for (int k = 0; k < cols; k += GROUP) {
         _tile_loadd(6, left + k * ROWS, 64);
-        _tile_loadd(4, x + k, line);
+        _tile_stream_loadd(4, x + k, line);
         _tile_loadd(7, right + k * ROWS, 64);
-        _tile_loadd(5, x + below + k, line);
+        _tile_stream_loadd(5, x + below + k, line);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
@@ -149,6 +152,24 @@ INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows
     }
 }
 
+// Calls body(t, i) for 32 tokens from t on and each pair of `count` blocks from i on
+template <class Body>
+INLINE void each_tile(int T, int count, int cols, const Body& body) {
+    const int step = cols <= COLUMNS ? T : TOKENS_BEHIND;
+    for (int begin = 0; begin < T; begin += step)
+        for (int i = 0; i < count; i += 2)
+            for (int t = begin; t < min_of(begin + step, T); t += TOKENS) body(t, i);
+}
+
+// `activated` to 2^-13, as its results are rounded to bfloat16
+INLINE F quickly_activated(F x, Activation activation) {
+    if (activation == Activation::relu2) return mul(max(x, zero()), x);
+    F power = mul(x, set(-LOG2_E));
+    if (activation == Activation::gelu_tanh)
+        power = mul(mul(set(-2 * LOG2_E * 0.7978845608028654f), x), fma(mul(x, x), set(0.044715f), set(1)));
+    return mul(x, _mm512_rcp14_ps(add(set(1), exp2(power))));
+}
+
 // The part of the products with the panels of blocks b and b + 1 that exists, times their scales, to `y`
 INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, int rows, float* y, size_t stride,
                        bool add_) {
@@ -172,29 +193,27 @@ void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, f
         const uint16_t* panels[PANELS + 1];
         for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
         panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
-        for (int t = 0; t < T; t += TOKENS) {
+        each_tile(T, count, x.cols, [&](int t, int i) {
             const int tokens = T - t < TOKENS ? T - t : TOKENS;
-            for (int i = 0; i < count; i += 2) {
-                float* at = y + t * stride + (first + i) * ROWS;
-                const int left_over =
-                    i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
-                const int rows = min_of(left_over, 2 * ROWS);
-                const bool whole = tokens == TOKENS && rows == 2 * ROWS;
-                if (!add_ || scaled)
-                    zero_sums();
-                else if (whole)
-                    load_sums(at, stride);
-                else
-                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
-                if (scaled)
-                    store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
-                else if (whole)
-                    store_sums(at, stride);
-                else
-                    store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
-            }
-        }
+            float* at = y + t * stride + (first + i) * ROWS;
+            const int left_over =
+                i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+            const int rows = min_of(left_over, 2 * ROWS);
+            const bool whole = tokens == TOKENS && rows == 2 * ROWS;
+            if (!add_ || scaled)
+                zero_sums();
+            else if (whole)
+                load_sums(at, stride);
+            else
+                copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+            product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+            if (scaled)
+                store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
+            else if (whole)
+                store_sums(at, stride);
+            else
+                store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
+        });
     }
 }
 
@@ -210,28 +229,26 @@ void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int en
             panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
             panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
-        for (int t = 0; t < T; t += TOKENS) {
-            for (int i = 0; i < count; i++) {
-                zero_sums();
-                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
-                store_sums(sums, 2 * ROWS);
-                const int rows = gate.rows - (first + i) * ROWS;
-                const F of_gate = scale_of(gate, first + i), of_up = scale_of(up, first + i);
-                for (int j = 0; j < TOKENS && t + j < T; j++) {
-                    uint16_t* at = y.bf16 + size_t(t + j) * y.cols + (first + i) * ROWS;
-                    const F g = mul(of_gate, load(sums + j * 2 * ROWS));
-                    const F u = mul(of_up, load(sums + j * 2 * ROWS + ROWS));
-                    const F v = mul(activated(g, activation), u);
-                    if (rows >= ROWS) {
-                        store_bf16(at, v);
-                    } else {
-                        uint16_t part[ROWS];
-                        store_bf16(part, v);
-                        memcpy(at, part, size_t(rows) * 2);
-                    }
+        each_tile(T, 2 * count, x.cols, [&](int t, int pair) {
+            const int block = first + pair / 2, rows = gate.rows - block * ROWS;
+            zero_sums();
+            product(panels[pair], panels[pair + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+            store_sums(sums, 2 * ROWS);
+            const F of_gate = scale_of(gate, block), of_up = scale_of(up, block);
+            for (int j = 0; j < TOKENS && t + j < T; j++) {
+                uint16_t* at = y.bf16 + size_t(t + j) * y.cols + block * ROWS;
+                const F g = mul(of_gate, load(sums + j * 2 * ROWS));
+                const F u = mul(of_up, load(sums + j * 2 * ROWS + ROWS));
+                const F v = mul(quickly_activated(g, activation), u);
+                if (rows >= ROWS) {
+                    store_rounded(at, v);
+                } else {
+                    uint16_t part[ROWS];
+                    store_rounded(part, v);
+                    memcpy(at, part, size_t(rows) * 2);
                 }
             }
-        }
+        });
     }
 }
 
@@ -239,7 +256,7 @@ void many_tokens_inputs(const float* x, int C, const Inputs& out) {
     for (int c = 0; c < out.cols; c += 16) {
         float part[16] = {};
         if (C - c < 16 && c < C) memcpy(part, x + c, size_t(C - c) * 4);
-        store_bf16(out.bf16 + c, C - c < 16 ? load(part) : load(x + c));
+        store_rounded(out.bf16 + c, C - c < 16 ? load(part) : load(x + c));
     }
 }
 

@@ -278,6 +278,7 @@ NB_MODULE(_native, m) {
         .def("open_after", &Model::open_after)
         .def("fork", &Model::fork)
         .def("close", &Model::close)
+        .def("truncate", &Model::truncate)
         .def("length", &Model::length)
         .def("adapter_of", &Model::adapter_of)
         .def("forward", &forward)

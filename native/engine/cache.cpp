@@ -101,6 +101,25 @@ void Cache::close(int id) {
     sequences_.erase(id);
 }
 
+void Cache::truncate(int id, int length) {
+    assert(changes_.empty());
+    Sequence& sequence = find(id);
+    if (sequence.head.parent || length < 0 || length > sequence.length) throw std::logic_error("no such tokens");
+    int begin = sequence.length;
+    for (size_t p = sequence.parts.size(); p-- > 0 && begin > length;) {
+        if (sequence.parts[p].page->parts > 1) throw std::logic_error("tokens that other sequences have");
+        begin -= count(sequence.parts[p].mask);
+    }
+    while (sequence.length > length) {
+        PagePart& part = sequence.parts.back();
+        const int all = count(part.mask), kept = std::max(0, all - (sequence.length - length));
+        part.mask = lowest(part.mask, kept), sequence.length -= all - kept;
+        if (kept) continue;
+        drop(part);
+        sequence.parts.pop_back();
+    }
+}
+
 int Cache::length(int id) const {
     const Sequence& sequence = find(id);
     return sequence.head.parent ? sequence.head.shared : sequence.length;

@@ -49,6 +49,9 @@ class Cache {
     // Ends a sequence; pages that no other sequence has are free again.
     void close(int sequence);
 
+    // Keeps the first `length` tokens of a sequence. The others are in pages of its own, and their values finite.
+    void truncate(int sequence, int length);
+
     // Number of tokens; those of a fork count although the other sequence may not have them yet
     int length(int sequence) const;
     // Throws as `append` does where appending so many tokens to each of these sequences, each named once, would exceed

@@ -110,6 +110,11 @@ void Model::close(int sequence) {
     states_.erase(sequence);
 }
 
+void Model::truncate(int sequence, int length) {
+    if (states_.at(sequence).vectors) throw std::logic_error("a soft prompt that is not read");
+    cache.truncate(sequence, length);
+}
+
 int Model::length(int sequence) const { return cache.length(sequence) + states_.at(sequence).vectors; }
 
 int Model::adapter_of(int sequence) const { return states_.at(sequence).adapter; }

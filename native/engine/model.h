@@ -111,6 +111,7 @@ class Model {
     int open_after(int sequence, int length);
     int fork(int sequence, int length);
     void close(int sequence);
+    void truncate(int sequence, int length);
     int length(int sequence) const;
     int unread(int sequence) const { return states_.at(sequence).vectors; }  // vectors of its soft prompt
     int adapter_of(int sequence) const;

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Quiet, Schema, Served, Target
+from riyaz.cli.options import Held, LookedUp, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, print_stream
@@ -40,13 +40,14 @@ def chat(
     schema: Schema = None,
     precision: Served = "auto",
     kv: Held = "auto",
+    lookup: LookedUp = None,
     drawing: Drawing = DRAWING_DEFAULTS,
     quiet: Quiet = False,
 ) -> None:
     """Talk with a model or an artifact."""
     screen, asking = Screen(quiet=quiet), sys.stdin.isatty()
     try:
-        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema)
+        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema, lookup=lookup)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

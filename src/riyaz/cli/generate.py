@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Held, Json, Quiet, Schema, Served, Target
+from riyaz.cli.options import Held, Json, LookedUp, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, figures, print_stream
@@ -24,6 +24,7 @@ def generate(
     schema: Schema = None,
     precision: Served = "auto",
     kv: Held = "auto",
+    lookup: LookedUp = None,
     drawing: Drawing = DRAWING_DEFAULTS,
     quiet: Quiet = False,
     json: Json = False,
@@ -34,7 +35,7 @@ def generate(
         text = sys.stdin.read() if prompt == "-" else prompt
         if prompt == "-" and not text.strip():
             raise RiyazError("stdin holds no prompt", hint="give it as an argument or pipe it in")
-        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema)
+        predictor = opened(screen, target, precision=precision, kv=kv, schema=schema, lookup=lookup)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from riyaz.cli.output import Screen
-from riyaz.config import Kv, Precision
+from riyaz.config import Kv, Lookup, Precision
 
 if TYPE_CHECKING:
     from riyaz.predictor import FreePredictor, Predictor
@@ -17,16 +17,17 @@ def opened(screen: Screen, target: str, *, precision: Precision, plain: Literal[
 @overload
 def opened(
     screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
-    schema: Path | None = None, max_new_tokens: int | None = None,
+    schema: Path | None = None, max_new_tokens: int | None = None, lookup: Lookup | None = None,
 ) -> "Predictor": ...  # fmt: skip
 
 
 def opened(
     screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
-    plain: bool = False, schema: Path | None = None, max_new_tokens: int | None = None,
+    plain: bool = False, schema: Path | None = None, max_new_tokens: int | None = None, lookup: Lookup | None = None,
 ) -> "Predictor":  # fmt: skip
     """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Its answers keep to the
-    `schema` of a file and have at most `max_new_tokens` tokens. Raises RiyazError."""
+    `schema` of a file and have at most `max_new_tokens` tokens; `lookup` None: as the environment says. Raises
+    RiyazError."""
     from riyaz.data.schema import read_schema
     from riyaz.engine.opening import engine_note
     from riyaz.predictor import keeping_to, open_model, open_target, within
@@ -35,4 +36,6 @@ def opened(
         screen.talk.print(f"note: {note}", soft_wrap=True)
     text = read_schema(schema) if schema else ""
     predictor = open_model(target, precision) if plain else open_target(target, base, precision, kv)
+    if lookup is not None and predictor.has_model:
+        predictor.lm.drafts.mode = lookup
     return within(keeping_to(predictor, text, str(schema)), max_new_tokens)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from cyclopts import Group, Parameter, validators
 
 from riyaz import hardware
-from riyaz.config import CONFIGS, AdaptConfig, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
+from riyaz.config import CONFIGS, AdaptConfig, CompareConfig, DataConfig, Kv, Lookup, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=3)  # listed after the arguments and the options
@@ -134,6 +134,7 @@ def configured(name: str, more: str = "") -> Parameter:
 
 Schema = Annotated[Path | None, configured("schema")]
 MaxNewTokens = Annotated[int | None, configured("max_new_tokens"), Parameter(validator=validators.Number(gte=1))]
+LookedUp = Annotated[Lookup | None, configured("lookup")]
 Served = Annotated[Precision, configured("precision")]
 Held = Annotated[
     Kv,

@@ -13,11 +13,11 @@ from cyclopts import Parameter
 
 from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Json, MaxNewTokens, Quiet, Schema, Served, Target, configured
+from riyaz.cli.options import Json, LookedUp, MaxNewTokens, Quiet, Schema, Served, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.cli.rows_out import answerer_of, computed_by, target_hash, writable
 from riyaz.cli.shards import ShardHead, ShardOption, read_shard, write_shard
-from riyaz.config import TOOLS, Precision
+from riyaz.config import TOOLS, Lookup, Precision
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
 from riyaz.files import disk_error, is_stream
@@ -56,6 +56,7 @@ def run(
     schema: Schema = None,
     max_new_tokens: MaxNewTokens = None,
     precision: Served = "auto",
+    lookup: LookedUp = None,
     abstain: Abstain = None,
     shard: ShardOption = None,
     quiet: Quiet = False,
@@ -93,7 +94,7 @@ def run(
         abstain if isinstance(withheld, ByConfidence) else None, withheld if isinstance(withheld, ByLimits) else None,
     )  # fmt: skip
     answered = AnsweredRows(options, withheld)
-    job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens)
+    job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens, lookup)
     if is_stream(out):
         _stream(out, answered, job)
     elif part:
@@ -134,6 +135,7 @@ class _Job:
     precision: Precision
     schema: Path | None
     max_new_tokens: int | None
+    lookup: Lookup | None
 
     @property
     def keys(self) -> Sequence[int]:
@@ -148,8 +150,9 @@ class _Job:
 
         done, total = ready.count if ready else 0, len(self.span)
         predictor = opened(
-            self.screen, self.target, precision=self.precision, schema=self.schema, max_new_tokens=self.max_new_tokens
-        )
+            self.screen, self.target, precision=self.precision, schema=self.schema,
+            max_new_tokens=self.max_new_tokens, lookup=self.lookup,
+        )  # fmt: skip
         if self.withheld:
             self.withheld.expect_alike(predictor)
         numbered = zip(count(), self.rows.between(self.span.start, self.span.stop))

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.listening import require_packages, serve_on
-from riyaz.cli.options import Held, Served, command_line
+from riyaz.cli.options import Held, LookedUp, Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
@@ -29,6 +29,7 @@ def serve(
     ] = None,
     precision: Served = "auto",
     kv: Held = "auto",
+    lookup: LookedUp = None,
     serving: Serving = SERVING_DEFAULTS,
 ) -> None:
     """Serve models, adapters and artifacts to OpenAI's clients over HTTP."""
@@ -41,7 +42,7 @@ def serve(
     if target is None and run is None:
         raise RiyazError("names nothing to serve", "riyaz serve", "give a model, an artifact, or --run FOLDER")
     listening = server.bound(serving)
-    opener = Opener(precision, kv, serving.models)
+    opener = Opener(precision, kv, serving.models, lookup=lookup)
     page = None if serving.no_page else Page.of(Path.cwd(), command_line(), abouts(), from_votes())
 
     def fill() -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
-from riyaz.config import CONFIGS, Precision
+from riyaz.config import CONFIGS, Lookup, Precision
 from riyaz.data import Example, Reading
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -81,6 +81,7 @@ class Chosen:
     learning_rate: float | dict[str, float] | None = None  # of every trained method, or by method
     batch_size: int | None = None
     precision: Precision = "auto"  # in which the artifact is served, and so measured
+    lookup: Lookup = "auto"  # whether its answers are looked up in their prompts; the text is the same, its time not
     instructions: tuple[str, ...] | None = None  # the user's own, to be tried
     replay_from: str | None = None  # path of that text; None or SELF: the base's own
     unlabelled: str | None = None  # path of the rows without answers

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         "evaluate": evaluate, "alone": alone, "limits": limits, "earlier": earlier,
     }  # fmt: skip
     try:
-        jobs[work](ComparisonFolder(Path(folder)), *rest)
+        jobs[work](_folder(folder), *rest)
     except RiyazError as error:
         send(Failed(str(error)))
         return 3
@@ -49,6 +49,16 @@ def main(arguments: list[str]) -> int:
         send(Failed(reason))
         return 3
     return 0
+
+
+def _folder(path: str) -> ComparisonFolder:
+    """The comparison's folder, whose engines look answers up as it says."""
+    from riyaz.engine.opening import LOOKUP
+
+    folder = ComparisonFolder(Path(path))
+    if (mode := folder.settings().settings.lookup) != "auto":
+        os.environ[LOOKUP] = mode
+    return folder
 
 
 def index(folder: ComparisonFolder) -> None:

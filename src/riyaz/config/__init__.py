@@ -10,7 +10,7 @@ from riyaz.config.checking import Seconds, parse_budget
 from riyaz.config.comparison import DEFAULT_MODEL, SELF, CompareConfig
 from riyaz.config.data import LIKELIHOODS, METRICS, MIN_ROWS, TOOLS, DataConfig, Kind, Measure, Metric, TaskKind, Turns
 from riyaz.config.limits import LimitsConfig
-from riyaz.config.option import Kv, Precision
+from riyaz.config.option import Kv, Lookup, Precision
 from riyaz.config.pretraining import FreshFamily, PretrainConfig
 from riyaz.config.sampling import SamplingConfig
 from riyaz.config.serving import ServeConfig
@@ -33,6 +33,7 @@ __all__ = [
     "Kind",
     "Kv",
     "LimitsConfig",
+    "Lookup",
     "Measure",
     "Metric",
     "Precision",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from riyaz.config.checking import Seconds, check_fields
 from riyaz.config.data import MIN_ROWS
-from riyaz.config.option import LARGEST_SEED, Precision, option, thread_count
+from riyaz.config.option import LARGEST_SEED, Lookup, Precision, option, thread_count
 from riyaz.errors import RiyazError
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -45,6 +45,11 @@ class CompareConfig:
         "auto",
         "how weights are held when the model answers; auto: as the file stores them, float32 as bf16, a model trained "
         "whole in the smallest that answers as well",
+    )
+    lookup: Lookup = option(
+        "auto",
+        "make several tokens of an answer in one pass where they repeat the prompt, its passages or the answer so far; "
+        "the text is the same; auto: where that is measured to be faster",
     )
     margin: float = option(
         0.02, "pick the cheapest method whose score is at most this far below the best", minimum=0, maximum=1

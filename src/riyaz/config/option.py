@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, Literal
 
 Kv = Literal["auto", "bf16", "int8"]  # how keys and values of an answer are held
+Lookup = Literal["on", "off", "auto"]  # drafts of an answer from what it may repeat; auto: where that is faster
 # how weights are served; auto: as the file stores them, float32 as bf16
 Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 LARGEST_SEED = 2**31 - 1

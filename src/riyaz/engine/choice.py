@@ -85,6 +85,12 @@ def prompt_scores(rows: np.ndarray, following: Sequence[int], top: int) -> Itera
         yield Scored(token, float(row[token]), tuple(zip(map(int, best[0]), map(float, best[1]))))
 
 
+def rows_before(request: Request, continuation: Sequence[int]) -> np.ndarray:
+    """Indices of the request's own tokens, and those of a continuation, after which each of the latter is predicted."""
+    first = len(request.tokens) - 1
+    return np.arange(first, first + len(continuation))
+
+
 def _additions(added: Added, answer: Sequence[int], vocab_size: int) -> np.ndarray:
     """What is added to the log-probability of each token, (V,)."""
     values = np.zeros(vocab_size)

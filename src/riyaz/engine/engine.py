@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from riyaz.adapters import Adapter
-from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
+from riyaz.config import Lookup
+from riyaz.engine.choice import choose, prompt_scores, prompt_want, rows_before, want
+from riyaz.engine.drafts import Drafts, is_drafted, undrafted
 from riyaz.engine.forks import ForkScores, Stem, read_forks
 from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
-from riyaz.engine.runner import Best, CacheFull, Every, Hidden, Named, Runner, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Each, Every, Hidden, Named, Runner, TokenRun, Top, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
@@ -52,12 +54,13 @@ class Step:
 class Engine:
     """Answers and log-probabilities from one model with any number of adapters."""
 
-    def __init__(self, runner: Runner, served: str = "") -> None:
+    def __init__(self, runner: Runner, served: str = "", lookup: Lookup = "auto") -> None:
         self.runner, self.served = runner, served  # how its weights are served, in words
         self.context = runner.context
         self._scheduler = Scheduler()
         self._tickets = 0
         self._prefixes = Prefixes(runner)
+        self.drafts = Drafts(runner.vocab_size, lookup)
         self._piece = 0  # most tokens of prompts that a step reads; 0: whole prompts
 
     def read_in_pieces(self, tokens: int, keep_bytes: int = 0) -> None:
@@ -90,14 +93,14 @@ class Engine:
         return self._begin(request).ticket
 
     def step(self) -> list[Step]:
-        """One pass of the model: starts waiting requests and generates one token for every running one. Returns an
-        empty list when no request runs or waits, and may do so while prompts are read."""
+        """One pass of the model: starts waiting requests and generates one token for every running one, and more where
+        a draft was right, each a Step of its own. Returns an empty list when no request runs or waits, and may do so
+        while prompts are read."""
         self._scheduler.admit(self._fit)
         answers = self._scheduler.running
         try:
             failed, runs = self._runs(list(answers))
-            results = [self._result(*each) for each in self._forward(runs)]
-            return failed + [step for step in results if step is not None]
+            return failed + [step for each in self._forward(self.drafts.add(runs)) for step in self._results(*each)]
         except BaseException:  # the sequences may be incomplete: the next step computes them from the start
             for answer in answers:
                 self._close(answer)
@@ -170,7 +173,7 @@ class Engine:
         """Log-probability of every token of each continuation: one (n_i,) float32 array per request."""
         log_p: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
         for batch in batches(requests, [len(tokens) for tokens in continuations]):
-            wants = {i: Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch}
+            wants = {i: Named(rows_before(requests[i], continuations[i]), np.array(continuations[i])) for i in batch}
             for i, row in zip(batch, self._read(batch, requests, continuations, wants)):
                 log_p[i] = row
             if progress is not None:
@@ -186,13 +189,13 @@ class Engine:
             window, answers = requests[start : start + WINDOW], continuations[start : start + WINDOW]
             log_p: dict[int, np.ndarray] = {}
             for batch in batches(window, [len(tokens) for tokens in answers]):
-                wants = {i: Whole(_rows(window[i], answers[i])) for i in batch}
+                wants = {i: Whole(rows_before(window[i], answers[i])) for i in batch}
                 log_p |= zip(batch, self._read(batch, window, answers, wants))
             yield from (log_p[i] for i in range(len(window)))
 
     def scored(self, request: Request, continuation: Sequence[int], top: int) -> list[Scored]:
         """Every token of a continuation with its log-probability, and the `top` likeliest in its place."""
-        (rows,) = self._read([0], [request], [continuation], {0: Whole(_rows(request, continuation))})
+        (rows,) = self._read([0], [request], [continuation], {0: Whole(rows_before(request, continuation))})
         return list(prompt_scores(rows, continuation, top))
 
     def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
@@ -338,8 +341,12 @@ class Engine:
         request waits again."""
         while runs:
             try:
-                results = self._prefixes.forward([run for _, run in runs])
+                with self.drafts.timed(runs):
+                    results = self._prefixes.forward([run for _, run in runs])
             except CacheFull as error:
+                if is_drafted(runs):
+                    runs = undrafted(runs)
+                    continue
                 latest = max(self._scheduler.running, key=lambda answer: answer.ticket)
                 if len(self._scheduler.running) == 1:
                     yield (*runs[0], error)
@@ -348,6 +355,9 @@ class Engine:
                 self._scheduler.put_back(latest)
                 runs = [each for each in runs if each[0] is not latest]
             except RiyazError as error:  # of one of them
+                if is_drafted(runs):
+                    runs = undrafted(runs)
+                    continue
                 if len(runs) == 1:
                     yield (*runs[0], error)
                     return
@@ -368,14 +378,27 @@ class Engine:
     def _want(self, answer: Answer) -> Best | Top | Every:
         return want(answer.request, answer.tokens, self.runner.vocab_size)
 
-    def _result(self, answer: Answer, run: TokenRun, result: Any) -> Step | None:
-        """What a step has for a request: what it took, or the end of a request that fails alone."""
+    def _results(self, answer: Answer, run: TokenRun, result: Any) -> Iterator[Step]:
+        """What a step has for a request: its tokens, as many as were right of a draft and one more, or the end of a
+        request that fails alone."""
         if isinstance(result, Exception):
-            return _failure(answer, result)
+            yield _failure(answer, result)
+            return
+        before = len(answer.tokens)
         try:
-            return self._take(answer, run, result)
+            for draft, each in zip((*run.tokens[1:], None), result) if isinstance(run.want, Each) else [(None, result)]:
+                step = self._take(answer, run, each)
+                if step is not None:
+                    yield step
+                if step is None or step.done or step.token != draft:
+                    break
         except Exception as error:  # its grammar can go no further
-            return _failure(answer, error)
+            yield _failure(answer, error)
+        self.drafts.took(answer, run, answer.tokens[before:])
+        if isinstance(run.want, Each) and not answer.done:
+            assert answer.sequence is not None
+            read = self.adapter_tokens(answer.request.adapter) + answer.request.length + len(answer.tokens) - 1
+            self.runner.truncate(answer.sequence, read)
 
     def _take(self, answer: Answer, run: TokenRun, result: Any) -> Step | None:
         """Append the next token to a running request; None while its prompt is read."""
@@ -475,9 +498,3 @@ def _failure(answer: Answer, error: Exception) -> Step:
 def _expect_answered(answer: Answer) -> None:
     if answer.error is not None:
         raise answer.error
-
-
-def _rows(request: Request, continuation: Sequence[int]) -> np.ndarray:
-    """Indices of the run's tokens after which each token of the continuation is predicted."""
-    first = len(request.tokens) - 1
-    return np.arange(first, first + len(continuation))

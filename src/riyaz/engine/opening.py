@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from riyaz import hardware, native
 from riyaz.adapters import Adapter
-from riyaz.config import Kv, Precision
+from riyaz.config import Kv, Lookup, Precision
 from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
 from riyaz.errors import RiyazError, brief
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENGINE = "RIYAZ_ENGINE"  # environment variable: one of ENGINES
 ENGINES = ("native", "torch")
+LOOKUP = "RIYAZ_LOOKUP"  # environment variable: a Lookup, which engines begin with
 TORCH_TYPES = {"bf16": "bfloat16", "fp32": "float32"}
 SIZES = {"bf16": 2, "fp32": 4}  # bytes of a number
 EMBEDDER = "minilm"
@@ -49,16 +50,26 @@ def open_engine(
     if engine == "torch" and kv != "auto":
         what = f"torch does not hold keys and values in {kv}"
         raise RiyazError(what, ENGINE, "take auto, or the C++ engine")
+    mode = lookup_mode()
     expect_memory(source, precision, engine=engine)
     if engine == "torch":
         number = torch_precision(precision)
         from riyaz.engine.torch.load import load_runner as load_torch_runner
 
-        return Engine(load_torch_runner(source, TORCH_TYPES[number], merged), number)
+        return Engine(load_torch_runner(source, TORCH_TYPES[number], merged), number, mode)
     from riyaz.engine.native.load import load_runner
 
     precision = own_precision(source, precision)
-    return Engine(load_runner(source, precision, merged, kv), formats.served_as(describe(source), precision))
+    return Engine(load_runner(source, precision, merged, kv), formats.served_as(describe(source), precision), mode)
+
+
+def lookup_mode() -> Lookup:
+    """Whether engines look answers up in their prompts. Raises RiyazError for a RIYAZ_LOOKUP that names no way."""
+    name = os.environ.get(LOOKUP) or "auto"
+    mode = next((each for each in get_args(Lookup) if each == name), None)
+    if mode is None:
+        raise RiyazError(f"unknown lookup {brief(name)}", LOOKUP, f"choose one of {', '.join(get_args(Lookup))}")
+    return mode
 
 
 def engine_name() -> str:

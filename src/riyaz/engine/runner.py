@@ -66,7 +66,15 @@ class Hidden:
     """The hidden state after the run's last token, behind the final norm: (C,) float32, what the head multiplies."""
 
 
-Want = Best | Top | Named | Whole | Every | Hidden
+@dataclass(frozen=True)
+class Each:
+    """What is wanted after each of the run's tokens, all computed as in runs of a single token: an iterator over these
+    results, bit by bit those of one run after the other."""
+
+    wants: tuple[Best | Top | Every, ...]
+
+
+Want = Best | Top | Named | Whole | Every | Hidden | Each
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +134,10 @@ class Runner(Protocol):
 
     def length(self, sequence: int) -> int:
         """Number of tokens in the sequence, the soft prompt's positions included."""
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Keep the first `length` tokens of a sequence, the soft prompt's positions included; no other sequence has the
+        later ones."""
 
     def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass, of any lengths, adapters and prefixes; returns each run's wanted

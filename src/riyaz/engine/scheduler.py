@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from riyaz.engine.grammar import Parse
+from riyaz.engine.lookup import Lookup
 from riyaz.engine.request import Request, Scored
 
 MAX_RUNNING = 64  # most requests that run together
@@ -28,6 +29,7 @@ class Answer:
     done: bool = False
     error: Exception | None = None  # why it has no answer
     parse: Parse | None = None
+    lookup: Lookup | None = None  # once it has a token, where answers are looked up
 
     @property
     def slots(self) -> int:

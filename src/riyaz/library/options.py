@@ -20,6 +20,7 @@ from riyaz.config import (
     CompareConfig,
     DataConfig,
     FreshFamily,
+    Lookup,
     Metric,
     Precision,
     PretrainConfig,
@@ -69,6 +70,7 @@ class MethodOptions(ReadingOptions, total=False):
     budget: str | float | None
     threads: int | None
     precision: Precision | None
+    lookup: Lookup | None
     limit_train: int | None
     limit_test: int | None
     general: Place | None

@@ -7,7 +7,7 @@ from pathlib import Path
 from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter
-from riyaz.config import Kv, Precision
+from riyaz.config import Kv, Lookup, Precision
 from riyaz.engine.parts import Steps, finished
 from riyaz.errors import RiyazError, joined
 from riyaz.predictor import Base, Predictor, open_base, open_on, source_for
@@ -29,6 +29,7 @@ class Opener:
     bases: list[Base] = field(default_factory=list)
     piece: int = 0  # tokens of prompts that a step reads at most; 0 before requests run
     keep_bytes: int = 0
+    lookup: Lookup | None = None  # None: as the environment says
 
     def serve(self, target: str) -> list[str]:
         """Serve a model by name or path, an artifact, an adapter or a comparison; lines about what is left out. Raises
@@ -39,7 +40,7 @@ class Opener:
         if (folder / artifacts.NAME).is_file() or (folder / adapters.CONFIG).is_file():
             self.put(plain_name(target), folder)
             return []
-        base = open_base(target, self.precision, self.kv)
+        base = self._open(target)
         self.bases.append(base)
         self._put_base(base, target)
         return []
@@ -94,10 +95,16 @@ class Opener:
         if running or len(self.bases) >= self.most:
             known = joined([base.source.name for base in self.bases])
             raise RiyazError(f"it needs the model {source.name}, beside {known}", hint="start with a larger --models")
-        base = open_base(source, self.precision, self.kv)
+        base = self._open(source)
         if self.piece:
             base.lm.read_in_pieces(self.piece, self.keep_bytes)
         self.bases.append(base)
+        return base
+
+    def _open(self, model: str | Source) -> Base:
+        base = open_base(model, self.precision, self.kv)
+        if self.lookup is not None:
+            base.lm.drafts.mode = self.lookup
         return base
 
     def serving(self, piece: int, keep_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """The Runner in C++: sequences, adapters and products are the extension's; here its arrays are filled and read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, CacheFull, Every, Hidden, Named, TokenRun, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Each, Every, Hidden, Named, TokenRun, Top, Want, Whole
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
@@ -97,6 +97,10 @@ class NativeRunner:
         """Number of tokens in the sequence, the soft prompt's positions included."""
         return int(self.model.length(sequence))
 
+    def truncate(self, sequence: int, length: int) -> None:
+        """Keep the first `length` tokens of a sequence, the soft prompt's positions included."""
+        self.model.truncate(sequence, length)
+
     def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
         rows: list[tuple[int, int, int, int]] = []  # run, token, kind, number of names
@@ -139,6 +143,8 @@ class NativeRunner:
                 results[place] = int(best[first])
             elif isinstance(run.want, Top):
                 results[place] = likeliest(own, run.want.count)
+            elif isinstance(run.want, Each):
+                results[place] = self._each(run.want, best[first:row], own)
             elif isinstance(run.want, Named):
                 if row > first + 1:  # else all after one token, as they were named
                     order = np.argsort(run.want.rows, kind="stable")
@@ -152,6 +158,16 @@ class NativeRunner:
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
         return results
+
+    def _each(self, want: Each, best: np.ndarray, values: np.ndarray) -> Iterator[Any]:
+        """The results after each token of a run, made as they are asked for: sorting a vocabulary takes a while."""
+        at = 0
+        for one, token in zip(want.wants, best.tolist()):
+            if isinstance(one, Best):
+                yield token
+                continue
+            own, at = values[at : at + self.vocab_size], at + self.vocab_size
+            yield likeliest(own, one.count) if isinstance(one, Top) else own
 
     def _number(self, adapter: str | None) -> int:
         if adapter is None:
@@ -203,7 +219,17 @@ def _ask(
     place: int, run: TokenRun, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]
 ) -> None:
     """Append what a run wants: its rows in the order of its tokens, and the named tokens."""
-    want, last = run.want, len(run.tokens) - 1
+    wants = run.want.wants if isinstance(run.want, Each) else (run.want,)
+    for token, want in enumerate(wants, len(run.tokens) - len(wants)):
+        _ask_after(place, token, want, rows, names)
+        penalty = want.penalty if isinstance(want, Top) else 1.0
+        penalties.extend([penalty] * (len(rows) - len(penalties)))
+
+
+def _ask_after(
+    place: int, last: int, want: Want | None, rows: list[tuple[int, int, int, int]], names: list[int]
+) -> None:
+    """The same of what is wanted after the run's token number `last`, its last one where the want names tokens."""
     if isinstance(want, Best):
         rows.append((place, last, BEST, 0))
     elif isinstance(want, Hidden):
@@ -224,5 +250,3 @@ def _ask(
             names.extend(want.tokens[np.argsort(want.rows, kind="stable")].tolist())
     elif isinstance(want, Whole):
         rows.extend((place, row, FULL, 0) for row in np.unique(want.rows).tolist())
-    penalty = want.penalty if isinstance(want, Top) else 1.0
-    penalties.extend([penalty] * (len(rows) - len(penalties)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Every, Hidden, Named, TokenRun, Top, Whole, cache_limit
+from riyaz.engine.runner import Best, Each, Every, Hidden, Named, TokenRun, Top, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -222,9 +222,40 @@ class TorchRunner:
         """Number of tokens in the sequence, the soft prompt's positions included."""
         return self._sequences[sequence].length
 
-    @torch.inference_mode()
+    def truncate(self, sequence: int, length: int) -> None:
+        """Keep the first `length` tokens of a sequence, the soft prompt's positions included."""
+        kept = self._sequences[sequence]
+        block = kept.block
+        assert block is not None and not kept.forked, "a sequence is truncated after it was run"
+        kept.slots = kept.slots[: length - (kept.prefix.length if kept.prefix else 0)]
+        taken = [slot for member in block.members if member.row == kept.row for slot in member.slots]
+        block.used[kept.row] = max(block.width, max(taken, default=-1) + 1)
+
     def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
-        """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
+        """Run the model over all runs; returns each run's wanted result, None where none is wanted. It is one pass, but
+        for the runs whose tokens are computed one by one."""
+        singly = [run.want.wants if isinstance(run.want, Each) else None for run in runs]
+        if not any(singly):
+            return self._forward(runs)
+        results: list[Any] = [[] if wants else None for wants in singly]
+        for i in range(max(len(wants) for wants in singly if wants)):
+            now = [place for place, wants in enumerate(singly) if (i < len(wants) if wants else i == 0)]
+            part = [_single(runs[place], i) if singly[place] else runs[place] for place in now]
+            try:
+                computed = self._forward(part)
+            except RiyazError:
+                if i == 0:
+                    raise
+                break  # of tokens that may be in no answer: the results before them stand
+            for place, result in zip(now, computed):
+                if singly[place]:
+                    results[place].append(result)
+                else:
+                    results[place] = result
+        return results
+
+    @torch.inference_mode()
+    def _forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         tune_waiting()
         pieces = []
         for place, run in enumerate(runs):
@@ -404,6 +435,12 @@ class _Answer:
             self.result[here] = log_p[self._at[here] + self.first - begin, want.tokens[here]]
         else:
             self.result[low - self.first : high - self.first] = log_p[low - begin : high - begin]
+
+
+def _single(run: TokenRun, place: int) -> TokenRun:
+    """One token of a run, with what is wanted after it."""
+    assert isinstance(run.want, Each) and len(run.want.wants) == len(run.tokens)
+    return TokenRun(run.sequence, run.tokens[place : place + 1], run.want.wants[place], run.keep)
 
 
 def _log_p(logits: Tensor, answers: Sequence[_Answer], begin: int) -> np.ndarray:

@@ -12,6 +12,8 @@ its settings in that cell. Every call reads another piece of text, so that no si
 decode: 64 tokens, one sequence, after a prompt of 128. prefill: a prompt of 512 and the first token. batch8: decode
 with 8 sequences, all tokens a second. lora_slowdown: the share by which a LoRA of rank 16 on all linears makes decode
 slower. cold_start_s: in a fresh process with the file in the page cache, from `open_source` to the first token.
+lookup_ratio, lookup_acceptance: tokens a second with prompt lookup ÷ without on answers that repeat their prompt, and
+the share of its drafts that was right (lookup.py); all other cells are without it.
 rss_over_file: memory above that of Python and numpy ÷ (weights as the file packs them + keys and values in 16 bits).
 decode_bandwidth_share: bytes of weights, keys and values of one token × tokens/s ÷ the read bandwidth of a native
 loop in the same run; of an int8 head the half that is always read. prefill_peak_share: operations of the linears ÷
@@ -44,8 +46,9 @@ SCRIPT = Path(__file__).with_name("inference_sides.py")
 OURS = "riyaz"
 REASON = 240  # characters of the words of a peer that cannot run
 PROMPT, LONG, SHORT, NEW, WARM, BATCH = 128, 512, 16, 64, 4, 8  # tokens; sequences
-CELLS = ("decode", "prefill", "batch8", "lora", "cold")
+CELLS = ("decode", "prefill", "batch8", "lora", "cold", "lookup")
 CELLS_OF = {"gemma3-270m": ("decode", "prefill")}  # other models: all
+DRAFTS = ("lookup_ratio", "lookup_acceptance")
 SPEEDS = ("decode", "prefill", "batch8")  # the cells that peers have
 PEERS: dict[str, dict[str, Any]] = {
     "llama.cpp": {"flash_attention": False},
@@ -126,10 +129,11 @@ def main() -> None:
         sides = open_sides(args, source, peers)
         try:
             samples, limits = measure(source, cells, sides, args)
+            drafts = sides[OURS].ask("lookup", rounds=args.rounds) if "lookup" in cells else {}
         finally:
             for side in sides.values():
                 side.close()
-        result[source.name] = summarise(samples, source)
+        result[source.name] = summarise(samples, source) | {key: drafts.get(key) for key in DRAFTS}
         peers["tokens_s"][source.name] = show(source.name, samples)
         reached = reached or shares(samples, limits, source)
     machine = {"cpu": hardware.cpu_model(), "isa": list(hardware.isa())}
@@ -185,7 +189,7 @@ def measure(
             elif cell == "lora":
                 names = {OURS: False, "riyaz + LoRA": True}
                 found[cell] = {n: speed("decode", sides[OURS], prompts, count, lora=on) for n, on in names.items()}
-            elif round_:
+            elif cell == "cold" and round_:
                 found |= cold(source, args.precision, prompts[0])
         if not round_:
             continue

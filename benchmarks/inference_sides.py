@@ -31,6 +31,7 @@ class Riyaz:
         self.version = importlib.metadata.version("riyaz")
         self.source = open_source(model)
         self.engine = open_engine(self.source, precision)
+        self.engine.drafts.mode = "off"  # what is measured is the pass of a token
         self.loaded = False
 
     def decode(self, prompts: list[list[int]], count: int, lora: bool = False) -> dict[str, float]:
@@ -56,6 +57,14 @@ class Riyaz:
         start = time.perf_counter()
         self.engine.generate([Request(0, tuple(prompt), limit=1)])
         return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
+
+    def lookup(self, rounds: int) -> dict[str, Any]:
+        """What prompt lookup gives, as benchmarks/lookup.py measures it."""
+        from lookup import lookup
+
+        found = lookup(self.engine, self.source, rounds)
+        self.engine.drafts.mode = "off"
+        return found
 
     def held(self) -> dict[str, float | str]:
         return held_by(self.engine)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from riyaz.cli.opened import opened
+from riyaz.cli.opened import opened, tell_lookup
 from riyaz.cli.options import Held, LookedUp, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
@@ -61,6 +61,7 @@ def chat(
                 talk.ask(line)
             else:
                 _entered(talk, line)
+        tell_lookup(screen, predictor)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("left the chat" if asking else "stopped") from None
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.opened import opened
+from riyaz.cli.opened import looked_up, opened, tell_lookup
 from riyaz.cli.options import Held, Json, LookedUp, Quiet, Schema, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
@@ -47,9 +47,10 @@ def generate(
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped") from None
     after(screen, stream)
+    tell_lookup(screen, predictor)
     screen.finish(
         {
             "target": target, "prompt": text, "answer": answer, "citations": stream.citations, "cut": stream.cut,
-            "sampling": asdict(sampling) if how else None, **figures(stream),
+            "sampling": asdict(sampling) if how else None, "lookup": looked_up(predictor), **figures(stream),
         }
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Opens the target of a command, and says so where torch answers because there is no C++ engine."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -19,6 +20,19 @@ def opened(
     screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
     schema: Path | None = None, max_new_tokens: int | None = None, lookup: Lookup | None = None,
 ) -> "Predictor": ...  # fmt: skip
+
+
+def looked_up(predictor: "Predictor") -> dict[str, int | str] | None:
+    """Whether answers were looked up in their prompts, and what came of it; None where no model answers."""
+    if not predictor.has_model:
+        return None
+    return {"mode": predictor.lm.drafts.mode, **asdict(predictor.lm.drafts.counts)}
+
+
+def tell_lookup(screen: Screen, predictor: "Predictor") -> None:
+    """Print what came of prompt lookup, if it has read drafts."""
+    if predictor.has_model and (text := predictor.lm.drafts.counts.words):
+        screen.talk.print(text, style="dim", soft_wrap=True)
 
 
 def opened(

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from riyaz.cli.abstaining import ByConfidence, ByLimits, abstaining
-from riyaz.cli.opened import opened
+from riyaz.cli.opened import looked_up, opened, tell_lookup
 from riyaz.cli.options import Json, LookedUp, MaxNewTokens, Quiet, Schema, Served, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.cli.rows_out import answerer_of, computed_by, target_hash, writable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from riyaz.cli.shards import Shard
     from riyaz.data.row_stream import RowStream
     from riyaz.data.written import Row
+    from riyaz.predictor import Predictor
     from riyaz.predictor.prediction import Prediction
 
 COLUMN, CONFIDENCE, RUNNER_UP, CITED = "prediction", "confidence", "runner_up", "citations"
@@ -94,7 +95,7 @@ def run(
         abstain if isinstance(withheld, ByConfidence) else None, withheld if isinstance(withheld, ByLimits) else None,
     )  # fmt: skip
     answered = AnsweredRows(options, withheld)
-    job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens, lookup)
+    job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens, lookup, _Opened())
     if is_stream(out):
         _stream(out, answered, job)
     elif part:
@@ -119,8 +120,19 @@ def _finish(
     screen.talk.print(f"{len(job.span):,} rows answered in {place}{of}", soft_wrap=True)
     for note in [] if part else answered.notes():
         screen.talk.print(note, soft_wrap=True)
-    document = {"target": job.target, "file": str(job.rows.path), "out": str(path), "rows": len(job.span)}
+    document: dict[str, Any] = {"target": job.target, "file": str(job.rows.path), "out": str(path)}
+    document |= {"rows": len(job.span), "lookup": None}
+    if job.opened.predictor is not None:
+        tell_lookup(screen, job.opened.predictor)
+        document["lookup"] = looked_up(job.opened.predictor)
     screen.finish(document | ({"shard": [part.number, part.count]} if part else {}))
+
+
+@dataclass(eq=False)
+class _Opened:
+    """What has answered; None where all rows had their answers already."""
+
+    predictor: "Predictor | None" = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,7 @@ class _Job:
     schema: Path | None
     max_new_tokens: int | None
     lookup: Lookup | None
+    opened: "_Opened"
 
     @property
     def keys(self) -> Sequence[int]:
@@ -149,7 +162,7 @@ class _Job:
         from riyaz.report.comparison.terminal import listener
 
         done, total = ready.count if ready else 0, len(self.span)
-        predictor = opened(
+        predictor = self.opened.predictor = opened(
             self.screen, self.target, precision=self.precision, schema=self.schema,
             max_new_tokens=self.max_new_tokens, lookup=self.lookup,
         )  # fmt: skip

@@ -49,9 +49,10 @@ class Drafts:
         """An answer got these tokens from a run; fewer than were right, where it has ended."""
         if self.mode == "off":
             return
-        self.counts.tokens += len(tokens)
-        self.counts.drafted += len(run.tokens) - 1
-        self.counts.accepted += sum(one == other for one, other in zip(run.tokens[1:], tokens))
+        if len(run.tokens) == 1 or isinstance(run.want, Each):
+            self.counts.tokens += len(tokens)
+            self.counts.drafted += len(run.tokens) - 1
+            self.counts.accepted += sum(one == other for one, other in zip(run.tokens[1:], tokens))
         if answer.lookup is not None:
             answer.lookup.advance(tokens)
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SCHEMA = "schema"  # where errors of it are
 MOST_PREFIXES = 32  # of prompts with tools, kept
 SHARING = 4  # rows with the same tools, at least, for which their prefix is read by itself
+SHARED_ANSWERS, SHARED_TOKENS = 16, 128  # most answers of several training rows to look for, and tokens of one
+LEAD = 3  # tokens before an answer by which its beginning is found
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
@@ -273,8 +275,19 @@ class PromptedModel(PromptText):
             requests.append(Request(
                 row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,
                 sampling=sampling, stop=self.tokenizer.eos_ids, grammar=self.grammar,
+                likely=tuple((*ids[-LEAD:], *answer) for answer in self._shared_answers),
             ))  # fmt: skip
         return requests
+
+    @cached_property
+    def _shared_answers(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens of answers that several training rows share, as far as the artifact knows them, with their end:
+        the commonest last."""
+        counts = Counter(example.answers[0] for example in self.examples if example.answers)
+        shared = [answer for answer, count in counts.most_common(SHARED_ANSWERS) if count > 1]
+        tokens = [self.tokenizer.encode(answer) for answer in dict.fromkeys((*self.text.common, *shared))]
+        end = self.tokenizer.end_of_turn
+        return tuple((*each, end) for each in reversed(tokens) if len(each) < SHARED_TOKENS)
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riyaz import __version__
+from riyaz.engine.lookup import Counts
 from riyaz.errors import RiyazError
 from riyaz.serve import adapters
 from riyaz.serve.chat import chat_completions
@@ -71,7 +72,9 @@ async def metrics(request: Request) -> Response:
         "requests_running": running_now, "requests_waiting": max(0, state.open - running_now),
         "kv_cache_usage_ratio": used / limit if limit else 0.0,
     }  # fmt: skip
-    return PlainTextResponse(state.metrics.lines(now, [served.name for served in state.shelf]), media_type=TYPE)
+    lookup = sum((lm.drafts.counts for lm in engines), Counts())
+    text = state.metrics.lines(now, [served.name for served in state.shelf], lookup)
+    return PlainTextResponse(text, media_type=TYPE)
 
 
 async def models(request: Request) -> Response:

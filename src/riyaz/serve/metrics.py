@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from riyaz.engine.lookup import Counts
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,8 +50,9 @@ class Metrics:
     whole: Histogram = field(default_factory=Histogram)
     queued: Histogram = field(default_factory=Histogram)
 
-    def lines(self, now: Mapping[str, float], adapters: Iterable[str]) -> str:
-        """The text of /metrics; `now` holds the gauges, `adapters` names the server itself has checked."""
+    def lines(self, now: Mapping[str, float], adapters: Iterable[str], lookup: Counts) -> str:
+        """The text of /metrics; `now` holds the gauges, `adapters` names the server itself has checked, `lookup` what
+        came of drafts."""
         said: list[str] = []
 
         def add(kind: str, name: str, help_: str, lines: Iterable[str]) -> None:
@@ -59,6 +62,8 @@ class Metrics:
             ("prompt_tokens_total", self.prompt_tokens, "Tokens of prompts."),
             ("prompt_tokens_cached_total", self.cached_tokens, "Tokens of prompts that were kept from earlier ones."),
             ("generation_tokens_total", self.generation_tokens, "Tokens of answers."),
+            ("spec_decode_num_draft_tokens_total", lookup.drafted, "Tokens of drafts of prompt lookup."),
+            ("spec_decode_num_accepted_tokens_total", lookup.accepted, "Those of them that were right."),
             ("requests_refused_total", self.refused, "Requests refused because the queue was full."),
             ("requests_cancelled_total", self.cancelled, "Requests whose client left."),
         ):

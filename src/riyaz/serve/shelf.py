@@ -41,6 +41,7 @@ class Served:
         meta: dict[str, Any] = {"answers": self.predictor.answers_are}
         if self.base is not None:
             meta |= {"served_as": self.base.lm.served, "architecture": self.base.source.architecture}
+            meta |= {"lookup": self.base.lm.drafts.mode}
             meta |= {
                 "n_params": self.base.parameters,
                 "n_ctx_train": self.base.lm.context,

@@ -133,7 +133,7 @@ def main() -> None:
         finally:
             for side in sides.values():
                 side.close()
-        result[source.name] = summarise(samples, source) | {key: drafts.get(key) for key in DRAFTS}
+        result[source.name] = summarise(samples, source) | {key: drafts[key] for key in DRAFTS if drafts}
         peers["tokens_s"][source.name] = show(source.name, samples)
         reached = reached or shares(samples, limits, source)
     machine = {"cpu": hardware.cpu_model(), "isa": list(hardware.isa())}

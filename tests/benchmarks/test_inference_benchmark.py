@@ -26,6 +26,8 @@ for line in sys.stdin:
     asked = json.loads(line)
     if asked["do"] == "start":
         answer = {"seconds": 0.25, "tokenizer_s": 0.1, "rss": 3e6, "peak": 4e6, "torch": False}
+    elif asked["do"] == "lookup":
+        answer = {"lookup_ratio": 1.75, "lookup_acceptance": 0.5, "kinds": {}}
     elif asked["do"] == "limits":
         answer = {"read_gbs": 0.1, "int8_gops": None, "bf16_gops": 0.2}
     else:
@@ -132,7 +134,9 @@ def test_the_whole_table(inference, fake, source, monkeypatch, capsys) -> None:
     row = result[model]
     assert list(row) == [
         "decode", "prefill", "batch8", "lora_slowdown", "cold_start_s", "rss_over_file", "torch_imported",
+        "lookup_ratio", "lookup_acceptance",
     ]  # fmt: skip
+    assert row["lookup_ratio"] == 1.75 and row["lookup_acceptance"] == 0.5
     assert row["decode"] == row["prefill"] == row["batch8"] == 1.5 and row["lora_slowdown"] == 0.25
     assert row["cold_start_s"] == 0.25 and row["torch_imported"] is False
     assert result["decode_bandwidth_share"] and result["prefill_peak_share"]

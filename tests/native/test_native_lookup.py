@@ -147,7 +147,7 @@ def test_right_drafts_take_fewer_passes(folders: Folders, monkeypatch: pytest.Mo
     engine.drafts.mode = "on"
     right = replace(request, likely=((*request.tokens[-3:], *answer),))
     assert engine.generate([right]) == [answer]
-    assert len(passes) <= 2 + LIMIT // 15
+    assert len(passes) <= 2 + LIMIT // LONGEST
 
 
 def test_a_step_reports_every_token_and_a_cancelled_request_none_more(folders: Folders) -> None:

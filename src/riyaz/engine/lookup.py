@@ -11,7 +11,8 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-LONGEST = 15  # most tokens of a draft
+LONGEST = 7  # most tokens of a draft: with the one before it a pass is short
+SHORT = 8  # most tokens of a short pass, `FEW` in native/engine/head.cpp
 MATCH = 12  # longest match that is told from longer ones
 # How often the token behind a match of 1, 2, … tokens is taken to be the next one, before any is known, and the weight
 # of this: in tokens, of the belief for all answers, and of what all answers say for a new one.
@@ -21,6 +22,7 @@ FORGET = 0.98  # what earlier tokens weigh beside each new one
 SLOPE, SLOPE_WEIGHT = 0.25, 1.0  # a further token's share of the time of a pass of one, before it is known
 LEAST_SLOPE = 0.03  # however the times that are measured scatter
 FORGET_TIMES = 0.97  # what earlier passes weigh beside each new one
+FORGET_LONG, KNOWN = 0.999, 0.5  # the same of long passes beside each short one, and least weight that is believed
 SETTLED, HELD_UP = 4.0, 3.0  # passes from which on one that takes so many times as long as expected counts as that
 MARGIN = 1.03  # least gain, by expectation, of a pass with drafts
 NONE = -1  # no token: it separates texts
@@ -100,29 +102,60 @@ class Rates:
         return (self._right[place] + weight * belief) / (self._all[place] + weight)
 
 
-class Times:
-    """Seconds of a pass by its number of tokens: a line through what was measured."""
+class Line:
+    """A line through the seconds of passes by their number of tokens, the later passes counting more."""
 
     def __init__(self) -> None:
-        self._sums = [0.0] * 5  # weights, tokens, seconds, tokens², tokens · seconds
-        self.slope, self._at_none = SLOPE, 1 - SLOPE  # of the line; in any unit until something is measured
+        self.weight = 0.0
+        self._sums = [0.0] * 4  # tokens, seconds, tokens², tokens · seconds
+        self._slope, self._at_none = SLOPE, 1 - SLOPE  # in any unit until something is measured
 
     def measure(self, tokens: int, seconds: float) -> None:
         """A pass of so many tokens took so long; of one that was held up little is believed."""
-        if self._sums[0] > SETTLED:
+        if self.weight > SETTLED:
             seconds = min(seconds, HELD_UP * self.of(tokens))
-        new = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
-        weight, x, y, xx, xy = self._sums = [FORGET_TIMES * old + each for old, each in zip(self._sums, new)]
-        x, y = x / weight, y / weight
+        self.forget(FORGET_TIMES)
+        new = (tokens, seconds, tokens * tokens, tokens * seconds)
+        self.weight, self._sums = self.weight + 1, [old + each for old, each in zip(self._sums, new)]
+        x, y, xx, xy = (each / self.weight for each in self._sums)
         believed = SLOPE * y / (1 + SLOPE * (x - 1))
-        slope = (xy - weight * x * y + SLOPE_WEIGHT * believed) / (max(0.0, xx - weight * x * x) + SLOPE_WEIGHT)
+        spread = self.weight * max(0.0, xx - x * x)
+        slope = (self.weight * (xy - x * y) + SLOPE_WEIGHT * believed) / (spread + SLOPE_WEIGHT)
         # a further token takes at most as long as a pass of its own
-        self.slope = min(max(slope, LEAST_SLOPE * y / (1 + LEAST_SLOPE * (x - 1))), y / x)
-        self._at_none = y - self.slope * x
+        self._slope = min(max(slope, LEAST_SLOPE * y / (1 + LEAST_SLOPE * (x - 1))), y / x)
+        self._at_none = y - self._slope * x
+
+    def forget(self, factor: float) -> None:
+        """What was measured so far weighs less."""
+        self.weight, self._sums = self.weight * factor, [factor * each for each in self._sums]
 
     def of(self, tokens: int) -> float:
         """The time of a pass of so many tokens."""
-        return self._at_none + self.slope * tokens
+        return self._at_none + self._slope * tokens
+
+
+class Times:
+    """Seconds of a pass by its number of tokens: a line for short passes, and one for longer ones, which a machine that
+    is busy otherwise may compute very much slower."""
+
+    def __init__(self) -> None:
+        self._short, self._long = Line(), Line()
+
+    def measure(self, tokens: int, seconds: float) -> None:
+        """A pass of so many tokens took so long."""
+        if tokens > SHORT:
+            self._long.measure(tokens, seconds)
+        else:
+            self._short.measure(tokens, seconds)
+            self._long.forget(FORGET_LONG)
+
+    def of(self, tokens: int) -> float:
+        """The time of a pass of so many tokens."""
+        if tokens > SHORT:
+            line = self._long if self._long.weight > KNOWN else self._short
+        else:
+            line = self._short if self._short.weight or not self._long.weight else self._long
+        return line.of(tokens)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from typing import Any, NamedTuple, TypedDict, Unpack, get_args, overload
 
 from riyaz.artifact import reading_of
-from riyaz.config import Kv, Precision, SamplingConfig
+from riyaz.config import Kv, Lookup, Precision, SamplingConfig
 from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
@@ -203,19 +203,27 @@ class Model:
         return f"riyaz.open({self.name!r})"
 
 
-def open(target: Place, *, model: Place | None = None, precision: Precision = "auto", kv: Kv = "auto") -> Model:
+def open(
+    target: Place, *, model: Place | None = None, precision: Precision = "auto", kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> Model:  # fmt: skip
     """A model by name or path, an artifact, an adapter or a comparison's folder (its pick), ready to answer.
 
     `model` says where the base of an artifact or adapter is now. `precision` is how weights are served: "fp32",
     "bf16", "int8", "int4", or "auto", which is as the file stores them, float32 as bf16. `kv` is how keys and values
-    are held: "bf16", "int8" in about half the memory, or "auto": bf16, and fp32 where `precision` is. Raises
-    RiyazError.
+    are held: "bf16", "int8" in about half the memory, or "auto": bf16, and fp32 where `precision` is. `lookup` makes
+    several tokens in one pass where answers repeat their prompts: "on", "off" or "auto", where that is faster; the text
+    is the same. Raises RiyazError.
     """
     if precision not in get_args(Precision):
         hint = f"choose one of {', '.join(get_args(Precision))}"
         raise RiyazError(f"unknown precision {brief(precision)}", "precision", hint)
+    if lookup not in (None, *get_args(Lookup)):
+        raise RiyazError(f"unknown lookup {brief(lookup)}", "lookup", f"choose one of {', '.join(get_args(Lookup))}")
     with in_python():
         predictor = open_target(str(target), str(model) if model is not None else None, precision, kv)
+        if lookup is not None and predictor.has_model:
+            predictor.lm.drafts.mode = lookup
         return Model(str(target), predictor, reading_of(str(target)))
 
 

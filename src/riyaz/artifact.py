@@ -60,7 +60,8 @@ class TextPart:
 
     `passages` is the number of retrieved passages before the question. With `span_words` the answer is the likeliest
     run of at most `span_words` words in them, or one of the `common` answers, to whose log-probability in nats
-    `common_offset` is added. `schema_file` holds the schema of the task, which riyaz.json itself does not.
+    `common_offset` is added; where answers are generated, `common` ones are drafts. `schema_file` holds the schema of
+    the task, which riyaz.json itself does not.
     """
 
     instruction: str = ""

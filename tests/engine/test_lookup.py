@@ -55,6 +55,9 @@ def test_a_repeating_answer_gets_long_drafts_and_a_random_one_none() -> None:
     assert worth([repeating, random_], [LONGEST] * 2, times)[1] == 0
     assert worth([repeating], [LONGEST], times)[0] > 4
     assert worth([repeating], [2], times) == [2]
+    times.measure(4, 0.004)
+    times.measure(1, 0.001)  # the line goes through 0
+    times.measure(1, 0.001)
     assert worth([], [], times) == []
 
 

@@ -1,6 +1,7 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
-from riyaz.artifact import Artifact, BaseModel
+from riyaz.artifact import Artifact, BaseModel, TextPart
 from riyaz.comparison.bases import instruction_of, method_of, parts_of, rate_of
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
@@ -31,6 +32,8 @@ from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.ranks import ALONE, Ranks
 from riyaz.results import FIT, CurvePoint, Fit, parted
 from riyaz.sources import Source
+
+COMMON_ROWS, MOST_COMMON, COMMON_LENGTH = 3, 16, 400  # training rows with one answer; such answers; their characters
 
 
 def fit(
@@ -117,6 +120,15 @@ def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:
     return {"replay": chosen.replay, "replay_from": path} if method.rehearses else {}
 
 
+def _with_common(fitted: Fitted, context: Context) -> TextPart:
+    """The text part of an artifact; where answers are generated, with those that several training rows share, by which
+    prompt lookup drafts them."""
+    if fitted.text.common or fitted.weights.kind in artifacts.MODEL_FREE or context.task.kind == "closed":
+        return fitted.text
+    counts = Counter(row.answer for row in context.train if len(row.answer) <= COMMON_LENGTH).most_common(MOST_COMMON)
+    return replace(fitted.text, common=tuple(answer for answer, count in counts if count >= COMMON_ROWS))
+
+
 def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: ComparisonPlan, name: str) -> Artifact:
     source = context.source
     parameters, template = describe(source).parameters, context.tokenizer.template
@@ -124,7 +136,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
     base = BaseModel(source.name, path, source.sha256(), parameters, template)
     return Artifact(
         method=method_of(name).name,
-        text=fitted.text,
+        text=_with_common(fitted, context),
         weights=fitted.weights,
         base=None if fitted.weights.kind in artifacts.MODEL_FREE else base,
         task=context.task,

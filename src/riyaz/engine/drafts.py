@@ -47,9 +47,7 @@ class Drafts:
 
     def took(self, answer: Answer, run: TokenRun, tokens: Sequence[int]) -> None:
         """An answer got these tokens from a run; fewer than were right, where it has ended."""
-        if self.mode == "off":
-            return
-        if len(run.tokens) == 1 or isinstance(run.want, Each):
+        if self.mode != "off" and (len(run.tokens) == 1 or isinstance(run.want, Each)):
             self.counts.tokens += len(tokens)
             self.counts.drafted += len(run.tokens) - 1
             self.counts.accepted += sum(one == other for one, other in zip(run.tokens[1:], tokens))

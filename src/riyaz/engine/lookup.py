@@ -204,6 +204,8 @@ class Lookup:
 def worth(lookups: Sequence[Lookup], most: Sequence[int], times: Times) -> list[int]:
     """How many tokens to draft for each answer, at most `most` (A,): as many as by expectation give most tokens in a
     second, none where that is not MARGIN times what a pass without drafts gives, which has a token of each answer."""
+    if not lookups:
+        return []
     counts, expected, read = [0] * len(lookups), float(len(lookups)), len(lookups)
     usual = rate = expected / times.of(read)
     next_best = []  # (-chance that the draft is right up to its next token, answer)

@@ -71,7 +71,7 @@ def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Fin
 
 def test_the_same_plan_gives_the_same_bits(finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another folder, and no processes: equal weights, equal predictions."""
-    inside = tiny_comparison.workers_inside(monkeypatch)
+    inside = tiny_comparison.workers_inside(monkeypatch, as_processes=True)
     for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):
         shutil.copy(finished.out / name, tmp_path)
     again = command(*finished.arguments, "--out", tmp_path, "--json")

@@ -76,7 +76,7 @@ def test_a_stop_in_every_phase_and_the_same_command_finishes(
     assert not any(line.startswith(("nearest: fit", "lora: fit", "measure:")) for line in running.lines)
 
     # what was stopped four times is what was never stopped
-    tiny_comparison.workers_inside(monkeypatch)
+    tiny_comparison.workers_inside(monkeypatch, as_processes=True)
     whole = tmp_path / "whole"
     whole.mkdir()
     for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):

@@ -88,7 +88,7 @@ def asking(asked: tuple, tmp_path: Path) -> tuple:
 
 def expect_one_places_bits(out: Path, asking: tuple, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine makes alone from the same plan is what the places have made, file by file."""
-    tiny_comparison.workers_inside(monkeypatch)
+    tiny_comparison.workers_inside(monkeypatch, as_processes=True)
     whole.mkdir()
     for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):
         shutil.copy(out / name, whole / name)

@@ -11,8 +11,9 @@ from pathlib import Path
 PROGRAM = """
 import os, sys, traceback
 import numpy, pytest, torch, riyaz.train
+imports, code, *isas = sys.argv[1:]
+exec(imports)
 assert "riyaz._native" not in sys.modules
-code, *isas = sys.argv[1:]
 for isa in isas:
     print("isa:", isa, flush=True)
     if (child := os.fork()) == 0:
@@ -31,11 +32,12 @@ for isa in isas:
 """
 
 
-def printed_on(isas: Iterable[str], code: str) -> dict[str, str]:
-    """Instruction set -> what the code prints where RIYAZ_ISA names it; fails if it fails on one of them."""
+def printed_on(isas: Iterable[str], code: str, imports: str = "") -> dict[str, str]:
+    """Instruction set -> what the code prints where RIYAZ_ISA names it; fails if it fails on one of them. `imports`:
+    statements of what the code imports beside torch."""
     package = Path(__import__("riyaz").__file__).parents[1]
     known = os.environ | {"RIYAZ_NATIVE": "1", "PYTHONPATH": os.pathsep.join([str(package), *sys.path])}
-    command = [sys.executable, "-c", PROGRAM, code, *isas]
+    command = [sys.executable, "-c", PROGRAM, imports, code, *isas]
     done = subprocess.run(command, env=known, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
     _, *parts = done.stdout.split("isa: ")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from riyaz import drift, hardware, methods
+from riyaz import drift, hardware, methods, rehearsal
 from riyaz.adapters import Adapter
 from riyaz.cli import main as cli
 from riyaz.comparison import arms, processes, worker
@@ -35,6 +35,7 @@ ARM_KEYS = {
     "eval_seconds", "peak_rss_mb", "trainable_params", "artifact_mb", "ms_per_answer", "prompt_tokens",
     "forgetting_nats", "kl_task", "chosen", "checks", "reason",
 }  # fmt: skip
+REHEARSED = 12  # texts that a tiny base writes, in place of 96: half of the time of a tiny comparison
 TOPICS = 50_000  # characters of Python's help topics that are read: several times the tokens that are measured
 STEPS = 16  # of a full recipe here: the least with a search of two rates
 CLOSED = {
@@ -205,13 +206,17 @@ def serve_in_float32(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hardware, "bf16_is_fast", lambda: False)
 
 
-def workers_inside(patch: pytest.MonkeyPatch, whole: bool = False) -> list[tuple[str, ...]]:
+def workers_inside(patch: pytest.MonkeyPatch, whole: bool = False, as_processes: bool = False) -> list[tuple[str, ...]]:
     """Let arms run in this process; the list that is returned fills with what was run.
+
+    If not `as_processes`, whose bits are those of workers in processes of their own, fewer texts are rehearsed.
 
     If not `whole`, pictures are drawn but not written, and without a file of general text forgetting is measured on
     less of Python's help topics, as many tokens of it: half of a tiny comparison's time.
     """
     done: list[tuple[str, ...]] = []
+    if not as_processes:
+        patch.setattr(rehearsal, "TEXTS", REHEARSED)
     if not whole:
         from riyaz.report.media import svg  # it imports matplotlib
 

@@ -88,6 +88,7 @@ def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any,
             finite = matrix.fill_bf16(first, np.ascontiguousarray(values)) and finite
         else:
             finite = matrix.fill(first, np.ascontiguousarray(values, np.float32)) and finite
+        family.source.release()
     return matrix, finite
 
 
@@ -106,5 +107,8 @@ def _blocks(family: Family, name: str, dtype: str, form: Form) -> tuple[Any, boo
     blocks = family.blocks(name)
     shared = form.group > BLOCK and gguf_groups.are_shared(dtype, blocks, form.group)
     matrix = native.extension().Matrix(form.format, rows, cols, form.group if shared else BLOCK, form.minimum)
-    finite = matrix.fill_gguf(0, dtype, blocks, cols)
+    finite, step = True, max(1, formats.PIECE // cols // formats.BLOCK_ROWS) * formats.BLOCK_ROWS
+    for first in range(0, rows, step):
+        finite = matrix.fill_gguf(first, dtype, blocks[first : first + step], cols) and finite
+        family.source.release()  # of a large matrix only a piece is in memory beside what is made of it
     return matrix, finite

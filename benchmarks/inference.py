@@ -14,6 +14,9 @@ with 8 sequences, all tokens a second. lora_slowdown: the share by which a LoRA 
 slower. cold_start_s: in a fresh process with the file in the page cache, from `open_source` to the first token.
 lookup_ratio, lookup_acceptance: tokens a second with prompt lookup ÷ without on answers that repeat their prompt, and
 the share of its drafts that was right (lookup.py); all other cells are without it.
+first_token_s: from the start of the command `riyaz generate FILE QUESTION --max-tokens 1 --json` to its output, with
+the file in the page cache and Python's byte code written: Python, imports, tokenizer, chat template, weights, a prompt
+of one short question and its first token; not the end of the process.
 rss_over_file: memory above that of Python and numpy ÷ (weights as the file packs them + keys and values in 16 bits).
 decode_bandwidth_share: bytes of weights, keys and values of one token × tokens/s ÷ the read bandwidth of a native
 loop in the same run; of an int8 head the half that is always read. prefill_peak_share: operations of the linears ÷
@@ -24,6 +27,7 @@ what was not measured.
 import argparse
 import contextlib
 import json
+import os
 import pydoc_data.topics
 import shutil
 import statistics
@@ -44,6 +48,7 @@ from riyaz.sources import Source, open_source
 LOWER = 256 / 544  # the share of the lower halves of its codes in the bytes of an int8 matrix: native/kernels/layout.h
 SCRIPT = Path(__file__).with_name("inference_sides.py")
 OURS = "riyaz"
+QUESTION = "What is the capital of France?"
 REASON = 240  # characters of the words of a peer that cannot run
 PROMPT, LONG, SHORT, NEW, WARM, BATCH = 128, 512, 16, 64, 4, 8  # tokens; sequences
 CELLS = ("decode", "prefill", "batch8", "lora", "cold", "lookup")
@@ -228,7 +233,24 @@ def cold(source: Source, precision: str, prompt: list[int]) -> dict[str, dict[st
     side.close()
     megabytes = {name: answer[name] / hardware.MB for name in ("rss", "peak")}
     seconds = {"first token": answer["seconds"], "tokenizer": answer["tokenizer_s"]}
+    seconds["whole command"] = first_token(source, precision)
     return {"start, s": seconds, "memory, MB": megabytes, "torch imported": {OURS: float(answer["torch"])}}
+
+
+def first_token(source: Source, precision: str) -> float:
+    """Seconds from the start of a command to its answer of one token; it is run once before."""
+    words = ["-m", "riyaz", "generate", str(source.path), QUESTION]
+    command = [sys.executable, *words, "--max-tokens", "1", "--precision", precision, "--quiet", "--json"]
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    for _ in range(2):
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=own) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            taken = time.perf_counter() - start
+        if process.returncode or not line:
+            raise Unavailable(f"riyaz generate ended with status {process.returncode}")
+    return taken
 
 
 def medians(samples: Samples) -> dict[str, float]:
@@ -251,6 +273,7 @@ def summarise(samples: Mapping[str, Samples], source: Source) -> dict[str, float
     if "start, s" in samples:
         file = (source.nbytes + (LONG + NEW) * cache_bytes(source)) / hardware.MB
         row["cold_start_s"] = round(medians(samples["start, s"])["first token"], 3)
+        row["first_token_s"] = round(medians(samples["start, s"])["whole command"], 3)
         row["rss_over_file"] = round(medians(samples["memory, MB"])["rss"] / file, 3)
         row["torch_imported"] = any(samples["torch imported"][OURS])
     return row

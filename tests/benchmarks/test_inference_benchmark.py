@@ -76,7 +76,7 @@ def test_the_row_of_a_model(inference: ModuleType, source: Source) -> None:
         {
             "decode": {"riyaz": [50.0], "llama.cpp": [20.0]},
             "lora": {"riyaz": [50.0, 55.0, 60.0], "riyaz + LoRA": [50.0, 52.0, 44.0]},
-            "start, s": {"first token": [0.5, 0.25, 0.125], "tokenizer": [1.0]},
+            "start, s": {"first token": [0.5, 0.25, 0.125], "tokenizer": [1.0], "whole command": [0.5]},
             "memory, MB": {"rss": [2 * source.nbytes / 2**20], "peak": [9.0]},
             "torch imported": {"riyaz": [0.0, 1.0]},
         },
@@ -84,7 +84,7 @@ def test_the_row_of_a_model(inference: ModuleType, source: Source) -> None:
     )
     cache = 2 * 2 * 2 * 2 * 16 * (512 + 64)  # keys and values, 16 bits, 2 layers, 2 heads of 16, every token
     assert row == {
-        "decode": 2.5, "lora_slowdown": 0.1, "cold_start_s": 0.25, "torch_imported": True,
+        "decode": 2.5, "lora_slowdown": 0.1, "cold_start_s": 0.25, "first_token_s": 0.5, "torch_imported": True,
         "rss_over_file": round(2 * source.nbytes / (source.nbytes + cache), 3),
     }  # fmt: skip
 
@@ -125,7 +125,15 @@ def run(inference: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     return lines, json.loads(last)
 
 
+def test_the_first_token_of_a_whole_command(inference: ModuleType, source: Source, tmp_path: Path) -> None:
+    assert 0 < inference.first_token(source, "fp32") < 600
+    missing = Source("gone", tmp_path / "gone.gguf", "gguf", {}, {}, ())
+    with pytest.raises(inference.Unavailable, match="status 2"):
+        inference.first_token(missing, "fp32")
+
+
 def test_the_whole_table(inference, fake, source, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(inference, "first_token", lambda *_: 0.5)
     model = source.name
     lines, result = run(inference, monkeypatch, capsys, "--peer", "--rounds", "2", "--model", str(source.path))
     assert set(result) == {
@@ -133,12 +141,12 @@ def test_the_whole_table(inference, fake, source, monkeypatch, capsys) -> None:
     }  # fmt: skip
     row = result[model]
     assert list(row) == [
-        "decode", "prefill", "batch8", "lora_slowdown", "cold_start_s", "rss_over_file", "torch_imported",
-        "lookup_ratio", "lookup_acceptance",
+        "decode", "prefill", "batch8", "lora_slowdown", "cold_start_s", "first_token_s", "rss_over_file",
+        "torch_imported", "lookup_ratio", "lookup_acceptance",
     ]  # fmt: skip
     assert row["lookup_ratio"] == 1.75 and row["lookup_acceptance"] == 0.5
     assert row["decode"] == row["prefill"] == row["batch8"] == 1.5 and row["lora_slowdown"] == 0.25
-    assert row["cold_start_s"] == 0.25 and row["torch_imported"] is False
+    assert row["cold_start_s"] == 0.25 and row["first_token_s"] == 0.5 and row["torch_imported"] is False
     assert result["decode_bandwidth_share"] and result["prefill_peak_share"]
     peers = result["peers"]
     assert peers["versions"] == {"riyaz": "1.0", "llama.cpp": "1.0"}

@@ -42,6 +42,9 @@ def opened(
     """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Its answers keep to the
     `schema` of a file and have at most `max_new_tokens` tokens; `lookup` None: as the environment says. Raises
     RiyazError."""
+    from riyaz.text.template import start_worker
+
+    start_worker()
     from riyaz.data.schema import read_schema
     from riyaz.engine.opening import engine_note
     from riyaz.predictor import keeping_to, open_model, open_target, within

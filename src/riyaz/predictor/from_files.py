@@ -1,6 +1,7 @@
 """Opens a predictor: a model by name or path, an adapter folder on its base, or an artifact."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +57,8 @@ def open_target(
 
 def open_model(name_or_path: str | Path, precision: Precision = "auto", kv: Kv = "auto") -> FreePredictor:
     """The predictor of a plain model, without an instruction."""
-    source = open_source(name_or_path)
-    lm = _engine(source, precision, kv=kv)
-    return FreePredictor(tokenizer=source.tokenizer(), lm=lm, max_new_tokens=_chat_tokens(lm))
+    tokenizer, lm = _opened(open_source(name_or_path), precision, kv=kv)
+    return FreePredictor(tokenizer=tokenizer, lm=lm, max_new_tokens=_chat_tokens(lm))
 
 
 def open_adapter(
@@ -66,10 +66,8 @@ def open_adapter(
 ) -> FreePredictor:
     """The predictor of an adapter folder without an instruction; `base`, or its configuration, names the base model."""
     source, note = base_for(folder / adapters.CONFIG, base)
-    lm = _engine(source, precision, folder, kv=kv)
-    return FreePredictor(
-        tokenizer=source.tokenizer(), lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_chat_tokens(lm)
-    )
+    tokenizer, lm = _opened(source, precision, folder, kv=kv)
+    return FreePredictor(tokenizer=tokenizer, lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_chat_tokens(lm))
 
 
 def _chat_tokens(lm: Engine) -> int:
@@ -91,7 +89,7 @@ def open_artifact(
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     adapted = kind in artifacts.ADAPTER_KINDS
     return _assembled(
-        artifact, folder, source.tokenizer(), _engine(source, precision, folder if adapted else None, merged, kv),
+        artifact, folder, *_opened(source, precision, folder if adapted else None, merged, kv),
         adapter=ADAPTER if adapted and not merged else None,
         bare=(lambda: _engine(_base_source(artifact, folder, base), precision, kv=kv)) if whole else None,
     )  # fmt: skip
@@ -119,7 +117,7 @@ class Base:
 def open_base(model: str | Path | Source, precision: Precision = "auto", kv: Kv = "auto") -> Base:
     """A model by name, path or source. Raises RiyazError."""
     source = model if isinstance(model, Source) else open_source(model)
-    return Base(source, source.tokenizer(), _engine(source, precision, kv=kv))
+    return Base(source, *_opened(source, precision, kv=kv))
 
 
 def source_for(folder: str | Path, opened: Sequence[Source] = (), base: str | None = None) -> Source | None:
@@ -220,6 +218,16 @@ def _beside(artifact: Artifact, folder: Path) -> Beside | None:
         return None
     assert artifact.task is not None
     return Beside(open_classifier(weights.beside, folder, artifact.task.labels), weights.factor)
+
+
+def _opened(
+    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto"
+) -> tuple[Tokenizer, Engine]:
+    """A model's tokenizer and, as `_engine`, its engine, both at once: packing weights leaves Python to others."""
+    with ThreadPoolExecutor(1) as pool:
+        tokenizer = pool.submit(source.tokenizer)
+        lm = _engine(source, precision, adapter, merged, kv)
+    return tokenizer.result(), lm
 
 
 def _engine(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from riyaz.layers.fast.masters import PIECE, Masters, join, split, suffixed
 from riyaz.ranks import Ranks
 
-# of the outer step. The paper's .7 and .9, for a model that has learned much before, are worse from scratch: docs/log.md
+# of the outer step. The paper's .7 and .9 are for a model that has learned much before: docs/log.md
 RATE, MOMENTUM = 0.8, 0.6
 
 

@@ -115,8 +115,8 @@ def evaluate_artifact(
     alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))
     checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision, known if alike else ())}
     if base is not None and predictor.has_model and valid and _can_merge(artifact, folder):
-        rows = compared_rows(artifact.task, valid)
-        checks["merged"], merged = _merged(folder, predictor, artifact.task, rows, sample, precision)
+        judged_rows = compared_rows(artifact.task, valid)
+        checks["merged"], merged = _merged(folder, predictor, artifact.task, judged_rows, sample, precision)
         result["merged_ms"], result["merged"] = merged[1].ms_per_answer, merged if len(merged) > 2 else None
     if predictor.has_model and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)

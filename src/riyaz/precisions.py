@@ -51,8 +51,8 @@ def compared_rows(task: Task, rows: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(rows[:LABEL_ROWS])
     if task.kind != "closed":
         return tuple(accepted_rows(rows) or rows)[:TEXT_ROWS]
-    known = accepted_labels(task, rows).any(1)
-    return tuple(row for row, right in zip(rows, known) if right)[:LABEL_ROWS]
+    known = accepted_labels(task, rows)
+    return tuple(row for row, right in zip(rows, known) if right.any())[:LABEL_ROWS]
 
 
 def weights_mb(predictor: ModelPredictor) -> float:

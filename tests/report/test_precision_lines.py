@@ -86,7 +86,7 @@ def test_every_report_has_both_lines() -> None:
 
 def test_the_command_that_makes_it_smaller_is_one_of_the_next_ones() -> None:
     commands = dict(after_arm(made().arms[1], Path("out/lora")))
-    assert commands["make it smaller"] == "riyaz merge out/lora --precision int8 --out lora-merged"
-    _, bound, _ = cli.build().parse_args(commands["make it smaller"].split()[1:])
+    assert commands["merge"] == "riyaz merge out/lora --precision int8 --out lora-merged"
+    _, bound, _ = cli.build().parse_args(commands["merge"].split()[1:])
     assert bound.arguments["precision"] == "int8"
-    assert "make it smaller" not in dict(after_arm(adapted(), Path("out/lora")))
+    assert "merge" not in dict(after_arm(adapted(), Path("out/lora")))

@@ -40,7 +40,7 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         to = ["--format", _format(arm), "--out", f"{arm.name}-exported"]
         commands.append(("export", ["export", name, *to]))
     if options := merge_options(arm):
-        commands.append(("make it smaller", ["merge", name, *options, "--out", f"{arm.name}-merged"]))
+        commands.append(("merge", ["merge", name, *options, "--out", f"{arm.name}-merged"]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
 
 

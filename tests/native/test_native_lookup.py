@@ -239,6 +239,21 @@ def test_a_preempted_answer_goes_on(folders: Folders, monkeypatch: pytest.Monkey
     assert full[0] > 14
 
 
+def test_what_the_last_answers_of_an_adapter_repeat_is_drafted(folders: Folders) -> None:
+    engine = Engine(ours(folders("qwen2-untied"), "bf16"))
+    for name in ("one", "other"):
+        engine.load(name, lora_of(folders("qwen2-untied"), 1, 4))
+    request = replace(prompts(engine, 1)[0], adapter="one", sampling=Sampling(temperature=1.0))  # repeats nothing
+    engine.drafts.mode = "on"
+    wanted = engine.generate([request])
+    before = engine.drafts.counts.accepted
+    assert engine.generate([replace(request, adapter="other")]) == wanted
+    assert engine.drafts.counts.accepted < before + LIMIT // 4
+    before = engine.drafts.counts.accepted
+    assert engine.generate([request]) == wanted
+    assert engine.drafts.counts.accepted > before + LIMIT // 2
+
+
 def test_auto_leaves_random_text_alone(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Times, "measure", lambda self, tokens, seconds: None)  # others use the machine too
     engine = Engine(ours(folders("gpt2"), "bf16"))

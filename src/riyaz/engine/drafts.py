@@ -1,6 +1,7 @@
 """Drafts in the steps of an engine: which running answers read how many tokens of theirs, and what it took."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from riyaz.engine.runner import Each, TokenRun
 from riyaz.engine.scheduler import Answer
 
 Run = tuple[Answer, TokenRun]
+RECENT, LONG = 8, 256  # answers whose words the next ones may repeat, as those of one form do; and tokens of them
+LEAD = 3  # tokens of the prompt before an answer, by which its beginning is found
 
 
 class Drafts:
@@ -21,6 +24,7 @@ class Drafts:
         self.counts = Counts()
         self._vocab_size = vocab_size
         self._rates, self._times = Rates(), Times()
+        self._recent: dict[str | None, deque[tuple[int, ...]]] = {}  # the last answers of each adapter
 
     def add(self, runs: Sequence[Run]) -> list[Run]:
         """The runs of a step, those of one token with the drafts that are to be read behind it."""
@@ -53,12 +57,16 @@ class Drafts:
             self.counts.accepted += sum(one == other for one, other in zip(run.tokens[1:], tokens))
         if answer.lookup is not None:
             answer.lookup.advance(tokens)
+            if answer.done:
+                recent = self._recent.setdefault(answer.request.adapter, deque(maxlen=RECENT))
+                recent.append((*answer.request.tokens[-LEAD:], *answer.tokens[:LONG]))
 
     def _lookup(self, answer: Answer) -> Lookup:
         if answer.lookup is None:
             request = answer.request
             text = (*request.prefix, *request.tokens, *answer.tokens)
-            answer.lookup = Lookup(Follower(text, request.likely), Rates(self._rates))
+            others = (*request.likely, *self._recent.get(request.adapter, ()))
+            answer.lookup = Lookup(Follower(text, others), Rates(self._rates))
         return answer.lookup
 
     def _drafted(self, answer: Answer, run: TokenRun, draft: Sequence[int]) -> TokenRun:

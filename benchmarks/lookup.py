@@ -24,6 +24,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.engine import Request, Sampling
+from riyaz.engine.drafts import Drafts
 from riyaz.engine.engine import Engine
 from riyaz.engine.lookup import Counts
 from riyaz.engine.opening import open_engine
@@ -86,7 +87,8 @@ def measured(engine: Engine, groups: Sequence[Sequence[Request]], rounds: int) -
     for round_ in range(rounds + 1):
         texts = {}
         for mode in ("off", "auto") if round_ % 2 else ("auto", "off"):
-            engine.drafts.mode, engine.drafts.counts = mode, Counts()  # type: ignore[assignment]
+            # nothing of earlier rounds is known, least of all their answers
+            engine.drafts = Drafts(engine.runner.vocab_size, mode)  # type: ignore[arg-type]
             results = [answered(engine, group) for group in groups]
             texts[mode] = [answers for answers, _ in results]
             tokens = sum(len(answer) - 1 for answers in texts[mode] for answer in answers.values())

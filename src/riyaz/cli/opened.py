@@ -22,19 +22,6 @@ def opened(
 ) -> "Predictor": ...  # fmt: skip
 
 
-def looked_up(predictor: "Predictor") -> dict[str, int | str] | None:
-    """Whether answers were looked up in their prompts, and what came of it; None where no model answers."""
-    if not predictor.has_model:
-        return None
-    return {"mode": predictor.lm.drafts.mode, **asdict(predictor.lm.drafts.counts)}
-
-
-def tell_lookup(screen: Screen, predictor: "Predictor") -> None:
-    """Print what came of prompt lookup, if it has read drafts."""
-    if predictor.has_model and (text := predictor.lm.drafts.counts.words):
-        screen.talk.print(text, style="dim", soft_wrap=True)
-
-
 def opened(
     screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
     plain: bool = False, schema: Path | None = None, max_new_tokens: int | None = None, lookup: Lookup | None = None,
@@ -56,3 +43,16 @@ def opened(
     if lookup is not None and predictor.has_model:
         predictor.lm.drafts.mode = lookup
     return within(keeping_to(predictor, text, str(schema)), max_new_tokens)
+
+
+def looked_up(predictor: "Predictor") -> dict[str, int | str] | None:
+    """Whether answers were looked up in their prompts, and what came of it; None where no model answers."""
+    if not predictor.has_model:
+        return None
+    return {"mode": predictor.lm.drafts.mode, **asdict(predictor.lm.drafts.counts)}
+
+
+def tell_lookup(screen: Screen, predictor: "Predictor") -> None:
+    """Print what came of prompt lookup, if it has read drafts."""
+    if predictor.has_model and (text := predictor.lm.drafts.counts.words):
+        screen.talk.print(text, style="dim", soft_wrap=True)

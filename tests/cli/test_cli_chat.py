@@ -243,9 +243,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, number: signal.Sign
     """Ctrl-C, or another signal, after so many pieces of the first answer."""
     stream, calls = FreePredictor._pieces, []
 
-    def pieces(self: FreePredictor, prepared: Any, ids: list[int]) -> Iterator[str]:
+    def pieces(self: FreePredictor, prepared: Any, *more: Any) -> Iterator[str]:
         calls.append(prepared)
-        for count, piece in enumerate(stream(self, prepared, ids)):
+        for count, piece in enumerate(stream(self, prepared, *more)):
             if count == after and len(calls) == 1:
                 signal.raise_signal(number)
             yield piece

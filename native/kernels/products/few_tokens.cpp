@@ -12,30 +12,40 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
+constexpr int APART = 2;  // tokens up to which codes and low codes have sums of their own
+
 template <int BYTES>
 INLINE void prefetch_all(const uint8_t* at) {
 #pragma GCC unroll 64
     for (int i = 0; i < BYTES; i += 64) prefetch(at + i);
 }
 
-// The integer sums of group g: `sum` is of the codes of the inputs, then of 256 * code + low.
+// Adds the products of the codes of a group with those of T tokens, from `x` on, `cols` apart.
 template <int T>
-INLINE void nibbles_dot(const Nibbles& codes, const Inputs& x, size_t g, I (&sum)[T]) {
-    const size_t cols = x.cols, at = g * GROUP;
-    I below[T];
-    for (int t = 0; t < T; t++) sum[t] = below[t] = izero();
+INLINE void add_nibbles(const Nibbles& codes, const int8_t* x, size_t cols, I (&sum)[T]) {
 #pragma GCC unroll 4
     for (int z = 0; z < 4; z++) {
         const B both = load_bytes(codes[z]), lower = low(both), upper = high(both);
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
-            const int8_t *of_code = x.codes + t * cols + at + 8 * z, *of_low = x.low + t * cols + at + 8 * z;
-            sum[t] = dot_nibbles(dot_nibbles(sum[t], lower, spread(of_code)), upper, spread(of_code + 4));
-            below[t] = dot_nibbles(dot_nibbles(below[t], lower, spread(of_low)), upper, spread(of_low + 4));
+            const int8_t* own = x + t * cols + 8 * z;
+            sum[t] = dot_nibbles(dot_nibbles(sum[t], lower, spread(own)), upper, spread(own + 4));
         }
     }
+}
+
+// Sums of codes times 256, then those of the low codes to them: `sums` of both where registers allow, so that one does
+// not wait for the other.
+template <int T>
+INLINE void nibbles_dot(const Nibbles& codes, const Inputs& x, size_t g, I (&sum)[T]) {
+    const size_t at = g * GROUP;
+    I below[T];
+    for (int t = 0; t < T; t++) sum[t] = below[t] = izero();
+    add_nibbles<T>(codes, x.codes + at, x.cols, sum);
+    if (T <= APART) add_nibbles<T>(codes, x.low + at, x.cols, below);
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++) sum[t] = iadd(times_256(sum[t]), below[t]);
+    if (T > APART) add_nibbles<T>(codes, x.low + at, x.cols, sum);
 }
 
 // PLAIN: groups of 32 with minimums, whose sizes are constants: without these T > 1 takes 5 % longer
@@ -95,6 +105,20 @@ INLINE void int4k_rows(const uint8_t* w, size_t step, const Inputs& x, const uin
     }
 }
 
+template <int T>
+INLINE void add_bytes(const Int8Upper& upper, const Int8Lower& lower, const int8_t* x, size_t cols, I (&sum)[T]) {
+#pragma GCC unroll 4
+    for (int z = 0; z < 4; z++) {
+        const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
+        const B one = whole_low(up, down), two = whole_high(up, down);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) {
+            const int8_t* own = x + t * cols + 8 * z;
+            sum[t] = dot_bytes(dot_bytes(sum[t], one, spread(own)), two, spread(own + 4));
+        }
+    }
+}
+
 template <int R, int T>
 INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
     const size_t cols = x.cols, groups = cols / GROUP;
@@ -109,19 +133,11 @@ INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_
             prefetch_all<sizeof(Int8Lower)>((const uint8_t*)&lower + AHEAD);
             I sum[T], below[T];
             for (int t = 0; t < T; t++) sum[t] = izero(), below[t] = iset(BEGIN * x.total[t * groups + g]);
-#pragma GCC unroll 4
-            for (int z = 0; z < 4; z++) {
-                const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
-                const B one = whole_low(up, down), two = whole_high(up, down);
-#pragma GCC unroll 8
-                for (int t = 0; t < T; t++) {
-                    const size_t at = t * cols + g * GROUP + 8 * z;
-                    sum[t] = dot_bytes(dot_bytes(sum[t], one, spread(x.codes + at)), two, spread(x.codes + at + 4));
-                    below[t] = dot_bytes(dot_bytes(below[t], one, spread(x.low + at)), two, spread(x.low + at + 4));
-                }
-            }
+            add_bytes<T>(upper, lower, x.codes + g * GROUP, cols, sum);
+            if (T <= APART) add_bytes<T>(upper, lower, x.low + g * GROUP, cols, below);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) sum[t] = iadd(times_256(sum[t]), below[t]);
+            if (T > APART) add_bytes<T>(upper, lower, x.low + g * GROUP, cols, sum);
             const F scale = load_half(upper.scale);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++)

@@ -13,6 +13,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.lookup import LONGEST, Times
 from riyaz.engine.request import Added
 from riyaz.engine.runner import Best, CacheFull, Each, Every, TokenRun, Top
+from riyaz.serve.opening import Opener
 
 KINDS = ("llama-biases", "qwen2-untied", "gemma3", "gpt2")
 LIMIT = 40
@@ -252,6 +253,20 @@ def test_what_the_last_answers_of_an_adapter_repeat_is_drafted(folders: Folders)
     before = engine.drafts.counts.accepted
     assert engine.generate([request]) == wanted
     assert engine.drafts.counts.accepted > before + LIMIT // 2
+
+
+def test_a_server_drafts_no_answers_of_others(folders: Folders) -> None:
+    opener = Opener()
+    opener.serve(str(folders("qwen2-untied")))
+    (base,) = opener.bases
+    base.lm.drafts.mode = "on"
+    request = replace(prompts(base.lm, 1)[0], sampling=Sampling(temperature=1.0))  # repeats nothing
+    accepted = []
+    for _ in range(2):
+        before = base.lm.drafts.counts.accepted
+        base.lm.generate([request])
+        accepted.append(base.lm.drafts.counts.accepted - before)
+    assert accepted[0] == accepted[1]
 
 
 def test_auto_leaves_random_text_alone(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ class Drafts:
 
     def __init__(self, vocab_size: int, mode: Mode = "auto") -> None:
         self.mode = mode
+        self.remembers = True  # whether earlier answers are drafts; not where clients are strangers to each other
         self.counts = Counts()
         self._vocab_size = vocab_size
         self._rates, self._times = Rates(), Times()
@@ -57,7 +58,7 @@ class Drafts:
             self.counts.accepted += sum(one == other for one, other in zip(run.tokens[1:], tokens))
         if answer.lookup is not None:
             answer.lookup.advance(tokens)
-            if answer.done:
+            if answer.done and self.remembers:
                 recent = self._recent.setdefault(answer.request.adapter, deque(maxlen=RECENT))
                 recent.append((*answer.request.tokens[-LEAD:], *answer.tokens[:LONG]))
 

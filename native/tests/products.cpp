@@ -209,7 +209,7 @@ double inputs_check(const Sets& k) {
         for (int t = 6; t < MANY; t++)  // two codes are at most a step of the second one off
             for (int c = 0; c < C; c++) {
                 const float step = found.scale[size_t(t) * (cols / GROUP) + c / GROUP];
-                worst = std::max(worst, error(found.value(Format::int8, t, c), x[t * C + c], 1.01 * step));
+                worst = std::max(worst, must(error(found.value(Format::int8, t, c), x[t * C + c], 1.01 * step) <= 1));
             }
     }
     return worst;

@@ -13,7 +13,7 @@ import tiny_comparison
 from started_ranks import HELPERS, Ended, ended, start_ranks
 
 from riyaz.cli.main import main
-from riyaz.methods.fitting.recipe import REFITTED
+from riyaz.results import REFITTED
 
 LOSS = 1e-5  # relative, float32, beside one process
 # `riyaz` with short recipes, whose training on all rows comes after, in float32 and with its workers inside the process

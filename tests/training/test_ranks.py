@@ -194,8 +194,8 @@ def apart(count: int, local_steps: int) -> list[float]:
             masters.step(step + 1, learning_rate(LOCAL, step), LOCAL.betas, LOCAL.weight_decay, factor)
         if (step + 1) % local_steps == 0:
             moved = common - torch.stack([masters.blocks.working for masters in workers]).mean(0)
-            momentum = 0.9 * momentum + moved
-            common = common - 0.7 * (moved + 0.9 * momentum)
+            momentum = 0.6 * momentum + moved
+            common = common - 0.8 * (moved + 0.6 * momentum)
             for masters in workers:
                 masters.blocks.working.copy_(common)
         if (step + 1) % LOCAL.checkpoint_every == 0 and step + 1 < LOCAL.steps:

@@ -150,6 +150,7 @@ def test_an_arm_that_ran_out_of_memory_says_so(tmp_path: Path, monkeypatch: pyte
     said = []
     monkeypatch.setattr(worker, "send", said.append)
     monkeypatch.setattr(worker, "_end_with", lambda parent: None)
+    monkeypatch.setattr(worker, "_folder", lambda path: path)
     monkeypatch.setattr(worker.signal, "signal", lambda number, handler: None)
     for error in (
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),

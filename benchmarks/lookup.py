@@ -89,6 +89,7 @@ def measured(engine: Engine, groups: Sequence[Sequence[Request]], rounds: int) -
         for mode in ("off", "auto") if round_ % 2 else ("auto", "off"):
             # nothing of earlier rounds is known, least of all their answers
             engine.drafts = Drafts(engine.runner.vocab_size, mode)  # type: ignore[arg-type]
+            engine.drafts.remembers = True  # as in `riyaz run`
             results = [answered(engine, group) for group in groups]
             texts[mode] = [answers for answers, _ in results]
             tokens = sum(len(answer) - 1 for answers in texts[mode] for answer in answers.values())

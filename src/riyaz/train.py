@@ -121,7 +121,6 @@ class TrainState:
     best_loss: float = math.inf
     best_accuracy: float = 0.0  # 0 where answers are text
     best_step: int = 0
-    highest: float = 0.0  # accuracy so far
     worse: int = 0  # validations since the best one
     seconds: float = 0.0
     tokens: int = 0
@@ -204,7 +203,6 @@ def train(
             judged, accuracy = _judged(entry)
             if after_validation:
                 after_validation(state.step)
-            state.highest = max(state.highest, accuracy)
             if as_good(judged, accuracy, state, len(valid)):
                 state.best_loss, state.best_accuracy, state.best_step, state.worse = judged, accuracy, state.step, 0
                 if plan.keep_best:
@@ -273,9 +271,10 @@ def expect_alike(masters: Masters, ranks: Ranks, name: str, moving: bool = True)
 def as_good(judged: float, accuracy: float, state: TrainState, rows: int) -> bool:
     """Whether a validation on so many rows counts as the best so far. Accuracies within one standard error are alike:
     there the longer training is kept, which answers other rows better (docs/log.md)."""
-    if not state.highest:
+    highest = max([accuracy, *(entry.get("valid_accuracy", 0.0) for entry in state.history)])
+    if not highest:
         return judged < state.best_loss
-    return accuracy >= state.highest - math.sqrt(state.highest * (1 - state.highest) / rows)
+    return accuracy >= highest - math.sqrt(highest * (1 - highest) / rows)
 
 
 def _judged(entry: Mapping[str, Any]) -> tuple[float, float]:

@@ -145,7 +145,8 @@ def test_the_latest_validation_within_an_error_of_the_highest_accuracy_is_kept(c
      (0.0, 0.0, 1.0, True), (0.0, 0.0, 3.0, False), (1.0, 1.0, 9.0, True), (1.0, 0.99, 0.1, False)],
 )  # fmt: skip
 def test_which_validation_is_as_good(highest: float, accuracy: float, loss: float, kept: bool) -> None:
-    assert as_good(loss, accuracy, TrainState(best_loss=2.0, best_accuracy=highest, highest=highest), 25) == kept
+    before = [{"loss": 1.0}, {"loss": 1.0, "valid_accuracy": highest}, {"loss": 1.0, "valid_accuracy": highest / 2}]
+    assert as_good(loss, accuracy, TrainState(best_loss=2.0, best_accuracy=highest, history=before), 25) == kept
 
 
 def test_of_rates_those_within_an_error_of_the_highest_accuracy_are_compared_by_loss() -> None:

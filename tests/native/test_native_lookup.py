@@ -245,7 +245,7 @@ def test_what_the_last_answers_of_an_adapter_repeat_is_drafted(folders: Folders)
     for name in ("one", "other"):
         engine.load(name, lora_of(folders("qwen2-untied"), 1, 4))
     request = replace(prompts(engine, 1)[0], adapter="one", sampling=Sampling(temperature=1.0))  # repeats nothing
-    engine.drafts.mode = "on"
+    engine.drafts.mode, engine.drafts.remembers = "on", True
     wanted = engine.generate([request])
     before = engine.drafts.counts.accepted
     assert engine.generate([replace(request, adapter="other")]) == wanted

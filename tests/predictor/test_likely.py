@@ -6,8 +6,8 @@ import tiny_llama
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example
+from riyaz.engine.drafts import LEAD
 from riyaz.predictor import FreePredictor, open_model
-from riyaz.predictor.prompt import LEAD
 
 ANSWERS = ("sorry, no", "ask the desk", "sorry, no", "ask the desk", "sorry, no", "only once")
 

@@ -166,6 +166,8 @@ class _Job:
             self.screen, self.target, precision=self.precision, schema=self.schema,
             max_new_tokens=self.max_new_tokens, lookup=self.lookup,
         )  # fmt: skip
+        if predictor.has_model:
+            predictor.lm.drafts.remembers = True  # answers to one user's rows, often of one form
         if self.withheld:
             self.withheld.expect_alike(predictor)
         numbered = zip(count(), self.rows.between(self.span.start, self.span.stop))

@@ -21,7 +21,9 @@ class Drafts:
 
     def __init__(self, vocab_size: int, mode: Mode = "auto") -> None:
         self.mode = mode
-        self.remembers = True  # whether earlier answers are drafts; not where clients are strangers to each other
+        # whether earlier answers are drafts: not where clients are strangers to each other, nor where times are taken
+        # on rows that were answered before
+        self.remembers = False
         self.counts = Counts()
         self._vocab_size = vocab_size
         self._rates, self._times = Rates(), Times()

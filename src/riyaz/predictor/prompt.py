@@ -20,6 +20,7 @@ from riyaz.data import Example, Message
 from riyaz.data.bounds import ROW
 from riyaz.data.schema import expect_tools
 from riyaz.data.task import Task
+from riyaz.engine.drafts import LEAD
 from riyaz.engine.engine import Engine
 from riyaz.engine.grammar import Grammar, schema_grammar
 from riyaz.engine.parts import Steps
@@ -43,7 +44,6 @@ SCHEMA = "schema"  # where errors of it are
 MOST_PREFIXES = 32  # of prompts with tools, kept
 SHARING = 4  # rows with the same tools, at least, for which their prefix is read by itself
 SHARED_ANSWERS, SHARED_TOKENS = 16, 128  # most answers of several training rows to look for, and tokens of one
-LEAD = 3  # tokens before an answer by which its beginning is found
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 

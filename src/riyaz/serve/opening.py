@@ -103,7 +103,6 @@ class Opener:
 
     def _open(self, model: str | Source) -> Base:
         base = open_base(model, self.precision, self.kv)
-        base.lm.drafts.remembers = False  # how soon an answer comes would tell what others were answered
         if self.lookup is not None:
             base.lm.drafts.mode = self.lookup
         return base

@@ -13,6 +13,7 @@ from test_export import make
 
 from riyaz.cli import main as cli
 from riyaz.cli import predict as predict_verb
+from riyaz.cli import run as run_verb
 from riyaz.cli import stream
 from riyaz.cli.output import Screen
 from riyaz.data import Example
@@ -114,6 +115,13 @@ def test_run_answers_every_row_and_keeps_its_fields(capsys, model):
     assert all(isinstance(row["prediction"], str) for row in found)
     assert out == "" and "5 rows answered in answers.jsonl" in err
     assert "नमस्ते" in Path("answers.jsonl").read_text(encoding="utf-8"), "text stays readable"
+
+
+def test_run_alone_drafts_what_it_has_just_answered(capsys, model, monkeypatch):
+    seen, opened = [], run_verb.opened
+    monkeypatch.setattr(run_verb, "opened", lambda *words, **more: seen.append(opened(*words, **more)) or seen[-1])
+    succeed(capsys, "run", model, rows(examples=ROWS[:2]), "--out", "o.jsonl", "--max-new-tokens", 2)
+    assert seen[0].lm.drafts.remembers and not open_model(str(model)).lm.drafts.remembers
 
 
 def test_run_reads_tables_and_a_named_column(capsys, model):

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_comparison
+from fake_endpoint import fake_endpoint
 from fit_context import TASK, examples
 from refusals import assert_refused
 
-from riyaz.comparison import prompts, teach
+from riyaz.artifact import Artifact
+from riyaz.comparison import measure, prompts, teach
 from riyaz.comparison.fit_part import learned_rows
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.config import DataConfig
@@ -24,7 +27,8 @@ from riyaz.json_files import write_lines
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.taught import answered_rows
 from riyaz.results import Answer, ArmResult
-from riyaz.teacher import outputs
+from riyaz.sources import open_source
+from riyaz.teacher import endpoint, outputs
 from riyaz.teacher.model import among
 from riyaz.teacher.outputs import Output, of_label, prompt_key
 
@@ -123,3 +127,32 @@ def test_a_teacher_has_a_score_where_rows_are_tested_in_folds(tmp_path: Path, mo
     known = teach._of_arm(folder, arm, "T", teach.Lesson(8, 8, True, 1.0, ms, scores))
     assert known is not None and (known.rows, known.score, known.student) == (8, 7 / 8, 5 / 8)
     assert known.difference == pytest.approx(-2 / 8)
+
+
+def test_a_student_of_long_answers_writes_as_long_ones_and_keeps_no_accepted_answer(
+    tmp_path: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(endpoint.KEY, raising=False)
+    after, limits = measure._after_training, list[int]()
+    monkeypatch.setattr(
+        measure, "_after_training", lambda known, limit, context: limits.append(limit) or after(known, limit, context)
+    )
+    rows = tiny_comparison.write_rows(tmp_path / "rows.jsonl", [
+        {"instruction": f"please help with order {n}", "response": "hidden gold" if n % 2 else "hidden silver"}
+        for n in range(30)
+    ])  # fmt: skip
+    long = "where is the order of the card and when does it arrive at the desk on the third floor please"
+    with fake_endpoint(lambda handler: handler.answer(long)) as fake, tiny_comparison.small_machine(tmp_path) as patch:
+        tiny_comparison.workers_inside(patch)
+        told = tiny_comparison.command(
+            "adapt", "distil", rows, *asked, "--teacher", fake.address, "--teacher-model", "m", "--task", "free",
+            "--metric", "rouge_l", "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert told.status == 0, told.err
+    text = (tmp_path / "out/riyaz.json").read_text()
+    assert "hidden" not in text, "answers that the student must not see"
+    made = Artifact.read(tmp_path / "out")
+    assert made.text.common == (long,)
+    (needed,) = open_source(str(asked[1])).tokenizer().answer_ids([long])
+    assert made.max_new_tokens >= len(needed), "its answers are not cut where accepted ones end"
+    assert limits == [made.max_new_tokens], "nor is their time estimated"

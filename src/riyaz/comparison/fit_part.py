@@ -16,7 +16,6 @@ from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import FINAL, TEACHER, Chosen, ComparisonFolder, Settings
 from riyaz.comparison.from_artifact import reopened
 from riyaz.comparison.plan import ComparisonPlan
-from riyaz.comparison.teach import unlabelled
 from riyaz.data import Example
 from riyaz.data.judging import accepted_rows
 from riyaz.data.task import Task
@@ -27,7 +26,7 @@ from riyaz.json_files import write_json
 from riyaz.methods.fitting.base import Context, Fitted, Method, instruction_only
 from riyaz.methods.fitting.choices import answer_limit
 from riyaz.methods.fitting.learning_rate import SEARCH, Search
-from riyaz.methods.fitting.taught import answered_rows
+from riyaz.methods.fitting.taught import answered_rows, taught
 from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.ranks import ALONE, Ranks
 from riyaz.results import FIT, CurvePoint, Fit, parted
@@ -60,9 +59,9 @@ def fit_part(
     try:
         fitted = method.fit(context)
         assert fitted.weights.kind == method.about.weights
-        learned = (*context.train, *context.valid, *(unlabelled(folder) if method.needs_teacher else ()))
+        context = taught(context) if method.needs_teacher else context  # what it has learned from, for the artifact
         earlier = context.start.learned if context.start else ()
-        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes(learned, earlier)}
+        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid), earlier)}
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, name), files)
     finally:
         remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy

@@ -39,6 +39,7 @@ from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, v
 from riyaz.methods.fitting.learning_rate import judge_of
 from riyaz.methods.fitting.recipe import ByHand, Recipe
 from riyaz.methods.fitting.smallest import precision_seconds
+from riyaz.methods.fitting.taught import taught
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict
 from riyaz.sources import Source
@@ -181,6 +182,7 @@ def _answer_speed(
         return _own_speed(method, context)
     if not method.candidates:
         return AnswerSpeed(0.001, 0.001, loss_seconds=0.0, choose_seconds=0.1, load_seconds=0.0, look_seconds=0.0)
+    context = taught(context) if method.needs_teacher else context
     began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
     load_seconds += time.perf_counter() - began  # a method with documents opens its index

@@ -4,6 +4,7 @@ The base writes the texts itself (self-synthesized rehearsal: Huang et al. 2024,
 user's. They are made once for a base and kept in the store.
 """
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from riyaz.text.tokenizer import Tokenizer
 
 TEXTS, LENGTH = 96, 128  # texts, at most, and tokens of each
 LEAST_TEXTS = 8
+LARGEST = 2**20  # bytes of a user's file that are read: a hundred times those of the texts, and 160 MB as tokens
 LIKELIEST = 32  # tokens whose probabilities are kept at each place
 WRITING = Sampling(temperature=1.0)
 FOLDER = "rehearsal"  # in the store
+UTF_8 = f"give a UTF-8 text file, or the word {SELF}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +85,28 @@ def rehearsal_of(source: Source, tokenizer: Tokenizer, precision: Precision, pat
 
 
 def user_text(path: Path) -> str:
-    """The text of a file. Raises RiyazError where it cannot be read."""
+    """The text of a file, of one of more than LARGEST bytes evenly spaced pieces. Raises RiyazError where it cannot be
+    read."""
     refuse_device(path)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = _pieces(path) if path.stat().st_size > LARGEST else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        hint = f"give a UTF-8 text file, or the word {SELF}"
-        raise RiyazError(f"cannot be read as text ({error})", str(path), hint) from None
+        raise RiyazError(f"cannot be read as text ({error})", str(path), UTF_8) from None
+    if "\0" in text:
+        raise RiyazError("holds a byte that is 0 and so is no text", str(path), UTF_8)
+    return text
+
+
+def _pieces(path: Path) -> str:
+    """TEXTS pieces of a large file, LARGEST bytes together, without characters that a piece cuts."""
+    size, room, pieces = path.stat().st_size, LARGEST // TEXTS, []
+    with path.open("rb") as file:
+        for place in range(TEXTS):
+            file.seek(place * (size - room) // (TEXTS - 1))
+            piece = file.read(room)
+            begin = next((at for at in range(min(4, len(piece))) if not 0x80 <= piece[at] < 0xC0), 0)
+            pieces.append(codecs.getincrementaldecoder("utf-8")().decode(piece[begin if place else 0 :]))
+    return "\n".join(pieces).removeprefix("\ufeff")
 
 
 def own_texts(lm: Engine, tokenizer: Tokenizer) -> list[tuple[int, ...]]:

@@ -11,12 +11,12 @@ from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_t
 from riyaz.comparison.dividing import divider
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.from_artifact import expect_fitting, going_on_with
+from riyaz.comparison.general_texts import checked_texts
 from riyaz.comparison.settings import settings_of
 from riyaz.comparison.shorter_test import Divide
-from riyaz.config import SELF, CompareConfig, DataConfig
+from riyaz.config import CompareConfig, DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general_text import general_text
 from riyaz.data.judging import expect_judged
 from riyaz.data.split import Split
 from riyaz.data.tables import Table
@@ -29,7 +29,6 @@ from riyaz.methods.fitting.start import Start
 from riyaz.metrics.executed import expect_ready
 from riyaz.quality.schema_rows import own_schema_notes, schema_notes
 from riyaz.ranks import ALONE, Ranks
-from riyaz.rehearsal import user_text
 from riyaz.sources import Source
 
 
@@ -78,7 +77,7 @@ def open_job(
         expect_memory(source, config.precision)
         if any(METHODS[name].recipe for name in methods):
             expect_memory(source, engine="torch")  # which trains
-    _check_general(config)
+    texts = checked_texts(config, list(bases.values()))
     assert config.out is not None
     whole = not ComparisonFolder(config.out).reads_last_turns()
     data_files = open_data(data, test=test or config.test, whole=whole, **data_config.reading())
@@ -109,6 +108,7 @@ def open_job(
     for note in [*report.notes, *notes, *unused, *begun, *last_turn_note(methods, data_files.train.examples)]:
         listen(Note(note))
     settings = settings_of(data_files, task, bases, data_config, config, methods, instructions, start)
+    settings["settings"] |= texts
     if used is not None:
         settings["documents"] = documents.identity(used, listen)
     if not any(METHODS[name].needs_teacher for name in methods):
@@ -119,11 +119,3 @@ def open_job(
     for note in unanswered.notes:
         listen(Note(note))
     return Job(methods, bases, data_files, task, divide, parts, settings, unanswered.rows)
-
-
-def _check_general(config: CompareConfig) -> None:
-    """Raises RiyazError for general text too short to measure forgetting on, and for a file to rehearse that cannot be
-    read."""
-    general_text(str(config.general) if config.general else None)
-    if config.replay and config.replay_from and str(config.replay_from) != SELF:
-        user_text(config.replay_from)

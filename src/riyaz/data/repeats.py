@@ -1,8 +1,11 @@
-"""Count held-out blocks that largely repeat the training text, by the runs of tokens that both contain.
+"""Count held-out blocks that largely repeat the training text, by the runs of tokens that both contain; and how much of
+one text another one repeats.
 
 A run has about RUN_BYTES bytes of text, a sentence. Runs are compared by hash at every position, so a copy counts
 wherever it begins in a block. One run in SAMPLED is compared, chosen by its hash and so the same in every block.
 """
+
+import math
 
 import numpy as np
 
@@ -22,6 +25,14 @@ def repeated_blocks(tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, by
     length = max(MIN_RUN, 2 ** round(np.log2(RUN_BYTES / max(bytes_per_token, 0.1))))
     trained = np.sort(np.concatenate([_runs(tokens[start:end], length) for start, end in _joined(blocks[~held])]))
     return sum(_share(_runs(tokens[start:end], length), trained) > MAX_SHARED for start, end in blocks[held])
+
+
+def share_repeated(text: str, of: str) -> float:
+    """The share of the runs of a text, of RUN_BYTES or a few more, that another one holds too, wherever lines end; 0
+    for a text shorter than a run."""
+    one, other = (np.frombuffer(" ".join(each.split()).encode(), np.uint8) for each in (text, of))
+    length = 2 ** math.ceil(math.log2(RUN_BYTES))
+    return _share(_runs(one, length), np.sort(_runs(other, length)))
 
 
 def _share(runs: np.ndarray, trained: np.ndarray) -> float:

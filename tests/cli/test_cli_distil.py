@@ -107,6 +107,22 @@ def test_a_place_that_is_taken_is_refused_before_the_teacher_is_asked(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "prompts.jsonl"]
 
 
+@pytest.mark.parametrize("mine", [
+    '{"messages": [{"role": "user", "content": "mine"}, {"role": "assistant", "content": "written by hand"}]}\n',
+    "my notes\n", '["a"]\n',
+])  # fmt: skip
+def test_a_file_of_somebody_else_is_not_overwritten(
+    mine: str, tmp_path: Path, home: Path, student: tuple, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.answers.jsonl"
+    path.write_text(mine)
+    monkeypatch.setattr(teach, "answered", lambda *_: pytest.fail("asked"))
+    told = run(home, "distil", teacher, *student, "--prompts", prompts(tmp_path / "prompts.jsonl"), "--out",
+               tmp_path / "out")  # fmt: skip
+    assert told.status != 0 and str(path) in told.line and "holds other rows" in told.line and "--out" in told.line
+    assert path.read_text() == mine and not (tmp_path / "out").exists()
+
+
 def test_rows_are_learned_as_the_teacher_answers_them(
     tmp_path: Path, home: Path, student: tuple, teacher: Path
 ) -> None:

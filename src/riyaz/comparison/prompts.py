@@ -1,7 +1,7 @@
 """Rows made of a file of prompts without answers: a teacher answers them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from riyaz.data.formats import load
 from riyaz.data.task import DECISIONS, FITTING, Task
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase
-from riyaz.json_files import write_lines
+from riyaz.json_files import json_or, write_lines
 from riyaz.teacher.model import has_task, open_teacher
 from riyaz.teacher.outputs import Output, prompt_key
 
@@ -35,6 +35,8 @@ def answered_prompts(
         prompts, prompt_column=data_config.prompt_column, encoding=data_config.encoding, answers_required=False
     )
     rows = {prompt_key(row.messages): row for row in loaded.examples}
+    out = config.out.with_name(config.out.name + ROWS)
+    _expect_answers(out, rows)
     bases = list(open_bases(config.model).values())
     entry, task = identity(config, bases), _task(config.teacher, data_config)
     listen(Phase("teach", f"answers of {name_of(entry)} to {len(rows):,} prompts", method="teach"))
@@ -44,7 +46,6 @@ def answered_prompts(
         predictor = open_teacher(entry["path"], task, config.precision)
         made = by_model(predictor, entry, task, rows, math.inf, listen)
         del predictor
-    out = config.out.with_name(config.out.name + ROWS)
     records = [_record(rows[key], output) for key, output in made.items() if output.text]
     if not records:
         raise RiyazError("every answer of the teacher is empty", f"--teacher {name_of(entry)}", "name another teacher")
@@ -55,6 +56,18 @@ def answered_prompts(
         data_config, prompt_column=None, answer_column=None, instruction=task.instruction, task=kind,
         metric=data_config.metric or metric,
     )  # fmt: skip
+
+
+def _expect_answers(path: Path, rows: Collection[str]) -> None:
+    """Raises RiyazError for a file that holds anything but answers to these prompts, by their keys, of an earlier
+    command."""
+    if not path.exists():
+        return
+    for entry in (json_or(line.decode(errors="replace"), None) for line in path.read_bytes().splitlines()):
+        match entry:
+            case {"messages": [*turns, {"role": "assistant"}]} if prompt_key(turns) in rows:
+                continue
+        raise RiyazError("already exists and holds other rows", str(path), "choose another --out, or move the file")
 
 
 def _task(teacher: str, data_config: DataConfig) -> Task:

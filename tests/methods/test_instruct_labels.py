@@ -15,6 +15,7 @@ from fit_context import TASK, examples, fit_context
 from riyaz.comparison import measure
 from riyaz.data import Example
 from riyaz.errors import RiyazError
+from riyaz.events import Note
 from riyaz.methods import METHODS, instruct
 from riyaz.methods.fitting import choices
 from riyaz.methods.fitting.base import Context, Fitted
@@ -223,3 +224,18 @@ def test_a_wording_with_which_a_row_does_not_fit_is_left_out(context: Context, m
     monkeypatch.setattr(instruct, "instructions", lambda *_: pool[1:])
     with pytest.raises(RiyazError, match="context"):
         METHODS["instruct"].fit(context)
+
+
+def test_instructions_of_the_users_that_are_not_tried_are_named(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruct, "tried", lambda predictor: LEAST)
+    notes: list[Any] = []
+    own = ("Sort these.", TASK.instruction.upper(), "Name the desk.", "Say where it goes.")
+    METHODS["instruct"].fit(replace(context, instructions=own, listen=notes.append))
+    (note,) = (each.text for each in notes if isinstance(each, Note))
+    assert note.startswith("2 of your 4 instructions were not tried") and "'Name the desk.'" in note
+    assert "Say where it goes." in note and "Sort these." not in note
+    notes.clear()
+    METHODS["instruct"].fit(replace(context, instructions=own[:2], listen=notes.append))
+    assert not [each for each in notes if isinstance(each, Note)]

@@ -17,12 +17,12 @@ import numpy as np
 
 from riyaz.artifact import WeightsPart
 from riyaz.data import Example
-from riyaz.errors import RiyazError
-from riyaz.events import Progress
+from riyaz.errors import RiyazError, brief, few
+from riyaz.events import Note, Progress
 from riyaz.methods.fitting.base import Context, Fitted, Method, Rounds
 from riyaz.methods.fitting.choices import Choice, base_predictor, choose, choose_answer_limit, stages
 from riyaz.methods.fitting.even_labels import EvenLabels, even_labels, label_losses, lower
-from riyaz.methods.fitting.instructions import MOST, Instruction, instructions
+from riyaz.methods.fitting.instructions import MOST, Instruction, bare, instructions
 from riyaz.metrics.calibration import fit_temperature
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.results import About
@@ -43,16 +43,29 @@ def fit(context: Context) -> Fitted:
         replace(plain, text=replace(plain.text, instruction=each.text, list_labels=each.list_labels)) for each in pool
     ]
     if plain.has_labels:
-        return _fit_labels(context, {each: it for each, it in zip(pool, candidates) if it.has_labels}, began)
+        fitted = _fit_labels(context, {each: it for each, it in zip(pool, candidates) if it.has_labels}, began)
+        _note_untried(context, fitted.chosen["candidates"])
+        return fitted
     notes = [{"instruction": each.text, "origin": each.origin} for each in pool]
     choice = choose(context, candidates, ROUNDS, notes=notes, first_stays=True)
     best = choice.predictor
     limit, limit_record = choose_answer_limit(context, best)
+    _note_untried(context, choice.record)
     return Fitted(
         best.text, WeightsPart(), max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"instruction": best.text.instruction, **limit_record, "candidates": choice.record},
         valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,
     )  # fmt: skip
+
+
+def _note_untried(context: Context, record: Sequence[Mapping[str, Any]]) -> None:
+    """Say which of the user's instructions are not among those that were scored."""
+    scored = {bare(entry["instruction"]) for entry in record}
+    left = [text for text in context.instructions if bare(text) not in scored]
+    if left:
+        why = "with many or long labels few are tried, and none that takes a quarter of the context"
+        what = f"{len(left)} of your {len(context.instructions)} instructions were not tried"
+        context.listen(Note(f"{what} ({why}): {few(map(brief, left))}"))
 
 
 def tried(predictor: ModelPredictor) -> int:

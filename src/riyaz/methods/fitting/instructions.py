@@ -61,11 +61,11 @@ def instructions(context: Context, plain: ModelPredictor) -> list[Instruction]:
     """Different instructions, MOST at most, the task's own first; those too long for the prompt are left out."""
     kinds = (_own(context), _yours(context), _wordings(context), _written(context, plain))
     every = dict.fromkeys(each for kind in kinds for each in kind)
-    unlike = {(_bare(each.text), each.list_labels): each for each in reversed(every)}
+    unlike = {(bare(each.text), each.list_labels): each for each in reversed(every)}
     longest = LIST_SHARE * plain.lm.context
     tokens = context.tokenizer.encode_all([_whole(context, each) for each in every])
     fitting = [each for each, ids in zip(every, tokens) if len(ids) <= longest]
-    return [each for each in fitting if unlike[_bare(each.text), each.list_labels] is each][:MOST]
+    return [each for each in fitting if unlike[bare(each.text), each.list_labels] is each][:MOST]
 
 
 def _own(context: Context) -> Iterator[Instruction]:
@@ -136,6 +136,6 @@ def _whole(context: Context, instruction: Instruction) -> str:
     return instruction.text + labels
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """A text without case, marks and white space, by which two instructions are the same."""
     return re.sub(r"\W", "", text).casefold()

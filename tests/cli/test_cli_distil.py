@@ -10,6 +10,7 @@ from tiny_comparison import Told, closed_rows, command, write_rows
 
 from riyaz.artifact import Artifact
 from riyaz.comparison import teach
+from riyaz.config import MIN_ROWS
 from riyaz.predictor import open_artifact
 from riyaz.teacher import endpoint
 
@@ -105,6 +106,16 @@ def test_a_place_that_is_taken_is_refused_before_the_teacher_is_asked(
                tmp_path / "out")  # fmt: skip
     assert told.status != 0 and "already exists" in told.line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "prompts.jsonl"]
+
+
+def test_too_few_prompts_are_refused_before_any_is_answered(
+    tmp_path: Path, home: Path, student: tuple, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teach, "answered", lambda *_: pytest.fail("asked"))
+    path = prompts(tmp_path / "prompts.jsonl", 12)
+    told = run(home, "distil", teacher, *student, "--prompts", path, "--out", tmp_path / "out")
+    assert told.status != 0 and f"{path}: 12 different prompts" in told.line and f"at least {MIN_ROWS}" in told.line
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("mine", [

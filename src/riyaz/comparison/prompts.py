@@ -10,7 +10,7 @@ from riyaz.artifact import Artifact, resolve
 from riyaz.comparison.bases import open_bases
 from riyaz.comparison.run import expect_new
 from riyaz.comparison.teach import by_endpoint, by_model, identity, name_of
-from riyaz.config import CompareConfig, DataConfig
+from riyaz.config import MIN_ROWS, CompareConfig, DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
 from riyaz.data.task import DECISIONS, FITTING, Task
@@ -35,6 +35,8 @@ def answered_prompts(
         prompts, prompt_column=data_config.prompt_column, encoding=data_config.encoding, answers_required=False
     )
     rows = {prompt_key(row.messages): row for row in loaded.examples}
+    if len(rows) < MIN_ROWS:  # as the split of the answered rows would say when all are answered
+        raise RiyazError(f"{len(rows)} different prompts are too few", str(prompts), f"give at least {MIN_ROWS}")
     out = config.out.with_name(config.out.name + ROWS)
     _expect_answers(out, rows)
     bases = list(open_bases(config.model).values())

@@ -94,6 +94,8 @@ def user_text(path: Path) -> str:
         raise RiyazError(f"cannot be read as text ({error})", str(path), UTF_8) from None
     if "\0" in text:
         raise RiyazError("holds a byte that is 0 and so is no text", str(path), UTF_8)
+    if not text.strip():
+        raise RiyazError("holds no text", str(path), UTF_8)
     return text
 
 

@@ -39,8 +39,8 @@ def check(source: Source, text: Path | None, general: Path | None = None, **more
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("", "0 tokens are too few to rehearse"), ("a few words", "tokens are too few to rehearse"),
-    ("\0" * 9000, "holds a byte that is 0"),
+    ("", "holds no text"), ("a few words", "tokens are too few to rehearse"),
+    ("\0" * 9000, "holds a byte that is 0"), ("\n \t" * 9000, "holds no text"),
 ])  # fmt: skip
 def test_a_text_that_cannot_be_rehearsed_is_refused(text: str, words: str, tmp_path: Path, source: Source) -> None:
     with assert_refused("mine.txt", words, "the word self"):

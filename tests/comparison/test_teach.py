@@ -328,6 +328,7 @@ def test_what_was_bought_before_an_endpoint_failed_is_not_asked_again(
         (kept,) = (home / "teacher").iterdir()
         bought = outputs.kept(kept)
         assert 17 - endpoint.AT_ONCE <= len(bought) <= 17
+        assert f"{len(bought)} answers are kept: the same command asks for the others" in told.line
         before, fake.reply = len(fake.calls), helpful
         told = run(home, *ask, "--teacher", fake.address)
         assert told.status == 0, told.err

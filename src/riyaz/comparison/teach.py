@@ -267,7 +267,13 @@ def by_endpoint(
         bought.update(output)
         listen(Progress("teach", sum(key in bought for key in own.values()), len(rows), method="teacher"))
 
-    ask(endpoint, [conversations[key] for key in left], limit, keep)
+    try:
+        ask(endpoint, [conversations[key] for key in left], limit, keep)
+    except RiyazError as error:
+        if bought:
+            hint = f"{len(bought):,} answers are kept: the same command asks for the others"
+            error.hint = f"{error.hint}; {hint}" if error.hint else hint
+        raise
     return {key: Output(spelled(task, bought[own[key]].text) or "") for key in rows}
 
 

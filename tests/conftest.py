@@ -48,8 +48,9 @@ def place(nodeid: str) -> int:
     return next((place for place, group in enumerate(GROUPS) if name in group), len(GROUPS))
 
 
-# What runs or reads a whole comparison is slow; one file of them is left to `make test-fast`.
-WHOLE = {"quick", "finished", "retrieved", "inside"}
+# What runs or reads a whole comparison, or several processes that train, is slow; one file of them is left to
+# `make test-fast`.
+WHOLE = {"quick", "finished", "retrieved", "inside", "compared", "judged", "labelled", "several"}
 FAST = {"test_compare_failures"}
 
 

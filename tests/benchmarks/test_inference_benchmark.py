@@ -125,6 +125,7 @@ def run(inference: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     return lines, json.loads(last)
 
 
+@pytest.mark.slow
 def test_the_first_token_of_a_whole_command(inference: ModuleType, source: Source, tmp_path: Path) -> None:
     assert 0 < inference.first_token(source, "fp32") < 600
     missing = Source("gone", tmp_path / "gone.gguf", "gguf", {}, {}, ())

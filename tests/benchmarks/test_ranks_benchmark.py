@@ -26,6 +26,7 @@ def test_the_last_line_is_the_table(tmp_path: Path) -> None:
     assert 0.8 < table["local"]["2"]["ratio"] < 1.2
 
 
+@pytest.mark.slow
 def test_without_iproute2_the_network_is_refused_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--only", "network"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment() | {"PATH": str(tmp_path)})

@@ -40,6 +40,7 @@ def test_its_random_blocks_are_ternary_weights(benchmark: ModuleType, tmp_path: 
     assert matrix.group is None and matrix.codes.shape == (256, 512)
 
 
+@pytest.mark.slow
 def test_the_last_line_has_the_promised_keys(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

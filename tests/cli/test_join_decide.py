@@ -122,6 +122,7 @@ def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: 
         assert told.status == 2 and "Traceback" not in told.err and not Path("other.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed_file, "CHUNK", 2**14)
     monkeypatch.setattr(verb, "TEXTS", 256)

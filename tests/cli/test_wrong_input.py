@@ -21,6 +21,7 @@ from riyaz import hardware
 from riyaz.comparison import documents
 from riyaz.events import Listen
 from riyaz.retrieval import collection
+from riyaz.text import template
 
 pytestmark = pytest.mark.usefixtures("one_core")
 ROWS = tiny_comparison.closed_rows(45, "please")
@@ -193,8 +194,10 @@ def curious_template(folder: Path) -> str:
     ],
 )
 def test_models_that_cannot_be_used(
-    rows: Path, asked: tuple, tmp_path_factory: pytest.TempPathFactory, spoil: Callable[[Path], str], expected: str
-) -> None:
+    rows: Path, asked: tuple, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], str], expected: str
+) -> None:  # fmt: skip
+    monkeypatch.setattr(template, "SECONDS_PER_BATCH", 0.5)
     model = spoil(tiny_llama.write_hf_folder(tmp_path_factory.mktemp("spoiled") / "model"))
     line = refused(rows, "--model", model, *asked[2:-1], "--methods", "nearest,zero_shot")
     assert expected in line, line

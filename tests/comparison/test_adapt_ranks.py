@@ -108,6 +108,7 @@ def test_two_processes_fit_a_whole_model(data: Path, asked: tuple, program: list
     assert row(first)["status"] == "ok" and REFITTED in row(first)["chosen"] and second.out == second.err == ""
 
 
+@pytest.mark.slow
 def test_unlike_processes_are_refused_in_one_line(data: Path, asked: tuple, program: list[str], tmp_path: Path) -> None:
     command = ("lora", data, *asked, "--out", tmp_path / "out")
     results = ended(start(2, program, *command, second=("--seed", 7)))

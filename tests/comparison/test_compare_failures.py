@@ -67,6 +67,7 @@ def test_a_failed_check_fails_the_arm(inside: list, quick: Finished, tmp_path: P
     assert told.document["pick"] != "lora" and lora["score"] is not None
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_fails_the_arm(
     inside: list, monkeypatch: pytest.MonkeyPatch, asked: tuple, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ from riyaz.results import Comparison
 from riyaz.sources import open_source
 from riyaz.target_scores import evaluate_target
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 OPENING = [{"text": f"at what time do you open {i}", "label": "opening", "slice": "odd"} for i in range(12)]
 NEW = [row for row in closed_rows(45, "now") if row["label"] != "refund"] + OPENING
 ADAPTER = "adapter_model.safetensors"

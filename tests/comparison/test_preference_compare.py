@@ -73,6 +73,7 @@ def test_what_pairs_have_trained_is_a_lora_that_is_served_as_it_was_measured(
         assert preferred(answer_pairs(predictor, rows)).mean() == pytest.approx(arms[name]["score"])
 
 
+@pytest.mark.slow
 def test_one_method_on_pairs_by_hand(tmp_path: Path, home: Path, asked: tuple) -> None:
     path = tiny_comparison.write_rows(tmp_path / "votes.jsonl", pair_rows(40, "please"))
     made: list[tuple[float, bool]] = []
@@ -106,6 +107,7 @@ def test_rows_that_dpo_cannot_learn_from(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_pairs_nothing_is_said_of_these_methods(tmp_path: Path, home: Path, asked: tuple) -> None:
     path = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.free_rows(40))
     with tiny_comparison.small_machine(home):

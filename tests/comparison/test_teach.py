@@ -197,6 +197,7 @@ def free_data(folder: Path, count: int = 40) -> Path:
     return folder / "data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_texts_of_a_model_are_learned_with_what_it_predicted_if_it_has_the_same_tokens(
     same: bool, tmp_path: Path, home: Path, asked: tuple, writing: Path
@@ -309,6 +310,7 @@ def stalled(handler: Handler) -> None:
     handler.server.stop.wait(20)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failure", "words"), [
     (lambda handler: handler.document({"error": {"message": "no money left"}}, STATUS), "no money left"),
     (lambda handler: handler.reset(), "broke off the connection"),

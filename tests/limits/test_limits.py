@@ -59,6 +59,7 @@ def test_the_command_writes_what_it_prints(model_folder: Path, tmp_path: Path) -
     assert "left out  people swapped in your rows" in plain.out
 
 
+@pytest.mark.slow
 def test_a_short_budget_is_said_before_and_in_the_part(model_folder: Path, tmp_path: Path) -> None:
     pairs = write_rows(tmp_path / "crows.jsonl", CROWS * 600)  # tens of seconds on any machine
     events: list[Event] = []

@@ -90,6 +90,7 @@ def test_hostile_text_stays_text() -> None:
         assert "<script>" not in limits_markdown.whole(document(attack))
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_what_its_arms_cannot_do() -> None:
     compared = from_json(Comparison, fake_page.rich(), "test")
     measured = {"lora": document(), "full": document(value=0.7)}

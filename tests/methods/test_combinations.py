@@ -86,6 +86,7 @@ def test_shown_examples_are_not_trained_on(context: Context, few_shot_lora: str)
     assert set(adapted.files) == {EXAMPLES}
 
 
+@pytest.mark.slow
 def test_one_line_of_the_table_is_a_method_end_to_end(
     few_shot_lora: str, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

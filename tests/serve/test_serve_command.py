@@ -80,6 +80,7 @@ def test_what_cannot_be_served_is_one_line(
     assert told.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: Path, number: signal.Signals) -> None:
     with (
@@ -112,6 +113,7 @@ def test_the_walk_from_a_comparison_to_an_answer(page: str, quick: Finished, one
     assert done.stdout.splitlines()[-1] in tiny_comparison.CLOSED, "a label"
 
 
+@pytest.mark.slow
 def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Path) -> None:
     with started(model_folder) as (process, url):
         secret = "a secret of the user"
@@ -125,6 +127,7 @@ def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Pa
         assert out == "" and first == "serving tiny; Ctrl-C ends" and page.startswith(f"the page: {url}/#token=")
 
 
+@pytest.mark.slow
 def test_ui_prints_the_link_to_the_page_of_a_folder(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n")
     with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (_, link):
@@ -135,6 +138,7 @@ def test_ui_prints_the_link_to_the_page_of_a_folder(model_folder: Path, tmp_path
         assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
 
 
+@pytest.mark.slow
 def test_ui_shows_a_folder_without_any_model(tmp_path: Path) -> None:
     with started(tmp_path, "--no-browser", verb="ui", RIYAZ_HOME=str(tmp_path / "cache")) as (process, link):
         url, _, token = link.partition("/#token=")

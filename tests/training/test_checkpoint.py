@@ -94,6 +94,7 @@ test.outcome(Path(sys.argv[2]), test.whole, test.PLAN, slowly)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_and_resumed_is_straight_to_the_bit(tmp_path: Path) -> None:
     wanted = outcome(tmp_path / "straight", whole, PLAN)
     run, seed = tmp_path / "run", time.time_ns()
@@ -338,6 +339,7 @@ def test_a_finished_run_repeats_its_end(tmp_path: Path) -> None:
     assert TrainState(**json.loads((tmp_path / "state.json").read_text())).step == 6
 
 
+@pytest.mark.slow
 def test_reading_a_checkpoint_needs_no_memory_for_the_file_beside_the_tensors(tmp_path: Path) -> None:
     script = f"""
 import torch

@@ -137,6 +137,7 @@ def test_the_first_process_has_the_clock(several: list[dict[str, Result]]) -> No
     assert [result["shortened"]["steps"] for result in several] == [9] * len(several)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on(
     one: dict[str, Result], two: list[dict[str, Result]], four: list[dict[str, Result]], folder: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_results_and_gradients_equal_a_plain_masked_softmax(shape: Any, dtype: t
     compare(shape, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 def test_every_instruction_set_gives_them() -> None:
     code = (

@@ -242,6 +242,7 @@ def test_riyaz_native_0_trains_by_torch() -> None:
         assert done.stdout.strip() == wanted
 
 
+@pytest.mark.slow
 def test_every_instruction_set() -> None:
     names = "(norm or rotation or gate or loss or repeated or finite) and not set"
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", names]

@@ -1,10 +1,12 @@
-"""What one of several processes does in tests/training/test_ranks.py: trainings, whose results it prints as JSON.
+"""What several processes do in tests/training/test_ranks.py: trainings, whose results each writes as JSON.
 
-python tests/helpers/rank_worker.py FOLDER TRAINING…        # started by started_ranks.start_ranks
+python tests/helpers/rank_worker.py COUNT FOLDER TRAINING…        # COUNT processes with one import of torch
 """
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from small_llama import Stop, bits, random_rows, small_model, stopping_at
+from started_ranks import of_all_ranks
 
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
@@ -123,17 +126,41 @@ TRAININGS: dict[str, Callable[[Ranks, Path], Result]] = {
 }
 
 
-def main() -> None:
-    """Join the others, train, and print what came of it."""
+def join(folder: Path, *names: str) -> None:
+    """Join the others, train, and write what came of it."""
     torch.set_num_threads(1)
-    folder, *names = sys.argv[1:]
     ranks = group.Group(*launched())
-    results = {name: TRAININGS[name](ranks, Path(folder)) for name in names}
+    results = {name: TRAININGS[name](ranks, folder) for name in names}
     if not ranks.rank:
         torch.set_num_threads(2)
-    results["unlike threads"] = refused(lambda: trained(ranks, Path(folder) / "unlike"))
+    results["unlike threads"] = refused(lambda: trained(ranks, folder / "unlike"))
     ranks.leave()
-    print(json.dumps(results))
+    result_file(folder, ranks.count, ranks.rank).write_text(json.dumps(results))
+
+
+def result_file(folder: Path, count: int, rank: int) -> Path:
+    """Where one of so many processes writes."""
+    return folder / f"results-{count}-{rank}.json"
+
+
+def main() -> None:
+    """Fork every rank, none of which has used a thread yet, and wait for them."""
+    count, folder, *names = sys.argv[1:]
+    told, children = of_all_ranks(int(count)), list[int]()
+    for rank in range(int(count)):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ |= told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            status = 1
+            try:
+                join(Path(folder), *names)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+    sys.exit(max(os.waitpid(child, 0)[1] for child in children) and 1)
 
 
 def alone(folder: Path, *names: str) -> dict[str, Result]:

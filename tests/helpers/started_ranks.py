@@ -28,14 +28,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def of_all_ranks(count: int) -> dict[str, str]:
+    """What torchrun tells every rank on this machine."""
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
 def start_ranks(
     count: int, arguments: Sequence[object], own: Mapping[int, Sequence[object]] | None = None
 ) -> list[subprocess.Popen[str]]:
     """`python ARGUMENTS…` once for each rank, with one thread. `own`: the ranks that are started, by default all, each
     with its further arguments."""
     own = dict.fromkeys(range(count), ()) if own is None else own
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    told = of_all_ranks(count)
     return [
         subprocess.Popen(
             [sys.executable, *map(str, (*arguments, *more))],

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-from rank_worker import LOCAL, ROWS, VALID, Result, alone
+from rank_worker import LOCAL, ROWS, VALID, Result, alone, result_file
 from small_llama import small_model
-from started_ranks import HELPERS, ended, start_ranks
+from started_ranks import HELPERS, LIMIT
 
 from riyaz.comparison import processes
 from riyaz.data.packing import batch
@@ -33,9 +33,11 @@ APART = ("local", "local stopped", "local resumed", "local bfloat16")
 
 def run(count: int, folder: Path, *names: str) -> list[dict[str, Result]]:
     """The results of every rank."""
-    results = ended(start_ranks(count, [HELPERS / "rank_worker.py", folder, *names]))
-    assert [result.status for result in results] == [0] * count, [result.err for result in results]
-    return [json.loads(result.out.splitlines()[-1]) for result in results]
+    command = [sys.executable, str(HELPERS / "rank_worker.py"), str(count), str(folder), *names]
+    known = environment() | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=known, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(result_file(folder, count, rank).read_text()) for rank in range(count)]
 
 
 @pytest.fixture(scope="module")

@@ -220,6 +220,7 @@ WRONG: list[tuple[Any, str]] = [
         with_options("--prediction-column", "said"),
         f"{SECOND}: was made with other options than out.jsonl.1-of-3: answer_columns, citation_column",
     ),
+    (with_options("--prompt-column", "id"), f"{SECOND}: was made with other options than out.jsonl.1-of-3: reading"),
     (changed(SECOND, first=4, end=12), "out.jsonl.1-of-3: ends with row 8, and out.jsonl.2-of-3 begins with row 5"),
     (changed(SECOND, verb="walk"), "was made by riyaz walk, and out.jsonl.1-of-3 by riyaz run"),
     (changed(SECOND, count=4), "out.jsonl.2-of-3: is shard 2 of 4, and out.jsonl.1-of-3 is shard 1 of 3"),

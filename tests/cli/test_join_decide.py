@@ -111,6 +111,9 @@ def test_shards_of_other_rows_questions_and_thresholds_are_refused(monkeypatch: 
         assert decide("--shard", "2/2", "--abstain-below", "0.9").status == 0
         told = join(*files)
         assert told.status == 2 and what in told.line and not Path("out.jsonl").exists()
+    Path(files[1]).unlink()
+    assert decide("--shard", "2/2", "--prompt-column", "id").status == 0
+    assert "was made with other options than out.jsonl.1-of-2: reading" in join(*files).line
     for shard in "0/4", "5/4":
         assert decide("--shard", shard).line.startswith(f"error: --shard: '{shard}' is no shard")
     head, *rows, end = Path(files[1]).read_text().splitlines()

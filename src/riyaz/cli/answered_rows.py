@@ -8,6 +8,7 @@ from typing import Any
 from riyaz.cli.abstaining import ByConfidence, ByLimits, GivenAnswers
 from riyaz.cli.rows_out import cut_note, formulas_note
 from riyaz.cli.shards import AGAIN, ShardFile, expect_kind, row_in
+from riyaz.data import Reading
 from riyaz.data.written import Form, Row, formulas, write_rows
 from riyaz.json_files import from_json, json_or, to_document
 from riyaz.predictor.prediction import Prediction
@@ -21,6 +22,7 @@ class RunOptions:
     """What decides which answers `riyaz run` gives to rows, and how they are written; alike in all shards."""
 
     columns: list[str]  # of the rows that are read
+    reading: Reading
     answer_columns: list[str]  # of every answer: its text, and where it has them its confidence and its runner-up
     citation_column: str  # that of citations, where an answer has some
     form: Form

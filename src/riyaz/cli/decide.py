@@ -94,8 +94,9 @@ def decide(
             screen.talk.print(rows.note, soft_wrap=True)
         tally = Tally([Spread(question, by) for question, by in zip(typed_questions, answerers)])
         options = DecideOptions(
-            list(rows.columns), list(typed_questions), list(answerers), form, precision, prefix, abstain_below
-        )
+            list(rows.columns), rows.reading, list(typed_questions), list(answerers), form, precision, prefix,
+            abstain_below,
+        )  # fmt: skip
         span, chunk = range(rows.count), _chunk(predictor, answerers)
         span = part.rows(rows.count, chunk) if part else span
         job = _Job(predictor, options, rows, span)

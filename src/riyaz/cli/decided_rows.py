@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from riyaz.cli.partial_records import Record, record_line
 from riyaz.cli.shards import AGAIN, ShardFile, expect_kind, row_in
+from riyaz.data import Reading
 from riyaz.data.questions import Question
 from riyaz.data.written import Form, Row, formulas, lines
 from riyaz.errors import RiyazError
@@ -159,6 +160,7 @@ class DecideOptions:
     """What decides which answers `riyaz decide` gives to rows, and how they are written; alike in all shards."""
 
     columns: list[str]  # of the rows that are read
+    reading: Reading
     questions: list[Question]
     by: list[str]  # what answers each: "training", its "base", or "" for nothing
     form: Form

@@ -91,8 +91,9 @@ def run(
     _refuse_own([*own, cited], rows.columns, file)
     is_json = artifact.keeps_to_schema(target) if schema is None else str(schema) != TOOLS
     options = RunOptions(
-        list(rows.columns), own, cited, form, precision, max_new_tokens, schema_text, is_json and not is_stream(out),
-        abstain if isinstance(withheld, ByConfidence) else None, withheld if isinstance(withheld, ByLimits) else None,
+        list(rows.columns), rows.reading, own, cited, form, precision, max_new_tokens, schema_text,
+        is_json and not is_stream(out), abstain if isinstance(withheld, ByConfidence) else None,
+        withheld if isinstance(withheld, ByLimits) else None,
     )  # fmt: skip
     answered = AnsweredRows(options, withheld)
     job = _Job(screen, target, rows, _span(rows, part), withheld, precision, schema, max_new_tokens, lookup, _Opened())

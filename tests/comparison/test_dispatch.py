@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from riyaz.comparison import dispatch
 from riyaz.comparison.dispatch import ArmPiece, Dispatch, Rules, makespan, read_turns
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.places import Command, Here, Piece, PlaceLost
@@ -63,6 +65,14 @@ def made(piece: Piece) -> str:
 
 def lost(piece: Piece) -> str:
     raise PlaceLost("connection closed")
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(piece: Piece) -> str:
+    raise Killed
 
 
 class Ran:
@@ -291,6 +301,80 @@ def test_another_place_begins_anew(folder: ComparisonFolder) -> None:
     a = Away("a", folder)
     Ran(folder, a).run(pieces("one"))
     assert Path(a.ran[0][3]).name != "0123abcd" and not (folder.part("one", "kept") / "checkpoint").exists()
+
+
+def test_each_place_goes_on_with_its_own(folder: ComparisonFolder) -> None:
+    """Whichever is asked first: the longest is not what it has begun."""
+    turns = [Turn(place, "fit", arm, "kept", 1.0, made_in=f"by{place}") for place, arm in (("a", "one"), ("b", "two"))]
+    folder.write("places.json", {"turns": turns})
+    a, b = Away("a", folder), Away("b", folder)
+    with pytest.raises(Killed):
+        Ran(folder, Away("a", folder, killed)).run(pieces("one", "two", "three"))  # while b is left out
+    Ran(folder, a, b).run(pieces("one", "two", "three"))
+    assert [Path(place.ran[0][3]).name for place in (a, b)] == ["bya", "byb"]
+
+
+def test_what_is_begun_where_no_place_is_now_begins_anew_at_once(folder: ComparisonFolder) -> None:
+    folder.write("places.json", {"turns": [Turn("gone", "fit", "one", "kept", 1.0, made_in="0123abcd")]})
+    a = Away("a", folder)
+    assert Ran(folder, a, rules=Rules(["a"])).run(pieces("one")).ended["fit", "one"] == "" and len(a.ran) == 1
+
+
+def stopping_at(moves: int, move: Callable[[Path, Path], object], counted: Callable[[Path], bool]) -> Any:
+    """`move`, which kills the command after so many moves of the files that are `counted`."""
+    left = iter(range(moves))
+
+    def stop(path: Path, target: Path) -> object:
+        if counted(path) and next(left, None) is None:
+            raise Killed
+        return move(path, target)
+
+    return stop
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_command_killed_while_it_takes_what_a_place_has_made_takes_it_again(
+    moves: int, folder: ComparisonFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def artifact(piece: Piece) -> str:
+        for name in ("artifact", "opening", "search.json"):
+            (Path(piece.words[3]) / name).write_text(name)
+        return made(piece)
+
+    def removing(path: Path) -> None:
+        if path.parent.name == "unfinished":
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(dispatch, "_replace", stopping_at(moves, dispatch._replace, lambda path: True))
+        patched.setattr(dispatch, "remove", removing)
+        Ran(folder, Away("a", folder, artifact)).run(pieces("one")[:1])
+    run = folder.part("one", "kept")
+    assert (run / "fit.json").exists() == (moves == 4)
+    a = Away("a", folder)
+    ran = Ran(folder, a).run(pieces("one")[: int(moves < 4)])
+    assert a.ran == [] and [turn.outcome for turn in ran.dispatch.turns] == ["done"]
+    assert {path.name for path in run.iterdir()} == {"artifact", "fit.json", "opening", "search.json"}
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_a_command_killed_while_it_moves_what_was_begun_loses_nothing(
+    moves: int, folder: ComparisonFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, run, there = {"checkpoint", "openings", "search.json"}, folder.part("one", "kept"), set[str]()
+    run.mkdir(parents=True)
+    for name in begun:
+        (run / name).write_text(name)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Path, "replace", stopping_at(moves, Path.replace, lambda path: path.name in begun))
+        Ran(folder, Away("a", folder, killed)).run(pieces("one")[:1])
+
+    def look(piece: Piece) -> str:
+        there.update(path.name for path in Path(piece.words[3]).iterdir())
+        return made(piece)
+
+    Ran(folder, Away("a", folder, look)).run(pieces("one")[:1])
+    assert there == begun
 
 
 def test_what_was_whole_is_taken_as_it_is(folder: ComparisonFolder) -> None:

@@ -139,10 +139,13 @@ class Dispatch:
         self._waiting: list[ArmPiece] = []
         self.over: set[Key] = set()
         self.turns = read_turns(folder)
-        self._left = {_turn_key(turn): turn for turn in self.turns if turn.ended is None and turn.made_in}
         self._resumed = {_turn_key(turn) for turn in self.turns if turn.ended is None}  # whose seconds tell no pace
-        killed = [replace(turn, ended=since(), outcome="lost") if turn.ended is None else turn for turn in self.turns]
-        self.turns[:] = killed
+        self._left = dict[Key, int]()  # fits that a killed command had begun, until a place takes them up: their turns
+        for number, turn in enumerate(self.turns):
+            if turn.ended is None:
+                self.turns[number] = self._over(turn)
+                if turn.work == "fit" and turn.made_in and self.turns[number].outcome == "lost":
+                    self._left[_turn_key(turn)] = number
 
     @property
     def places(self) -> list[Place]:
@@ -188,24 +191,31 @@ class Dispatch:
         if not begin(piece):
             self._close(piece, None)
             return True
-        left = self._left.pop(piece.key, None) if piece.work == "fit" else None
-        if left is not None and (self._made_in(left) / FIT).exists():  # its command was killed just then
+        number = self._left.pop(piece.key, None)
+        left = None if number is None else self.turns[number]
+        if number is not None and left and (self._made_in(left) / FIT).exists():  # its command was killed just then
             self._collect(piece, self._made_in(left))
+            self.turns[number] = replace(left, outcome="done")
+            self._save()
             self._close(piece, "")
             return True
         again = left.made_in if left is not None and left.place == place.name else None
         turn = Turn(place.name, piece.work, piece.arm, piece.part, self._since(), rate=piece.rate, made_in=again)
         if isinstance(place, Command) and again is None:
             turn = replace(turn, made_in=secrets.token_hex(6))
-            self._move_in(piece, self._made_in(turn))
         self.turns.append(turn)
         self._save()
+        if turn.made_in:  # now that it is known where what is moved will be
+            self._move_in(piece, self._made_in(turn))
         self._start(place, piece, turn, max(1.0, limit(piece)))
         return True
 
     def _next_for(self, place: str) -> ArmPiece | None:
-        """The piece that a free place takes: of equal ones the first of `Rules.ready_for`."""
+        """The piece that a free place takes: what it has begun itself, and not what another one goes on with; of equal
+        ones the first of `Rules.ready_for`."""
         ready = self._rules.ready_for(place, self._waiting, self.over)
+        own = [piece for piece in ready if self._begun_at(piece) == place]
+        ready = own or [piece for piece in ready if not self._begun_at(piece)]
         alike = {(piece.work, piece.arm, piece.seconds): piece for piece in reversed(ready)}
         if len(alike) < 2:
             return ready[0] if ready else None
@@ -219,6 +229,12 @@ class Dispatch:
             return round(makespan(others, self._rules, runs | mine), 3)
 
         return min(reversed(alike.values()), key=end)
+
+    def _begun_at(self, piece: ArmPiece) -> str:
+        """The place that has begun a fit when its command was killed, and can go on with it; "" for none."""
+        number = self._left.get(piece.key)
+        place = "" if number is None else self.turns[number].place
+        return place if place in self._places and self._rules.take(place, piece) else ""
 
     def _start(self, place: Place, piece: ArmPiece, turn: Turn, limit: float) -> None:
         run = self._made_in(turn) if turn.made_in else self._folder.part(piece.arm, piece.part)
@@ -257,11 +273,11 @@ class Dispatch:
             self._lose(place, piece, turn, reason, full=True)
             return
         self._busy.discard(place.name)
-        self._note_end(turn, "failed" if reason else "done")
         if not reason and piece.key not in self._resumed:
             self._rules.learn(place.name, piece, self._since() - turn.began)
         if made_in is not None:
             self._collect(piece, made_in)
+        self._note_end(turn, "failed" if reason else "done")
         self._close(piece, reason)
 
     def _lose(self, place: Place, piece: ArmPiece, turn: Turn, why: str, full: bool = False) -> None:
@@ -318,11 +334,12 @@ class Dispatch:
         return self._folder.path / PLACES / UNFINISHED / turn.made_in
 
     def _move_in(self, piece: ArmPiece, made_in: Path) -> None:
-        """Move what an arm has begun into the folder in which a place goes on with it; an opening begins anew."""
-        made_in.mkdir(parents=True)
+        """Move what an arm has begun into the folder in which a place goes on with it, or what a killed command has
+        left of that; an opening begins anew."""
+        made_in.mkdir(parents=True, exist_ok=True)
         run = self._folder.part(piece.arm, piece.part)
         for child in run.iterdir() if run.exists() and piece.work == "fit" else ():
-            if child.name != BEFORE:
+            if child.name != BEFORE and not (made_in / child.name).exists():
                 child.replace(made_in / child.name)
 
     def _collect(self, piece: ArmPiece, made_in: Path) -> None:
@@ -344,8 +361,19 @@ class Dispatch:
         self.turns[place] = replace(turn, ended=self._since(), outcome=outcome)
         self._save()
 
+    def _over(self, turn: Turn) -> Turn:
+        """A turn at whose time the command was killed: it is done where its product is there."""
+        product = {"fit": FIT, "evaluate": RESULT}.get(turn.work)
+        whole = product is not None and (self._folder.part(turn.arm, turn.part) / product).exists()
+        return replace(turn, ended=self._since(), outcome="done" if whole else "lost")
+
     def _save(self) -> None:
-        self._folder.write(TURNS, {"turns": self.turns})
+        """Write the turns; those of a killed command stay open until a place has taken them up."""
+        begun = set(self._left.values())
+        turns = [
+            replace(turn, ended=None, outcome="") if number in begun else turn for number, turn in enumerate(self.turns)
+        ]
+        self._folder.write(TURNS, {"turns": turns})
 
 
 def _turn_of(piece: ArmPiece) -> tuple[bool, float]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -118,6 +119,22 @@ def test_a_silent_place_is_lost_and_its_late_answer_is_ignored_and_said(
     while len(told.notes) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert told.notes == ["begun", "ssh a has answered too late (fit lora kept): its answer is ignored"]
+
+
+def test_a_place_that_is_silent_when_it_is_asked_again_ends_no_thread(
+    saying: Saying, folder: ComparisonFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says later is no answer to any work."""
+    monkeypatch.setattr(places, "SILENCE", 3.0)
+    failed = list[object]()
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    place = saying("sys.stdin.read(); " + DONE)
+    with pytest.raises(RiyazError, match="ssh a: cannot be used: it has said nothing for 3 s"):
+        place.check()
+    deadline = time.monotonic() + 60
+    while (place._running[0].poll() is None or threading.active_count() > 2) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not failed
 
 
 def test_a_command_that_is_not_there_is_one_line(folder: ComparisonFolder) -> None:

@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from tiny_comparison import command
 
 from riyaz.comparison import at_node, ray_nodes, ray_place
 from riyaz.comparison.at_node import NodeOrder, work
-from riyaz.comparison.at_place import own_version
+from riyaz.comparison.at_place import Order, own_version
 from riyaz.comparison.dispatch import Rules, makespan
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import packed, unpack
@@ -29,6 +31,7 @@ from riyaz.comparison.ray_nodes import RayNode, expect_answer, host_of, is_loopb
 from riyaz.comparison.ray_place import Node, NodeLost
 from riyaz.errors import RiyazError
 from riyaz.events import Ended, Event, Listen, Note, from_json
+from riyaz.events import to_json as event_line
 from riyaz.files import DISK_FULL
 from riyaz.json_files import to_json
 from riyaz.results import Comparison
@@ -134,6 +137,26 @@ def test_a_node_or_a_cluster_that_is_gone_is_lost(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray_place, "connected", refuse)
     with pytest.raises(NodeLost, match="--ray: the cluster cannot be joined"):
         ray_place.started(ADDRESS, "0b", None, b"", b"")
+
+
+def test_home_hears_while_an_artifact_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A large one takes minutes on a slow network, and a place that says nothing for two is lost."""
+    monkeypatch.setattr(ray_place, "BEAT", 0.05)
+    monkeypatch.setattr(ray_place, "node_order", lambda order, guarded: {})
+    monkeypatch.setattr(ray_place, "_contents", lambda order: {})
+
+    def start(order: bytes, parcel: bytes) -> Iterator[bytes]:
+        yield event_line(Ended("done")).encode()
+        for chunk in packed({"about.json": b"{}", "log.txt": b"log"}):
+            time.sleep(0.1)
+            yield chunk
+
+    home = Order(version=own_version(), working="", folder="", mark="", nonce="", models={},
+                 about=str(tmp_path / "about.json"))  # fmt: skip
+    assert ray_place.carry_out(home, False, start) == "" and (tmp_path / "log.txt").exists()
+    assert capsys.readouterr().out == "\n" * 3
 
 
 # nodes as places

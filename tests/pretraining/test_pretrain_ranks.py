@@ -178,6 +178,16 @@ def test_other_commands_refuse_to_be_several(
     assert capsys.readouterr() == ("", "" if rank else error)
 
 
+def test_a_command_that_is_no_part_of_a_group_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tasks of a job may have a rank and answer a shard each."""
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(["join", "missing", "--out", "all.jsonl"]) == 2
+    assert capsys.readouterr().err.startswith("error: missing: cannot be read")
+
+
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     results = ended(start(2, "pretrain", tmp_path / "missing.txt", "--out", tmp_path / "out", "--steps", 2))
     (line,) = told(results)

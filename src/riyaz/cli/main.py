@@ -73,6 +73,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     },
 }
 ALONE = ("compare", "distil")  # verbs that train, and not in several processes
+TOGETHER = ("adapt", "pretrain", "ternarize")  # verbs of which several processes do one work
 TABLES = (
     "riyaz data",
     "riyaz compare",
@@ -162,7 +163,7 @@ def durations(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line, by default sys.argv without the program's name, and return the exit status."""
-    closed = _open_closed_streams()
+    tokens, closed = list(sys.argv[1:] if tokens is None else tokens), _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # characters that the locale cannot encode are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -174,7 +175,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
         hardware.expect_start()
         with signals.heard():
-            words, all_options = read_help(list(sys.argv[1:] if tokens is None else tokens))
+            words, all_options = read_help(tokens)
             if words[:1] and words[0] in ALONE and launched()[1] > 1:
                 raise RiyazError("works in one process only", f"riyaz {words[0]}", "start it without torchrun")
             build(all_options)(words)
@@ -187,7 +188,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:  # some commands say how to continue
         _drop_unwritten(sys.stdout)
-        if not _follows():
+        if not _follows(tokens):
             _tell(str(stop) or "stopped; run the same command again to continue")
         return 130
     except Exception as error:
@@ -200,16 +201,17 @@ def main(tokens: Sequence[str] | None = None) -> int:
             error.filename = "stdout"
         line, status = explain(error)
         usual = isinstance(error, (RiyazError, CycloptsError)) and not isinstance(error, ProcessError)
-        if usual and _follows():  # the first process says the same
+        if usual and _follows(tokens):  # the first process says the same
             return status
         _tell(f"error: {printable_line(line)}")
         return status
 
 
-def _follows() -> bool:
-    """Whether torchrun has started this process as another than the first of several."""
+def _follows(tokens: Sequence[str]) -> bool:
+    """Whether torchrun has started this process as another than the first of several that do one work, or would. A
+    command such as `run` works by itself, whatever its rank in a job."""
     with contextlib.suppress(RiyazError):
-        return launched()[0] > 0
+        return tokens[:1] in [[verb] for verb in (*ALONE, *TOGETHER)] and launched()[0] > 0
     return False
 
 

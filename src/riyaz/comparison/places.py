@@ -197,7 +197,7 @@ class Command:
     ) -> None:
         """Hear what a place that was given up still says: an answer is ignored, and that is said."""
         while (line := lines.get()) is not None:
-            if isinstance(from_json(line), Ended) and not self._stopping:
+            if order.arguments and isinstance(from_json(line), Ended) and not self._stopping:
                 what = " ".join(part for part in (order.arguments[0], *order.arguments[2:4]) if part)
                 listen(Note(f"{self.name} has answered too late ({what}): its answer is ignored"))
         _ended(child)

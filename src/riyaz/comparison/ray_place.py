@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 from riyaz import files, hardware
 from riyaz.comparison import at_node
 from riyaz.comparison.at_node import THREADS, NodeOrder
-from riyaz.comparison.at_place import SETTINGS, Order, hand_on, order_of
+from riyaz.comparison.at_place import BEAT, SETTINGS, Order, hand_on, order_of
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import packed, unpack
 from riyaz.comparison.parcel_contents import Files, fit_files, measure_files
@@ -112,8 +113,18 @@ def carry_out(order: Order, guarded: bool, start: Start) -> str:
     else:
         raise NodeLost("its work ended without a word")
     if order.arguments or not reason:
-        unpack(lines, _made_in(order))
+        unpack(_telling(lines), _made_in(order))
     return reason
+
+
+def _telling(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks of a parcel; home hears meanwhile, by an empty line, that they still come."""
+    told = time.monotonic()
+    for chunk in chunks:
+        if time.monotonic() - told >= BEAT:
+            told = time.monotonic()
+            _print("")
+        yield chunk
 
 
 def node_order(order: Order, guarded: bool) -> NodeOrder:

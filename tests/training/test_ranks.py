@@ -274,6 +274,18 @@ def test_what_a_process_said_before_it_left_is_heard(monkeypatch: pytest.MonkeyP
     assert heard.first(None) == {}
 
 
+def test_a_store_that_is_gone_just_after_the_rendezvous_is_a_process_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise dist.DistNetworkError("connection refused")
+
+    monkeypatch.setattr(meeting, "_rendezvous", lambda rank, count: dist.HashStore())
+    monkeypatch.setattr(meeting, "_client", refuse)
+    with pytest.raises(RiyazError, match="process 0 of this run is gone; the same command with --resume goes on"):
+        meeting.Meeting(1, 2)
+
+
 def test_a_process_alone_has_no_group() -> None:
     code = "import sys, riyaz.train, riyaz.pretraining.run, riyaz.ternarizing.run; print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()

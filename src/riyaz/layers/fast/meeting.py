@@ -35,14 +35,17 @@ class Meeting:
     """This process among those of the run."""
 
     def __init__(self, rank: int, count: int) -> None:
-        """Joins the others. Raises RiyazError where they do not come within PATIENCE."""
+        """Joins the others. Raises RiyazError where they do not come within PATIENCE, or one is gone at once."""
         self.rank, self.count = rank, count
         self.said = 0  # values that the first process has said so far
         self.kept: list[str] = []  # those that the store still holds
         self.store = dist.PrefixStore("riyaz", _rendezvous(rank, count))
-        self.pulses = dist.PrefixStore("riyaz", _client())  # a connection of its own: a wait blocks the other one
+        try:
+            self.pulses = dist.PrefixStore("riyaz", _client())  # a connection of its own: a wait blocks the other one
+            self._beat()
+        except RuntimeError as error:
+            raise Lost("process 0") from error
         self.ended = threading.Event()
-        self._beat()
         self.thread = threading.Thread(target=self._keep_beating, daemon=True)
         self.thread.start()
 

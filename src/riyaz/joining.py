@@ -41,6 +41,8 @@ def joined(go_on: str = GO_ON) -> Iterator[Ranks]:
     try:
         group = Group(rank, count)
     except RiyazError as error:
+        if isinstance(error, Lost):
+            error.goes_on_by(go_on)
         raise ProcessError(who, error) from error
     try:
         yield group

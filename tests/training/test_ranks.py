@@ -18,10 +18,11 @@ from riyaz.comparison import processes
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
+from riyaz.joining import joined
 from riyaz.layers.fast import meeting
 from riyaz.layers.fast.group import Group, dist
 from riyaz.layers.fast.masters import Masters
-from riyaz.ranks import Ranks, dealt, environment, launched
+from riyaz.ranks import Lost, Ranks, dealt, environment, launched
 from riyaz.train import TrainPlan, answer_loss, answer_nats, learning_rate, micro_batches
 
 # relative, beside one process: gradients are added up in another order, and in bfloat16 round otherwise
@@ -284,6 +285,19 @@ def test_a_store_that_is_gone_just_after_the_rendezvous_is_a_process_that_is_gon
     monkeypatch.setattr(meeting, "_client", refuse)
     with pytest.raises(RiyazError, match="process 0 of this run is gone; the same command with --resume goes on"):
         meeting.Meeting(1, 2)
+
+
+def test_a_group_that_is_never_whole_says_how_its_own_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`adapt` has no --resume."""
+
+    def lose(rank: int, count: int) -> None:
+        raise Lost
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("riyaz.layers.fast.group.Group", lose)
+    with pytest.raises(RiyazError, match="process 1 of 2: a process of this run is gone; run it again"):
+        joined("run it again").__enter__()
 
 
 def test_a_process_alone_has_no_group() -> None:

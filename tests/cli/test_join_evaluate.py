@@ -149,6 +149,20 @@ def test_shards_of_other_rows_and_options_and_without_a_file_are_refused(made: P
         assert told.status == 2 and f"{files[0]}:2: " in told.line and not Path("again.json").exists()
 
 
+def test_shards_under_a_schema_that_was_edited_between_them_are_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_scores, "keeping_to", lambda predictor, schema, where: predictor)
+    for number, kind in (1, "string"), (2, "number"):
+        Path("schema.json").write_text(json.dumps({"type": kind}))
+        told = evaluate(made, "--out", "scores.json", "--shard", f"{number}/2", "--schema", "schema.json")
+        assert told.status == 0, told.err
+    told = join("scores.json.1-of-2", "scores.json.2-of-2")
+    assert told.line.partition(": ")[2].startswith("scores.json.2-of-2: was made with other options") and (
+        "schema" in told.line
+    )
+
+
 def test_shards_of_unlike_machines_are_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in (2, "riyaz 9 with b"), (1, "riyaz 9 with a"):
         monkeypatch.setattr(verb, "computed_by", lambda name=name: name)

@@ -64,6 +64,7 @@ def evaluate(
         screen.finish(document)
         return
     from riyaz.data.many_files import matching_files
+    from riyaz.data.schema import read_schema
 
     if out.suffix.lower() != KIND:
         raise RiyazError("the scores are written as JSON", str(out), f"end the name in {KIND}")
@@ -74,6 +75,7 @@ def evaluate(
         options = EvaluateOptions(
             precision, limit, parse_json(json_line(data_config), ""), opened.facts.test.format,
             to_document(opened.facts.task), opened.facts.instruction, opened.facts.trained_rows,
+            read_schema(data_config.schema) if data_config.schema else "",
         )  # fmt: skip
         scores = _answer_into(real, opened, options, part)
     if part:
@@ -96,6 +98,7 @@ class EvaluateOptions:
     task: dict[str, Any]
     instruction: str
     trained_rows: int | None
+    schema: str  # the text of --schema
 
 
 def show_scores(screen: Screen, scores: "TargetScores") -> None:

@@ -82,6 +82,11 @@ def test_an_order_says_all_and_events_come_back(saying: Saying, folder: Comparis
     assert [event.phase for event in told.others] == ["train"]  # type: ignore[union-attr]
 
 
+def test_a_greeting_in_another_encoding_is_passed_over(saying: Saying, folder: ComparisonFolder) -> None:
+    greeting = 'sys.stdout.buffer.write(b"Willkommen in M\\xfcnchen!\\n"); '
+    assert saying(greeting + DONE).run(piece(folder), Told()) == ""
+
+
 @pytest.mark.parametrize(
     ("act", "reason"),
     [

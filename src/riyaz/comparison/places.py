@@ -160,8 +160,8 @@ class Command:
         with log.open("a") as errors:
             try:
                 child = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                    env=ranks.environment(),
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8",
+                    errors="replace", env=ranks.environment(),  # whatever a machine greets with
                 )  # fmt: skip
             except OSError as error:
                 raise PlaceLost(f"{command[0]}: {error.strerror or error}") from None

@@ -166,7 +166,7 @@ def test_places_are_named_and_counted(folder: ComparisonFolder) -> None:
     opened = open_places(("ssh a", "here", "ssh a", "srun -N1 -n1"), folder, {})
     assert [place.name for place in opened] == ["ssh a", "here", "ssh a (2)", "srun -N1 -n1"]
     assert isinstance(opened[1], Here) and len({place.key for place in opened}) == 4
-    for names, what in ((("here", "here"), "names this machine twice"), (("ssh 'a",), "is not a command")):
+    for names, what in ((("here", "here"), "names this machine twice"), (("ssh 'a",), "a comma ends a place")):
         with pytest.raises(RiyazError, match=what):
             open_places(names, folder, {})
 

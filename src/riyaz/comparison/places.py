@@ -221,7 +221,8 @@ def open_places(
         try:
             words = shlex.split(name)
         except ValueError as error:
-            raise RiyazError(f"{name} is not a command ({error})", OPTION, "close its quotes") from None
+            hint = "close its quotes; a comma ends a place, in quotes too, so put a command with one into a script"
+            raise RiyazError(f"{name} is not a command ({error})", OPTION, hint) from None
         same = sum(place.name == name or place.name.startswith(f"{name} (") for place in places)
         places.append(Command(f"{name} ({same + 1})" if same else name, words, folder, models, embedder))
     return places

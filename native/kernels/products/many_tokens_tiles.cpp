@@ -106,11 +106,15 @@ const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
 // What sums over the panel of block b are multiplied with, a number for each row
 INLINE F scale_of(const Weights& w, int b) { return w.format == Format::int8row ? load_bf16(w.row_scales(b)) : set(1); }
 
-// Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]
-INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols) {
+// Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]. Calls meanwhile(i) for
+// i = 0, 2, ... TOKENS - 2 between tile instructions, which leave the rest of the core idle.
+template <class Body>
+INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols, const Body& meanwhile) {
     written();
     const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
+    int token = 0;
     for (int k = 0; k < cols; k += GROUP) {
+        if (token < TOKENS) meanwhile(token), token += 2;
         _tile_loadd(6, left + k * ROWS, 64);
         _tile_stream_loadd(4, x + k, line);
         _tile_loadd(7, right + k * ROWS, 64);
@@ -120,6 +124,14 @@ INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t*
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
+    for (; token < TOKENS; token += 2) meanwhile(token);
+}
+
+// Fetches the lines of two panels' results of tokens i and i + 1, to be written: they are mostly further away than the
+// second cache, and stores of tiles would wait for each
+INLINE void fetch_results(const float* y, size_t stride, int i) {
+    for (const float* at = y + i * stride; at <= y + (i + 1) * stride; at += stride)
+        __builtin_prefetch(at, 1), __builtin_prefetch(at + ROWS, 1);
 }
 
 INLINE void zero_sums() {
@@ -180,6 +192,26 @@ INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, i
     }
 }
 
+// Products of 32 tokens with a panel of gate and one of up, whose activation follows during the next product
+struct GatedTile {
+    float* sums;  // [TOKENS][2][ROWS]
+    uint16_t* y;  // bfloat16 of token 0 and row 0
+    size_t stride;
+    int tokens, rows;
+    F gate, up;  // scales
+
+    INLINE_MEMBER void finish(int token, Activation activation) const {
+        if (token >= tokens) return;
+        const F g = mul(gate, load(sums + token * 2 * ROWS));
+        const F u = mul(up, load(sums + token * 2 * ROWS + ROWS));
+        const F v = mul(quickly_activated(g, activation), u);
+        if (rows >= ROWS) return store_rounded(y + token * stride, v);
+        uint16_t part[ROWS];
+        store_rounded(part, v);
+        memcpy(y + token * stride, part, size_t(rows) * 2);
+    }
+};
+
 }  // namespace
 
 void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
@@ -206,7 +238,8 @@ void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, f
                 load_sums(at, stride);
             else
                 copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-            product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+            product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols,
+                    [&](int token) { fetch_results(at, stride, token); });
             if (scaled)
                 store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
             else if (whole)
@@ -229,26 +262,18 @@ void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int en
             panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
             panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
+        GatedTile before = {};
         each_tile(T, 2 * count, x.cols, [&](int t, int pair) {
-            const int block = first + pair / 2, rows = gate.rows - block * ROWS;
+            const int block = first + pair / 2;
             zero_sums();
-            product(panels[pair], panels[pair + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+            product(panels[pair], panels[pair + 1], x.bf16 + size_t(t) * x.cols, x.cols, [&](int token) {
+                before.finish(token, activation), before.finish(token + 1, activation);
+            });
+            before = {sums, y.bf16 + size_t(t) * y.cols + block * ROWS, size_t(y.cols), min_of(TOKENS, T - t),
+                      gate.rows - block * ROWS, scale_of(gate, block), scale_of(up, block)};
             store_sums(sums, 2 * ROWS);
-            const F of_gate = scale_of(gate, block), of_up = scale_of(up, block);
-            for (int j = 0; j < TOKENS && t + j < T; j++) {
-                uint16_t* at = y.bf16 + size_t(t + j) * y.cols + block * ROWS;
-                const F g = mul(of_gate, load(sums + j * 2 * ROWS));
-                const F u = mul(of_up, load(sums + j * 2 * ROWS + ROWS));
-                const F v = mul(quickly_activated(g, activation), u);
-                if (rows >= ROWS) {
-                    store_rounded(at, v);
-                } else {
-                    uint16_t part[ROWS];
-                    store_rounded(part, v);
-                    memcpy(at, part, size_t(rows) * 2);
-                }
-            }
         });
+        for (int token = 0; token < TOKENS; token++) before.finish(token, activation);
     }
 }
 

@@ -51,6 +51,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     std::vector<int32_t> total(lines * cols / TERNARY);
     std::vector<uint16_t> bf16(lines * cols);
     Inputs in{cols, codes.data(), low.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), many};
+    in.strips = bf16.data(), in.strip_rows = int(lines) - 1;
     std::vector<float> token_scale(lines);
     if (is_ternary(w.format))
         in.token_codes = codes.data(), in.token_scale = token_scale.data(), in.token_total = total.data();

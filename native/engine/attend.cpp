@@ -123,6 +123,7 @@ void Pass::attend(int layer) {
             Inputs own = heads.from(int(t) + i);
             if (own.fp32) own.fp32 += column;
             if (own.bf16) own.bf16 += column;
+            if (own.strips) own.strips += column * own.strip_rows;
             if (own.codes) {
                 const size_t group = column / (piece.many ? heads.many_tokens_group : GROUP);
                 own.codes += column, own.low += column;

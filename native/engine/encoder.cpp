@@ -43,6 +43,9 @@ struct TextPass {
 
   private:
     void embed(const int32_t* tokens, const int32_t* lengths, int n);
+    void to_inputs(const float* from, int n, const Inputs& to) const {
+        (e.by_tiles_ ? k.many_tokens_inputs : k.inputs)(from, n, to);
+    }
     void product(const Weights& w, const Inputs& in, float* y, size_t stride, bool add);
     void attend(int first, int length);
     void add_and_norm(const std::vector<float>& bias, const std::vector<float>& weight,
@@ -75,7 +78,8 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
       segments(padded(longest, SLOTS) / SLOTS) {
     x = b.x.get(size_t(T) * C), qkv = b.qkv.get(size_t(T) * 3 * C), attended = b.attended.get(size_t(T) * C);
     up = b.up.get(size_t(T) * F);
-    const Forms forms = {false, !c.fp32, c.fp32};
+    Forms forms;
+    forms.fp32 = c.fp32, forms.strips = e.by_tiles_, forms.bf16 = !c.fp32 && !e.by_tiles_;
     hidden = b.hidden.get(T, padded(C, GROUP), forms), inner = b.inner.get(T, padded(F, GROUP), forms);
     scratch = b.scratch.get(product_scratch(padded(std::max(C, F), GROUP)));
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
@@ -91,13 +95,13 @@ void TextPass::run(const int32_t* tokens, const int32_t* lengths, int n, float* 
         product(layer.qkv.weights, hidden, qkv, size_t(3) * C, false);
         for (int t = 0; t < T; t++) k.add_to(qkv + size_t(t) * 3 * C, layer.qkv_bias.data(), 3 * C);
         for (int i = 0, first = 0; i < n; first += lengths[i++]) attend(first, lengths[i]);
-        for (int t = 0; t < T; t++) k.inputs(attended + size_t(t) * C, C, hidden.from(t));
+        for (int t = 0; t < T; t++) to_inputs(attended + size_t(t) * C, C, hidden.from(t));
         product(layer.o.weights, hidden, x, C, true);
         add_and_norm(layer.o_bias, layer.attention_norm, layer.attention_norm_bias);
         product(layer.up.weights, hidden, up, F, false);
         for (int t = 0; t < T; t++) {
             k.gelu_erf(up + size_t(t) * F, layer.up_bias.data(), F);
-            k.inputs(up + size_t(t) * F, F, inner.from(t));
+            to_inputs(up + size_t(t) * F, F, inner.from(t));
         }
         product(layer.down.weights, inner, x, C, true);
         add_and_norm(layer.down_bias, layer.output_norm, layer.output_norm_bias);
@@ -112,7 +116,7 @@ void TextPass::embed(const int32_t* tokens, const int32_t* lengths, int n) {
             memcpy(to, e.words.data() + size_t(tokens[t]) * C, sizeof(float) * C);
             k.add_to(to, e.positions.data() + size_t(position) * C, C);
             k.layer_norm(to, e.norm.data(), e.norm_bias.data(), c.eps, C, to);
-            k.inputs(to, C, hidden.from(t));
+            to_inputs(to, C, hidden.from(t));
         }
 }
 
@@ -154,7 +158,7 @@ void TextPass::add_and_norm(const std::vector<float>& bias, const std::vector<fl
         float* own = x + size_t(t) * C;
         k.add_to(own, bias.data(), C);
         k.layer_norm(own, weight.data(), norm_bias.data(), c.eps, C, own);
-        k.inputs(own, C, hidden.from(t));
+        to_inputs(own, C, hidden.from(t));
     }
 }
 

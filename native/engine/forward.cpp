@@ -12,10 +12,10 @@ constexpr int ON_THEIR_OWN = 2;  // tokens of a pass of which each thread makes 
 Inputs InputsMemory::get(int T, int cols, Forms forms) {
     Inputs in;
     in.cols = cols, in.many_tokens_group = forms.many_tokens_group;
-    const size_t rows = size_t(padded(T, 32)) + 32,
-                 groups = rows * (cols / GROUP);  // many tokens are read 32 from any one on
+    const size_t rows = size_t(padded(T, 32)) + 32, groups = rows * (cols / GROUP);
     if (forms.fp32) in.fp32 = fp32.get(rows * cols);
     if (forms.bf16) in.bf16 = bf16.get(rows * cols);
+    if (forms.strips) in.strip_rows = strip_rows(T), in.strips = strips.get(size_t(in.strip_rows) * cols);
     if (forms.codes) {
         in.codes = codes.get(rows * cols), in.low = low.get(rows * cols);
         in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
@@ -57,18 +57,21 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.many_tokens_by == ManyTokens::tiles;
-    forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16),
-             c.fp32 || low_width || (any_many && reads_bf16 && k.many_tokens_bf16 && !tiles), tokens,
+    forms = {!c.fp32,
+             reads_bf16,
+             c.fp32 || low_width || (any_many && reads_bf16 && k.many_tokens_bf16 && !tiles),
+             tokens,
+             any_many && tiles,
              many_tokens_group};
     head_forms = forms, head_forms.tokens = false;
-    if (!others) forms.codes = false, forms.bf16 = tiles && low_width, forms.fp32 = low_width;
+    if (!others) forms.codes = forms.bf16 = false, forms.strips &= low_width > 0, forms.fp32 = low_width;
     heads = b.heads.get(sliced ? T : copies * T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * product_scratch(std::max({C, A, F, low_width})));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
-        for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
+        for (int i = 0; i < 3; i++) low_strips[i] = b.low_strips[i].get(size_t(strip_rows(T)) * low_width);
     }
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;

@@ -27,8 +27,10 @@ void Pass::lora_down(int thread, int layer, const LinearGroup& which, const Inpu
             multiply(thread, span.many, a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;  // the same numbers, with zeros beyond the rank: 0 times a number left from before may be NaN
             out.cols = cols, out.fp32 = y;
-            if (k.many_tokens_by == ManyTokens::tiles) out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
-            for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            const bool tiles = span.many && k.many_tokens_by == ManyTokens::tiles;
+            out.strips = low_strips[i] + span.begin * GROUP, out.strip_rows = strip_rows(T);
+            for (int t = 0; t < span.n; t++)
+                (tiles ? k.many_tokens_inputs : k.inputs)(y + size_t(t) * cols, a.rows, out.from(t));
             lora_downs[layer * LINEAR_GROUPS + which.index].fetch_add(1, std::memory_order_release);
         }
     }
@@ -64,7 +66,7 @@ void Pass::lora_up_part(int thread, const Span& span, const Lora& pair, int plac
     Inputs from;
     from.cols = padded(b_.cols, GROUP);
     from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
-    from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
+    from.strips = low_strips[place] + span.begin * GROUP, from.strip_rows = strip_rows(T);
     multiply(thread, span.many, b_, begin, end, from, span.n, y, stride, true, nullptr);
 }
 

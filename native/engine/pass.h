@@ -41,6 +41,7 @@ class Array {
 // The forms in which a pass needs inputs
 struct Forms {
     bool codes = false, bf16 = false, fp32 = false, tokens = false;  // tokens: of ternary weights
+    bool strips = false;                                             // in tiles
     int many_tokens_group = MANY_TOKENS_GROUP;                       // of `Inputs`
 };
 
@@ -49,10 +50,14 @@ struct InputsMemory {
     Array<int8_t> codes, low, token_codes;
     Array<float> scale, sum, fp32, token_scale;
     Array<int32_t> total, token_total;
-    Array<uint16_t> bf16;
+    Array<uint16_t> bf16, strips;
 
     Inputs get(int T, int cols, Forms forms);
 };
+
+// Rows of a strip of `Inputs` for T tokens. Many tokens are read 32 from any one on. An odd number of tiles, since with
+// an even one strips would begin at the same lines of a cache.
+static constexpr int strip_rows(int T) { return (padded(T, 32) + 32) | 32; }
 
 // The memory of a pass, kept for the next one
 struct Buffers {
@@ -60,7 +65,7 @@ struct Buffers {
     Array<float> shared;  // q, k, v and what attention makes of them, which nothing reads any more once `gate` is there
     Array<uint8_t> scratch;
     InputsMemory hidden, heads, inner, wanted;
-    Array<uint16_t> low_bf16[3];
+    Array<uint16_t> low_strips[3];
 };
 
 // Some tokens of a run that are computed together
@@ -145,7 +150,7 @@ struct Pass {
     // from[C] as inputs of products: `to` is where they go
     void prepare(const float* from, int C, const Inputs& to, bool many) const {
         if (to.token_codes) k.ternary_inputs(from, C, to);
-        if (to.codes || to.bf16 || to.fp32) (many ? k.many_tokens_inputs : k.inputs)(from, C, to);
+        if (to.codes || to.bf16 || to.strips || to.fp32) (many ? k.many_tokens_inputs : k.inputs)(from, C, to);
     }
     // linears.cpp
     void product(int thread, int layer, const LinearGroup& which, const Inputs& in, float* y, size_t stride);
@@ -206,7 +211,7 @@ struct Pass {
     bool heads_alone = false;  // an item of attention is all that reads a key/value head: it does `position` too
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
           *low = nullptr;
-    uint16_t* low_bf16[3] = {};
+    uint16_t* low_strips[3] = {};
     Forms forms = {}, head_forms = {};  // of the linears of layers, and of the head
     Inputs hidden, heads, inner, last;
 };

@@ -13,7 +13,7 @@ namespace riyaz {
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
 // Products of integer weights with few tokens read `codes` and `low`, where x ≈ scale * (256 * code + low) in each
 // group of 32 columns; those with many tokens by codes read `codes`, where x ≈ scale * code in each group of
-// `many_tokens_group`; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
+// `many_tokens_group`, in tiles `strips`; all others read `bf16` or `fp32`, int8row `fp32`.
 struct Inputs {
     int cols = 0;
     int8_t* codes = nullptr;   // [T][cols], -127 to 127
@@ -21,13 +21,16 @@ struct Inputs {
     float* scale = nullptr;    // [T][cols / 32]
     float* sum = nullptr;      // [T][cols / 32]: scale * total
     int32_t* total = nullptr;  // [T][cols / 32]: sum of 256 * code + low; of many tokens: what sums begin with
-    uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
+    uint16_t* bf16 = nullptr;  // [T][cols]
     float* fp32 = nullptr;     // [T][cols]
     int many_tokens_group = MANY_TOKENS_GROUP;  // 32 or 64
     // What products of ternary weights read: x ≈ scale * code with one scale for all numbers of a token, as in training
     int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
     float* token_scale = nullptr;    // [T]
     int32_t* token_total = nullptr;  // [T][cols / 16]: sums of codes
+    // bfloat16 [cols padded to 32 / 32][strip rows][32], so that a tile of 16 tokens, from any one on, is 1 KB of memory
+    uint16_t* strips = nullptr;
+    int strip_rows = 0;  // at least T padded to 32, behind any token
 
     Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
 };
@@ -38,6 +41,7 @@ inline Inputs Inputs::from(int t) const {
     if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
     if (low) x.low += numbers;
     if (bf16) x.bf16 += numbers;
+    if (strips) x.strips += t * GROUP;
     if (fp32) x.fp32 += numbers;
     if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += numbers / TERNARY;
     return x;

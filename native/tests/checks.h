@@ -81,7 +81,7 @@ struct Taken {
     std::vector<int8_t> codes, low;
     std::vector<float> scale, sum, fp32;
     std::vector<int32_t> total;
-    std::vector<uint16_t> bf16;
+    std::vector<uint16_t> bf16, strips;
     Inputs inputs;
 
     // x: [T][C]; `cols` numbers per token are taken, as the matrix has them

@@ -9,6 +9,12 @@ Taken::Taken(const Kernels& k, const Floats& x, int T, int C, int cols) {
     scale.resize(groups), sum.resize(groups), total.resize(groups);
     inputs = {cols, codes.data(), low.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
     for (int t = 0; t < T; t++) k.inputs(x.data() + size_t(t) * C, C, inputs.from(t));
+    inputs.strip_rows = padded(T, 32);
+    strips.resize(numbers);
+    for (int t = 0; t < T; t++)
+        for (int c = 0; c < cols; c++)
+            strips[(size_t(c / GROUP) * inputs.strip_rows + t) * GROUP + c % GROUP] = bf16[size_t(t) * cols + c];
+    inputs.strips = strips.data();
 }
 
 double Taken::value(Format format, int t, int c) const {

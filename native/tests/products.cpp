@@ -258,15 +258,15 @@ double contenders_check(const Sets& k) {
 template <Format FORMAT>
 double tiles_check(const Sets& k) {
     double worst = 0;
-    const int T = 40, rows = 50;
+    const int T = 40;
     const double near = FORMAT == Format::bf16 || FORMAT == Format::int8row ? 2 * NEAR : BF16;
-    for (const int C : {256, 40}) {
+    for (const auto [rows, C] : {Shape{50, 256}, Shape{37, 256}, Shape{50, 40}}) {
         if (C % SUPER && FORMAT == Format::int4k) continue;
         const Matrix one = random_matrix(FORMAT, rows, C, 11), other = random_matrix(FORMAT, rows, C, 12);
         const int cols = padded(one.weights.cols, GROUP);
         const Taken x(k.plain, Random(13).numbers(size_t(T) * C), T, C, cols);
         Floats found(size_t(T) * rows), wanted[2] = { found, found };
-        std::vector<uint16_t> gated(found.size());
+        std::vector<uint16_t> gated(size_t(T) * padded(rows, GROUP), 0x7fc0);  // not numbers
         Sizes sizes[2] = {Sizes(found.size()), Sizes(found.size())};
         for (int m = 0; m < 2; m++) {
             const Floats weights = rows_of(k.plain, m ? other : one);
@@ -283,19 +283,25 @@ double tiles_check(const Sets& k) {
         Scratch scratch(cols);
         for (const bool add : {false, true}) {
             std::fill(found.begin(), found.end(), add ? BEFORE : NONE);
-            k.checked.many_tokens(one.weights, 0, 4, x.inputs, T, found.data(), rows, add, scratch.at());
+            k.checked.many_tokens(one.weights, 0, one.weights.blocks(), x.inputs, T, found.data(), rows, add, scratch.at());
             const double before = add ? BEFORE : 0;
             for (size_t i = 0; i < found.size(); i++)
                 worst = std::max(worst, error(found[i], wanted[0][i] + before, near * (sizes[0][i] + before)));
         }
         Inputs to;
-        to.cols = rows, to.bf16 = gated.data();
-        k.checked.many_tokens_gated(one.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
-        for (size_t i = 0; i < found.size(); i++) {
-            const double right = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))) * wanted[1][i];
-            const double allowed = BF16 * std::fabs(right) + 2.1 * near * sizes[0][i] * sizes[1][i];
-            worst = std::max(worst, error(from_bf16(gated[i]), right, allowed));
-        }
+        to.strips = gated.data(), to.strip_rows = T;
+        k.checked.many_tokens_gated(one.weights, other.weights, 0, one.weights.blocks(), Activation::silu, x.inputs, T,
+                                    to, scratch.at());
+        for (int t = 0; t < T; t++)
+            for (int r = 0; r < padded(rows, GROUP); r++) {
+                const float found_ = from_bf16(gated[(size_t(r / GROUP) * T + t) * GROUP + r % GROUP]);
+                if (r >= rows) worst = std::max(worst, must(found_ == 0));
+                if (r >= rows) continue;
+                const int i = t * rows + r;
+                const double right = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))) * wanted[1][i];
+                const double allowed = BF16 * std::fabs(right) + 2.1 * near * sizes[0][i] * sizes[1][i];
+                worst = std::max(worst, error(found_, right, allowed));
+            }
     }
     return worst;
 }

@@ -2,7 +2,7 @@
 //
 // Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
 // of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. Two blocks stay
-// in the first cache meanwhile, if they fit, and the tokens are loaded past it. A token's sums run over the columns in
+// in the first cache meanwhile, if they fit, and the tokens are loaded past it, from strips of 32 columns. A token's sums run over the columns in
 // order, so that they do not depend on other tokens.
 #include "kernels/isa.h"
 #include "kernels/tiles.h"
@@ -109,16 +109,17 @@ INLINE F scale_of(const Weights& w, int b) { return w.format == Format::int8row 
 // Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]. Calls meanwhile(i) for
 // i = 0, 2, ... TOKENS - 2 between tile instructions, which leave the rest of the core idle.
 template <class Body>
-INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols, const Body& meanwhile) {
+INLINE void product(const uint16_t* left, const uint16_t* right, const Inputs& x, int t, const Body& meanwhile) {
     written();
-    const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
+    const size_t strip = size_t(x.strip_rows) * GROUP;
+    const uint16_t* own = x.strips + t * GROUP;
     int token = 0;
-    for (int k = 0; k < cols; k += GROUP) {
+    for (int k = 0; k < x.cols; k += GROUP, own += strip) {
         if (token < TOKENS) meanwhile(token), token += 2;
         _tile_loadd(6, left + k * ROWS, 64);
-        _tile_stream_loadd(4, x + k, line);
+        _tile_stream_loadd(4, own, 64);
         _tile_loadd(7, right + k * ROWS, 64);
-        _tile_stream_loadd(5, x + below + k, line);
+        _tile_stream_loadd(5, own + ROWS * GROUP, 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
@@ -195,8 +196,7 @@ INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, i
 // Products of 32 tokens with a panel of gate and one of up, whose activation follows during the next product
 struct GatedTile {
     float* sums;  // [TOKENS][2][ROWS]
-    uint16_t* y;  // bfloat16 of token 0 and row 0
-    size_t stride;
+    uint16_t* y;  // of token 0 and row 0, in a strip
     int tokens, rows;
     F gate, up;  // scales
 
@@ -205,12 +205,16 @@ struct GatedTile {
         const F g = mul(gate, load(sums + token * 2 * ROWS));
         const F u = mul(up, load(sums + token * 2 * ROWS + ROWS));
         const F v = mul(quickly_activated(g, activation), u);
-        if (rows >= ROWS) return store_rounded(y + token * stride, v);
-        uint16_t part[ROWS];
-        store_rounded(part, v);
-        memcpy(y + token * stride, part, size_t(rows) * 2);
+        store_rounded(y + token * GROUP, rows >= ROWS ? v : select((1u << rows) - 1, v, zero()));
     }
 };
+
+// Zeros for the columns of y's last strip behind `block`, which is the last one
+void end_strip(const Inputs& y, int block, int T) {
+    if (block % 2) return;
+    uint16_t* at = y.strips + size_t(block / 2) * y.strip_rows * GROUP + ROWS;
+    for (int t = 0; t < T; t++) memset(at + t * GROUP, 0, ROWS * 2);
+}
 
 }  // namespace
 
@@ -238,8 +242,7 @@ void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, f
                 load_sums(at, stride);
             else
                 copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-            product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols,
-                    [&](int token) { fetch_results(at, stride, token); });
+            product(panels[i], panels[i + 1], x, t, [&](int token) { fetch_results(at, stride, token); });
             if (scaled)
                 store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
             else if (whole)
@@ -266,22 +269,25 @@ void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int en
         each_tile(T, 2 * count, x.cols, [&](int t, int pair) {
             const int block = first + pair / 2;
             zero_sums();
-            product(panels[pair], panels[pair + 1], x.bf16 + size_t(t) * x.cols, x.cols, [&](int token) {
+            product(panels[pair], panels[pair + 1], x, t, [&](int token) {
                 before.finish(token, activation), before.finish(token + 1, activation);
             });
-            before = {sums, y.bf16 + size_t(t) * y.cols + block * ROWS, size_t(y.cols), min_of(TOKENS, T - t),
-                      gate.rows - block * ROWS, scale_of(gate, block), scale_of(up, block)};
+            uint16_t* at = y.strips + (size_t(block / 2) * y.strip_rows + t) * GROUP + block % 2 * ROWS;
+            before = {sums, at, min_of(TOKENS, T - t), gate.rows - block * ROWS, scale_of(gate, block),
+                      scale_of(up, block)};
             store_sums(sums, 2 * ROWS);
         });
         for (int token = 0; token < TOKENS; token++) before.finish(token, activation);
     }
+    if (end == gate.blocks()) end_strip(y, end - 1, T);
 }
 
 void many_tokens_inputs(const float* x, int C, const Inputs& out) {
+    const size_t strip = size_t(out.strip_rows) * GROUP;
     for (int c = 0; c < out.cols; c += 16) {
         float part[16] = {};
         if (C - c < 16 && c < C) memcpy(part, x + c, size_t(C - c) * 4);
-        store_rounded(out.bf16 + c, C - c < 16 ? load(part) : load(x + c));
+        store_rounded(out.strips + c / GROUP * strip + c % GROUP, C - c < 16 ? load(part) : load(x + c));
     }
 }
 

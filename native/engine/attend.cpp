@@ -8,6 +8,7 @@ namespace {
 
 constexpr int QUERIES = 64;  // tokens of one item of attention
 constexpr int TILED = 8;     // tokens of a piece from which on tiles are filled well enough
+static_assert(QUERIES * sizeof(float) <= product_scratch(1) - product_scratch(0));  // results of an item fit
 
 }  // namespace
 
@@ -48,22 +49,21 @@ void Pass::plan_attention() {
     });
 }
 
-// Biases, head norms and rotation of q and k; keys and values into the cache
+// Keys and values into the cache
 void Pass::positions(int thread, int layer) {
-    const int all = c.heads + c.kv_heads;
-    for (int i = thread; i < T * all; i += threads) position(layer, i / all, i % all);
+    int begin, end;
+    share(T, thread, begin, end);
+    for (int t = begin; t < end; t++)
+        for (int head = 0; head < c.kv_heads; head++) position(layer, t, head);
 }
 
-// The same of one head of token t; h: those of q, then those of k and v
-void Pass::position(int layer, int t, int h) {
-    float* one = qkv + size_t(t) * qkv_width + size_t(h) * c.head;
-    turn(layer, t, h, one);
-    if (h < c.heads) return;
-    const int head = h - c.heads;
-    float* v = one + c.kv_heads * c.head;
+// The same of one key/value head of token t: biases, norm and rotation before
+void Pass::position(int layer, int t, int head) {
+    const int h = c.heads + head;
+    float *key = turn(layer, t, h), *v = key + c.kv_heads * c.head;
     if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add_to(v, bias, c.head);
     const Cache::Slot& slot = slots[t];
-    k.store_token(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
+    k.store_token(key, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
                   slot.page + m.cache.values(layer, head), c.kv);
 }
 
@@ -77,8 +77,9 @@ const float* Pass::bias_of(int t, int layer, int h) const {
     return own.empty() ? nullptr : own.data() + size_t(h - (h < values ? keys : values)) * c.head;
 }
 
-// Bias, norm and rotation of one head one[D] of token t; h: those of q, then those of k
-void Pass::turn(int layer, int t, int h, float* one) const {
+// Bias, norm and rotation of one head [D] of token t, in place; h: those of q, then those of k
+float* Pass::turn(int layer, int t, int h) const {
+    float* one = qkv + size_t(t) * qkv_width + size_t(h) * c.head;
     const Piece& piece = pieces[piece_of[t]];
     const int D = c.head, kind = c.rotations[layer];
     const bool is_query = h < c.heads;
@@ -95,9 +96,11 @@ void Pass::turn(int layer, int t, int h, float* one) const {
         k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, scale);
     else if (is_query)
         for (int i = 0; i < D; i++) one[i] *= scale;
+    return one;
 }
 
-void Pass::attend(int layer) {
+// Items turn their own queries. What is converted at once does not leave the cache: it goes to the thread's scratch.
+void Pass::attend(int thread, int layer) {
     const int G = c.heads / c.kv_heads;
     while (true) {
         const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
@@ -105,13 +108,14 @@ void Pass::attend(int layer) {
         const Item& item = items[next];
         const Piece& piece = pieces[item.piece];
         const size_t t = size_t(piece.begin + item.from), column = size_t(item.head * G + item.first) * c.head;
-        for (int i = 0; heads_alone && i < item.n; i++) {
-            for (int h = 0; h < G; h++) position(layer, int(t) + i, item.head * G + h);
-            position(layer, int(t) + i, c.heads + item.head);
+        for (int i = 0; i < item.n; i++) {
+            for (int h = 0; h < item.G; h++) turn(layer, int(t) + i, item.head * G + item.first + h);
+            if (heads_alone) position(layer, int(t) + i, item.head);
         }
         Attention job;
         job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
-        job.out = attended + t * heads_width + column, job.out_stride = heads_width;
+        job.out = sliced ? (float*)scratch(thread) : attended + t * heads_width + column;
+        job.out_stride = sliced ? item.G * c.head : heads_width;
         job.n = item.n, job.G = item.G, job.head = c.head;
         job.position = piece.position + item.from, job.window = c.windows[layer];
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());

@@ -54,7 +54,7 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     copies = T <= ON_THEIR_OWN && !any_many ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
-    gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
+    gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + (sliced ? 0 : heads_width), c.inner));
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.many_tokens_by == ManyTokens::tiles;
     forms = {!c.fp32,
@@ -109,7 +109,7 @@ void Pass::work(int thread) {
             positions(thread, l);
             barrier(thread);
         }
-        attend(l);
+        attend(thread, l);
         if (sliced) barrier(thread);
         if (!sliced) whole_heads(thread, l), tokens_barrier(thread);
         keep_codes(thread, l, OUT, attended_);

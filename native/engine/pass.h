@@ -175,9 +175,9 @@ struct Pass {
     void plan_attention();
     void positions(int thread, int layer);
     const float* bias_of(int t, int layer, int h) const;
-    void position(int layer, int t, int h);
-    void turn(int layer, int t, int h, float* one) const;
-    void attend(int layer);
+    void position(int layer, int t, int head);
+    float* turn(int layer, int t, int h) const;
+    void attend(int thread, int layer);
     // head.cpp
     void collect();
     void head(int thread);

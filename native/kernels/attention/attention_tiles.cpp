@@ -32,7 +32,7 @@ struct Block {
     // the first-level cache
     alignas(64) float scores[CHUNK][2][BLOCK][16];
     __m512 sum[BLOCK];     // of weights, by slot modulo 16
-    float largest[BLOCK];  // score so far
+    alignas(64) float largest[BLOCK];  // score so far
     int tokens[BLOCK];     // of the rows
     int rows, D;           // D: padded
     bool started;          // `out` holds something
@@ -117,26 +117,37 @@ INLINE void hide(Block& block, int p) {
     }
 }
 
-// Turns the scores of a row into weights; where they hold a new largest score, earlier sums are scaled down to it.
-INLINE void weigh(Block& block, int r) {
-    __m512 most = set(block.largest[r]);
-    for (int p = 0; p < block.count; p++)
-        most = max(most, max(load(block.scores[p][0][r]), load(block.scores[p][1][r])));
-    const float largest = max_of(most);
-    __m512 sum = block.sum[r];
-    if (largest > block.largest[r]) {
-        const __m512 scale = exp2(set((block.largest[r] - largest) * LOG2_E));
-        block.largest[r] = largest;
-        sum = mul(sum, scale);
-        for (int d = 0; d < block.D && block.started; d += 16) {
-            float* out = block.out + d * BLOCK + r * 16;
+// The largest scores of 16 rows from r on; where they are new, earlier sums are scaled down to them.
+INLINE void find_largest(Block& block, int r) {
+    alignas(64) float own[TILE];
+    for (int i = 0; i < TILE; i++) {
+        F most = set(LOWEST);
+        for (int p = 0; p < block.count; p++)
+            most = max(most, max(load(block.scores[p][0][r + i]), load(block.scores[p][1][r + i])));
+        own[i] = max_of(most);
+    }
+    const F before = load(block.largest + r), now = max(before, load(own));
+    if (!block.started) return store(block.largest + r, now);
+    store(own, exp2(mul(sub(before, now), set(LOG2_E))));
+    store(block.largest + r, now);
+    for (int i = 0; i < TILE; i++) {
+        if (own[i] == 1) continue;
+        const F scale = set(own[i]);
+        block.sum[r + i] = mul(block.sum[r + i], scale);
+        for (int d = 0; d < block.D; d += 16) {
+            float* out = block.out + d * BLOCK + (r + i) * 16;
             store(out, mul(load(out), scale));
         }
     }
-    const __m512 factor = set(LOG2_E), level = set(-block.largest[r] * LOG2_E);
+}
+
+// Turns the scores of a row into weights.
+INLINE void weigh(Block& block, int r) {
+    const F factor = set(LOG2_E), level = set(-block.largest[r] * LOG2_E);
+    F sum = block.sum[r];
     for (int p = 0; p < block.count; p++) {
-        const __m512 low = exp2(fma(load(block.scores[p][0][r]), factor, level));
-        const __m512 high = exp2(fma(load(block.scores[p][1][r]), factor, level));
+        const F low = exp2(fma(load(block.scores[p][0][r]), factor, level));
+        const F high = exp2(fma(load(block.scores[p][1][r]), factor, level));
         sum = add(sum, add(low, high));
         _mm512_store_si512(block.scores[p][0][r], (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
@@ -179,6 +190,7 @@ void attend_chunk(Block& block) {
     for (int p = 0; p < block.count; p++) score(block, p);
     for (int p = 0; p < block.count; p++)
         if (!block.pages[p].whole) hide(block, p);
+    for (int r = 0; r < block.rows; r += TILE) find_largest(block, r);
     for (int r = 0; r < block.rows; r++) weigh(block, r);
     written();
     for (int d = 0; d < block.D; d += 32) mix(block, d);

@@ -57,12 +57,9 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + (sliced ? 0 : heads_width), c.inner));
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.many_tokens_by == ManyTokens::tiles;
-    forms = {!c.fp32,
-             reads_bf16,
-             c.fp32 || low_width || (any_many && reads_bf16 && k.many_tokens_bf16 && !tiles),
-             tokens,
-             any_many && tiles,
-             many_tokens_group};
+    forms = {
+        !c.fp32, reads_bf16,        c.fp32 || low_width || (any_many && reads_bf16 && k.many_tokens_bf16 && !tiles),
+        tokens,  any_many && tiles, many_tokens_group};
     head_forms = forms, head_forms.tokens = false;
     if (!others) forms.codes = forms.bf16 = false, forms.strips &= low_width > 0, forms.fp32 = low_width;
     heads = b.heads.get(sliced ? T : copies * T, A, forms);

@@ -28,7 +28,8 @@ struct Inputs {
     int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
     float* token_scale = nullptr;    // [T]
     int32_t* token_total = nullptr;  // [T][cols / 16]: sums of codes
-    // bfloat16 [cols padded to 32 / 32][strip rows][32], so that a tile of 16 tokens, from any one on, is 1 KB of memory
+    // bfloat16 [cols padded to 32 / 32][strip rows][32], so that a tile of 16 tokens, from any one on, is 1 KB of
+    // memory
     uint16_t* strips = nullptr;
     int strip_rows = 0;  // at least T padded to 32, behind any token
 

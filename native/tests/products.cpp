@@ -260,7 +260,7 @@ double tiles_check(const Sets& k) {
     double worst = 0;
     const int T = 40;
     const double near = FORMAT == Format::bf16 || FORMAT == Format::int8row ? 2 * NEAR : BF16;
-    for (const auto [rows, C] : {Shape{50, 256}, Shape{37, 256}, Shape{50, 40}}) {
+    for (const auto [rows, C] : {Shape{50, 256}, Shape{37, 1536}, Shape{50, 40}, Shape{50, 1312}}) {
         if (C % SUPER && FORMAT == Format::int4k) continue;
         const Matrix one = random_matrix(FORMAT, rows, C, 11), other = random_matrix(FORMAT, rows, C, 12);
         const int cols = padded(one.weights.cols, GROUP);
@@ -283,7 +283,8 @@ double tiles_check(const Sets& k) {
         Scratch scratch(cols);
         for (const bool add : {false, true}) {
             std::fill(found.begin(), found.end(), add ? BEFORE : NONE);
-            k.checked.many_tokens(one.weights, 0, one.weights.blocks(), x.inputs, T, found.data(), rows, add, scratch.at());
+            k.checked.many_tokens(one.weights, 0, one.weights.blocks(), x.inputs, T, found.data(), rows, add,
+                                  scratch.at());
             const double before = add ? BEFORE : 0;
             for (size_t i = 0; i < found.size(); i++)
                 worst = std::max(worst, error(found[i], wanted[0][i] + before, near * (sizes[0][i] + before)));

@@ -31,13 +31,13 @@ struct Block {
     // [page][half][row][slot]; a row's 32 weights in bfloat16 replace its scores of the first half, which takes less of
     // the first-level cache
     alignas(64) float scores[CHUNK][2][BLOCK][16];
-    __m512 sum[BLOCK];     // of weights, by slot modulo 16
+    __m512 sum[BLOCK];                 // of weights, by slot modulo 16
     alignas(64) float largest[BLOCK];  // score so far
-    int tokens[BLOCK];     // of the rows
-    int rows, D;           // D: padded
-    bool started;          // `out` holds something
-    Page pages[CHUNK];     // those of the chunk in which a row sees something
-    int count;             // of pages
+    int tokens[BLOCK];                 // of the rows
+    int rows, D;                       // D: padded
+    bool started;                      // `out` holds something
+    Page pages[CHUNK];                 // those of the chunk in which a row sees something
+    int count;                         // of pages
 };
 
 // The first n of 16 lanes

@@ -1,9 +1,9 @@
 // Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
 //
-// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
-// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. Two blocks stay
-// in the first cache meanwhile, if they fit, and the tokens are loaded past it, from strips of 32 columns. A token's sums run over the columns in
-// order, so that they do not depend on other tokens.
+// Some blocks of rows are unpacked to bfloat16, in the layout of Format::bf16, which is that of the right operand of a
+// tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. So many columns are
+// taken at a time that two blocks stay in the first cache meanwhile, and the tokens are loaded past it, from strips of
+// 32 columns. A token's sums run over the columns in order, so that they do not depend on other tokens.
 #include "kernels/isa.h"
 #include "kernels/tiles.h"
 #include "simd/simd.h"
@@ -15,8 +15,8 @@ namespace RIYAZ_ISA {
 namespace {
 
 constexpr int TOKENS = 32;          // of a 2 x 2 tile
-constexpr int COLUMNS = 640;        // of two blocks that fit the first cache
-constexpr int TOKENS_BEHIND = 128;  // tokens that stay in the second cache with wider blocks
+constexpr int COLUMNS = 640;        // at a time, of two blocks that fit the first cache
+constexpr int TOKENS_BEHIND = 128;  // tokens that stay in the second cache with wider blocks of gate and up
 
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
@@ -83,23 +83,22 @@ INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
     }
 }
 
-// The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`. Those of int8row are codes, which
-// bfloat16 holds exactly, unlike their products with scales: see `scale_of`.
-const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
-    if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
+// Some columns of the block's rows, whole groups, as [columns / 2][16][2] bfloat16: in place, or unpacked to `out`.
+// Those of int8row are codes, which bfloat16 holds exactly, unlike their products with scales: see `scale_of`.
+const uint16_t* panel(const Weights& w, int b, int first, int columns, uint16_t* out) {
+    const int held = min_of(columns, w.cols - first);  // the others pad
     if (w.format == Format::bf16) {
-        memcpy(out, w.block(b), size_t(w.cols) * ROWS * 2);
-        memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
-        return out;
-    }
-    if (w.format == Format::int8row) {
-        const auto* codes = (const int8_t*)w.block(b);
-        for (int c = 0; c < w.cols; c += 2)
+        const uint16_t* own = (const uint16_t*)w.block(b) + size_t(first) * ROWS;
+        if (held == columns) return own;
+        memcpy(out, own, size_t(held) * ROWS * 2);
+    } else if (w.format == Format::int8row) {
+        const auto* codes = (const int8_t*)w.block(b) + size_t(first) * ROWS;
+        for (int c = 0; c < held; c += 2)
             store_pairs(out + c * ROWS, load_i8(codes + c * ROWS), load_i8(codes + (c + 1) * ROWS));
-        memset(out + size_t(w.cols) * ROWS, 0, size_t(w.cols % GROUP) * ROWS * 2);
-        return out;
+    } else {
+        for (int g = 0; g < held / GROUP; g++) unpack_group(w, b, first / GROUP + g, out + g * GROUP * ROWS);
     }
-    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
+    memset(out + size_t(held) * ROWS, 0, size_t(columns - held) * ROWS * 2);
     return out;
 }
 
@@ -165,13 +164,14 @@ INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows
     }
 }
 
-// Calls body(t, i) for 32 tokens from t on and each pair of `count` blocks from i on
-template <class Body>
-INLINE void each_tile(int T, int count, int cols, const Body& body) {
-    const int step = cols <= COLUMNS ? T : TOKENS_BEHIND;
-    for (int begin = 0; begin < T; begin += step)
-        for (int i = 0; i < count; i += 2)
-            for (int t = begin; t < min_of(begin + step, T); t += TOKENS) body(t, i);
+// Nearly equal parts of the columns, of at most COLUMNS
+INLINE int columns_at_once(int cols) { return padded(cols / ((cols + COLUMNS - 1) / COLUMNS), GROUP); }
+
+// The inputs of some columns from `column` on
+INLINE Inputs some_columns(const Inputs& x, int column, int columns) {
+    Inputs part = x;
+    part.cols = min_of(columns, x.cols - column), part.strips += size_t(column) * x.strip_rows;
+    return part;
 }
 
 // `activated` to 2^-13, as its results are rounded to bfloat16
@@ -216,41 +216,49 @@ void end_strip(const Inputs& y, int block, int T) {
     for (int t = 0; t < T; t++) memset(at + t * GROUP, 0, ROWS * 2);
 }
 
+// Adds the products with up to PANELS blocks from `first` on and with `x`, which holds columns from `column` on
+INLINE void add_columns(const Weights& w, int first, int count, int column, const Inputs& x, int T, float* y,
+                        size_t stride, bool add_, void* scratch) {
+    const bool scaled = w.format == Format::int8row;
+    float* sums = (float*)scratch;  // 32 tokens, 32 rows
+    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
+    const uint16_t* panels[PANELS + 1];
+    for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, column, x.cols, space + size_t(i) * x.cols * ROWS);
+    panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
+    const auto tile = [&](int t, int i) {
+        const int tokens = T - t < TOKENS ? T - t : TOKENS;
+        float* at = y + t * stride + (first + i) * ROWS;
+        const int left_over = i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+        const int rows = min_of(left_over, 2 * ROWS);
+        const bool whole = tokens == TOKENS && rows == 2 * ROWS;
+        if (!add_ || scaled)
+            zero_sums();
+        else if (whole)
+            load_sums(at, stride);
+        else
+            copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+        product(panels[i], panels[i + 1], x, t, [&](int token) { fetch_results(at, stride, token); });
+        if (scaled)
+            store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
+        else if (whole)
+            store_sums(at, stride);
+        else
+            store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
+    };
+    for (int i = 0; i < count; i += 2)
+        for (int t = 0; t < T; t += TOKENS) tile(t, i);
+}
+
 }  // namespace
 
 void many_tokens(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
                  void* scratch) {
     configure_tiles();
-    const bool scaled = w.format == Format::int8row;
-    float* sums = (float*)scratch;  // 32 tokens, 32 rows
-    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
-    for (int first = begin; first < end; first += PANELS) {
-        const int count = end - first < PANELS ? end - first : PANELS;
-        const uint16_t* panels[PANELS + 1];
-        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
-        panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
-        each_tile(T, count, x.cols, [&](int t, int i) {
-            const int tokens = T - t < TOKENS ? T - t : TOKENS;
-            float* at = y + t * stride + (first + i) * ROWS;
-            const int left_over =
-                i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
-            const int rows = min_of(left_over, 2 * ROWS);
-            const bool whole = tokens == TOKENS && rows == 2 * ROWS;
-            if (!add_ || scaled)
-                zero_sums();
-            else if (whole)
-                load_sums(at, stride);
-            else
-                copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-            product(panels[i], panels[i + 1], x, t, [&](int token) { fetch_results(at, stride, token); });
-            if (scaled)
-                store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
-            else if (whole)
-                store_sums(at, stride);
-            else
-                store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
-        });
-    }
+    const int columns = columns_at_once(x.cols);
+    for (int first = begin; first < end; first += PANELS)
+        for (int column = 0; column < x.cols; column += columns)
+            add_columns(w, first, min_of(end - first, PANELS), column, some_columns(x, column, columns), T, y, stride,
+                        add_ || column, scratch);
 }
 
 void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
@@ -262,21 +270,24 @@ void many_tokens_gated(const Weights& gate, const Weights& up, int begin, int en
         const int count = min_of(end - first, PANELS / 2);
         const uint16_t* panels[PANELS];
         for (int i = 0; i < count; i++) {
-            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
-            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
+            panels[2 * i] = panel(gate, first + i, 0, x.cols, space + size_t(2 * i) * x.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, 0, x.cols, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
         GatedTile before = {};
-        each_tile(T, 2 * count, x.cols, [&](int t, int pair) {
+        const auto tile = [&](int t, int pair) {
             const int block = first + pair / 2;
             zero_sums();
-            product(panels[pair], panels[pair + 1], x, t, [&](int token) {
-                before.finish(token, activation), before.finish(token + 1, activation);
-            });
+            product(panels[pair], panels[pair + 1], x, t,
+                    [&](int token) { before.finish(token, activation), before.finish(token + 1, activation); });
             uint16_t* at = y.strips + (size_t(block / 2) * y.strip_rows + t) * GROUP + block % 2 * ROWS;
-            before = {sums, at, min_of(TOKENS, T - t), gate.rows - block * ROWS, scale_of(gate, block),
-                      scale_of(up, block)};
+            before = {
+                sums, at, min_of(TOKENS, T - t), gate.rows - block * ROWS, scale_of(gate, block), scale_of(up, block)};
             store_sums(sums, 2 * ROWS);
-        });
+        };
+        const int step = x.cols <= COLUMNS ? T : TOKENS_BEHIND;
+        for (int from = 0; from < T; from += step)
+            for (int pair = 0; pair < 2 * count; pair += 2)
+                for (int t = from; t < min_of(from + step, T); t += TOKENS) tile(t, pair);
         for (int token = 0; token < TOKENS; token++) before.finish(token, activation);
     }
     if (end == gate.blocks()) end_strip(y, end - 1, T);

@@ -119,10 +119,10 @@ def carry_out(order: Order, guarded: bool, start: Start) -> str:
 
 def _telling(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The chunks of a parcel; home hears meanwhile, by an empty line, that they still come."""
-    told = time.monotonic()
+    beat = time.monotonic()
     for chunk in chunks:
-        if time.monotonic() - told >= BEAT:
-            told = time.monotonic()
+        if time.monotonic() - beat >= BEAT:
+            beat = time.monotonic()
             _print("")
         yield chunk
 

@@ -1,10 +1,12 @@
 """Which place takes which piece, and what happens to the piece of a place that is lost; nothing is trained here."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from riyaz.comparison import dispatch
 from riyaz.comparison.dispatch import ArmPiece, Dispatch, Rules, makespan, read_turns
 from riyaz.comparison.folder import ComparisonFolder
+from riyaz.comparison.placed import run_arms
 from riyaz.comparison.places import Command, Here, Piece, PlaceLost
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note
@@ -382,6 +385,14 @@ def test_what_was_whole_is_taken_as_it_is(folder: ComparisonFolder) -> None:
     a = Away("a", folder)
     ran = Ran(folder, a).run(pieces("one"))
     assert a.ran == [] and ran.ended["fit", "one"] == "" and (folder.part("one", "kept") / "fit.json").exists()
+
+
+def test_a_command_that_goes_on_without_places_has_what_they_had_begun(folder: ComparisonFolder) -> None:
+    left_behind(folder, "a")
+    there = list[str]()
+    alone = SimpleNamespace(folder=folder, run=lambda: there.extend(os.listdir(folder.part("one", "kept"))))
+    assert run_arms(alone, [], [None]) == []  # type: ignore[arg-type]
+    assert there == ["checkpoint"] and not (folder.path / "places/unfinished").exists()
 
 
 @pytest.mark.parametrize("name", ["../else", "/etc", "a/b", ".."])

@@ -396,6 +396,20 @@ def read_turns(folder: ComparisonFolder) -> list[Turn]:
     return read
 
 
+def take_back(folder: ComparisonFolder) -> None:
+    """Move what places had begun when their command was killed into the folders of its arms, where this machine alone
+    goes on with it; what says that the rest is there comes last. Raises RiyazError for a damaged places.json."""
+    for turn in read_turns(folder):
+        made_in = folder.path / PLACES / UNFINISHED / (turn.made_in or "")
+        if turn.ended is None and turn.work == "fit" and turn.made_in and made_in.exists():
+            run = folder.part(turn.arm, turn.part)
+            run.mkdir(parents=True, exist_ok=True)
+            for child in sorted(made_in.iterdir(), key=lambda child: child.name == FIT):
+                if not child.name.startswith(".") and not (run / child.name).exists():
+                    child.replace(run / child.name)
+    remove(folder.path / PLACES / UNFINISHED)
+
+
 def _key(work: str, arm: str, part: str, rate: float | None) -> Key:
     return work if rate is None else f"{work} {rate:g}", arm, part
 

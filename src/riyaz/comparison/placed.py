@@ -19,7 +19,7 @@ from riyaz.comparison.arm_seconds import PlanInputs
 from riyaz.comparison.arms import OWN_SHARE, Arms, is_worth, planned_seconds
 from riyaz.comparison.at_place import Embedder, embedder_hash
 from riyaz.comparison.bases import instruction_of, merged, method_of, parts_of, rate_of
-from riyaz.comparison.dispatch import UNFINISHED, ArmPiece, Dispatch, Key, Rules, makespan
+from riyaz.comparison.dispatch import UNFINISHED, ArmPiece, Dispatch, Key, Rules, makespan, take_back
 from riyaz.comparison.extra_runs import fitting_seconds, seed_run
 from riyaz.comparison.folder import DAMAGED, FINAL, PLACES, ComparisonFolder
 from riyaz.comparison.job import Job
@@ -225,6 +225,7 @@ def _pieces(arm: ArmPlan, part: str, parts: Sequence[str], apart: bool) -> list[
 def run_arms(arms: Arms, places: Sequence[Place], bases: Sequence[str | None]) -> list[Turn]:
     """Run all arms, with several places there; returns who did what when, [] where this machine alone works."""
     if not places:
+        take_back(arms.folder)
         arms.run()
         return []
     rules = rules_of(places, bases, arms.inputs.speeds)

@@ -132,7 +132,7 @@ def test_when_a_replica_is_killed_only_what_it_was_answering_fails(
             with pytest.raises(httpx.RemoteProtocolError):
                 list(lines)
         failed = [each for each in answers if each.status != 200]
-        assert len(failed) <= CLIENTS
+        assert len(failed) <= 2 * CLIENTS  # a client that has failed may ask again before the replica has ended
         assert all(each.begun < dead and home[each.chat] == "one" and each.status == 502 for each in failed), failed
         assert {each.replica for each in answers if home[each.chat] == "two"} == {"two"}, "no other chat has moved"
         moved = [each for each in answers if each.begun > dead and home[each.chat] == "one"]

@@ -1,8 +1,6 @@
 """The order of the arms, planning anew and `--more`, with a clock and processes that only pretend to work."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -331,11 +329,3 @@ def test_a_check_with_a_warning_fails_nothing_and_is_said_with_its_words() -> No
     assert _reason(plan, [warned], []) == "failed check: step0_loss (the first loss is 8.2)"
     longer = "trained 240 steps instead of 120, since validation still improved"
     assert _reason(replace(plan, steps=240), [], []) == longer
-
-
-def test_a_process_that_begins_an_arm_has_not_loaded_what_others_compare_with() -> None:
-    """scipy.special takes a process as long as numpy; an arm has several."""
-    code = "import sys, riyaz.comparison.fit_part, riyaz.comparison.measure; "
-    code += "print([name for name in sys.modules if name.split('.')[0] in ('scipy', 'torch')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from riyaz import hardware
 from riyaz.data import Message
@@ -29,8 +30,6 @@ def work(inputs: Inputs) -> Work:
 
 def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     """Answers to the user's rows, or to easy questions, and what they cost."""
-    from scipy.special import stdtrit  # late: many processes measure no cost
-
     answering = inputs.answering or inputs.predictor
     limit = None
     if inputs.rows is not None:

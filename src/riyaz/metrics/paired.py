@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, inf, log10, sqrt
 
 import numpy as np
+from scipy.special import bdtr, ndtri, stdtrit
 
 from riyaz.metrics.groups import clustered_error, quantile
 from riyaz.metrics.intervals import (
@@ -52,8 +53,6 @@ def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, 
         return _over_groups(a - b, groups, seed, inf if is_unbounded(a) or is_unbounded(b) else 1.0)
     if not (is_binary(a) and is_binary(b)):
         return paired_bootstrap(a, b, seed=seed)
-    from scipy.special import ndtri  # late, as below: many processes compare nothing
-
     # Interval of Bonett and Price (2012): one row won and one lost added, then Wald.
     n, won, lost = len(a) + 2, int((a > b).sum()) + 1, int((a < b).sum()) + 1
     centre = (won - lost) / n
@@ -91,8 +90,6 @@ def sign_flips(gain: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: in
 
 def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p-value of the exact McNemar test on the 0/1 row scores (n,), (n,) of two arms."""
-    from scipy.special import bdtr
-
     won, lost = int(np.sum(np.greater(a, b))), int(np.sum(np.less(a, b)))
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5))) if won + lost else 1.0
 
@@ -120,8 +117,6 @@ class Shortfall:
     def rows_needed(self, margin: float) -> int:
         """Number of rows with which the bound of some arm falls within `margin` with probability POWER, if means and
         variances stay as observed: two significant digits, more than `n`, at most ROWS_CAP."""
-        from scipy.special import ndtri
-
         gap = margin - self.lead
         reach = (self.critical[:, None] + ndtri(POWER)) * self.error
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,8 +133,6 @@ class Shortfall:
 def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
     """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1
     or of any size below 0."""
-    from scipy.special import stdtrit
-
     gain, first, second = _gains(scores)
     n, arms = len(gain), len(scores)
     lead, unseen, error = _leads(gain)

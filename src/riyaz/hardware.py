@@ -26,8 +26,8 @@ ROOT = Path("/")
 MB = 2**20  # bytes in the "MB" of every report
 TORCH_MB = 230  # memory of Python, numpy and torch before there is a model
 TORCH_SPACE_MB, THREAD_SPACE_MB = 820, 64  # address space that torch, and each thread, reserve and mostly do not fill
-
-START_SPACE_MB, BLAS_SPACE_MB = 60, 40  # address space that numpy, and each thread of its OpenBLAS, reserve on import
+# Address space that numpy, the tokenizers and our modules, and each thread of numpy's OpenBLAS, reserve on import.
+START_SPACE_MB, BLAS_SPACE_MB = 110, 40
 OUT_OF_MEMORY = "out of memory"
 MORE_MEMORY = "take a smaller model, close other programs or raise the limit (ulimit -v)"
 
@@ -238,8 +238,8 @@ def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: b
 
 
 def expect_start(root: Path = ROOT) -> None:
-    """Raises RiyazError unless numpy can be imported: without address space its OpenBLAS ends the process itself, with
-    a line of its own or with SIGINT."""
+    """Raises RiyazError unless numpy and the tokenizers can be imported: without address space they end the process
+    themselves, with lines of their own or with a signal."""
     if "numpy" not in sys.modules:
         _expect_space("riyaz", START_SPACE_MB + BLAS_SPACE_MB * threads(), root)
 

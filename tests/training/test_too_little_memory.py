@@ -108,11 +108,14 @@ def test_the_address_space_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware.expect_memory("tiny", 1, "")
 
 
-@pytest.mark.parametrize("megabytes", [40, 60, 80, 100, 120, 140])
-def test_an_address_space_too_small_for_numpy_is_one_line(megabytes: int, model_folder: Path) -> None:
-    limit = megabytes * MB
+@pytest.mark.parametrize("verb", ["generate", "predict"])
+@pytest.mark.parametrize("megabytes", [40, 80, 120, 140, 160, 175, 190, 205, 220, 240])
+def test_an_address_space_too_small_to_start_is_one_line(
+    megabytes: int, verb: str, model_folder: Path, tmp_path: Path
+) -> None:
+    limit = (megabytes + hardware.BLAS_SPACE_MB * (hardware.threads() - 2)) * MB  # as two threads find it
     done = subprocess.run(
-        [sys.executable, "-m", "riyaz.cli.main", "generate", str(model_folder), "hi"],
+        [sys.executable, "-m", "riyaz.cli.main", *map(str, verbs(model_folder, tmp_path)[verb])],
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip

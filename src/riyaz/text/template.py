@@ -14,6 +14,7 @@ from pathlib import Path
 from riyaz.child import Child, Ended
 from riyaz.confined import module_command
 from riyaz.errors import RiyazError
+from riyaz.hardware import address_space
 
 WHERE = "chat template"
 BATCH_CONVERSATIONS = 200
@@ -96,13 +97,15 @@ def _ask(request: dict, seconds: float) -> dict:
 
 def start_worker() -> None:
     """Start the process that renders, in a thread, so that it is ready when a model is. A failure is told where a
-    conversation is rendered."""
+    conversation is rendered. Under a limit of address space it starts there too: the thread would reserve some before
+    numpy, whose OpenBLAS ends the process where it gets none."""
 
     def start() -> None:
         with suppress(RiyazError):
             _worker.start()
 
-    threading.Thread(target=start, daemon=True).start()
+    if address_space() is None:
+        threading.Thread(target=start, daemon=True).start()
 
 
 _worker = Child(partial(module_command, "riyaz.text.template_worker"))

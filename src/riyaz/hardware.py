@@ -26,8 +26,8 @@ ROOT = Path("/")
 MB = 2**20  # bytes in the "MB" of every report
 TORCH_MB = 230  # memory of Python, numpy and torch before there is a model
 TORCH_SPACE_MB, THREAD_SPACE_MB = 820, 64  # address space that torch, and each thread, reserve and mostly do not fill
-# Address space that numpy, the tokenizers and our modules, and each thread of numpy's OpenBLAS, reserve on import.
-START_SPACE_MB, BLAS_SPACE_MB = 110, 40
+# Address space that numpy, the tokenizers and our modules reserve on import, scipy, and each thread of both's OpenBLAS.
+START_SPACE_MB, SCIPY_SPACE_MB, BLAS_SPACE_MB = 110, 60, 40
 OUT_OF_MEMORY = "out of memory"
 MORE_MEMORY = "take a smaller model, close other programs or raise the limit (ulimit -v)"
 
@@ -231,10 +231,14 @@ def address_space(root: Path = ROOT) -> int | None:
 
 def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: bool = True) -> None:
     """Raises RiyazError unless `need` MB, and torch's own where it will be used and is not loaded yet, fit the free
-    memory, the limits of the cgroup and the address space. `what` begins the message: who needs it."""
+    memory, the limits of the cgroup and the address space. `what` begins the message: who needs it. scipy may come
+    later, and without space its OpenBLAS tries for ever, or ends the process."""
     loaded = not torch or "torch" in sys.modules
     refuse_memory(what, need + (0 if loaded else TORCH_MB), memory(root).available / MB, hint)
-    _expect_space(what, need + THREAD_SPACE_MB * threads() + (0 if loaded else TORCH_SPACE_MB), root)
+    space = need + THREAD_SPACE_MB * threads() + (0 if loaded else TORCH_SPACE_MB)
+    if "scipy.special" not in sys.modules:
+        space += SCIPY_SPACE_MB + BLAS_SPACE_MB * threads()
+    _expect_space(what, space, root)
 
 
 def expect_start(root: Path = ROOT) -> None:

@@ -149,6 +149,20 @@ def test_under_a_small_address_space_a_command_ends_in_one_line(verb: str, model
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("more", range(150, 480, 30))
+def test_what_answers_first_and_counts_then_is_refused_or_ends(more: int, model_folder: Path, tmp_path: Path) -> None:
+    """`evaluate` imports scipy when it has its answers; it must have been refused where there is no space for it."""
+    limit = (more + hardware.BLAS_SPACE_MB * 2 * hardware.threads()) * MB
+    done = subprocess.run(
+        [sys.executable, "-m", "riyaz.cli.main", *map(str, verbs(model_folder, tmp_path)["evaluate"])],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    refused = done.returncode == 2 and "raise the limit (ulimit -v)" in done.stderr.splitlines()[-1]
+    assert refused or done.returncode == 0, done
+
+
 def test_an_arm_that_ran_out_of_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     monkeypatch.setattr(worker, "send", said.append)

@@ -13,12 +13,13 @@ NATIVE := CMakeLists.txt native/build_backend.py $(filter-out native/tests/%,$(C
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
 CROSS := build/cross
+TILES := build/tiles
 CHECKED := $(filter-out tests/native/test_native_build.py tests/native/test_native_cross.py,$(wildcard tests/native/test_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
+.PHONY: help demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -80,6 +81,11 @@ cross: $(READY)  ## the same for aarch64, emulated (Debian: g++-aarch64-linux-gn
 	  -DCMAKE_EXE_LINKER_FLAGS=-static --no-warn-unused-cli
 	qemu-aarch64 -cpu max $(CROSS)/check_kernels dotprod i8mm
 	qemu-aarch64 -cpu cortex-a76 $(CROSS)/check_kernels dotprod
+
+tiles: $(READY)  ## the same for AMX's tiles, emulated, on a CPU with AVX-512 and bfloat16
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(TILES) --target check_kernels -DRIYAZ_PYTHON=OFF \
+	  -DRIYAZ_EMULATE_TILES=ON '-DRIYAZ_ISAS=scalar;amx'
+	$(TILES)/check_kernels amx
 
 # A copy of the package holds the checked extension, so that the ordinary one stays where it is.
 sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and UndefinedBehaviorSanitizer

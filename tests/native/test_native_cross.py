@@ -1,4 +1,4 @@
-"""The kernels of every instruction set beside plain loops, in C++: of this CPU, and of aarch64 in an emulator."""
+"""The kernels of every instruction set beside plain loops, in C++: of this CPU, and emulated of AMX and aarch64."""
 
 import os
 import re
@@ -44,6 +44,16 @@ def test_kernels_of_this_cpu_are_those_of_plain_loops() -> None:
     assert found.keys() >= KERNELS
     assert all(error <= 1 for errors in found.values() for error in errors.values())
     assert found["few tokens int4"].keys() == set(native.isas())
+
+
+def test_kernels_in_tiles_are_those_of_plain_loops() -> None:
+    if "amx" in native.isas() or "avx512bf16" not in native.isas():
+        pytest.skip("this CPU has AMX, and the kernels are compared above, or not what its emulation needs")
+    (lines,) = make("tiles")
+    found = compared(lines)
+    assert all(error <= 1 for errors in found.values() for error in errors.values())
+    for kernel in ("tiles int8", "tiles bf16", "attention_tiles", "training dense"):
+        assert "amx" in found[kernel], kernel
 
 
 def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:

@@ -152,7 +152,7 @@ using Sums = std::vector<std::optional<Floats>>;
 // The linears of x (T, in), with weights W; y (T, out) of each
 DenseJob dense_job(const Array& x, const Arrays& weights, const std::vector<Rows>& y) {
     DenseJob job = {};
-    if (!kernels().trains_in_pairs) refuse("these kernels have no products of bfloat16 weights");
+    if (!has_dense(kernels())) refuse("these kernels have no products of bfloat16 weights");
     if (x.ndim() != 2 || x.shape(0) > 1 << 24 || x.shape(1) < 2 || x.shape(1) > 1 << 24) refuse("x is no such matrix");
     job.T = int(x.shape(0)), job.in = int(x.shape(1)), job.x = lines(x, true, job.T, job.in);
     if (weights.empty() || weights.size() != y.size()) refuse("the layers have other tensors");
@@ -160,27 +160,42 @@ DenseJob dense_job(const Array& x, const Arrays& weights, const std::vector<Rows
         if (weights[i].ndim() != 2 || weights[i].shape(0) > 1 << 28) refuse("a weight is no matrix");
         const int out = int(weights[i].shape(0));
         job.layers.push_back(
-            {lines(weights[i], true, out, job.in), out, nullptr, lines(y[i], true, job.T, out), nullptr});
+            {lines(weights[i], true, out, job.in), out, nullptr, lines(y[i], true, job.T, out), nullptr, 0, {}, {}});
         if (job.in % 2 || out % 2 || job.layers[i].y.row % 2) refuse("a size is odd");
     }
     return job;
 }
 
+// The rank of a LoRA, from a matrix with a column for each number of it
+int rank_of(const Rows& low) {
+    if (low.ndim() != 2 || low.shape(1) < 2 || low.shape(1) > 1 << 16 || low.shape(1) % 2)
+        refuse("a rank is out of range or odd");
+    return int(low.shape(1));
+}
+
 void dense(const Array& x, const Arrays& weights, const std::vector<std::optional<Array>>& biases,
-           const std::vector<Rows>& y, int threads) {
+           const std::vector<Rows>& lows, const Arrays& b, const std::vector<Rows>& y, int threads) {
     DenseJob job = dense_job(x, weights, y);
-    if (biases.size() != weights.size()) refuse("the layers have other tensors");
+    if (biases.size() != weights.size() || lows.size() != b.size()) refuse("the layers have other tensors");
+    if (!lows.empty() && lows.size() != weights.size()) refuse("the layers have other tensors");
     for (size_t i = 0; i < biases.size(); i++) {
+        DenseLayer& layer = job.layers[i];
+        if (!lows.empty()) {
+            layer.rank = rank_of(lows[i]), layer.low = lines(lows[i], true, job.T, layer.rank);
+            layer.b = lines(b[i], true, layer.out, layer.rank);
+            if (layer.low.row % 2) refuse("a size is odd");
+        }
         if (!biases[i]) continue;
-        if (!is_bf16(*biases[i]) || biases[i]->size() != size_t(job.layers[i].out)) refuse("a bias does not fit");
-        job.layers[i].bias = (const uint16_t*)biases[i]->data();
+        if (!is_bf16(*biases[i]) || biases[i]->size() != size_t(layer.out)) refuse("a bias does not fit");
+        layer.bias = (const uint16_t*)biases[i]->data();
     }
     nb::gil_scoped_release release;
     dense_forward(kernels(), job, threads);
 }
 
 void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Rows>& grads,
-                    const std::optional<Array>& grad_x, const Sums& totals, int threads) {
+                    const std::optional<Array>& grad_x, const Sums& totals, const std::optional<Rows>& low,
+                    const std::optional<Array>& a, int threads) {
     DenseJob job = dense_job(x, weights, grads);
     if (totals.size() != weights.size()) refuse("the layers have other tensors");
     for (size_t i = 0; i < totals.size(); i++) {
@@ -190,6 +205,12 @@ void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Row
             if (job.layers[j].total == job.layers[i].total) refuse("two layers share a sum");
     }
     if (grad_x) job.grad_x = lines(*grad_x, true, job.T, job.in);
+    if (low.has_value() != a.has_value()) refuse("the layers have other tensors");
+    if (low) {
+        job.rank = rank_of(*low), job.low = lines(*low, true, job.T, job.rank);
+        job.a = lines(*a, true, job.rank, job.in);
+        if (job.low.row % 2) refuse("a size is odd");
+    }
     nb::gil_scoped_release release;
     dense_backward(kernels(), job, threads);
 }
@@ -222,16 +243,16 @@ void bind_training(nb::module_& m) {
             nb::arg("first"), nb::arg("weights"), nb::arg("threads"),
             "Encodes rows from `first` on; False where a weight is not a finite number.");
     m.def(
-        "trains_in_pairs", [] { return kernels().trains_in_pairs; },
-        "Whether training multiplies pairs of bfloat16: `dense` and `dense_gradient` are there.");
-    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("y"), nb::arg("threads"),
-          "Writes x Wᵀ + bias of each weight (out, in), all bfloat16 and even, into its `y` (T, out), which overlaps "
-          "nothing else; a bias may be None.");
-    m.def(
-        "dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"), nb::arg("grad_x").none(),
-        nb::arg("totals"), nb::arg("threads"),
-        "Its gradients from those of `y`: writes `grad_x` (T, in), which overlaps nothing else, and adds to `totals`, "
-        "float32 or None.");
+        "has_dense", [] { return has_dense(kernels()); },
+        "Whether `dense` and `dense_gradient` are there: training multiplies bfloat16 in pairs or in tiles.");
+    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("lows"), nb::arg("b"),
+          nb::arg("y"), nb::arg("threads"),
+          "Writes x Wᵀ + low Bᵀ + bias of each weight (out, in), all bfloat16 and even, into its `y` (T, out), which "
+          "overlaps nothing else; a bias may be None, `lows` (T, rank) and `b` (out, rank) empty.");
+    m.def("dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"),
+          nb::arg("grad_x").none(), nb::arg("totals"), nb::arg("low").none(), nb::arg("a").none(), nb::arg("threads"),
+          "Its gradients from those of `y`: writes `grad_x` (T, in), which overlaps nothing else, with low A of all "
+          "LoRAs together, if there are any; and adds to `totals`, float32 or None.");
     m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
           "Writes the products of x (T, cols) and a frozen matrix (rows, cols), by 8-bit codes of x, into `y` (T, "
           "rows).");

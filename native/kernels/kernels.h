@@ -90,6 +90,7 @@ struct SumJob;
 struct LowJob;  // training/product_jobs.h
 struct DenseTerm;
 struct StripJob;
+struct TileJob;
 struct CodedTokens;
 struct MatrixView;
 
@@ -102,6 +103,9 @@ struct Kernels {
 #define KERNEL(RESULT, NAME, ARGUMENTS) RESULT(*NAME) ARGUMENTS;
 #include "kernels/kernels.inc"
 };
+
+// Whether training multiplies bfloat16 weights by `dense_forward` and `dense_backward`
+static inline bool has_dense(const Kernels& k) { return k.turned_words != nullptr; }
 
 static inline bool has_many_tokens(const Kernels& k, Format format) {
     return k.many_tokens_by != ManyTokens::none && !is_ternary(format) && format != Format::fp32 &&

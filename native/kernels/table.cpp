@@ -28,6 +28,11 @@
 #else
 #define PAIRS(kernel) nullptr
 #endif
+#if defined(RIYAZ_PAIRS) || defined(RIYAZ_TILES)
+#define DENSE(kernel) kernel
+#else
+#define DENSE(kernel) nullptr
+#endif
 
 namespace riyaz {
 namespace RIYAZ_ISA {

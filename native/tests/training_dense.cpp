@@ -8,40 +8,54 @@ namespace {
 
 constexpr float BEFORE = 0.5;  // what sums of gradients hold before
 
-// Layers of one x, whose results are columns of one matrix, as are their gradients
+// Layers of one x with a LoRA each, whose results are columns of one matrix, as are their gradients
 struct Dense {
-    int T, in, width = 0;
+    int T, in, rank, width = 0;
     std::vector<int> outs;
-    Tensor x, y, grad, grad_x;
-    std::vector<Tensor> weights, biases;
+    Tensor x, y, grad, grad_x, low, a;  // low (T, layers * rank), a (layers * rank, in)
+    std::vector<Tensor> weights, biases, b;
     std::vector<Floats> totals;
     const Kernels& k;
 
-    Dense(const Sets& sets, int T_, int in_, std::vector<int> outs_, bool damaged = false)
+    Dense(const Sets& sets, int T_, int in_, std::vector<int> outs_, int rank_ = 0, bool damaged = false)
         : T(T_),
           in(in_),
+          rank(rank_),
           outs(std::move(outs_)),
           x(random_tensor(true, 1, size_t(T) * in, 1, damaged)),
           y(true, 0),
           grad(true, 0),
           grad_x(true, size_t(T) * in),
+          low(random_tensor(true, 3, size_t(T) * lanes())),
+          a(random_tensor(true, 4, size_t(in) * lanes())),
           k(sets.checked) {
         for (const int out : outs) {
             weights.push_back(random_tensor(true, uint32_t(out), size_t(out) * in));
             biases.push_back(random_tensor(true, uint32_t(out) + 1, size_t(out)));
+            b.push_back(random_tensor(true, uint32_t(out) + 2, size_t(out) * rank));
             totals.push_back(with_guards(Floats(size_t(out) * in, BEFORE))), width += out;
         }
         y = Tensor(true, size_t(T) * width), grad = random_tensor(true, 2, size_t(T) * width, 1, damaged);
     }
+    int lanes() const { return int(outs.size()) * rank; }
     // `of` is y or grad; tokens from `first` on
     DenseJob job(Tensor& of, int first, int n) {
         DenseJob job = {};
         job.T = n, job.in = in, job.x = MatrixView{x.data(), size_t(in), true}.from(size_t(first), 0);
+        job.rank = lanes(), job.low = MatrixView{low.data(), size_t(lanes()), true}.from(size_t(first), 0);
+        job.a = {a.data(), size_t(in), true};
         int column = 0;
         for (size_t i = 0; i < outs.size(); i++) {
             const MatrixView lines = MatrixView{of.data(), size_t(width), true}.from(size_t(first), size_t(column));
             const auto* bias = i % 2 ? nullptr : (const uint16_t*)biases[i].data();
-            job.layers.push_back({{weights[i].data(), size_t(in), true}, outs[i], bias, lines, totals[i].data()});
+            job.layers.push_back({{weights[i].data(), size_t(in), true},
+                                  outs[i],
+                                  bias,
+                                  lines,
+                                  totals[i].data(),
+                                  rank,
+                                  job.low.from(0, i * size_t(rank)),
+                                  {b[i].data(), size_t(rank), true}});
             column += outs[i];
         }
         return job;
@@ -62,12 +76,18 @@ struct Dense {
                     sum.add(i % 2 ? 0 : biases[i][size_t(r)]);
                     for (int c = 0; c < in; c++)
                         sum.add(double(x[size_t(t) * in + c]) * weights[i][size_t(r) * in + c]);
+                    for (int l = 0; l < rank; l++)
+                        sum.add(double(low[size_t(t) * lanes() + i * size_t(rank) + l]) * b[i][size_t(r) * rank + l]);
                 }
         return y.error_from(wanted);
     }
     double backward_error() const {
         Sums wanted_x(size_t(T) * in);
         double worst = 0;
+        for (int t = 0; t < T; t++)
+            for (int l = 0; l < lanes(); l++)
+                for (int c = 0; c < in; c++)
+                    wanted_x[size_t(t) * in + c].add(double(low[size_t(t) * lanes() + l]) * a[size_t(l) * in + c]);
         int column = 0;
         for (size_t i = 0; i < outs.size(); column += outs[i++]) {
             Sums wanted(size_t(outs[i]) * in);
@@ -88,15 +108,16 @@ struct Dense {
 };
 
 double dense_check(const Sets& k) {
-    if (!k.checked.trains_in_pairs) return must(!k.checked.dense_lines);
+    if (!has_dense(k.checked)) return must(!k.checked.dense_lines && !k.checked.tile_lines);
     struct Case {
         int T, in;
         std::vector<int> outs;
+        int rank = 0;
     };
     double worst = 0;
-    for (const Case& each : {Case{1, 2, {2}}, Case{13, 100, {38, 6}}, Case{31, 96, {64, 32, 130}}, Case{195, 34, {96}},
-                             Case{1042, 66, {54, 16}}}) {
-        Dense one(k, each.T, each.in, each.outs), two = one, apart = one;
+    for (const Case& each : {Case{1, 2, {2}}, Case{13, 100, {38, 6}, 2}, Case{31, 96, {64, 32, 130}, 8},
+                             Case{195, 34, {96}}, Case{1042, 66, {54, 16}}, Case{37, 2084, {20}, 4}}) {
+        Dense one(k, each.T, each.in, each.outs, each.rank), two = one, apart = one;
         one.forward(1), two.forward(2);
         worst = std::max({worst, one.forward_error(), must(one.y.is_same(two.y, 0, one.y.size()))});
         for (int t = 0; t < each.T; t += 7)  // a token's result does not depend on others
@@ -117,8 +138,8 @@ double dense_check(const Sets& k) {
 
 // A NaN in the middle of x or of a gradient stands in all that is made from it, and in nothing else.
 double dense_damage_check(const Sets& k) {
-    if (!k.checked.trains_in_pairs) return 0;
-    Dense one(k, 9, 34, {38, 6}, true);
+    if (!has_dense(k.checked)) return 0;
+    Dense one(k, 9, 34, {38, 6}, 0, true);
     one.forward(1), one.backward(1);
     const int of_x = 9 * 34 / 2, of_grad = 9 * 44 / 2;
     double worst = 0;

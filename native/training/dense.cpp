@@ -2,6 +2,7 @@
 
 #include "training/memory.h"
 #include "training/team.h"
+#include "training/tiles.h"
 
 namespace riyaz {
 namespace {
@@ -32,24 +33,33 @@ void for_tokens(int T, int strips, int threads, const Work& work) {
     });
 }
 
+// y (T, depth), times w (depth, ..)
+struct Factor {
+    MatrixView y, w;
+    int depth;
+};
+
 void gradient_of_x(const Kernels& k, const DenseJob& job, int threads) {
-    const int strips = parts_of(job.in, DENSE_STRIP), layers = int(job.layers.size());
-    std::vector<size_t> first;  // word of each layer
+    std::vector<Factor> factors;
+    for (const DenseLayer& layer : job.layers) factors.push_back({layer.y, layer.w, layer.out});
+    if (job.rank) factors.push_back({job.low, job.a, job.rank});
+    const int strips = parts_of(job.in, DENSE_STRIP), count = int(factors.size());
+    std::vector<size_t> first;  // word of each factor
     size_t size = 0;            // words of a strip
-    for (const DenseLayer& layer : job.layers) first.push_back(size), size += size_t(layer.out / 2) * DENSE_STRIP;
+    for (const Factor& factor : factors) first.push_back(size), size += size_t(factor.depth / 2) * DENSE_STRIP;
     const Space<float> words = space<float>(size * strips);
-    share(strips * layers, threads, [&](int part, int) {
-        const int strip = part / layers, i = part % layers, begin = strip * DENSE_STRIP;
-        k.words_of_lines(job.layers[i].w.from(0, size_t(begin)), job.layers[i].out,
-                         std::min(DENSE_STRIP, job.in - begin), words.get() + size * strip + first[i], DENSE_STRIP);
+    share(strips * count, threads, [&](int part, int) {
+        const int strip = part / count, i = part % count, begin = strip * DENSE_STRIP;
+        k.words_of_lines(factors[i].w.from(0, size_t(begin)), factors[i].depth, std::min(DENSE_STRIP, job.in - begin),
+                         words.get() + size * strip + first[i], DENSE_STRIP);
     });
     for_tokens(job.T, strips, threads, [&](int strip, int t, int end) {
         std::vector<DenseTerm> terms;
-        for (int i = 0; i < layers; i++)
+        for (int i = 0; i < count; i++)
             terms.push_back(
-                {job.layers[i].y.from(size_t(t), 0), words.get() + size * strip + first[i], job.layers[i].out / 2});
+                {factors[i].y.from(size_t(t), 0), words.get() + size * strip + first[i], factors[i].depth / 2});
         const int begin = strip * DENSE_STRIP;
-        k.dense_lines(terms.data(), layers, end - t, std::min(DENSE_STRIP, job.in - begin), nullptr,
+        k.dense_lines(terms.data(), count, end - t, std::min(DENSE_STRIP, job.in - begin), nullptr,
                       job.grad_x.from(size_t(t), size_t(begin)));
     });
 }
@@ -90,24 +100,33 @@ void gradient_of_weights(const Kernels& k, const DenseJob& job, int threads) {
 }  // namespace
 
 void dense_forward(const Kernels& k, const DenseJob& job, int threads) {
+    if (k.tile_lines) return tiles_forward(k, job, threads);
     const std::vector<Strip> strips = strips_of(job.layers, DENSE_STRIP);
-    const size_t size = size_t(job.in / 2) * DENSE_STRIP;  // words of a strip
+    int rank = 0;
+    for (const DenseLayer& layer : job.layers) rank = std::max(rank, layer.rank);
+    const size_t of_w = size_t(job.in / 2) * DENSE_STRIP, size = of_w + size_t(rank / 2) * DENSE_STRIP;  // of a strip
     const Space<float> words = space<float>(size * strips.size());
     share(int(strips.size()), threads, [&](int part, int) {
         const Strip& own = strips[part];
-        k.turned_words(job.layers[own.layer].w.from(size_t(own.begin), 0), own.width, job.in / 2,
-                       words.get() + size * part);
+        const DenseLayer& layer = job.layers[own.layer];
+        float* to = words.get() + size * part;
+        k.turned_words(layer.w.from(size_t(own.begin), 0), own.width, job.in / 2, to, DENSE_STRIP);
+        if (layer.rank)
+            k.turned_words(layer.b.from(size_t(own.begin), 0), own.width, layer.rank / 2, to + of_w, DENSE_STRIP);
     });
     for_tokens(job.T, int(strips.size()), threads, [&](int strip, int t, int end) {
         const Strip& own = strips[strip];
-        const DenseTerm term = {job.x.from(size_t(t), 0), words.get() + size * strip, job.in / 2};
         const DenseLayer& layer = job.layers[own.layer];
-        k.dense_lines(&term, 1, end - t, own.width, layer.bias ? layer.bias + own.begin : nullptr,
+        const float* from = words.get() + size * strip;
+        const DenseTerm terms[2] = {{job.x.from(size_t(t), 0), from, job.in / 2},
+                                    {layer.low.from(size_t(t), 0), from + of_w, layer.rank / 2}};
+        k.dense_lines(terms, layer.rank ? 2 : 1, end - t, own.width, layer.bias ? layer.bias + own.begin : nullptr,
                       layer.y.from(size_t(t), size_t(own.begin)));
     });
 }
 
 void dense_backward(const Kernels& k, const DenseJob& job, int threads) {
+    if (k.tile_lines) return tiles_backward(k, job, threads);
     if (job.grad_x.data) gradient_of_x(k, job, threads);
     const auto trains = [](const DenseLayer& layer) { return layer.total != nullptr; };
     if (std::any_of(job.layers.begin(), job.layers.end(), trains)) gradient_of_weights(k, job, threads);

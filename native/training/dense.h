@@ -1,5 +1,6 @@
-// Products of training with bfloat16 weights, on CPUs that multiply pairs of them quickly: `trains_in_pairs`. One call
-// computes all linears of one input; their gradients go straight into the float32 sums of an optimiser.
+// Products of training with bfloat16 weights, on CPUs that multiply pairs of them quickly or have AMX's tiles:
+// `has_dense`. One call computes all linears of one input, with their LoRAs; gradients of weights go straight into the
+// float32 sums of an optimiser.
 #pragma once
 
 #include <vector>
@@ -9,22 +10,28 @@
 
 namespace riyaz {
 
-// y = x Wᵀ + bias
+// y = x Wᵀ + low Bᵀ + bias
 struct DenseLayer {
     MatrixView w;  // (out, in)
     int out;
     const uint16_t* bias;  // (out,), or null
     MatrixView y;          // (T, out): the result, or for backward its gradient
     float* total;          // (out, in): backward adds the gradient of W to it, unless it is null; no other layer's
+    int rank = 0;          // of a LoRA, which is read forward only, or 0
+    MatrixView low = {};   // (T, rank)
+    MatrixView b = {};     // (out, rank)
 };
 
-// Layers of the same x (T, in), all in bfloat16; `in` and every `out` are even. Numbers too small for bfloat16's usual
-// exponents count as 0.
+// Layers of the same x (T, in), all in bfloat16; `in`, every `out` and every rank are even. Numbers too small for
+// bfloat16's usual exponents count as 0.
 struct DenseJob {
     std::vector<DenseLayer> layers;
     MatrixView x;
     int T, in;
-    MatrixView grad_x;  // (T, in), or without data where it is not wanted
+    MatrixView grad_x;    // (T, in), or without data where it is not wanted
+    int rank = 0;         // of all LoRAs together, which add low A to it, or 0
+    MatrixView low = {};  // (T, rank)
+    MatrixView a = {};    // (rank, in)
 };
 
 // Sums are in float32 and results are rounded once. A result does not depend on the number of threads, nor a token's on

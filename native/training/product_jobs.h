@@ -90,4 +90,27 @@ struct DenseTerm {
     int pairs;
 };
 
+constexpr int TILE_STRIP = 32;  // numbers of a line in one strip; lines and columns of a product's step
+constexpr int TILE_PANEL = 16;  // columns of a panel
+constexpr int PANEL_STEP = TILE_STRIP * TILE_PANEL;  // numbers of a panel for one strip
+
+// Strips of 32 numbers of all lines, [steps][lines][32], `strip` numbers apart
+struct TileRun {
+    const uint16_t* strips;
+    int steps;
+};
+
+// The sum over all runs of lines times panels, [strips of all runs][16][16][2] for every 16 columns, on AMX's tiles
+struct TileJob {
+    const TileRun* runs;
+    int count;
+    size_t strip;
+    int lines;  // the strips hold a multiple of 32
+    const uint16_t* panels;
+    size_t panel;  // numbers from one panel to the next
+    int width;     // columns
+
+    int pairs() const { return (width + 2 * TILE_PANEL - 1) / (2 * TILE_PANEL); }
+};
+
 }  // namespace riyaz

@@ -55,10 +55,18 @@ def _trains(setting: str | None) -> bool:
     return setting != "0" and available() and (setting == "1" or isa() != "scalar")
 
 
+def multiplies() -> bool:
+    """Whether training's products of bfloat16 weights are the C++ kernels': where these multiply pairs of numbers, and
+    with AMX if RIYAZ_TILES is 1, since its tiles were checked in an emulation only; else torch's."""
+    return trains() and bool(extension().has_dense()) and (isa() != "amx" or os.environ.get("RIYAZ_TILES") == "1")
+
+
 def trainer() -> str:
     """What computes in training, since others give the same weights but for their last bits: the instruction set of
     the C++ kernels and their VERSION, or torch."""
-    return f"C++ {VERSION} ({isa()})" if trains() else "torch"
+    if not trains():
+        return "torch"
+    return f"C++ {VERSION} ({isa()}{' tiles' if isa() == 'amx' and multiplies() else ''})"
 
 
 def why_not() -> str:

@@ -12,10 +12,11 @@ from riyaz import native
 from riyaz.layers.fast import in_place, native_functions
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.together import together
+from riyaz.layers.swaps import lora
 from riyaz.layers.swaps.frozen import FrozenLinear
 from riyaz.layers.swaps.lora import LoRALinear
 
-WIDTHS, RANKS, SCALES = (64, 32, 96), (3, 5, 1), (0.5, 2.0, 1.0)
+WIDTHS, RANKS, EVEN, SCALES = (64, 32, 96), (3, 5, 1), (4, 2, 8), (0.5, 2.0, 1.0)
 # of the largest number; in bf16 a sum of gradients is rounded as often, but elsewhere
 NEAR = {torch.float32: 2e-6, torch.bfloat16: 2**-6}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -27,10 +28,10 @@ def plain(bias: bool, dtype: torch.dtype) -> list[Any]:
     return [nn.Linear(128, width, bias=bias, dtype=dtype) for width in WIDTHS]
 
 
-def with_loras(coded: bool, dtype: torch.dtype) -> list[Any]:
+def with_loras(coded: bool, dtype: torch.dtype, ranks: Sequence[int] = RANKS) -> list[Any]:
     """LoRAs of different ranks and scales on frozen linears."""
     layers = []
-    for linear, r, scale in zip(plain(True, dtype), RANKS, SCALES):
+    for linear, r, scale in zip(plain(True, dtype), ranks, SCALES):
         base = linear.requires_grad_(False)
         layer = LoRALinear(FrozenLinear(base) if coded else base, r, scale)
         for weight in (layer.lora_A, layer.lora_B):
@@ -80,12 +81,12 @@ def test_linears_that_train_in_place(
     monkeypatch.setattr(in_place, "write_products", lambda *given: calls.append(given) or write(*given))
     if by_torch:
         monkeypatch.setattr(in_place, "multiplies", lambda x, weights: False)
-    pairs = native.trains() and native.extension().trains_in_pairs()
+    dense = native.multiplies()
     linears = plain(bias, dtype)
     wanted = outcome(alone, linears, dtype)
     linears, totals = in_sums(linears)
     found = outcome(together, linears, dtype)
-    assert bool(calls) == (pairs and dtype == torch.bfloat16 and not by_torch)
+    assert bool(calls) == (dense and dtype == torch.bfloat16 and not by_torch)
     start = len(linears) + 1
     of_weights = wanted[start :: 1 + bias]
     del wanted[start :: 1 + bias]
@@ -95,10 +96,16 @@ def test_linears_that_train_in_place(
 
 
 @DTYPES
-@pytest.mark.parametrize("coded", [True, False], ids=["codes", "plain"])
-def test_loras(coded: bool, dtype: torch.dtype) -> None:
-    layers = with_loras(coded, dtype)
+@pytest.mark.parametrize("kind", ["codes", "native", "torch"])
+def test_loras(kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    coded, calls, write = kind == "codes", [], native_functions.write_products
+    monkeypatch.setattr(lora, "write_products", lambda *given: calls.append(given) or write(*given))
+    if kind == "torch":
+        monkeypatch.setattr(lora, "multiplies", lambda x, weights: False)
+    layers = with_loras(coded, dtype, EVEN if kind == "native" else RANKS)
     found = outcome(together, layers, dtype)
+    tiles = native.multiplies() and native.isa() == "amx"
+    assert bool(calls) == (tiles and dtype == torch.bfloat16 and kind == "native")
     expect_near(found, outcome(alone, layers, dtype), dtype)
     assert len(found) == 3 + 1 + 6
     assert len({out.grad_fn for out in together(torch.ones(2, 128, dtype=dtype), *layers)}) == 1
@@ -124,16 +131,26 @@ def test_only_what_is_wanted_gets_a_gradient() -> None:
 
 
 def test_the_extension_multiplies_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even sizes in bfloat16 where the CPU is quick at pairs; all else is torch's."""
+    """Even sizes in bfloat16 where the CPU is quick at pairs or has tiles; all else is torch's."""
     x, weight = torch.ones(3, 4, dtype=torch.bfloat16), torch.ones(6, 4, dtype=torch.bfloat16)
-    for pairs in (True, False):
-        kernels = SimpleNamespace(trains_in_pairs=lambda pairs=pairs: pairs)
+    for dense in (True, False):
+        kernels = SimpleNamespace(has_dense=lambda dense=dense: dense)
         monkeypatch.setattr(native, "extension", lambda kernels=kernels: kernels)
-        assert native_functions.multiplies(x, [weight, weight]) == (pairs and native.trains())
+        monkeypatch.setattr(native, "isa", lambda: "avx512bf16")
+        assert native_functions.multiplies(x, [weight, weight]) == (dense and native.trains())
         assert not native_functions.multiplies(x.float(), [weight.float()])
         assert not native_functions.multiplies(x, [weight, weight[:5]])
         assert not native_functions.multiplies(x[:, :3], [weight[:, :3]])
         assert not native_functions.multiplies(x, [torch.ones(4, 6, dtype=torch.bfloat16).T])
+
+
+def test_tiles_multiply_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "extension", lambda: SimpleNamespace(has_dense=lambda: True))
+    for isa, setting, wanted in (("amx", "", False), ("amx", "1", True), ("avx512bf16", "", True)):
+        monkeypatch.setattr(native, "isa", lambda isa=isa: isa)
+        monkeypatch.setenv("RIYAZ_TILES", setting)
+        assert native.multiplies() == (wanted and native.trains())
+        assert ("tiles" in native.trainer()) == (wanted and native.trains() and isa == "amx")
 
 
 def test_gradients_of_weights_that_are_frozen_are_left_out() -> None:

@@ -1,4 +1,4 @@
-// Products of bfloat16 matrices in training. Sums are in float32.
+// Products of bfloat16 matrices in training, by pairs of numbers. Sums are in float32.
 #include "kernels/chunks.h"
 #include "kernels/isa.h"
 #include "kernels/training/products.h"
@@ -11,7 +11,6 @@ namespace RIYAZ_ISA {
 namespace {
 
 constexpr int LINES = TOGETHER;  // tokens, or rows of a gradient, whose sums stand in registers
-constexpr int LINES_AHEAD = 4;   // that are prefetched
 constexpr int LEFT = 4;          // the same of what is left of DENSE_ROWS or of a narrow gradient
 
 // N lines of all terms, rounded
@@ -41,44 +40,6 @@ INLINE void rows_of(const float* grad, const float* x, int pairs, int width, flo
 }
 
 }  // namespace
-
-void turned_words(const MatrixView& m, int lines, int pairs, float* out) {
-    for (int first = 0; first < lines; first += 16) {
-        const uint16_t* rows[16];  // the last line again where there are fewer
-        for (int i = 0; i < 16; i++) rows[i] = (const uint16_t*)m.data + size_t(min_of(first + i, lines - 1)) * m.row;
-        float* to = out + first;
-        int k = 0;
-        for (; k + 16 <= pairs; k += 16) {
-            B words[16];
-            for (int i = 0; i < 16; i++) words[i] = load_bytes(rows[i] + 2 * k);
-            turn_words(words);
-            for (int i = 0; i < 16; i++) store_bytes(to + size_t(k + i) * DENSE_STRIP, words[i]);
-        }
-        for (; k < pairs; k++)
-            for (int i = 0; i < 16; i++) memcpy(to + size_t(k) * DENSE_STRIP + i, rows[i] + 2 * k, 4);
-    }
-}
-
-void words_in_strips(const MatrixView& m, int lines, int width, int each, float* out, size_t apart) {
-    for (int l = 0; l < lines; l += 2, out += each) {
-        const auto* own = (const uint16_t*)m.data + size_t(l) * m.row;
-        const bool last = l + 1 == lines;
-        const uint16_t* next = last ? own : own + m.row;
-        float* to = out;
-        for (int begin = 0; begin < width; begin += each, to += apart) {
-            const int end = min_of(begin + each, width);
-            int c = begin;
-            for (; c + 16 <= end && !last; c += 16) {
-                prefetch(own + LINES_AHEAD * m.row + c), prefetch(next + LINES_AHEAD * m.row + c);
-                store_bytes(to + c - begin, paired_lines(own + c, next + c));
-            }
-            for (; c < end; c += 16) {
-                const int n = min_of(16, end - c);
-                store_bytes(to + c - begin, paired(load_some(own + c, n), last ? zero() : load_some(next + c, n)));
-            }
-        }
-    }
-}
 
 void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const MatrixView& y) {
     int t = 0;

@@ -23,7 +23,8 @@ from riyaz.json_files import from_json, parse_json, write_json
 
 BEAT = 5.0  # seconds between two empty lines, which say that the place lives
 PATIENCE = 5.0  # seconds until a new file must be seen in a folder that machines share
-SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE")  # of home, which change what is computed
+# Of home, which change what is computed
+SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE", "RIYAZ_TILES")
 _writing = threading.Lock()
 Kind = TypeVar("Kind")
 

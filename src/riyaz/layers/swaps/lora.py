@@ -21,7 +21,7 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
 from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
-from riyaz.layers.fast.native_functions import lines
+from riyaz.layers.fast.native_functions import lines, multiplies, product_gradients, write_products
 from riyaz.layers.swaps import frozen, ternary
 from riyaz.layers.swaps.frozen import FrozenLinear
 from riyaz.layers.swaps.swap import linears, swap
@@ -44,7 +44,12 @@ class _LoRAs(Function):
         for layer, low in zip(layers, lows):
             low.mul_(layer.scale)
         ctx.save_for_backward(x, a, *b, *lows)
-        ctx.layers = layers
+        ctx.layers, ctx.native = layers, _multiplies(x, layers)
+        if ctx.native:
+            bases = [layer.base for layer in layers]
+            outs = tuple(memory.empty((len(x), len(matrix)), x.dtype) for matrix in b)
+            write_products(x, [base.weight for base in bases], [base.bias for base in bases], outs, lows, b)
+            return outs
         return tuple(
             frozen.base_output(layer.base, x).addmm_(low, matrix.T) for layer, low, matrix in zip(layers, lows, b)
         )
@@ -55,11 +60,24 @@ class _LoRAs(Function):
         b, lows = rest[: len(grads)], rest[len(grads) :]
         parts = [(grad @ matrix).mul_(layer.scale) for grad, matrix, layer in zip(grads, b, ctx.layers)]
         grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (T, R)
-        grad_x = frozen.input_gradient(ctx.layers[0].base, grads[0])
-        for layer, grad in zip(ctx.layers[1:], grads[1:]):
-            frozen.add_input_gradient(grad_x, layer.base, grad)
+        if ctx.native:
+            grad_x, weights = memory.empty(x.shape, x.dtype), [layer.base.weight for layer in ctx.layers]
+            product_gradients(x, weights, grads, grad_x, [None] * len(weights), grad_low, a)
+        else:
+            grad_x = frozen.input_gradient(ctx.layers[0].base, grads[0])
+            for layer, grad in zip(ctx.layers[1:], grads[1:]):
+                frozen.add_input_gradient(grad_x, layer.base, grad)
+            grad_x.addmm_(grad_low, a)
         grad_a = (grad_low.T @ x).split([matrix.shape[1] for matrix in b])
-        return grad_x.addmm_(grad_low, a), None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
+        return grad_x, None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
+
+
+def _multiplies(x: Tensor, layers: Sequence[Any]) -> bool:
+    """Whether the C++ extension multiplies x with these layers' bases, and adds their LoRAs to the same sums: in AMX's
+    tiles, since elsewhere a frozen base is in codes."""
+    if any(type(layer.base) is not nn.Linear or len(layer.lora_A) % 2 for layer in layers):
+        return False
+    return multiplies(x, [layer.base.weight for layer in layers]) and native.isa() == "amx"
 
 
 class _CodedLoRAs(Function):

@@ -24,6 +24,27 @@ INLINE void configure_tiles() {
 // Between what is written to memory and `_tile_loadd` of it, which does not tell GCC 12 that it reads memory.
 INLINE void written() { asm volatile("" ::: "memory"); }
 
+// Sums of 2 x 2 tiles: 32 lines of 32 columns, `row` floats from one line to the next, in tiles 0 ... 3
+INLINE void zero_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+INLINE void load_sums(const float* from, size_t row) {
+    written();
+    _tile_loadd(0, from, row * 4);
+    _tile_loadd(1, from + 16, row * 4);
+    _tile_loadd(2, from + 16 * row, row * 4);
+    _tile_loadd(3, from + 16 * row + 16, row * 4);
+}
+INLINE void store_sums(float* to, size_t row) {
+    _tile_stored(0, to, row * 4);
+    _tile_stored(1, to + 16, row * 4);
+    _tile_stored(2, to + 16 * row, row * 4);
+    _tile_stored(3, to + 16 * row + 16, row * 4);
+}
+
 constexpr float LOG2_E = 1.44269504088896341f;
 
 // 2^x to 2e-7: the fraction by a polynomial of degree 5; zero far below

@@ -134,28 +134,6 @@ INLINE void fetch_results(const float* y, size_t stride, int i) {
         __builtin_prefetch(at, 1), __builtin_prefetch(at + ROWS, 1);
 }
 
-INLINE void zero_sums() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-// `y` is that of token 0 and row 0, `stride` counts floats
-INLINE void load_sums(const float* y, size_t stride) {
-    written();
-    _tile_loadd(0, y, stride * 4);
-    _tile_loadd(1, y + ROWS, stride * 4);
-    _tile_loadd(2, y + ROWS * stride, stride * 4);
-    _tile_loadd(3, y + ROWS * stride + ROWS, stride * 4);
-}
-INLINE void store_sums(float* y, size_t stride) {
-    _tile_stored(0, y, stride * 4);
-    _tile_stored(1, y + ROWS, stride * 4);
-    _tile_stored(2, y + ROWS * stride, stride * 4);
-    _tile_stored(3, y + ROWS * stride + ROWS, stride * 4);
-}
-
 // The part of 32 tokens and 32 rows that exists: copied to or from `y`
 INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows, bool to_y) {
     for (int t = 0; t < tokens; t++) {

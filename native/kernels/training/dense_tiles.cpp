@@ -42,26 +42,6 @@ INLINE void multiply(const TileJob& job, int line, int pair, const Body& meanwhi
     for (; i < STEP; i += 2) meanwhile(i);
 }
 
-INLINE void zero_sums() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-INLINE void load_sums(const float* from, size_t row) {
-    written();
-    _tile_loadd(0, from, row * 4);
-    _tile_loadd(1, from + HALF, row * 4);
-    _tile_loadd(2, from + HALF * row, row * 4);
-    _tile_loadd(3, from + HALF * row + HALF, row * 4);
-}
-INLINE void store_sums(float* to, size_t row) {
-    _tile_stored(0, to, row * 4);
-    _tile_stored(1, to + HALF, row * 4);
-    _tile_stored(2, to + HALF * row, row * 4);
-    _tile_stored(3, to + HALF * row + HALF, row * 4);
-}
-
 // Sums of up to 32 lines and columns, which are rounded to `y` one line after the other
 struct TileResults {
     const float* sums;  // [STEP][STEP]

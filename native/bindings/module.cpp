@@ -137,8 +137,8 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
     return model.load(std::move(adapter));
 }
 
-// Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token
-// in it, kind (Want), number of its names; `names` all names in order; `penalties` (W,); `together` (N,): whether the
+// Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 5): run, token
+// in it, kind (Want), number of its names, layers before it (-1: all); `names` all names in order; `penalties` (W,); `together` (N,): whether the
 // kernels of many tokens compute a run however few it has. Returns the likeliest token of each row (W,) and all
 // log-probabilities or hidden states, row by row.
 nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens,
@@ -148,7 +148,7 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
         const Want want = Want(row[2]);
         return want == Want::full ? V : want == Want::named ? row[3] : want == Want::hidden ? model.config.hidden : 0;
     };
-    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0) ||
+    if (counts.size() != sequences.size() || rows.shape(1) != 5 || penalties.size() != rows.shape(0) ||
         together.size() != sequences.size())
         refuse("sizes differ");
     for (size_t i = 0; i < tokens.size(); i++)
@@ -167,7 +167,8 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     }
     size_t size = 0, name = 0;
     for (size_t i = 0; i < rows.shape(0); i++) {
-        const int32_t* row = rows.data() + 4 * i;
+        const int32_t* row = rows.data() + 5 * i;
+        if (row[4] >= (model.traces ? model.config.layers : 0)) refuse("no such layer is traced");
         if (row[0] < 0 || size_t(row[0]) >= runs.size() || row[1] < 0 || row[1] >= runs[row[0]].n || row[2] < 0 ||
             row[2] > int(Want::hidden) || row[3] < 0 || name + row[3] > names.size())
             refuse("a wanted row is outside its run");
@@ -181,9 +182,9 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     float* out = values;
     name = 0;
     for (size_t i = 0; i < rows.shape(0); i++) {
-        const int32_t* row = rows.data() + 4 * i;
+        const int32_t* row = rows.data() + 5 * i;
         Row wanted;
-        wanted.token = row[1], wanted.want = Want(row[2]), wanted.penalty = penalties.data()[i], wanted.out = out;
+        wanted.token = row[1], wanted.layer = row[4], wanted.want = Want(row[2]), wanted.penalty = penalties.data()[i], wanted.out = out;
         wanted.names.assign(names.data() + name, names.data() + name + row[3]);
         for (const int32_t each : wanted.names)
             if (each < 0 || each >= V) refuse("a name is not in the vocabulary");
@@ -253,6 +254,24 @@ NB_MODULE(_native, m) {
                 return self.repack_ternary(form);
             },
             "Packs the ternary weights in this format; returns the bytes that this saves.")
+        .def_rw("traces", &Model::traces)
+        .def(
+            "trace",
+            [](Model& self) {
+                const Config& c = self.config;
+                const size_t T = self.trace.T, L = c.layers, C = c.hidden, heads = c.heads + c.kv_heads, D = c.head;
+                nb::capsule residual_owner, turned_owner;
+                float* residual = fresh<float>(self.trace.residual.size(), residual_owner);
+                float* turned = fresh<float>(self.trace.turned.size(), turned_owner);
+                std::copy(self.trace.residual.begin(), self.trace.residual.end(), residual);
+                std::copy(self.trace.turned.begin(), self.trace.turned.end(), turned);
+                self.trace = {};
+                return nb::make_tuple(nb::ndarray<nb::numpy, float>(residual, {2 * L + 1, T, C}, residual_owner),
+                                      nb::ndarray<nb::numpy, float>(turned, {L, T, heads, D}, turned_owner));
+            },
+            "Once `traces` is set: of the last pass the residual stream before the first layer, then behind attention "
+            "and behind the MLP of each layer (2 L + 1, T, C); queries and keys as attention multiplies them "
+            "(L, T, H + K, D), all queries first. They can be taken once.")
         .def_rw("keeps_codes", &Model::keeps_codes)
         .def(
             "codes",

@@ -74,6 +74,11 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
     places.reset(new Place[threads]);
     grains.reset(new Grains[size_t(c.layers) * LINEAR_GROUPS * threads]);
+    if (m.traces) {
+        m.trace.T = T;
+        m.trace.residual.resize(size_t(2 * c.layers + 1) * T * c.hidden);
+        m.trace.turned.resize(size_t(c.layers) * T * (c.heads + c.kv_heads) * c.head);
+    }
     lora_downs.reset(new std::atomic<int>[LINEAR_GROUPS * c.layers]);
     for (int l = 0; l < LINEAR_GROUPS * c.layers; l++) lora_downs[l] = 0;
     plan_attention();
@@ -107,7 +112,8 @@ void Pass::work(int thread) {
             barrier(thread);
         }
         attend(thread, l);
-        if (sliced) barrier(thread);
+        if (sliced || m.traces) barrier(thread);
+        trace_turned(thread, l);
         if (!sliced) whole_heads(thread, l), tokens_barrier(thread);
         keep_codes(thread, l, OUT, attended_);
         lora_down(thread, l, OUT, attended_);
@@ -134,6 +140,22 @@ void Pass::keep_codes(int thread, int layer, const LinearGroup& which, const Inp
     if (thread || !m.keeps_codes || !in.token_codes) return;
     m.kept_codes.resize(size_t(c.layers) * LINEAR_GROUPS);
     m.kept_codes[layer * LINEAR_GROUPS + which.index].assign(in.token_codes, in.token_codes + size_t(T) * in.cols);
+}
+
+// `place`: twice the layers before it, and one more behind attention
+void Pass::trace_residual(int thread, int place, int t, const float* from) const {
+    if (m.traces && (copies == 1 || thread == 0)) memcpy(traced(place, t), from, sizeof(float) * c.hidden);
+}
+
+// Behind attention all queries and keys are turned; the values behind them are left out.
+void Pass::trace_turned(int thread, int layer) const {
+    if (!m.traces) return;
+    const size_t width = size_t(c.heads + c.kv_heads) * c.head;
+    int begin, end;
+    share(T, thread, begin, end);
+    for (int t = begin; t < end; t++)
+        memcpy(m.trace.turned.data() + (size_t(layer) * T + t) * width, qkv + size_t(t) * qkv_width,
+               sizeof(float) * width);
 }
 
 void Pass::embed(int thread) {
@@ -188,6 +210,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     for (int t = begin; t < end; t++) {
         float* own_x = residual(thread, t);
         add_residual(t, after_attention ? layer : layer - 1, after_attention, own_x, scratch.data());
+        trace_residual(thread, 2 * layer + after_attention, t, own_x);
         normalise(t, layer, slot, own_x, scratch.data());
         prepare(scratch.data(), c.hidden, hidden.from(own(thread) + t), pieces[piece_of[t]].many);
     }

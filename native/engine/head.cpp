@@ -28,11 +28,14 @@ void Pass::collect() {
     for (const Piece& piece : pieces) {
         const int tokens = piece.n - piece.vectors;
         const size_t before = wanted.size();
+        int last_layers = 0;  // of the wanted ones; a layer's beside them change no kernel
         for (Row& row : piece.run->rows) {
             const int i = row.token - piece.first;
-            if (i >= 0 && i < tokens) wanted.push_back({&row, piece.begin + piece.vectors + i, piece.adapter, false});
+            if (i < 0 || i >= tokens) continue;
+            wanted.push_back({&row, piece.begin + piece.vectors + i, piece.adapter, false});
+            last_layers += row.layer < 0;
         }
-        if (piece.many && (piece.run->together || wanted.size() - before >= MANY_TOKENS))
+        if (piece.many && (piece.run->together || last_layers >= MANY_TOKENS))
             for (size_t i = before; i < wanted.size(); i++) wanted[i].many = true;
     }
     const auto hidden_from = std::stable_partition(wanted.begin(), wanted.end(),
@@ -52,14 +55,24 @@ void Pass::collect() {
 }
 
 void Pass::head(int thread) {
-    if (wanted.empty()) return;
     int begin, end;
+    if (m.traces) {
+        share(T, thread, begin, end);
+        std::vector<float> scratch(c.hidden);
+        for (int t = begin; t < end; t++) {
+            memcpy(traced(2 * c.layers, t), residual(thread, t), sizeof(float) * c.hidden);
+            add_residual(t, c.layers - 1, false, traced(2 * c.layers, t), scratch.data());
+        }
+        barrier(thread);
+    }
+    if (wanted.empty()) return;
     share_tokens(int(wanted.size()), thread, begin, end);
     const int first = copies > 1 ? thread * int(wanted.size()) : 0;
     std::vector<float> row(c.hidden), scratch(c.hidden);
     for (int i = begin; i < end; i++) {
-        memcpy(row.data(), residual(thread, wanted[i].token), sizeof(float) * c.hidden);
-        add_residual(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
+        const int layer = wanted[i].row->layer, token = wanted[i].token;
+        memcpy(row.data(), layer < 0 ? residual(thread, token) : traced(2 * layer, token), sizeof(float) * c.hidden);
+        if (layer < 0) add_residual(token, c.layers - 1, false, row.data(), scratch.data());
         normalise(wanted[i].token, c.layers, FINAL_NORM, row.data(), scratch.data());
         if (size_t(i) < scored)
             prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].many);

@@ -61,7 +61,8 @@ struct Config {
 enum class Want : int { best, named, full, hidden };
 
 struct Row {
-    int token = 0;  // its index in the run, soft prompt not counted
+    int token = 0;   // its index in the run, soft prompt not counted
+    int layer = -1;  // as if the model ended after so many layers; -1: after all, the only one without `Model::traces`
     Want want = Want::best;
     std::vector<int32_t> names;
     float penalty = 1;
@@ -88,6 +89,13 @@ struct Adapter {
     std::vector<std::unique_ptr<Lora>> pairs;
     std::vector<float> soft_prompt;  // [P][C]
     int low_width = 0;               // the largest rank of its pairs, padded
+};
+
+// Inside a pass: the residual stream before the first layer, then behind attention and behind the MLP of each layer,
+// [2 L + 1][T][C]; queries and keys of each layer as attention multiplies them, rotated, queries scaled, [L][T][H + K][D]
+struct Trace {
+    int T = 0;
+    std::vector<float> residual, turned;
 };
 
 class Model {
@@ -122,6 +130,9 @@ class Model {
 
     const Config config;
     Cache cache;
+    // What the last pass computed in all of its tokens, in the order of its runs' tokens, if `traces`: soft prompts count
+    bool traces = false;
+    Trace trace;
     // For tests: the codes of what enters the ternary linears in the last pass, [layer][QKV, OUT, GATE_UP, BACK][T][C]
     bool keeps_codes = false;
     std::vector<std::vector<int8_t>> kept_codes;

@@ -140,6 +140,9 @@ struct Pass {
         if (copies == 1) barrier(thread);
     }
     void keep_codes(int thread, int layer, const LinearGroup& which, const Inputs& in) const;
+    float* traced(int place, int t) const { return m.trace.residual.data() + (size_t(place) * T + t) * c.hidden; }
+    void trace_residual(int thread, int place, int t, const float* from) const;
+    void trace_turned(int thread, int layer) const;
     void embed(int thread);
     void norm(int thread, int layer, int slot, bool after_attention);
     void add_residual(int t, int layer, bool attention, float* to, float* scratch) const;

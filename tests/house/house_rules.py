@@ -29,7 +29,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("retrieval", "prompting", "classifiers", "predictor", "scoring", "precisions", "rehearsal", "teacher"),
         ("checkpoint", "train", "preferences", "pace", "joining"),
     ),
-    (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "export"), ()),
+    (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "inside", "export"), ()),
     (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )
@@ -42,6 +42,7 @@ LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "ter
 NEVER = {
     ("evaluate", "methods"): "evaluate sees a Predictor, never a method",
     ("target_scores", "methods"): "target_scores sees a Predictor, never a method",
+    ("inside", "methods"): "inside sees a Predictor, never a method",
     ("limits", "methods"): "limits sees a Predictor, never a method",
     **{
         ("serve", name): "serve opens predictors only"

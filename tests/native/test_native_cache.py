@@ -107,7 +107,7 @@ def test_answers_are_those_of_a_cache_that_holds_all(opened: Opened, pages: int)
                     Sampling(temperature=0.8 * (i % 3 == 0), seed=i), constraint=trie) for i in range(24)]  # fmt: skip
     for held in (pages, 4000):
         engine = opened(held)
-        engine.load("soft", soft_of(Path(engine.runner._family.source.files[0].path).parent, 1, 9))
+        engine.load("soft", soft_of(Path(engine.runner.family.source.files[0].path).parent, 1, 9))
         found.append([])
         for _ in range(2):
             found[-1] += engine.generate(rows)

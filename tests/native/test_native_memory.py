@@ -27,7 +27,7 @@ def opened(folder: Path, pages: int = 10_000, keep: int = 1000, piece: int = 64,
     """An engine as a server has it, for so many pages of 32 tokens, of which prompts may keep `keep`."""
     runner = ours(folder, precision)
     engine = Engine(runner)
-    engine.load("soft", soft_of(Path(runner._family.source.files[0].path).parent, 1, 9))
+    engine.load("soft", soft_of(Path(runner.family.source.files[0].path).parent, 1, 9))
     engine.read_in_pieces(piece, keep * runner.bytes_of(32))
     forward = runner.forward
 

@@ -60,6 +60,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",
+        "inside": "Show what a model computes between a text and its next token, and what adapting changed in it",
         "ui": "Open the page: chat, next words, data, runs and comparisons of a folder",
         "serve": "Serve models, adapters and artifacts to OpenAI's clients over HTTP",
         "rag": "Search your own documents: rag add, rag ask, rag verify",

@@ -12,7 +12,9 @@ import numpy as np
 from riyaz import hardware
 from riyaz.adapters import Adapter
 from riyaz.errors import RiyazError
+from riyaz.families import Family
 
+TRACED = 512  # most tokens of a traced run, soft prompt included: those of one piece of a pass
 CACHE_SHARE = 0.5  # of the memory that is free beside the weights: keys and values may take so much
 UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
 
@@ -74,7 +76,30 @@ class Each:
     wants: tuple[Best | Top | Every, ...]
 
 
-Want = Best | Top | Named | Whole | Every | Hidden | Each
+@dataclass(frozen=True)
+class Lens:
+    """Log-probabilities (L + 1, V) float32 of all tokens after the run's token number `row`, if the model ended after
+    0, 1, … L layers: the residual stream there through the final norm and the head (the logit lens, nostalgebraist
+    2020). Only of a traced run."""
+
+    row: int
+
+    @property
+    def last(self) -> Whole:
+        """What is wanted after all layers."""
+        return Whole(np.array([self.row]))
+
+
+Want = Best | Top | Named | Whole | Every | Hidden | Each | Lens
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a pass over T tokens computed inside; a soft prompt's vectors count as tokens and come first."""
+
+    residual: np.ndarray  # (2 L + 1, T, C): before the first layer, then behind attention and behind the MLP of each
+    queries: np.ndarray  # (L, T, H, D), rotated and scaled
+    keys: np.ndarray  # (L, T, K, D), rotated
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +118,10 @@ class TokenRun:
 
 class Runner(Protocol):
     """A model with its loaded adapters and open sequences."""
+
+    @property
+    def family(self) -> Family[Any] | None:
+        """That of the files that it was loaded from, if it is known."""
 
     context: int  # most tokens of a sequence, a soft prompt's vectors included
     vocab_size: int
@@ -143,6 +172,10 @@ class Runner(Protocol):
         """Run the model over all runs in one pass, of any lengths, adapters and prefixes; returns each run's wanted
         result, None where none is wanted. A sequence may be in one run only. Raises CacheFull, and changes nothing,
         where keys and values would exceed the limit; RiyazError where the model computes no number."""
+
+    def traced(self, run: TokenRun) -> tuple[Any, Trace]:
+        """As `forward` of one run of at most TRACED tokens on a new sequence, with the same result to the last bit, and
+        what was computed inside."""
 
 
 def cache_limit(weights: float = 0.0) -> int:

@@ -14,7 +14,7 @@ define
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -110,6 +110,15 @@ class Family(Generic[Config]):
             if in_blocks:
                 piece = dequantise(info.dtype, piece.reshape(-1).view(LAYOUTS[info.dtype])).reshape(-1, cols)
             yield first, kind, piece
+
+    def rows(self, name: str, rows: Sequence[int]) -> np.ndarray:
+        """Some rows of a matrix in float32 (N, C)."""
+        info = self.source.tensors[self.stored_names[name]]
+        if self.source.format == "gguf" and info.dtype not in (*FLOAT_TYPES, "I2_S"):
+            blocks = self.blocks(name)[list(rows)].reshape(-1).view(LAYOUTS[info.dtype])
+            return np.array(dequantise(info.dtype, blocks), np.float32).reshape(len(rows), -1)
+        kind, values = self.array(name)
+        return np.array(float32(kind, values[list(rows)]))
 
     def blocks(self, name: str) -> np.ndarray:
         """The bytes of a quantised GGUF matrix: uint8 (rows, bytes of a row)."""

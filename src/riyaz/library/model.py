@@ -20,6 +20,7 @@ from riyaz.data.schema import read_schema, schema_text
 from riyaz.engine.parts import finished
 from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError, brief
+from riyaz.inside import Inside, message_tokens, read, text_tokens
 from riyaz.library.decision import Asked, Decision, decision_of, given_questions, questions_for
 from riyaz.library.options import Place, in_python
 from riyaz.predictor import (
@@ -178,6 +179,14 @@ class Model:
             raise RiyazError(f"{temperature:g} is no temperature to divide by", "temperature", "give a number above 0")
         with in_python():
             return next_tokens(self._prompted(), text, top, temperature)
+
+    def inside(self, text: str, *, at: int = -1, chat: bool = False) -> Inside:
+        """What the model computes between a text and its next token, as numpy arrays: the residual stream, queries and
+        keys of every token, and the logit lens of the token `at`. The text is taken as it is; with `chat` it is a
+        user's message in the model's own prompt. Raises RiyazError."""
+        with in_python():
+            model = self._prompted()
+            return read(model, message_tokens(model, text) if chat else text_tokens(model, text), at)
 
     def _keeping_to(self, schema: Schema | None) -> Predictor:
         """The predictor whose answers keep to a schema."""

@@ -9,15 +9,32 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, CacheFull, Each, Every, Hidden, Named, TokenRun, Top, Want, Whole
+from riyaz.engine.runner import (
+    TRACED,
+    Best,
+    CacheFull,
+    Each,
+    Every,
+    Hidden,
+    Lens,
+    Named,
+    TokenRun,
+    Top,
+    Trace,
+    Want,
+    Whole,
+)
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
+from riyaz.sources.gguf_write import bfloat16
 from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
 PAGE = 32  # slots of a page, `SLOTS` in native/kernels/layout.h
 BEST, NAMED, FULL, HIDDEN = range(4)  # `Want` in native/engine/model.h
+END = -1  # after all layers
+Row = tuple[int, int, int, int, int]  # run, token, kind, number of names, layers before it
 
 
 class NativeRunner:
@@ -31,7 +48,7 @@ class NativeRunner:
         self.width: int = family.config.hidden_size
         self.cache_limit: int = model.cache_limit
         self.page, self.forks_ahead = PAGE, True
-        self._family, self._precision = family, precision
+        self.family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
         self._places = plan.places(family.config)
         self._adapters: dict[str, int] = {}
@@ -47,7 +64,7 @@ class NativeRunner:
         if problems := self._misfits(adapter):
             raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
         native.extension().begin_chunk()  # so that the adapter's memory can be given back alone
-        whole, config = [], self._family.config
+        whole, config = [], self.family.config
         for path, array in adapter.whole.items():
             if array.ndim == 2:
                 tensor = self._packed(array)
@@ -103,33 +120,51 @@ class NativeRunner:
 
     def forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
-        rows: list[tuple[int, int, int, int]] = []  # run, token, kind, number of names
+        rows: list[Row] = []
         names: list[int] = []
         penalties: list[float] = []
         for place, run in enumerate(runs):
-            _ask(place, run, rows, names, penalties)
+            if isinstance(run.want, Lens):
+                layers = [*range(self.family.config.n_layers), END]
+                rows.extend((place, run.want.row, FULL, 0, layer) for layer in layers)
+                penalties.extend([1.0] * len(layers))
+            else:
+                _ask(place, run, rows, names, penalties)
         tokens = [token for run in runs for token in run.tokens]
         try:
             best, values = self.model.forward(
                 np.array([run.sequence for run in runs], np.int32),
                 np.array([len(run.tokens) for run in runs], np.int32),
                 np.array(tokens, np.int32),
-                np.array(rows, np.int32).reshape(-1, 4),
+                np.array(rows, np.int32).reshape(-1, 5),
                 np.array(names, np.int32),
                 np.array(penalties, np.float32),
                 np.array([run.together for run in runs], bool),
             )
         except native.extension().CacheFull as error:
-            raise CacheFull(str(error), self._family.source.name) from error
+            raise CacheFull(str(error), self.family.source.name) from error
         except RuntimeError as error:  # the model computes NaN
-            name = self._family.source.name
+            name = self.family.source.name
             hint = "the weights are damaged, or too large to compute with" if "not finite" in str(error) else ""
             raise RiyazError(str(error), name, hint) from error
         return self._answers(runs, rows, best, values)
 
-    def _answers(
-        self, runs: Sequence[TokenRun], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
-    ) -> list[Any]:
+    def traced(self, run: TokenRun) -> tuple[Any, Trace]:
+        """As `forward` of one run on a new sequence, and what was computed inside."""
+        assert self.length(run.sequence) + len(run.tokens) <= TRACED, "not one piece"
+        self.model.traces = True
+        try:
+            (result,) = self.forward([run])
+        finally:
+            self.model.traces = False
+        residual, turned = self.model.trace()
+        heads = self.family.config.n_heads
+        keys = turned[:, :, heads:]
+        if self._precision != "fp32":  # as the cache has them, unless that is of 8 bits
+            keys = float32("BF16", bfloat16(keys))
+        return result, Trace(residual, turned[:, :, :heads], keys)
+
+    def _answers(self, runs: Sequence[TokenRun], rows: list[Row], best: np.ndarray, values: np.ndarray) -> list[Any]:
         results: list[Any] = [None] * len(runs)
         sizes = {BEST: 0, FULL: self.vocab_size, HIDDEN: self.width}  # numbers of a row's result
         row = at = 0
@@ -137,7 +172,7 @@ class NativeRunner:
             first = row
             while row < len(rows) and rows[row][0] == place:
                 row += 1
-            size = sum(sizes.get(kind, count) for _, _, kind, count in rows[first:row])
+            size = sum(sizes.get(kind, count) for _, _, kind, count, _ in rows[first:row])
             own, at = values[at : at + size], at + size
             if isinstance(run.want, Best):
                 results[place] = int(best[first])
@@ -154,6 +189,8 @@ class NativeRunner:
                 results[place] = own.copy()
             elif isinstance(run.want, Every):
                 results[place] = own
+            elif isinstance(run.want, Lens):
+                results[place] = own.reshape(-1, self.vocab_size)
             elif isinstance(run.want, Whole):
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
@@ -189,7 +226,7 @@ class NativeRunner:
         for path, array in adapter.whole.items():
             if array.shape != self._shape(path):
                 problems.append(f"{path} has the shape {array.shape}")
-        vectors, width = adapter.soft_prompt, self._family.config.hidden_size
+        vectors, width = adapter.soft_prompt, self.family.config.hidden_size
         if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < self.context):
             problems.append(f"its soft prompt has the shape {vectors.shape}")
         return problems
@@ -197,7 +234,7 @@ class NativeRunner:
     def _shape(self, path: str) -> tuple[int, ...] | None:
         """The shape of a tensor by its path; None if the model has none."""
         if path == f"{HEAD}.weight":  # a tied head is not in the plan
-            return self.vocab_size, self._family.config.hidden_size
+            return self.vocab_size, self.family.config.hidden_size
         return self._shapes.get(path)
 
     def _packed(self, values: np.ndarray, precision: str | None = None) -> Any:
@@ -210,14 +247,12 @@ class NativeRunner:
 
     def _head(self) -> np.ndarray:
         """The base's head as floats (V, C)."""
-        embedding = next(iter(self._family.stored_names))
-        name = f"{HEAD}.weight" if f"{HEAD}.weight" in self._family.stored_names else embedding
-        return float32(*self._family.array(name))
+        embedding = next(iter(self.family.stored_names))
+        name = f"{HEAD}.weight" if f"{HEAD}.weight" in self.family.stored_names else embedding
+        return float32(*self.family.array(name))
 
 
-def _ask(
-    place: int, run: TokenRun, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]
-) -> None:
+def _ask(place: int, run: TokenRun, rows: list[Row], names: list[int], penalties: list[float]) -> None:
     """Append what a run wants: its rows in the order of its tokens, and the named tokens."""
     wants = run.want.wants if isinstance(run.want, Each) else (run.want,)
     for token, want in enumerate(wants, len(run.tokens) - len(wants)):
@@ -226,27 +261,25 @@ def _ask(
         penalties.extend([penalty] * (len(rows) - len(penalties)))
 
 
-def _ask_after(
-    place: int, last: int, want: Want | None, rows: list[tuple[int, int, int, int]], names: list[int]
-) -> None:
+def _ask_after(place: int, last: int, want: Want | None, rows: list[Row], names: list[int]) -> None:
     """The same of what is wanted after the run's token number `last`, its last one where the want names tokens."""
     if isinstance(want, Best):
-        rows.append((place, last, BEST, 0))
+        rows.append((place, last, BEST, 0, END))
     elif isinstance(want, Hidden):
-        rows.append((place, last, HIDDEN, 0))
+        rows.append((place, last, HIDDEN, 0, END))
     elif isinstance(want, Top):
         seen = want.seen if want.penalty != 1 else ()
-        rows.append((place, last, FULL, len(seen)))
+        rows.append((place, last, FULL, len(seen), END))
         names.extend(seen)
     elif isinstance(want, Every):
-        rows.append((place, last, FULL, 0))
+        rows.append((place, last, FULL, 0, END))
     elif isinstance(want, Named):
         after = want.rows.tolist()
         if after and after.count(after[0]) == len(after):  # as in every search
-            rows.append((place, after[0], NAMED, len(after)))
+            rows.append((place, after[0], NAMED, len(after), END))
             names.extend(want.tokens.tolist())
         else:
-            rows.extend((place, row, NAMED, count) for row, count in sorted(Counter(after).items()))
+            rows.extend((place, row, NAMED, count, END) for row, count in sorted(Counter(after).items()))
             names.extend(want.tokens[np.argsort(want.rows, kind="stable")].tolist())
     elif isinstance(want, Whole):
-        rows.extend((place, row, FULL, 0) for row in np.unique(want.rows).tolist())
+        rows.extend((place, row, FULL, 0, END) for row in np.unique(want.rows).tolist())

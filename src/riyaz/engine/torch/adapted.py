@@ -18,6 +18,18 @@ class Route:
     def __init__(self) -> None:
         self.parts: Sequence[tuple[str | None, slice]] = ()
 
+    def take(self, adapters: Sequence[str | None], counts: Sequence[int]) -> None:
+        """Of the rows of the next input so many use each adapter; adjacent rows of one adapter are one part."""
+        parts: list[tuple[str | None, slice]] = []
+        start = 0
+        for adapter, count in zip(adapters, counts):
+            if parts and parts[-1][0] == adapter:
+                parts[-1] = adapter, slice(parts[-1][1].start, start + count)
+            else:
+                parts.append((adapter, slice(start, start + count)))
+            start += count
+        self.parts = parts
+
     @property
     def length(self) -> int:
         """The number of rows T of all parts."""

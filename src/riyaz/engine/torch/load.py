@@ -6,6 +6,7 @@ from riyaz import hardware, models
 from riyaz.adapters import Adapter
 from riyaz.engine.torch.packed import pack
 from riyaz.engine.torch.runner import TorchRunner
+from riyaz.families import describe
 from riyaz.layers.swaps import lora
 from riyaz.sources import Source
 
@@ -20,4 +21,4 @@ def load_runner(source: Source, dtype: str, merged: Adapter | None = None) -> To
         lora.attach(model, merged)
         lora.merge(model)
     pack(model)
-    return TorchRunner(model)
+    return TorchRunner(model, describe(source))

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Each, Every, Hidden, Named, TokenRun, Top, Whole, cache_limit
+from riyaz.engine.runner import Best, Each, Every, Hidden, Lens, Named, TokenRun, Top, Trace, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
+from riyaz.engine.torch.tracing import Tracing
 from riyaz.errors import RiyazError
+from riyaz.families import Family
 from riyaz.layers.fast.threads import tune_waiting
 from riyaz.layers.swaps.swap import swap
 
@@ -81,8 +83,8 @@ class _Part:
 class TorchRunner:
     """A torch model as an `engine.runner.Runner`; loading an adapter replaces modules of the model."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, family: Family | None = None) -> None:
+        self.model, self.family = model, family
         self.context: int = model.config.context
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.hidden_size
@@ -94,6 +96,7 @@ class TorchRunner:
         self._route = Route()
         self._sequences: dict[int, _Sequence] = {}
         self._next = 0
+        self._tracing: Tracing | None = None
 
     def bytes_of(self, tokens: int) -> int:
         """Bytes of keys and values of so many tokens; those of padded rows are not counted."""
@@ -255,6 +258,19 @@ class TorchRunner:
         return results
 
     @torch.inference_mode()
+    def traced(self, run: TokenRun) -> tuple[Any, Trace]:
+        """As `forward` of one run on a new sequence, and what was computed inside."""
+        want = run.want
+        with Tracing(self.model) as self._tracing:
+            (result,) = self.forward([replace(run, want=want.last) if isinstance(want, Lens) else run])
+        read, self._tracing = self._tracing, None
+        if isinstance(want, Lens):
+            row = read.behind_layers(want.row - len(run.tokens))  # (L, C)
+            self._route.take([self._sequences[run.sequence].adapter], [len(row)])
+            result = np.concatenate([read.log_p(row), result])
+        return result, read.trace
+
+    @torch.inference_mode()
     def _forward(self, runs: Sequence[TokenRun]) -> list[Any]:
         tune_waiting()
         pieces = []
@@ -338,11 +354,13 @@ class TorchRunner:
         """Hidden states (T, C) of the rows of all parts."""
         counts = [len(part.positions) for part in parts]
         pieces = [piece for part in parts for piece in part.pieces]
-        self._route.parts = _route([part.adapter for part in parts], counts)
+        self._route.take([part.adapter for part in parts], counts)
         tokens = torch.tensor([token for piece in pieces for token in piece.run.tokens], dtype=torch.long)
         positions = torch.cat([part.positions for part in parts])
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+            if self._tracing:
+                self._tracing.turned(q, k)
             if len(parts) == 1:
                 return parts[0].attend(layer, q, k, v, window)
             split = zip(parts, q.split(counts), k.split(counts), v.split(counts))
@@ -351,10 +369,10 @@ class TorchRunner:
         if not any(piece.vectors for piece in pieces):
             return self.model(tokens, positions, attend)
         ends = [len(piece.run.tokens) for piece in pieces]
-        self._route.parts = _route([piece.sequence.adapter for piece in pieces], ends)
+        self._route.take([piece.sequence.adapter for piece in pieces], ends)
         embedded = self.model.embed(tokens).split(ends)
         stream = [torch.cat((self._soft_prompt(piece, rows.dtype), rows)) for piece, rows in zip(pieces, embedded)]
-        self._route.parts = _route([part.adapter for part in parts], counts)
+        self._route.take([part.adapter for part in parts], counts)
         return self.model(None, positions, attend, embeddings=torch.cat(stream))
 
     def _soft_prompt(self, piece: _Piece, dtype: torch.dtype) -> Tensor:
@@ -382,7 +400,7 @@ class TorchRunner:
         only_best = all(isinstance(answer.piece.run.want, Best) for answer in answers)
         for begin in range(0, first, HEAD_ROWS):
             part = slice(begin, begin + HEAD_ROWS)
-            self._route.parts = _route(adapters[part], [1] * len(adapters[part]))
+            self._route.take(adapters[part], [1] * len(adapters[part]))
             logits = self.model.head(hidden[torch.from_numpy(np.concatenate(index)[part])])  # (HEAD_ROWS, V)
             highest = logits.argmax(1, keepdim=True)
             if not logits.gather(1, highest).isfinite().all():  # argmax takes NaN for the highest number
@@ -456,19 +474,6 @@ def _drop_closed(block: Block) -> None:
     block.select(torch.tensor(left))
     for sequence in block.members:
         sequence.row = left.index(sequence.row)
-
-
-def _route(adapters: Sequence[str | None], counts: Sequence[int]) -> list[tuple[str | None, slice]]:
-    """Which rows use which adapter: (adapter, slice), adjacent rows of one adapter merged."""
-    parts: list[tuple[str | None, slice]] = []
-    start = 0
-    for adapter, count in zip(adapters, counts):
-        if parts and parts[-1][0] == adapter:
-            parts[-1] = adapter, slice(parts[-1][1].start, start + count)
-        else:
-            parts.append((adapter, slice(start, start + count)))
-        start += count
-    return parts
 
 
 def _alike(pieces: Sequence[_Piece]) -> list[list[_Piece]]:

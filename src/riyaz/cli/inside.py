@@ -1,0 +1,127 @@
+"""`riyaz inside`: what a model computes between a text and its next token, and what adapting changed in it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from riyaz.cli import inside_tables
+from riyaz.cli.opened import opened
+from riyaz.cli.options import Json, Quiet, Served, Target
+from riyaz.cli.output import Screen
+from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing
+from riyaz.config import SamplingConfig
+from riyaz.errors import RiyazError
+
+if TYPE_CHECKING:
+    from riyaz.engine.request import Sampling
+    from riyaz.inside import Inside
+    from riyaz.predictor import ModelPredictor, Predictor
+
+OWN = "base"  # what --before takes for an artifact's own base
+
+
+def inside(
+    target: Target,
+    text: Annotated[str, Parameter(help="the text to look at; no chat template is applied")],
+    /,
+    *,
+    chat: Annotated[
+        bool, Parameter(help="TEXT is a user's message: put it into the target's prompt, with template and passages")
+    ] = False,
+    at: Annotated[
+        int | None, Parameter(help="the token whose layers are shown, from 0, or from the end from -1 (default: -1)")
+    ] = None,
+    layer: Annotated[
+        int | None, Parameter(help="the layer whose attention is shown, from 1 (default: the last)",
+                              validator=validators.Number(gte=1)),
+    ] = None,
+    head: Annotated[
+        int | None, Parameter(help="one head of that layer, from 1 (default: the mean of all)",
+                              validator=validators.Number(gte=1)),
+    ] = None,
+    before: Annotated[
+        str | None, Parameter(help="another model to show the differences from; base: the target's own base")
+    ] = None,
+    precision: Served = "auto",
+    drawing: Drawing = DRAWING_DEFAULTS,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Show what a model computes between a text and its next token, and what adapting changed in it."""
+    from riyaz.inside import document, message_tokens, read, text_tokens
+
+    screen = Screen(json, quiet)
+    sampling = drawn(drawing)
+    model = language_model(opened(screen, target, precision=precision), target)
+    earlier = None
+    if before == OWN:
+        earlier = base_of(model, target)
+    elif before is not None:
+        earlier = language_model(opened(screen, before, precision=precision), before)
+    tokens = message_tokens(model, text) if chat else text_tokens(model, text)
+    reading = read(model, tokens, -1 if at is None else at)
+    config = reading.family.config
+    place = within("--layer", layer or config.n_layers, config.n_layers) - 1
+    one = None if head is None else within("--head", head, config.n_heads) - 1
+    made = {"target": target, "text": text, "chat": chat, **document.document(model, reading, place, one, sampling)}
+    if earlier is not None:
+        made["before"] = {"target": before, **compared(earlier, model, tokens, reading, target)}
+    inside_tables.show(screen, made)
+    screen.finish(made)
+
+
+def drawn(drawing: SamplingConfig) -> "Sampling":
+    """How the shown distribution is changed before a token would be drawn; nothing is drawn here. Raises RiyazError."""
+    from riyaz.engine.request import Sampling
+
+    explicit = drawing.explicit()
+    for name in ("seed", "repetition_penalty"):
+        if name in explicit:
+            raise RiyazError("has no effect: no token is drawn", "--" + name.replace("_", "-"), "leave it out")
+    if explicit.get("temperature") == 0:
+        raise RiyazError("0 has one possible token", "--temperature", "give a number above 0")
+    return Sampling(**{"temperature": 1.0, **explicit})
+
+
+def language_model(predictor: "Predictor", target: str) -> "ModelPredictor":
+    """The predictor, if a language model answers. Raises RiyazError."""
+    if not predictor.has_model:
+        raise RiyazError(
+            f"answers are {predictor.answers_are}, by no language model", target, "give a model or an artifact with one"
+        )
+    return predictor
+
+
+def base_of(model: "ModelPredictor", target: str) -> "ModelPredictor":
+    """The base under an artifact. Raises RiyazError where its weights are the base's."""
+    if not model.changes_weights:
+        what = "changes no weights, so with the same tokens it computes what its base does"
+        raise RiyazError(what, target, "leave out --before, or give another model")
+    return model.base()
+
+
+def within(flag: str, number: int, most: int) -> int:
+    """A number from 1 to `most`. Raises RiyazError."""
+    if number > most:
+        raise RiyazError(f"there is no {flag.lstrip('-')} {number}", flag, f"choose one of 1 to {most}")
+    return number
+
+
+def compared(
+    earlier: "ModelPredictor", model: "ModelPredictor", tokens: list[int], reading: "Inside", target: str
+) -> dict[str, Any]:
+    """What differs from an earlier model on the same tokens, and in the weights."""
+    from riyaz import adapters
+    from riyaz import artifact as artifacts
+    from riyaz.inside import document, read
+    from riyaz.inside.beside import Changed, difference, lora_changes, whole_changes
+
+    other = read(earlier, tokens, reading.at - reading.soft)
+    between = difference(earlier, model, other, reading)
+    linears: list[Changed] = []
+    folder = artifacts.resolve(target)
+    if model.adapter is not None and (folder / adapters.CONFIG).is_file():
+        linears = list(lora_changes(reading.family, adapters.read(folder, reading.family)))
+    elif reading.family.source.sha256() != other.family.source.sha256():
+        linears = list(whole_changes(other.family, reading.family))
+    return document.changes(between, linears)

@@ -1,0 +1,115 @@
+"""Before and after: the same text through two models, and what an adaptation changed in the weights.
+
+Legend: T tokens, L layers, V vocabulary, r rank.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from riyaz.adapters import Adapter
+from riyaz.adapters.base_shapes import shapes_of
+from riyaz.engine.runner import TokenRun, Whole
+from riyaz.errors import RiyazError
+from riyaz.families import Family, ModelConfig
+from riyaz.inside.reading import Inside
+from riyaz.predictor import PromptedModel
+from riyaz.sources.tensor_files import float32
+
+PIECE = 2**21  # numbers of a matrix in memory at a time
+ROWS = 64  # tokens whose whole distributions are in memory at a time
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What changed in one linear: the length of the change ÷ that of the weights, and for a LoRA the singular values of
+    B·A, largest first."""
+
+    name: str
+    relative: float
+    spectrum: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """How `after` computes otherwise than `before` on the same tokens (T,)."""
+
+    divergence: np.ndarray  # (T,): KL of the next token's distribution after from before, in nats
+    moved: np.ndarray  # (L + 1,): length of the residual stream's change ÷ the stream's, at the token looked at
+    lens: np.ndarray  # (L + 1,): KL of the lens after from before, in nats, there
+
+    @property
+    def parts(self) -> int | None:
+        """The first number of layers behind which the lens diverges by more than a hundredth nat; None: none."""
+        far = np.flatnonzero(self.lens > 0.01)
+        return int(far[0]) if len(far) else None
+
+
+def difference(before: PromptedModel, after: PromptedModel, first: Inside, second: Inside) -> Difference:
+    """Two readings of the same tokens by models with one vocabulary and as many layers; soft prompts are passed over.
+    Raises RiyazError for others."""
+    own = [tuple(token for token in inside.ids if token >= 0) for inside in (first, second)]
+    if own[0] != own[1] or first.log_p.shape != second.log_p.shape:
+        raise RiyazError("the two models do not read the same tokens, or have other layers", "--before")
+    streams = [inside.trace.residual[::2, inside.at].astype(np.float64) for inside in (first, second)]  # (L + 1, C)
+    moved = np.linalg.norm(streams[1] - streams[0], axis=1) / np.linalg.norm(streams[0], axis=1)
+    lens = np.array([divergence(two, one) for one, two in zip(first.log_p, second.log_p)])
+    parts = zip(_distributions(before, own[0]), _distributions(after, own[0]))
+    at_each = [divergence(two, one) for firsts, seconds in parts for one, two in zip(firsts, seconds)]
+    return Difference(np.array(at_each), moved, lens)
+
+
+def divergence(of: np.ndarray, from_: np.ndarray) -> float:
+    """Kullback-Leibler divergence, in nats, of log-probabilities (V,) from others; never below 0."""
+    p = of.astype(np.float64)
+    return max(0.0, float(np.exp(p) @ (p - from_)))
+
+
+def lora_changes(family: Family[ModelConfig], adapter: Adapter) -> Iterator[Changed]:
+    """What the pairs of an adapter add to each linear of their base."""
+    for name, pair in adapter.pairs.items():
+        spectrum = _spectrum(pair.a, pair.b) * abs(pair.scale)
+        stored = f"{name}.weight"
+        length = _length(family, stored if stored in family.stored_names else next(iter(family.stored_names)))
+        yield Changed(name, float(np.linalg.norm(spectrum)) / length, tuple(spectrum.tolist()))
+
+
+def whole_changes(before: Family[ModelConfig], after: Family[ModelConfig]) -> Iterator[Changed]:
+    """How far each linear and embedding of a model lies from the model that it was trained from."""
+    shapes = shapes_of(before)
+    names = [f"{path}.weight" for path in (*shapes.embeddings, *shapes.linears)]
+    for name in names:
+        if name not in before.stored_names or name not in after.stored_names:
+            continue  # a tied head
+        changed = total = 0.0
+        for (_, kind, one), (_, other, two) in zip(before.pieces(name, PIECE), after.pieces(name, PIECE)):
+            values, others = float32(kind, one), float32(other, two)
+            changed += float(np.square(others - values, dtype=np.float64).sum())
+            total += float(np.square(values, dtype=np.float64).sum())
+        yield Changed(name.removesuffix(".weight"), (changed / max(total, 1e-300)) ** 0.5)
+
+
+def _spectrum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Singular values (r,) of B·A, by those of the small product of both QR factors."""
+    right, left = np.linalg.qr(a.T.astype(np.float64))[1], np.linalg.qr(b.astype(np.float64))[1]
+    return np.linalg.svd(left @ right.T, compute_uv=False)
+
+
+def _length(family: Family[ModelConfig], name: str) -> float:
+    """The length of a matrix as one vector."""
+    pieces = (float32(kind, values) for _, kind, values in family.pieces(name, PIECE))
+    return float(sum(np.square(piece, dtype=np.float64).sum() for piece in pieces)) ** 0.5
+
+
+def _distributions(model: PromptedModel, tokens: Sequence[int]) -> Iterator[np.ndarray]:
+    """Log-probabilities (ROWS or fewer, V) after each token, some at a time."""
+    runner = model.lm.runner
+    for first in range(0, len(tokens), ROWS):
+        rows = np.arange(first, min(first + ROWS, len(tokens)))
+        sequence = runner.open(model.adapter)
+        try:
+            (log_p,) = runner.forward([TokenRun(sequence, tokens, Whole(rows), keep=False)])
+        finally:
+            runner.close(sequence)
+        yield log_p

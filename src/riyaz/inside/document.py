@@ -1,0 +1,165 @@
+"""The JSON document of `riyaz inside`: a reading with the texts of its tokens and what is said of its heads."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from riyaz.engine.request import Sampling
+from riyaz.engine.runner import TokenRun
+from riyaz.engine.sampling import likeliest, probabilities
+from riyaz.inside import product, vectors
+from riyaz.inside.attention import FIRST_COUNTED, Pattern, patterns, repeated, weights
+from riyaz.inside.beside import Changed, Difference
+from riyaz.inside.reading import Inside, windows
+from riyaz.predictor import PromptedModel
+
+VERSION = 1
+STRIP, NEAR = 48, 5  # numbers shown of a token's vector; nearest tokens
+DIGITS = 6  # of numbers in the document
+
+
+def heads_of(model: PromptedModel, inside: Inside) -> list[Pattern]:
+    """What every head looks at, from this text and from random tokens that come twice; none for a text of fewer than
+    three tokens."""
+    if len(inside.ids) <= FIRST_COUNTED:
+        return []
+    runner = model.lm.runner
+    sequence = runner.open(model.adapter)
+    try:
+        _, twice = runner.traced(TokenRun(sequence, repeated(runner.vocab_size), None))
+    finally:
+        runner.close(sequence)
+    return patterns(inside.trace, twice, windows(inside.family))
+
+
+def document(model: PromptedModel, inside: Inside, layer: int, head: int | None, sampling: Sampling) -> dict[str, Any]:
+    """All that is shown of a reading: `layer` and `head` are those whose attention is given in full, all heads' mean
+    where `head` is None."""
+    heads = heads_of(model, inside)
+    seen = weights(inside.trace, layer, windows(inside.family)[layer])  # (H, T, T)
+    one = seen[head] if head is not None else seen.mean(0)
+    return {
+        "version": VERSION,
+        "model": facts(model, inside),
+        "at": inside.at,
+        "tokens": tokens(model, inside),
+        "embedding_share": rounded(inside.shares[0]),
+        "layers": layers(model, inside),
+        "appears": inside.appears,
+        "attention": {
+            "layer": layer, "head": head, "weights": rounded(one),
+            "heads": [asdict(each) | {"name": each.name} for each in heads],
+        },
+        "product": by_hand(model, inside),
+        "next": following(model, inside, sampling),
+    }  # fmt: skip
+
+
+def facts(model: PromptedModel, inside: Inside) -> dict[str, Any]:
+    """The sizes of the model, and how its weights are held."""
+    config = inside.family.config
+    return {
+        "name": inside.family.source.name, "served": model.served, "parameters": inside.family.parameters,
+        "layers": inside.layers, "width": config.hidden_size, "heads": config.n_heads, "kv_heads": config.n_kv_heads,
+        "head_width": config.head_dim, "vocabulary": config.vocab_size,
+    }  # fmt: skip
+
+
+def tokens(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
+    """Each token with the first numbers of its vector and the tokens nearest to it."""
+    near = vectors.nearest(inside.family, [token for token in inside.ids if token >= 0], NEAR)
+    start = inside.trace.residual[0]  # (T, C)
+    return [
+        {
+            "id": token, "text": text, "norm": rounded(np.linalg.norm(start[place])),
+            "vector": rounded(start[place, :STRIP]),
+            "near": [named(model, other, cosine=rounded(value)) for other, value in near.get(token, ())],
+        }
+        for place, (token, text) in enumerate(zip(inside.ids, inside.texts))
+    ]  # fmt: skip
+
+
+def layers(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
+    """Before the first layer (0) and behind each: the length of the residual stream, what the layer's two halves added
+    and their shares of the final one, and the logit lens."""
+    _, shares = inside.shares
+    entries = []
+    for number, (norm, lens) in enumerate(zip(inside.norms, inside.lens)):
+        entry: dict[str, Any] = {"layer": number, "norm": rounded(norm)}
+        if number:
+            halves = inside.added[number - 1], shares[number - 1]
+            for place, half in enumerate(("attention", "mlp")):
+                entry[half] = {"norm": rounded(halves[0][place]), "share": rounded(halves[1][place])}
+        entry["lens"] = [
+            named(model, token, probability=rounded(math.exp(log_p)))
+            for token, log_p in zip(lens.tokens, lens.log_probabilities)
+        ]
+        entry["answer"] = {"rank": lens.rank, "probability": rounded(math.exp(lens.log_probability))}
+        entries.append(entry)
+    return entries
+
+
+def by_hand(model: PromptedModel, inside: Inside) -> dict[str, Any]:
+    """The product behind the likeliest token's score, and the multiplications of a token."""
+    made = product.by_hand(model, inside)
+    factors = {"x": made.x, "w": made.w, "product": made.x * made.w}
+    places = np.argsort(-np.abs(factors["product"]), kind="stable")[: product.SHOWN]
+    matrices = product.matrices(inside.family)
+    attention = product.attention_multiplications(inside.family, inside.at + 1)
+    speed = product.speed(model, [token for token in inside.ids if token >= 0])
+    return {
+        "token": named(model, made.tokens[0]),
+        "numbers": [
+            {"place": int(i), **{key: rounded(value[i]) for key, value in factors.items()}} for i in places
+        ],
+        "count": len(made.x), "score": rounded(made.score),
+        "second": {**named(model, made.tokens[1]), "score": rounded(made.second)},
+        "difference": rounded(made.score - made.second), "engine": rounded(made.expected),
+        "matrices": [asdict(matrix) | {"multiplications": matrix.multiplications} for matrix in matrices],
+        "attention_multiplications": attention,
+        "multiplications": attention + sum(matrix.multiplications for matrix in matrices),
+        "speed": None if speed is None else {key: rounded(value) for key, value in asdict(speed).items()},
+    }  # fmt: skip
+
+
+def following(model: PromptedModel, inside: Inside, sampling: Sampling, count: int = 10) -> list[dict[str, Any]]:
+    """The likeliest next tokens, with their probabilities at temperature 1 and as `sampling` draws them: 0 for those
+    that it never draws."""
+    ids, log_p = likeliest(inside.log_p[-1], inside.log_p.shape[1] if sampling.temperature else count)
+    drawn = probabilities(log_p, sampling) if sampling.temperature else np.ones(1)
+    drawn = drawn / drawn.sum()
+    return [
+        named(
+            model, token, probability=rounded(math.exp(value)), drawn=rounded(drawn[place]) if place < len(drawn) else 0
+        )
+        for place, (token, value) in enumerate(zip(ids[:count].tolist(), log_p[:count].tolist()))
+    ]
+
+
+def changes(between: Difference, linears: Sequence[Changed]) -> dict[str, Any]:
+    """What an adaptation changed, for one text and in the weights."""
+    return {
+        "divergence": rounded(between.divergence), "moved": rounded(between.moved), "lens": rounded(between.lens),
+        "parts": between.parts,
+        "linears": [
+            {"name": one.name, "relative": rounded(one.relative), "spectrum": rounded(one.spectrum)} for one in linears
+        ],
+    }  # fmt: skip
+
+
+def named(model: PromptedModel, token: int, **more: Any) -> dict[str, Any]:
+    """A token with its text."""
+    return {"id": token, "text": model.tokenizer.token_text(token), **more}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers with DIGITS significant digits, in lists where there are several."""
+    if value is None:
+        return None
+    array = np.asarray(value, np.float64)
+    if array.ndim:
+        return [rounded(each) for each in array]
+    return float(f"{array:.{DIGITS}g}")

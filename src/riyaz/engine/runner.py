@@ -174,8 +174,8 @@ class Runner(Protocol):
         where keys and values would exceed the limit; RiyazError where the model computes no number."""
 
     def traced(self, run: TokenRun) -> tuple[Any, Trace]:
-        """As `forward` of one run of at most TRACED tokens on a new sequence, with the same result to the last bit, and
-        what was computed inside."""
+        """As `forward` of one run of at most TRACED tokens, a soft prompt before them included, with the same result to
+        the last bit, and what was computed inside."""
 
 
 def cache_limit(weights: float = 0.0) -> int:

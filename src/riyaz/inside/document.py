@@ -117,7 +117,7 @@ def by_hand(model: PromptedModel, inside: Inside) -> dict[str, Any]:
         ],
         "count": len(made.x), "score": rounded(made.score),
         "second": {**named(model, made.tokens[1]), "score": rounded(made.second)},
-        "difference": rounded(made.score - made.second), "engine": rounded(made.expected),
+        "difference": rounded(made.difference), "engine": rounded(made.expected),
         "matrices": [asdict(matrix) | {"multiplications": matrix.multiplications} for matrix in matrices],
         "attention_multiplications": attention,
         "multiplications": attention + sum(matrix.multiplications for matrix in matrices),

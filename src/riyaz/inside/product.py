@@ -14,7 +14,7 @@ from riyaz import hardware, native
 from riyaz.adapters.base_shapes import HEAD_WEIGHT, shapes_of
 from riyaz.engine.request import Request
 from riyaz.engine.runner import Hidden, TokenRun
-from riyaz.families import Family, ModelConfig
+from riyaz.families import FAMILIES, Family, ModelConfig
 from riyaz.inside.reading import Inside
 from riyaz.inside.vectors import embedding_of
 from riyaz.predictor import PromptedModel
@@ -26,13 +26,15 @@ TIMED, WARM = 24, 4  # tokens generated to measure the speed, and before
 @dataclass(frozen=True, eq=False)
 class Product:
     """The likeliest token's row of the output matrix w (C,) times the hidden state x (C,): its score. `second` is the
-    next likeliest token's score; `expected` the difference of both as the engine's log-probabilities have it."""
+    next likeliest token's score; `difference` that of both, behind the cap of a family that bends large scores; `expected`
+    the same as the engine's log-probabilities have it."""
 
     tokens: tuple[int, int]
     x: np.ndarray
     w: np.ndarray
     score: float
     second: float
+    difference: float
     expected: float
 
 
@@ -75,7 +77,10 @@ def by_hand(model: PromptedModel, inside: Inside) -> Product:
     rows = inside.family.rows(name, [first, second]).astype(np.float64)
     scores = rows @ x.astype(np.float64)
     expected = float(inside.log_p[-1][first] - inside.log_p[-1][second])
-    return Product((first, second), x, rows[0].astype(np.float32), float(scores[0]), float(scores[1]), expected)
+    cap = FAMILIES[inside.family.model_type].native_settings(inside.family.config).get("logit_cap")
+    bent = cap * np.tanh(scores / cap) if cap else scores
+    w = rows[0].astype(np.float32)
+    return Product((first, second), x, w, float(scores[0]), float(scores[1]), float(bent[0] - bent[1]), expected)
 
 
 def matrices(family: Family[ModelConfig]) -> list[Matrix]:

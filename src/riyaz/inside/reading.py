@@ -107,7 +107,7 @@ def read(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str =
     vectors = runner.adapter_tokens(model.adapter)
     if not 0 < len(tokens) <= min(LONGEST, model.lm.context) - vectors:
         most = min(LONGEST, model.lm.context) - vectors
-        raise RiyazError(f"the text has {len(tokens)} tokens", where, f"give at least one and at most {most:,}")
+        raise RiyazError(f"the text has {len(tokens):,} tokens", where, f"give at least one and at most {most:,}")
     if not -len(tokens) <= at < len(tokens):
         raise RiyazError(f"there is no token {at}", "--at", f"choose one of 0 to {len(tokens) - 1}")
     own = at % len(tokens)

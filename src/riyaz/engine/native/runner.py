@@ -150,8 +150,8 @@ class NativeRunner:
         return self._answers(runs, rows, best, values)
 
     def traced(self, run: TokenRun) -> tuple[Any, Trace]:
-        """As `forward` of one run on a new sequence, and what was computed inside."""
-        assert self.length(run.sequence) + len(run.tokens) <= TRACED, "not one piece"
+        """As `forward` of one run, and what was computed inside."""
+        assert len(run.tokens) <= TRACED, "not one piece of a pass"
         self.model.traces = True
         try:
             (result,) = self.forward([run])

@@ -259,7 +259,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def traced(self, run: TokenRun) -> tuple[Any, Trace]:
-        """As `forward` of one run on a new sequence, and what was computed inside."""
+        """As `forward` of one run, and what was computed inside."""
         want = run.want
         with Tracing(self.model) as self._tracing:
             (result,) = self.forward([replace(run, want=want.last) if isinstance(want, Lens) else run])

@@ -1,0 +1,262 @@
+"""A text through a model: shares, lens, attention, the product by hand, what changed; and the command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_llama
+from native_models import Folders, folders_in, lora_of, ours
+from refusals import assert_refused
+
+import riyaz
+from riyaz.adapters import peft
+from riyaz.cli import main as cli
+from riyaz.engine.engine import Engine
+from riyaz.engine.request import Sampling
+from riyaz.engine.runner import TokenRun, Trace, Whole
+from riyaz.families import describe
+from riyaz.inside import LONGEST, product, vectors
+from riyaz.inside.attention import REPEATED, patterns, repeated, weights
+from riyaz.inside.beside import difference, lora_changes, whole_changes
+from riyaz.inside.document import following, heads_of
+from riyaz.inside.reading import Inside, read, text_tokens
+from riyaz.predictor import PromptedModel, open_model
+from riyaz.sources import open_source
+from riyaz.sources.tensor_files import float32
+
+TEXT = "the card is lost and the card is late"
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return folders_in(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("inside") / "model", seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PromptedModel:
+    return open_model(folder, "fp32")
+
+
+@pytest.fixture(scope="module")
+def reading(model: PromptedModel) -> Inside:
+    return read(model, text_tokens(model, TEXT), 4)
+
+
+class _Words:
+    """A tokenizer of names."""
+
+    beginning: tuple[int, ...] = ()
+
+    def token_text(self, number: int) -> str:
+        return f"<{number}>"
+
+
+def plain_model(folder: Path, precision: str = "fp32") -> PromptedModel:
+    """A model without a tokenizer of its own."""
+    return PromptedModel(tokenizer=_Words(), lm=Engine(ours(folder, precision)))  # type: ignore[arg-type]
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = cli.main(["inside", *map(str, words)])
+    out, error = capsys.readouterr()
+    return status, out, error
+
+
+def test_parts_add_up_to_the_stream(reading: Inside) -> None:
+    start, shares = reading.shares
+    assert start + shares.sum() == pytest.approx(1, abs=1e-9)
+    stream = reading.trace.residual[:, 4]
+    assert reading.norms == pytest.approx(np.linalg.norm(stream[::2], axis=1), rel=1e-6)
+    assert reading.added[0, 0] == pytest.approx(np.linalg.norm(stream[1] - stream[0]), rel=1e-5)
+    assert reading.added[1, 1] == pytest.approx(np.linalg.norm(stream[4] - stream[3]), rel=1e-5)
+
+
+def test_the_lens_ends_with_the_next_token(reading: Inside, model: PromptedModel) -> None:
+    tokens = reading.ids[:5]
+    likeliest = model.lm.next_tokens(tokens, 5)
+    assert [(each, pytest.approx(p, abs=1e-4)) for each, p in likeliest] == list(
+        zip(reading.lens[-1].tokens, reading.lens[-1].log_probabilities)
+    )
+    assert len(reading.lens) == reading.layers + 1 and reading.lens[-1].rank == 1
+    ranks = [lens.rank for lens in reading.lens]
+    assert all(rank == 1 for rank in ranks[reading.appears :])
+    assert reading.appears == 0 or ranks[reading.appears - 1] > 1
+
+
+def test_a_long_text_is_read_in_the_pieces_of_a_pass(kinds: Folders) -> None:
+    model = plain_model(kinds("llama-llama3"), "int8")
+    tokens = tuple(int(token) for token in np.random.default_rng(0).integers(3, 500, 700))
+    long = read(model, tokens, 690)
+    sequence = model.lm.runner.open()
+    (wanted,) = model.lm.runner.forward([TokenRun(sequence, tokens, Whole(np.array([690])))])
+    model.lm.runner.close(sequence)
+    assert long.trace.residual.shape[1] == long.trace.keys.shape[1] == 700
+    assert (long.log_p[-1] == wanted[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "at", "parts"),
+    [((), -1, ("has 0 tokens",)), ((5,) * (LONGEST + 1), -1, (f"has {LONGEST + 1:,}", "at most")),
+     ((5, 6), 2, ("--at", "0 to 1")), ((5, 6), -3, ("--at",))],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused(model: PromptedModel, tokens: tuple[int, ...], at: int, parts: tuple) -> None:
+    with assert_refused(*parts):
+        read(model, tokens, at)
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_attention_adds_up_and_looks_back_only(reading: Inside, window: int) -> None:
+    for layer in range(reading.layers):
+        seen = weights(reading.trace, layer, window)
+        T = seen.shape[1]
+        behind = np.arange(T)[:, None] - np.arange(T)
+        assert seen.sum(2) == pytest.approx(np.ones(seen.shape[:2]), abs=1e-5)
+        assert not seen[:, (behind < 0) | ((behind >= window) if window else False)].any()
+
+
+def test_heads_are_named_after_what_they_look_at() -> None:
+    T = 2 * REPEATED
+    key = np.eye(T, dtype=np.float32)[None, :, None]  # (1, T, 1, T): a key for each place
+    places = np.arange(T)
+    rows = {
+        "previous token": np.maximum(places - 1, 0), "first token": places * 0, "": places,
+        "copies": np.where(places >= REPEATED, places - REPEATED + 1, 0),
+    }  # fmt: skip
+    queries = np.stack([50 * np.eye(T, dtype=np.float32)[row] for row in rows.values()], 1)[None]  # (1, T, 4, T)
+    trace = Trace(np.zeros((3, T, 4), np.float32), queries, key)
+    named = patterns(trace, trace, [0])
+    assert [head.name for head in named] == list(rows)
+    assert named[0].previous == 1 and named[1].first == 1 and named[2].itself == 1 and named[3].copied == 1
+
+
+def test_random_tokens_come_twice() -> None:
+    tokens = repeated(500)
+    assert tokens[:REPEATED] == tokens[REPEATED:] and len(set(tokens)) == REPEATED
+
+
+def test_short_texts_have_no_named_heads(model: PromptedModel) -> None:
+    assert heads_of(model, read(model, [5, 6])) == []
+    assert len(heads_of(model, read(model, [5, 6, 7]))) == 2 * 4
+
+
+@pytest.mark.parametrize("kind", ["llama-biases", "gpt2", "gemma3-scaled"])
+def test_a_score_by_hand_is_the_engines(kinds: Folders, kind: str) -> None:
+    family = describe(open_source(kinds(kind)))
+    model = plain_model(kinds(kind))
+    inside = read(model, list(range(5, 15)))
+    made = product.by_hand(model, inside)
+    assert made.score == pytest.approx(float(made.x.astype(np.float64) @ made.w), rel=1e-5)
+    assert made.difference == pytest.approx(made.expected, abs=1e-4) and made.score >= made.second
+    head = family.config.vocab_size * family.config.hidden_size
+    inside_layers = sum(rows * columns for _, (rows, columns) in product.shapes_of(family).linears.items())
+    assert sum(matrix.multiplications for matrix in product.matrices(family)) == inside_layers >= head
+
+
+def test_the_nearest_tokens_are_those_of_all_cosines(folder: Path) -> None:
+    family = describe(open_source(folder))
+    table = float32(*family.array(vectors.embedding_of(family))).astype(np.float64)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    for token, near in vectors.nearest(family, [7, 9, 7], 4).items():
+        cosines = table @ table[token]
+        cosines[token] = -1
+        assert [other for other, _ in near] == np.argsort(-cosines)[:4].tolist()
+        assert near[0][1] == pytest.approx(cosines.max(), abs=1e-5)
+
+
+def test_nothing_changes_between_a_model_and_itself(model: PromptedModel, reading: Inside) -> None:
+    same = difference(model, model, reading, reading)
+    assert not same.divergence.any() and not same.moved.any() and not same.lens.any() and same.parts is None
+    assert len(same.divergence) == len(reading.ids)
+
+
+def test_what_a_lora_changes(model: PromptedModel, folder: Path, reading: Inside) -> None:
+    adapter = lora_of(folder, 3, 4)
+    family = describe(open_source(folder))
+    for changed in lora_changes(family, adapter):
+        pair = adapter.pairs[changed.name]
+        whole = pair.scale * pair.b.astype(np.float64) @ pair.a
+        weight = float32(*family.array(f"{changed.name}.weight"))
+        spectrum = np.linalg.svd(whole, compute_uv=False)[: pair.rank]
+        assert changed.spectrum == pytest.approx(spectrum, rel=1e-6)
+        assert changed.relative == pytest.approx(np.linalg.norm(whole) / np.linalg.norm(weight), rel=1e-5)
+    model.lm.load("mine", adapter)
+    try:
+        after = replace(model, adapter="mine")
+        second = read(after, reading.ids, 4)
+        changed_by = difference(model, after, reading, second)
+        one, two = (read(each, reading.ids).log_p[-1].astype(np.float64) for each in (model, after))
+        assert changed_by.divergence[-1] == pytest.approx(np.exp(two) @ (two - one), rel=1e-3)
+        assert changed_by.moved[0] == 0 and changed_by.moved[-1] > 0 and changed_by.parts in (1, 2)
+    finally:
+        model.lm.unload("mine")
+
+
+def test_what_training_every_weight_changes(folder: Path, tmp_path: Path) -> None:
+    other = tiny_llama.write_hf_folder(tmp_path / "other", seed=4)
+    one, two = (describe(open_source(each)) for each in (folder, other))
+    changes = {changed.name: changed.relative for changed in whole_changes(one, two)}
+    assert set(changes) >= {"model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"}
+    name = "model.layers.1.mlp.down_proj"
+    before, after = (float32(*family.array(f"{name}.weight")) for family in (one, two))
+    assert changes[name] == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-5)
+    assert not any(changed.relative for changed in whole_changes(one, one))
+
+
+def test_models_of_other_sizes_are_not_compared(model: PromptedModel, reading: Inside, tmp_path: Path) -> None:
+    deeper = open_model(tiny_llama.write_hf_folder(tmp_path / "deeper", seed=3, layers=3), "fp32")
+    with assert_refused("--before", "layers"):
+        difference(deeper, model, read(deeper, reading.ids, 4), reading)
+
+
+def test_the_document_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, error = command(capsys, folder, TEXT, "--json", "--layer", 1, "--head", 2, "--top-k", 3)
+    made = json.loads(out)
+    assert status == 0, error
+    assert {"tokens", "layers", "attention", "product", "next", "appears", "at", "version"} <= made.keys()
+    assert [each["text"] for each in made["tokens"]] and made["layers"][1].keys() >= {
+        "norm",
+        "lens",
+        "attention",
+        "mlp",
+    }
+    T = len(made["tokens"])
+    assert np.array(made["attention"]["weights"]).shape == (T, T) and made["attention"]["layer"] == 0
+    assert sum(each["drawn"] for each in made["next"]) == pytest.approx(1, abs=1e-4)
+    assert [each["drawn"] > 0 for each in made["next"]] == [True] * 3 + [False] * 7
+    parts = [half["share"] for layer in made["layers"][1:] for half in (layer["attention"], layer["mlp"])]
+    assert sum(parts) + made["embedding_share"] == pytest.approx(1, abs=1e-4)
+    opened = riyaz.open(folder)
+    for each, token in zip(made["next"], opened.next_tokens(TEXT, top=10)):
+        assert (each["id"], each["probability"]) == (token.id, pytest.approx(token.probability, rel=1e-5))
+    assert opened.inside(TEXT).texts == tuple(each["text"] for each in made["tokens"])
+
+
+def test_the_terminal_shows_every_part(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lora").mkdir()
+    peft.write(lora_of(folder, 3, 4), tmp_path / "lora", describe(open_source(folder)), base=str(folder))
+    status, out, error = command(capsys, tmp_path / "lora", TEXT, "--before", "base")
+    assert status == 0, error
+    for part in ("Words to numbers", "Layers", "Attention in layer 2", "One product", "Next word", "Changed", "B·A"):
+        assert part in out, part
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(("--layer", 3), "--layer"), (("--head", 5), "--head"), (("--at", 99), "--at"), (("--seed", 1), "--seed"),
+     (("--temperature", 0), "--temperature"), (("--before", "base"), "--before")],
+)  # fmt: skip
+def test_wrong_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str], words: tuple, part: str) -> None:
+    status, out, error = command(capsys, folder, TEXT, *words)
+    assert status == 2 and not out and part in error and len(error.strip().splitlines()) == 1
+
+
+def test_sampling_leaves_the_rest_at_zero(model: PromptedModel, reading: Inside) -> None:
+    shown = following(model, reading, Sampling(temperature=0.5, top_k=2))
+    assert shown[0]["drawn"] + shown[1]["drawn"] == pytest.approx(1, abs=1e-5) and not shown[2]["drawn"]

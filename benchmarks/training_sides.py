@@ -85,14 +85,13 @@ def riyaz_model(method: str, dtype: str, folder: Path) -> Any:
 
     from riyaz import adapters
     from riyaz.families import describe
-    from riyaz.layers.swaps import frozen, lora, soft_prompt
-    from riyaz.models import load
+    from riyaz.layers.swaps import lora, soft_prompt
+    from riyaz.models import load, load_frozen
     from riyaz.sources import open_source
 
     source = open_source(folder / "model")
-    model = load(source, getattr(torch, dtype) if method in FOLDERS else torch.float32)
+    model = load_frozen(source, getattr(torch, dtype)) if method in FOLDERS else load(source, torch.float32)
     if method in FOLDERS:
-        frozen.encode(model)
         adapter = adapters.read(folder / FOLDERS[method], describe(source))
         if adapter.soft_prompt is None:
             lora.attach(model, adapter)

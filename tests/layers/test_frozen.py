@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import native_models
 import pytest
 import torch
 from each_isa import printed_on
@@ -17,11 +18,14 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.events import Event, Listen, Note, quiet
+from riyaz.layers.attention import packed
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps import frozen, lora
 from riyaz.layers.swaps.frozen import FrozenLinear
 from riyaz.methods.fitting import weights
+from riyaz.models import load, load_frozen
+from riyaz.sources import open_source
 from riyaz.train import TrainPlan, train
 
 # Of the norm of a result. A code is off by up to 1/254 of the largest of 64 numbers, the weights' twice (they are
@@ -109,6 +113,31 @@ def test_a_large_matrix_is_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(frozen, "NUMBERS", 700)  # 7 rows of W, 17 of its transpose
     parts = FrozenLinear(linear)
     assert torch.equal(parts.multiply(x), whole.multiply(x)) and torch.equal(parts.gradient(grad), whole.gradient(grad))
+
+
+@pytest.mark.parametrize("kind", ["llama-biases", "gpt2", "qwen2", "gemma3"])
+def test_a_base_that_is_encoded_as_it_is_read_is_the_same(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(frozen.VARIABLE, "int8")
+    source = open_source(native_models.write(kind, tmp_path))
+    whole = load(source, torch.float32)
+    frozen.encode(whole)
+    most = 0
+
+    def counted(model: nn.Module, name: str, weight: Tensor) -> None:
+        nonlocal most
+        put(model, name, weight)
+        most = max(most, sum(type(module) is nn.Linear and not module.weight.is_meta for module in model.modules()))
+
+    put = frozen.put
+    monkeypatch.setattr(frozen, "put", counted)
+    streamed = load_frozen(source, torch.float32)
+    tokens = torch.arange(5, 25)
+    results = [model.head(model(tokens, torch.arange(20), packed([20]))).detach() for model in (whole, streamed)]
+    assert torch.equal(*results) and most == 0, "no linear had floats beside the codes"
+    assert [name for name, _ in streamed.named_parameters()] == [name for name, _ in whole.named_parameters()]
+    assert not any(parameter.requires_grad for parameter in streamed.parameters())
 
 
 def test_gradients_of_lora_are_near_those_beside_floats() -> None:

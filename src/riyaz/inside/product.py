@@ -26,8 +26,8 @@ TIMED, WARM = 24, 4  # tokens generated to measure the speed, and before
 @dataclass(frozen=True, eq=False)
 class Product:
     """The likeliest token's row of the output matrix w (C,) times the hidden state x (C,): its score. `second` is the
-    next likeliest token's score; `difference` that of both, behind the cap of a family that bends large scores; `expected`
-    the same as the engine's log-probabilities have it."""
+    next likeliest token's score; `difference` that of both, behind the cap of a family that bends large scores;
+    `expected` the same as the engine's log-probabilities have it."""
 
     tokens: tuple[int, int]
     x: np.ndarray

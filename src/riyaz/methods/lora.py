@@ -35,12 +35,10 @@ def build(context: Context) -> "Model":
     """The frozen base with an untrained LoRA, or with that of the artifact from which training goes on."""
     import torch
 
-    from riyaz.layers.swaps import frozen, lora, ternary
-    from riyaz.models import load
+    from riyaz.layers.swaps import lora
+    from riyaz.models import load_frozen
 
-    model = load(context.source, getattr(torch, context.compute))
-    ternary.freeze(model)
-    frozen.encode(model)
+    model = load_frozen(context.source, getattr(torch, context.compute))
     if context.start is not None:
         lora.attach(model, context.start.adapter(context.source), trains=True)
         return model

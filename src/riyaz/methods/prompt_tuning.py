@@ -25,12 +25,10 @@ def build(context: Context) -> "SoftPrompt":
     """The frozen base with a soft prompt that starts as the embeddings of `first_tokens`."""
     import torch
 
-    from riyaz.layers.swaps import frozen, soft_prompt, ternary
-    from riyaz.models import load
+    from riyaz.layers.swaps import soft_prompt
+    from riyaz.models import load_frozen
 
-    model = load(context.source, getattr(torch, context.compute))
-    ternary.freeze(model)
-    frozen.encode(model)
+    model = load_frozen(context.source, getattr(torch, context.compute))
     return soft_prompt.apply(model, first_tokens(context))
 
 

@@ -13,7 +13,7 @@ from riyaz.config import Precision
 from riyaz.families import FAMILIES, Family, ModelConfig, describe, describe_embedder, transposed
 from riyaz.families.ternary import KEY, SCALE, Scheme
 from riyaz.json_files import read_json, write_json
-from riyaz.layers.swaps import ternary
+from riyaz.layers.swaps import frozen, ternary
 from riyaz.models import bert
 from riyaz.sources import PRECISION, Source, safetensors
 from riyaz.sources.ternary import pack
@@ -34,6 +34,29 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
         coded = []
     ternary.put_ternary(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
     return fill_weights(model, _state(family, dtype, coded)).requires_grad_(False)
+
+
+def load_frozen(source: Source, dtype: torch.dtype) -> Any:
+    """As `load`, for training something beside the model: ternary linears hold codes, and the others too where
+    `frozen.is_int8()`. Each is encoded as it is read, so that no more than one is in memory as floats."""
+    family = describe(source)
+    if not frozen.is_int8() or family.has_ternary:
+        model = load(source, dtype)
+        ternary.freeze(model)
+        frozen.encode(model)
+        return model
+    model, state = empty(family.config), {}
+    for name, kind, array in family.weights():
+        path, _, part = name.rpartition(".")
+        module, weight = model.get_submodule(path), to_torch(kind, array).to(dtype)
+        if part == "weight" and frozen.is_plain(module):
+            frozen.put(model, path, weight)
+        else:
+            state[name] = weight
+        family.source.release()
+    fill_weights(model, state).requires_grad_(False)
+    frozen.encode(model)  # a head that shares the embedding's weight
+    return model
 
 
 def empty(config: ModelConfig) -> Any:

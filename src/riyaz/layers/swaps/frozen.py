@@ -24,13 +24,14 @@ NUMBERS = 2**24  # weights that are copied at once to be encoded: 64 MB; a head 
 
 
 class FrozenLinear(nn.Module):
-    """A frozen linear as two int8 matrices of the C++ extension: W for the forward and Wᵀ for the backward pass."""
+    """A frozen linear as two int8 matrices of the C++ extension: W for the forward and Wᵀ for the backward pass. Of
+    `weight` (out, in), where the linear has none yet."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, weight: Tensor | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias  # (out,), frozen, or None
-        weight = linear.weight.detach()
+        weight = linear.weight.detach() if weight is None else weight
         self.down, self.up = _codes(weight), _codes(weight.T)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,6 +69,18 @@ def encode(model: nn.Module) -> None:
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
         swap(model, name, FrozenLinear(linear))
+
+
+def put(model: nn.Module, name: str, weight: Tensor) -> None:
+    """Replace the linear of a model without weights, at this path, by a FrozenLinear of `weight` (out, in)."""
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    swap(model, name, FrozenLinear(linear, weight))
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether `encode` replaces this module."""
+    return type(module) is nn.Linear
 
 
 def is_int8() -> bool:

@@ -55,13 +55,17 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
     """The product's own loop on the product's own model."""
     from riyaz.data.rows import Row
     from riyaz.events import Event
+    from riyaz.families import describe
+    from riyaz.methods.fitting.recipe import pass_tokens
     from riyaz.sources import open_source
     from riyaz.train import TrainPlan, micro_batches, train
 
     rows = [Row(tuple(t[:p]), tuple(t[p:])) for t, p in json.loads((folder / "rows.json").read_text())]
     model = riyaz_model(method, dtype, folder)
+    config = describe(open_source(folder / "model")).config
     plan = TrainPlan(steps=len(rows) // BATCH, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0,
-                     compute=dtype, validate_every=10**6, checkpoint_every=10**6, seed=SEED)  # fmt: skip
+                     compute=dtype, validate_every=10**6, checkpoint_every=10**6, micro_tokens=pass_tokens(config),
+                     seed=SEED)  # fmt: skip
     times, losses = [time.perf_counter()], []
 
     def listen(event: Event) -> None:

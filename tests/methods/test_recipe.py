@@ -1,5 +1,7 @@
 """The opening of a run and the learning rates that it tries, whatever the recipe and the time."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from riyaz.methods.fitting.recipe import (
     SEARCHED_SHARE,
     Recipe,
     opening,
+    pass_tokens,
     search_rates,
 )
 
@@ -76,3 +79,13 @@ def test_recipes_name_ascending_rates_around_the_default_and_search_them_all(met
     assert found.steps(10) == found.least_steps and found.steps(8 * 1000) == found.epochs * 1000
     for rows in (10, 300, 8000):
         assert search_rates(found, found.steps(rows), found.steps(rows)) == found.learning_rates
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "inner", "tokens"),
+    [(2, 64, 96, 1024), (30, 576, 1536, 1024), (24, 896, 4864, 1024), (22, 2048, 5632, 512), (28, 3072, 8192, 256),
+     (80, 8192, 28672, 256)],
+)  # fmt: skip
+def test_a_pass_of_a_larger_model_has_fewer_tokens(layers: int, hidden: int, inner: int, tokens: int) -> None:
+    config = SimpleNamespace(n_layers=layers, hidden_size=hidden, intermediate_size=inner)
+    assert pass_tokens(config) == tokens  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ from riyaz.methods.fitting.choices import (
 )
 from riyaz.methods.fitting.label_rows import LABEL_VALID_ROWS, has_label_head, valid_examples, with_label_head
 from riyaz.methods.fitting.learning_rate import judge_of
-from riyaz.methods.fitting.recipe import ByHand, Recipe
+from riyaz.methods.fitting.recipe import ByHand, Recipe, pass_tokens
 from riyaz.methods.fitting.smallest import precision_seconds
 from riyaz.methods.fitting.taught import taught
 from riyaz.predictor import ClosedPredictor, ModelPredictor
@@ -422,7 +422,8 @@ def _timed_training(
     try:
         plan = TrainPlan(steps=STEPS, learning_rate=recipe.learning_rates[0],
                          batch_size=rows_per_step(rows, recipe.batch_size), validate_every=10**9,
-                         compute=context.compute, seed=context.seed)  # fmt: skip
+                         micro_tokens=pass_tokens(describe(context.source).config), compute=context.compute,
+                         seed=context.seed)  # fmt: skip
         rows = longest_first(rows, plan.batch_size, plan.seed)
         train(model, rows, valid, plan, scratch, listen, objective=context.objective, judge=judge_of(context))
         saved = (scratch / "best.safetensors").stat().st_size / hardware.MB

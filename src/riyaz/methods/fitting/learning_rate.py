@@ -13,10 +13,11 @@ import numpy as np
 from riyaz.data.rows import Row, rows_per_step
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Listen, Phase, Progress
+from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.fitting.base import Build, Context
-from riyaz.methods.fitting.recipe import trains_opening
+from riyaz.methods.fitting.recipe import pass_tokens, trains_opening
 
 if TYPE_CHECKING:
     from riyaz.train import Judge, TrainPlan, TrainState
@@ -219,7 +220,7 @@ def train_plan(context: Context, rate: float, rows: Sequence[Row]) -> "TrainPlan
         steps=arm.steps, learning_rate=rate, steady=arm.opening,
         batch_size=rows_per_step(rows, arm.batch_size),
         compute=context.compute, validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every,
-        seed=context.seed,
+        micro_tokens=pass_tokens(describe(context.source).config), seed=context.seed,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.lookup import LONGEST, Times
 from riyaz.engine.request import Added
 from riyaz.engine.runner import Best, CacheFull, Each, Every, TokenRun, Top
+from riyaz.engine.scheduler import Answer
 from riyaz.serve.opening import Opener
 
 KINDS = ("llama-biases", "qwen2-untied", "gemma3", "gpt2")
@@ -100,10 +101,10 @@ def likely(requests: Sequence[Request], answers: Sequence[Sequence[int]]) -> lis
     ]
 
 
-def scored(engine: Engine, requests: Sequence[Request]) -> list[list[object]]:
+def scored(engine: Engine, requests: Sequence[Request]) -> list[list[tuple[object, ...]]]:
     """Every step of the requests together: tokens, probabilities and the prompts'."""
-    steps: dict[int, list[object]] = {engine.add(request): [] for request in requests}
-    while engine.running or any(not each for each in steps.values()):
+    steps: dict[int, list[tuple[object, ...]]] = {engine.add(request): [] for request in requests}
+    while not all(each and each[-1][1] for each in steps.values()):
         for step in engine.step():
             steps[step.ticket].append((step.token, step.done, step.scored, step.prompt))
     return list(steps.values())
@@ -219,25 +220,39 @@ def test_a_pass_that_fails_with_drafts_is_made_without(
     assert failed
 
 
-def test_a_preempted_answer_goes_on(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32, where products of many tokens round as those of one."""
-    engine = Engine(ours(folders("llama-biases"), "fp32"))
+@pytest.mark.parametrize("piece", [0, 64])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int4"])
+def test_a_preempted_answer_goes_on_with_the_same_bits(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, precision: str, piece: int
+) -> None:
+    engine = Engine(ours(folders("llama-biases"), precision))
+    if piece:
+        engine.read_in_pieces(piece, 2**24)
     engine.drafts.mode = "off"
-    requests = [replace(each, limit=90) for each in prompts(engine, 4)]
-    answers = engine.generate(requests)
-    engine.drafts.mode = "on"
-    forward, full = engine.runner.forward, [0]
+    requests = [replace(each, limit=90) for each in prompts(engine, 7)]
+    requests.append(Request(7, (9,), limit=90))
+    answers, steps = engine.generate(requests), scored(engine, requests)
+    forward, full, longest = engine.runner.forward, [0], [0]
+    put_back = engine._scheduler.put_back
 
     def tight(runs: Sequence[TokenRun]) -> object:
-        """The memory is full every seventh time, twice in a row, so that leaving out drafts is not enough."""
+        """The memory is full every 23rd time, twice in a row, so that leaving out drafts is not enough."""
         full[0] += 1
-        if full[0] % 7 in (4, 5) and len(runs) > 1:
+        if full[0] % 23 in (4, 5) and len(runs) > 1:
             raise CacheFull("keys and values")
         return forward(runs)
 
+    def counted(answer: Answer) -> None:
+        longest[0] = max(longest[0], len(answer.tokens))
+        put_back(answer)
+
     monkeypatch.setattr(engine.runner, "forward", tight)
-    assert engine.generate(likely(requests, answers)) == answers
-    assert full[0] > 14
+    monkeypatch.setattr(engine._scheduler, "put_back", counted)
+    for mode in ("off", "on"):
+        engine.drafts.mode = mode
+        assert engine.generate(likely(requests, answers)) == answers
+        assert scored(engine, likely(requests, answers)) == steps
+    assert longest[0] > 32  # tokens of an answer that were read again
 
 
 def test_what_the_last_answers_of_an_adapter_repeat_is_drafted(folders: Folders) -> None:

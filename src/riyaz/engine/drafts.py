@@ -95,5 +95,6 @@ def undrafted(runs: Sequence[Run]) -> list[Run]:
 
 
 def _goes_on(answer: Answer, run: TokenRun) -> bool:
-    """Whether a run reads tokens of the answer, and not of its prompt."""
-    return bool(answer.tokens) and (len(run.tokens) == 1 or isinstance(run.want, Each))  # else it is read again
+    """Whether a run reads the last token of the answer, and nothing of its prompt: behind a piece of a text that is read
+    again, which wants nothing, other tokens follow."""
+    return bool(answer.tokens) and run.want is not None and (len(run.tokens) == 1 or isinstance(run.want, Each))

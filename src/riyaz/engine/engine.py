@@ -329,11 +329,11 @@ class Engine:
             answer.begun, answer.cached = True, len(request.prefix) if self._prefixes.keeps(request) else 0
         if not self._prefixes.read_on(request, self._piece):
             return False
-        tokens = (*request.tokens, *answer.tokens)
-        answer.sequence, read = self._prefixes.open(request, () if answer.scores_prompt else tokens, request.limit)
+        echoed = request.echo is not None
+        answer.sequence, read = self._prefixes.open(request, () if echoed else request.tokens, request.limit)
         answer.cached += 0 if answer.tokens else read
         answer.prompt.clear()
-        answer.unread = pieces(tokens[read:], self._piece or (ECHOED if answer.scores_prompt else 0))
+        answer.unread = pieces(request.tokens[read:], self._piece or (ECHOED if echoed else 0), answer.tokens)
         return True
 
     def _forward(self, runs: list[tuple[Answer, TokenRun]]) -> Iterator[tuple[Answer, TokenRun, Any]]:

@@ -205,9 +205,14 @@ def _common(one: Sequence[int], other: Sequence[int], page: int, most: int) -> i
     return 1 + bisect_left(range(most - 1), True, key=lambda n: one[: page * (n + 2)] != other[: page * (n + 2)])
 
 
-def pieces(tokens: Sequence[int], longest: int) -> list[tuple[int, ...]]:
+def pieces(tokens: Sequence[int], longest: int, answer: Sequence[int] = ()) -> list[tuple[int, ...]]:
     """A prompt in pieces of nearly equal lengths, so that none is short and computed otherwise than the others; 0 takes
-    it whole."""
+    it whole. The tokens of an answer that goes on after it are in short ones: each is computed as in the run of one
+    token that it had at first, and the rest of the answer gets the same bits."""
+    return _cut(tokens, longest) + (_cut(answer, SHORTEST - 1) if answer else [])
+
+
+def _cut(tokens: Sequence[int], longest: int) -> list[tuple[int, ...]]:
     count = -(-len(tokens) // longest) if longest and tokens else 1
     cuts = [len(tokens) * i // count for i in range(count + 1)]
     return [tuple(tokens[start:end]) for start, end in pairwise(cuts)]

@@ -11,7 +11,8 @@ from riyaz.cli.stream import figures, pace
 from riyaz.predictor import Stream, open_model
 from riyaz.predictor.prediction import Timing
 
-LINE = re.compile(r"^(\d+) tokens, [\d.e+]+ a second; prompt of (\d+) tokens in \d+\.\d\d s$", re.MULTILINE)
+RATE = r"(?:\d{1,2}(?:\.\d+)?|\d{1,3}(?:,\d{3})*) a second"
+LINE = re.compile(rf"^(\d+) tokens, {RATE}; prompt of (\d+) tokens in \d+\.\d\d s$", re.MULTILINE)
 ANSWER = ("hello", "--max-tokens", 6)
 command = tiny_comparison.command
 
@@ -42,6 +43,9 @@ def test_the_rate_is_of_the_tokens_after_the_first() -> None:
         return Stream(iter(()), tokens=[0] * max(0, len(times) - 1), timing=Timing(1250, list(times)))
 
     assert pace(stream(10.0, 10.5, 10.75, 11.0)) == "3 tokens, 4 a second; prompt of 1,250 tokens in 0.50 s"
+    assert ", 85.5 a second;" in pace(stream(0.0, 10.0, 10.0117))
+    assert ", 1,710 a second;" in pace(stream(0.0, 10.0, 10.0 + 1 / 1710))
+    assert ", 100 a second;" in pace(stream(0.0, 10.0, 10.0 + 1 / 99.96))
     assert pace(stream(10.0, 10.5)) == "1 token; prompt of 1,250 tokens in 0.50 s"
     assert pace(stream(10.0)) == pace(stream()) == pace(Stream(iter(()))) == ""
     assert figures(stream(10.0, 10.5, 11.0)) == {

@@ -30,9 +30,13 @@ def pace(stream: "Stream") -> str:
     timing, count = stream.timing, len(stream.tokens)
     if timing is None or timing.prompt_s is None:
         return ""
-    rate = "" if timing.tokens_s is None else f", {timing.tokens_s:.3g} a second"
+    rate = "" if timing.tokens_s is None else f", {_rate(timing.tokens_s)} a second"
     prompt = f"prompt of {timing.prompt_tokens:,} tokens in {timing.prompt_s:.2f} s"
     return f"{count:,} token{'' if count == 1 else 's'}{rate}; {prompt}"
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def figures(stream: "Stream") -> dict[str, Any]:

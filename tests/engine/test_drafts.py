@@ -4,17 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_comparison
 import tiny_llama
 import torch
 
+import riyaz
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
 from riyaz.engine.grammar import schema_grammar
-from riyaz.engine.opening import LOOKUP, open_engine
+from riyaz.engine.opening import ENGINE, LOOKUP, open_engine
 from riyaz.engine.runner import Best, Each, TokenRun, Top
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.errors import RiyazError
 from riyaz.models import load
+from riyaz.predictor import open_target
+from riyaz.serve.opening import Opener
 from riyaz.sources import Source, open_source
 
 LIMIT, VOCABULARY = 24, 512
@@ -90,10 +94,31 @@ def test_answers_under_a_grammar_are_the_same_with_drafts(source: Source) -> Non
     assert engine.drafts.counts.accepted > 0
 
 
-def test_the_environment_says_how_engines_begin(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_how_engines_begin_where_the_caller_does_not(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert open_engine(source).drafts.mode == "auto"
     monkeypatch.setenv(LOOKUP, "off")
     assert open_engine(source).drafts.mode == "off"
+    assert open_engine(source, lookup="on").drafts.mode == open_target(source.path, lookup="on").lm.drafts.mode == "on"
     monkeypatch.setenv(LOOKUP, "perhaps")
     with pytest.raises(RiyazError, match=r"unknown lookup 'perhaps'.*on, off, auto"):
         open_engine(source)
+    assert open_engine(source, lookup="off").drafts.mode == "off"
+    assert riyaz.open(source.path, lookup="off").predictor.lm.drafts.mode == "off"
+    said = tiny_comparison.command("generate", source.path, "hello", "--max-tokens", 2, "--lookup", "off", "--json")
+    assert said.status == 0 and said.document["lookup"]["mode"] == "off"
+
+
+def test_with_torch_auto_is_off(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINE, "torch")
+    for lookup, mode in (("auto", "off"), (None, "off"), ("on", "on"), ("off", "off")):
+        assert open_engine(source, lookup=lookup).drafts.mode == mode
+        assert riyaz.open(source.path, lookup=lookup).predictor.lm.drafts.mode == mode
+        opener = Opener(lookup=lookup)
+        opener.serve(str(source.path))
+        assert opener.bases[0].lm.drafts.mode == mode
+        flags = () if lookup is None else ("--lookup", lookup)
+        said = tiny_comparison.command("generate", source.path, "hello", "--max-tokens", 2, "--json", *flags)
+        assert said.document["lookup"]["mode"] == mode
+    assert Engine(TorchRunner(load(source, torch.float32))).drafts.mode == "off"

@@ -39,9 +39,7 @@ def opened(
     if note := engine_note():
         screen.talk.print(f"note: {note}", soft_wrap=True)
     text = read_schema(schema) if schema else ""
-    predictor = open_model(target, precision) if plain else open_target(target, base, precision, kv)
-    if lookup is not None and predictor.has_model:
-        predictor.lm.drafts.mode = lookup
+    predictor = open_model(target, precision) if plain else open_target(target, base, precision, kv, lookup)
     return within(keeping_to(predictor, text, str(schema)), max_new_tokens)
 
 

@@ -17,10 +17,11 @@ LEAD = 3  # tokens of the prompt before an answer, by which its beginning is fou
 
 
 class Drafts:
-    """The drafts of an engine's answers: as many as pay (`auto`), as many as there are (`on`), or none (`off`)."""
+    """The drafts of an engine's answers: as many as pay (`auto`), as many as there are (`on`), or none (`off`). Where
+    by its runner none `pay`, `auto` is `off`."""
 
-    def __init__(self, vocab_size: int, mode: Mode = "auto") -> None:
-        self.mode = mode
+    def __init__(self, vocab_size: int, mode: Mode, pay: bool) -> None:
+        self.mode: Mode = "off" if mode == "auto" and not pay else mode
         # whether earlier answers are drafts: not where clients are strangers to each other, nor where times are taken
         # on rows that were answered before
         self.remembers = False
@@ -95,6 +96,6 @@ def undrafted(runs: Sequence[Run]) -> list[Run]:
 
 
 def _goes_on(answer: Answer, run: TokenRun) -> bool:
-    """Whether a run reads the last token of the answer, and nothing of its prompt: behind a piece of a text that is read
-    again, which wants nothing, other tokens follow."""
+    """Whether a run reads the last token of the answer, and nothing of its prompt. Behind a piece of a text that is
+    read again, which wants nothing, other tokens follow."""
     return bool(answer.tokens) and run.want is not None and (len(run.tokens) == 1 or isinstance(run.want, Each))

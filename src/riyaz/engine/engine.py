@@ -60,7 +60,7 @@ class Engine:
         self._scheduler = Scheduler()
         self._tickets = 0
         self._prefixes = Prefixes(runner)
-        self.drafts = Drafts(runner.vocab_size, lookup)
+        self.drafts = Drafts(runner.vocab_size, lookup, runner.drafts_pay)
         self._piece = 0  # most tokens of prompts that a step reads; 0: whole prompts
 
     def read_in_pieces(self, tokens: int, keep_bytes: int = 0) -> None:

@@ -34,11 +34,12 @@ SMALLER = "close other programs, raise the limit of the container, or take a sma
 
 
 def open_engine(
-    source: Source, precision: Precision = "auto", merged: Adapter | None = None, kv: Kv = "auto"
-) -> Engine:
+    source: Source, precision: Precision = "auto", merged: Adapter | None = None, kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> Engine:  # fmt: skip
     """The engine of a source's model, on all cores that this process may use. The adapter `merged` is added to the
     weights and cannot be turned off. `kv` is how keys and values are held: "bf16", "int8" with scales, or "auto", which
-    is fp32 where `precision` is and else bf16. Raises RiyazError."""
+    is fp32 where `precision` is and else bf16. `lookup` None: as the environment says. Raises RiyazError."""
     if precision not in get_args(Precision):
         raise RiyazError(
             f"unknown precision {brief(precision)}", hint=f"choose one of {', '.join(get_args(Precision))}"
@@ -50,7 +51,7 @@ def open_engine(
     if engine == "torch" and kv != "auto":
         what = f"torch does not hold keys and values in {kv}"
         raise RiyazError(what, ENGINE, "take auto, or the C++ engine")
-    mode = lookup_mode()
+    mode = lookup or lookup_mode()
     expect_memory(source, precision, engine=engine)
     if engine == "torch":
         number = torch_precision(precision)
@@ -64,7 +65,8 @@ def open_engine(
 
 
 def lookup_mode() -> Lookup:
-    """Whether engines look answers up in their prompts. Raises RiyazError for a RIYAZ_LOOKUP that names no way."""
+    """Whether engines look answers up in their prompts, where nobody says: as RIYAZ_LOOKUP does. Raises RiyazError for
+    one that names no way."""
     name = os.environ.get(LOOKUP) or "auto"
     mode = next((each for each in get_args(Lookup) if each == name), None)
     if mode is None:

@@ -128,6 +128,8 @@ class Runner(Protocol):
     width: int  # numbers of a hidden state
     cache_limit: int  # most bytes of keys and values of all open sequences
     forks_ahead: bool  # a sequence may be forked, also `behind`, before any of its tokens is appended
+    # the tokens of a draft take less time in one pass than one by one, and a result does not depend on their number
+    drafts_pay: bool
     page: (
         int  # a sequence after a multiple of so many tokens of another computes as one that has read them; 0: none does
     )

@@ -230,9 +230,7 @@ def open(
     if lookup not in (None, *get_args(Lookup)):
         raise RiyazError(f"unknown lookup {brief(lookup)}", "lookup", f"choose one of {', '.join(get_args(Lookup))}")
     with in_python():
-        predictor = open_target(str(target), str(model) if model is not None else None, precision, kv)
-        if lookup is not None and predictor.has_model:
-            predictor.lm.drafts.mode = lookup
+        predictor = open_target(str(target), str(model) if model is not None else None, precision, kv, lookup)
         return Model(str(target), predictor, reading_of(str(target)))
 
 

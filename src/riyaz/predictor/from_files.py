@@ -12,7 +12,7 @@ from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter, base_for
 from riyaz.artifact import MODEL_FREE, Artifact, TextPart
 from riyaz.classifiers import Classifier, open_classifier, open_classifiers
-from riyaz.config import Kv, Precision
+from riyaz.config import Kv, Lookup, Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
@@ -39,34 +39,38 @@ ADAPTER = "adapter"  # the name under which requests ask for it
 
 
 def open_target(
-    name_or_path: str | Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
-) -> Predictor:
+    name_or_path: str | Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> Predictor:  # fmt: skip
     """The predictor of an artifact's folder, of an adapter folder, or of a plain model given by name or path.
 
     `base` is the name or path of the base model of an adapter or artifact, where it has moved. `precision` is how
     weights are served: "fp32", "bf16", "int8", "int4", or "auto": as the file stores them, float32 as bf16; `kv` how
-    keys and values are held, as in `open_engine`. Raises RiyazError.
+    keys and values are held and `lookup` whether answers are looked up, as in `open_engine`. Raises RiyazError.
     """
     path = artifacts.resolve(name_or_path)
     if (path / artifacts.NAME).is_file():
-        return open_artifact(path, base, precision, kv=kv)
+        return open_artifact(path, base, precision, kv=kv, lookup=lookup)
     if (path / adapters.CONFIG).is_file():
-        return open_adapter(path, base, precision, kv)
-    return open_model(name_or_path, precision, kv)
+        return open_adapter(path, base, precision, kv, lookup)
+    return open_model(name_or_path, precision, kv, lookup)
 
 
-def open_model(name_or_path: str | Path, precision: Precision = "auto", kv: Kv = "auto") -> FreePredictor:
+def open_model(
+    name_or_path: str | Path, precision: Precision = "auto", kv: Kv = "auto", lookup: Lookup | None = None
+) -> FreePredictor:
     """The predictor of a plain model, without an instruction."""
-    tokenizer, lm = _opened(open_source(name_or_path), precision, kv=kv)
+    tokenizer, lm = _opened(open_source(name_or_path), precision, kv=kv, lookup=lookup)
     return FreePredictor(tokenizer=tokenizer, lm=lm, max_new_tokens=_chat_tokens(lm))
 
 
 def open_adapter(
-    folder: Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
-) -> FreePredictor:
+    folder: Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> FreePredictor:  # fmt: skip
     """The predictor of an adapter folder without an instruction; `base`, or its configuration, names the base model."""
     source, note = base_for(folder / adapters.CONFIG, base)
-    tokenizer, lm = _opened(source, precision, folder, kv=kv)
+    tokenizer, lm = _opened(source, precision, folder, kv=kv, lookup=lookup)
     return FreePredictor(tokenizer=tokenizer, lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_chat_tokens(lm))
 
 
@@ -76,8 +80,9 @@ def _chat_tokens(lm: Engine) -> int:
 
 
 def open_artifact(
-    folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False, kv: Kv = "auto"
-) -> Predictor:
+    folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False,
+    kv: Kv = "auto", lookup: Lookup | None = None,
+) -> Predictor:  # fmt: skip
     """The predictor of an artifact. `base` is the name or path of its base model, where it has moved; `merged` adds a
     LoRA to the base's weights. Raises RiyazError when a file was changed or the base is another model."""
     folder = artifacts.resolve(folder)
@@ -89,9 +94,10 @@ def open_artifact(
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     adapted = kind in artifacts.ADAPTER_KINDS
     return _assembled(
-        artifact, folder, *_opened(source, precision, folder if adapted else None, merged, kv),
+        artifact, folder, *_opened(source, precision, folder if adapted else None, merged, kv, lookup),
         adapter=ADAPTER if adapted and not merged else None,
-        bare=(lambda: _engine(_base_source(artifact, folder, base), precision, kv=kv)) if whole else None,
+        bare=(lambda: _engine(_base_source(artifact, folder, base), precision, kv=kv, lookup=lookup))
+        if whole else None,
     )  # fmt: skip
 
 
@@ -114,10 +120,12 @@ class Base:
         return FreePredictor(tokenizer=self.tokenizer, lm=self.lm, max_new_tokens=_chat_tokens(self.lm))
 
 
-def open_base(model: str | Path | Source, precision: Precision = "auto", kv: Kv = "auto") -> Base:
+def open_base(
+    model: str | Path | Source, precision: Precision = "auto", kv: Kv = "auto", lookup: Lookup | None = None
+) -> Base:
     """A model by name, path or source. Raises RiyazError."""
     source = model if isinstance(model, Source) else open_source(model)
-    return Base(source, *_opened(source, precision, kv=kv))
+    return Base(source, *_opened(source, precision, kv=kv, lookup=lookup))
 
 
 def source_for(folder: str | Path, opened: Sequence[Source] = (), base: str | None = None) -> Source | None:
@@ -221,21 +229,23 @@ def _beside(artifact: Artifact, folder: Path) -> Beside | None:
 
 
 def _opened(
-    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto"
-) -> tuple[Tokenizer, Engine]:
+    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> tuple[Tokenizer, Engine]:  # fmt: skip
     """A model's tokenizer and, as `_engine`, its engine, both at once: packing weights leaves Python to others."""
     with ThreadPoolExecutor(1) as pool:
         tokenizer = pool.submit(source.tokenizer)
-        lm = _engine(source, precision, adapter, merged, kv)
+        lm = _engine(source, precision, adapter, merged, kv, lookup)
     return tokenizer.result(), lm
 
 
 def _engine(
-    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto"
-) -> Engine:
+    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto",
+    lookup: Lookup | None = None,
+) -> Engine:  # fmt: skip
     """The engine of a model with the adapter of a folder loaded under the name ADAPTER, or merged into the weights."""
     loaded = None if adapter is None else adapters.read(adapter, describe(source))
-    engine = open_engine(source, precision, loaded if merged else None, kv)
+    engine = open_engine(source, precision, loaded if merged else None, kv, lookup)
     if loaded is not None and not merged:
         engine.load(ADAPTER, loaded)
     return engine

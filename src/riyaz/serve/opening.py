@@ -102,10 +102,7 @@ class Opener:
         return base
 
     def _open(self, model: str | Source) -> Base:
-        base = open_base(model, self.precision, self.kv)
-        if self.lookup is not None:
-            base.lm.drafts.mode = self.lookup
-        return base
+        return open_base(model, self.precision, self.kv, self.lookup)
 
     def serving(self, piece: int, keep_bytes: int) -> None:
         """From now on requests run: models read prompts in pieces, those that are opened later too."""

@@ -47,7 +47,7 @@ class NativeRunner:
         self.vocab_size: int = family.config.vocab_size
         self.width: int = family.config.hidden_size
         self.cache_limit: int = model.cache_limit
-        self.page, self.forks_ahead = PAGE, True
+        self.page, self.forks_ahead, self.drafts_pay = PAGE, True, True
         self.family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
         self._places = plan.places(family.config)

@@ -89,7 +89,7 @@ class TorchRunner:
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.hidden_size
         self.cache_limit = cache_limit()
-        self.page, self.forks_ahead = 0, False
+        self.page, self.forks_ahead, self.drafts_pay = 0, False, False
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
         self._dtype = next(model.parameters()).dtype

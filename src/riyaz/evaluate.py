@@ -18,7 +18,7 @@ from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.drift import BaseFacts, against_base
-from riyaz.engine.opening import engine_name
+from riyaz.engine.opening import engine_name, own_precision
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
 from riyaz.families import describe
@@ -81,8 +81,8 @@ def evaluate_artifact(
 
     Retrieval is evaluated on `retrieval_rows` test rows. `base` is None for an artifact of a fold or of an extra run:
     latency, forgetting and divergence are then not measured. All is measured in the `precision` in which the artifact
-    will be served. A latency far above `expected_ms`, that of the plan, is
-    measured again at the end. Raises RiyazError.
+    will be served. Merged precisions, of which one may be chosen, are compared and timed on `valid`. A latency far
+    above `expected_ms`, that of the plan, is measured again at the end. Raises RiyazError.
     """
     began, cpu = time.perf_counter(), hardware.cpu_time()
     opened = open_artifact(folder, precision=precision)
@@ -113,10 +113,11 @@ def evaluate_artifact(
         drift, known = against_base(artifact.weights.kind, predictor, base, kl_rows, general)
         result |= drift
     alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))
-    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision, known if alike else ())}
+    held = _held(folder, precision)
+    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], held, known if alike else ())}
     if base is not None and predictor.has_model and valid and _can_merge(artifact, folder):
-        judged_rows = compared_rows(artifact.task, valid)
-        checks["merged"], merged = _merged(folder, predictor, artifact.task, judged_rows, sample, precision)
+        judged_rows, timed = compared_rows(artifact.task, valid), valid[:latency_rows]
+        checks["merged"], merged = _merged(folder, predictor, artifact.task, judged_rows, timed, precision)
         result["merged_ms"], result["merged"] = merged[1].ms_per_answer, merged if len(merged) > 2 else None
     if predictor.has_model and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
@@ -287,8 +288,8 @@ def _reopened(
     artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision = "auto",
     known: Sequence[np.ndarray] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Check: opened in this process, the artifact has the validation loss that it records. Of the first rows the log
-    probabilities of the answers' tokens are `known`."""
+    """Check: opened in this process, with weights held in `precision`, the artifact has the validation loss that it
+    records. Of the first rows the log probabilities of the answers' tokens are `known`."""
     before = artifact.validation.get("answer_log_loss")
     if before is None or not predictor.has_model:
         return {"ok": True, "note": "no model"}
@@ -299,6 +300,12 @@ def _reopened(
     return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
 
 
+def _held(folder: Path, precision: Precision) -> Precision:
+    """How the weights of an artifact's model are held, where `precision` is asked for: as its files may name it."""
+    source = source_for(folder) if precision == "auto" and engine_name() == "native" else None
+    return own_precision(source, precision) if source is not None else precision
+
+
 def _can_merge(artifact: Artifact, folder: Path) -> bool:
     """Whether a part beside the weights could be added to them: a LoRA, on a base that is not ternary."""
     alone = artifact.weights.kind == "lora" and not artifact.weights.beside
@@ -307,21 +314,22 @@ def _can_merge(artifact: Artifact, folder: Path) -> bool:
 
 
 def _merged(
-    folder: Path, predictor: ModelPredictor, task: Task, rows: Sequence[Example], sample: Sequence[Example],
+    folder: Path, predictor: ModelPredictor, task: Task, rows: Sequence[Example], timed: Sequence[Example],
     precision: Precision,
 ) -> tuple[dict[str, Any], list[PrecisionScore]]:  # fmt: skip
     """Check: merged into the weights, the adapter has the same loss as beside them. And the adapter beside the weights
-    and merged into them in `precision`, where this is auto also in smaller ones, one after the other."""
+    and merged into them in `precision`, where this is auto also in smaller ones, one after the other: their losses on
+    the validation `rows`, their scores and milliseconds on the `timed` ones of these."""
     nats, tokens = right_answer_nats(predictor, task, rows)
     measured = [Measured(BESIDE, predictor.served, weights_mb(predictor), nats, tokens, 0.0, None)]
     for each in (precision, *(SMALLER if precision == "auto" and engine_name() == "native" else ())):
         inside = open_artifact(folder, precision=each, merged=True)
         assert inside.has_model
-        measured.append(measure(each, inside, task, rows, sample))
+        measured.append(measure(each, inside, task, rows, timed))
         del inside
     scores = compared(measured, rows)
     apart, merged = scores[0].nats, scores[1].nats
-    held = abs(apart - merged) <= REOPENED_TOLERANCE.get(precision, MERGED_TOLERANCE) * max(1.0, apart)
+    held = abs(apart - merged) <= REOPENED_TOLERANCE.get(_held(folder, precision), MERGED_TOLERANCE) * max(1.0, apart)
     return {"ok": held, "apart": apart, "merged": merged}, scores
 
 

@@ -213,6 +213,20 @@ def test_saving_overwrites_nothing_and_the_conversation_goes_on(
     assert told.status == 0 and len(told.out.splitlines()) == 2
 
 
+def test_quiet_leaves_out_neither_errors_nor_what_commands_say(
+    typed: Callable[..., Told], model_folder: Path, tmp_path: Path
+) -> None:
+    lines = ("/help", "hello", f"/save {tmp_path / 'talk.jsonl'}", "/nonsense", "/system Shout.", "word " * 9000)
+    told = typed(*lines, arguments=(model_folder, *LIMIT, "--quiet"))
+    assert told.status == 0 and len(told.out.splitlines()) == 1
+    for line in (
+        "/save FILE     write", "2 messages in ", "error: there is no command /nonsense", "message: Shout.; a new",
+        "does not fit the context",
+    ):  # fmt: skip
+        assert line in told.err, line
+    assert "cut off at" not in told.err and "a second" not in told.err and "Ctrl-D leaves" not in told.err
+
+
 def test_a_conversation_longer_than_the_context_can_begin_anew(
     typed: Callable[..., Told], model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,14 +160,14 @@ def _ctrl_c_stops() -> Iterator[None]:
 
 
 def _entered(talk: Talk, line: str) -> None:
-    """Do what was typed at the prompt; an error is printed, and the conversation goes on."""
+    """Do what was typed at the prompt; an error is printed, also with --quiet, and the conversation goes on."""
     try:
         if line.startswith("/"):
-            talk.screen.talk.print(talk.command(line), style="dim", soft_wrap=True)
+            talk.screen.asked.print(talk.command(line), style="dim", soft_wrap=True)
         else:
             talk.ask(line.removeprefix(" "), stoppable=True)
     except RiyazError as error:
-        talk.screen.talk.print(printable_line(f"error: {error}"), soft_wrap=True)
+        talk.screen.asked.print(printable_line(f"error: {error}"), soft_wrap=True)
 
 
 def _line(asking: bool) -> str | None:

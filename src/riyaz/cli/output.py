@@ -14,11 +14,12 @@ from riyaz.report.media.stacked import Cells, table
 
 class Screen:
     """The consoles of one command: `talk` is stderr, `data` is stdout, or stderr too with --json. With --quiet nothing
-    is printed to `talk`."""
+    is printed to `talk`; `asked` is stderr for what was asked for at a prompt, and for errors there."""
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.talk: Console = console(stderr=True, quiet=quiet)
+        self.asked: Console = console(stderr=True)
         self.data: Console = self.talk if json else console(stderr=False)
 
     def table(

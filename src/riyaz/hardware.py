@@ -6,6 +6,7 @@ smaller value is used. `root` is "/" except in tests, which create a tree of the
 """
 
 import contextlib
+import ctypes
 import math
 import os
 import platform
@@ -218,6 +219,12 @@ def memory(root: Path = ROOT) -> Memory:
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
         total, available = min(total, limit), min(available, limit - used + _reclaimable(folder))
     return Memory(total, max(1, min(available, total)))  # 0 means that it is not known
+
+
+def trim() -> None:
+    """Give memory that is free again back to the system, where the C library keeps it for later (glibc)."""
+    if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        malloc_trim(0)
 
 
 def address_space(root: Path = ROOT) -> int | None:

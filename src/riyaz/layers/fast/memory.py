@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riyaz.hardware import trim
+
 ALIGNED = 64  # bytes: a line of the cache, and a register of AVX-512
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 TRIM_NEVER, TRIM_USUAL = 2**31 - 1, 2**26  # bytes of freed memory that the heap keeps while training, and after
@@ -51,9 +53,3 @@ def retained() -> Iterator[None]:
             mallopt(MMAP_THRESHOLD, LARGEST[-1])  # up to which glibc itself raises it
             mallopt(TRIM_THRESHOLD, TRIM_USUAL)
         trim()
-
-
-def trim() -> None:
-    """Give back to the system what is freed."""
-    if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        malloc_trim(0)

@@ -8,6 +8,7 @@ from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.engine.opening import engine_name
 from riyaz.events import Progress
+from riyaz.hardware import trim
 from riyaz.methods.fitting.base import Context
 from riyaz.methods.fitting.questions import fitted_temperatures
 from riyaz.metrics.calibration import fit_temperature
@@ -28,8 +29,6 @@ def chooses_precision(context: Context) -> bool:
 def precision_scores(context: Context, open_in: Open) -> list[PrecisionScore]:
     """The saved model in each of PRECISIONS on validation rows, opened one after the other by `open_in`; none without
     a row that has a right answer."""
-    from riyaz.layers.fast.memory import trim
-
     rows, measured = compared_rows(context.task, context.valid), []
     if not rows:
         return []

@@ -20,6 +20,7 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Note
 from riyaz.files import remove
+from riyaz.hardware import trim
 from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
 from riyaz.methods.fitting.choices import answer_limit, choose, label_scores
 from riyaz.methods.fitting.held_out import write_held_out
@@ -296,8 +297,6 @@ def _answering(context: Context, model: Any, head: LabelHead | None, saved: bool
 
 def _empty(*modules: Any) -> None:
     """Take the weights out of models that are read no more."""
-    from riyaz.layers.fast.memory import trim
-
     for module in modules:
         module._modules.clear()
         module._parameters.clear()

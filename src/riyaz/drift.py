@@ -15,6 +15,7 @@ from riyaz.json_files import from_json, read_json, write_json
 from riyaz.metrics.intervals import standard_error
 from riyaz.predictor import Predictor, PromptedModel
 from riyaz.sources import safetensors
+from riyaz.text.tokenizer import Tokenizer
 
 KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
 
@@ -112,9 +113,18 @@ def block_losses(predictor: PromptedModel, text: str) -> list[BlockLoss]:
 
 def block_requests(predictor: PromptedModel, text: str) -> tuple[list[Request], list[list[int]]]:
     """Every block of a text as a request for its first token, and the tokens that follow it."""
-    blocks = general_blocks(predictor.tokenizer.encode(text))
-    room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
-    blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
+    return requests_of(predictor, text_blocks(predictor.tokenizer, predictor.lm.context, text))
+
+
+def text_blocks(tokenizer: Tokenizer, context: int, text: str) -> list[list[int]]:
+    """The evenly spaced blocks of a text, as a model of this context reads them."""
+    blocks = general_blocks(tokenizer.encode(text))
+    room = BLOCK if context >= 2 * BLOCK else context // 2  # an adapter does not change it
+    return [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
+
+
+def requests_of(predictor: PromptedModel, blocks: Sequence[list[int]]) -> tuple[list[Request], list[list[int]]]:
+    """Every block as a request for its first token, and the tokens that follow it."""
     begin = predictor.tokenizer.beginning
     requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
     return requests, [block[1:] for block in blocks]

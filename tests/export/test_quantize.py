@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riyaz.drift.general_text", lambda path: tiny_llama.CORPUS * 4)
+    monkeypatch.setattr("riyaz.export.quantize.general_text", lambda path: tiny_llama.CORPUS * 4)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])

@@ -1,20 +1,21 @@
 """`riyaz quantize` in little memory: the same bytes and figures as from whole matrices on one core."""
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_llama
 
 from riyaz import hardware
-from riyaz.data.general_text import general_text
 from riyaz.drift import block_requests
 from riyaz.engine.runner import TokenRun
 from riyaz.export import quantize as module
-from riyaz.export.quantize import Small, compared, write
-from riyaz.predictor import open_target
+from riyaz.export.quantize import Small, compared, general_text_blocks, quantize, read_text, write
+from riyaz.predictor import Predictor, open_target
 from riyaz.sources import gguf_groups, gguf_quantise, gguf_write, open_source
 
 FORMS = (Small("int8"), Small("int4"), Small("int4", 64, False))
@@ -76,12 +77,12 @@ def test_threads_give_the_chunks_in_their_order(monkeypatch: pytest.MonkeyPatch)
 def test_the_comparison_reads_little_at_a_time_and_finds_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riyaz.drift.general_text", lambda path: tiny_llama.CORPUS * 4)
+    monkeypatch.setattr(module, "general_text", lambda path: tiny_llama.CORPUS * 4)
     write(open_source(folder), tmp_path / "small.gguf", Small("int4"))
     before, after = open_target(folder, None, "bf16"), open_target(tmp_path / "small.gguf")
     assert before.has_model and after.has_model
     sums, count = np.zeros(3), 0
-    for request, answer in zip(*block_requests(before, general_text(None))):
+    for request, answer in zip(*block_requests(before, tiny_llama.CORPUS * 4)):
         (p,) = before.lm.distributions([request], [answer])
         (q,) = after.lm.distributions([replace(request, adapter=after.adapter)], [answer])
         said = np.arange(len(answer)), answer
@@ -95,7 +96,26 @@ def test_the_comparison_reads_little_at_a_time_and_finds_the_same(
         return results
 
     monkeypatch.setattr(before.lm.runner, "forward", watched)
-    nats, small, divergence, tokens = compared(before, after)
+    blocks = general_text_blocks(open_source(folder))
+    nats, small, divergence, tokens = compared(read_text(before, blocks, tmp_path / "before"), after)
     assert tokens == count == sum(most) and max(most) <= module.READ < count
     assert math.isclose(nats, sums[0] / count, rel_tol=1e-6) and math.isclose(small, sums[1] / count, rel_tol=1e-6)
     assert math.isclose(divergence, sums[2] / count, rel_tol=1e-3) and divergence > 0
+
+
+def test_models_are_never_open_beside_each_other(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "general_text", lambda path: tiny_llama.CORPUS * 4)
+    opened: list[weakref.ref[Any]] = []
+
+    def watched(*arguments: Any) -> Predictor:
+        assert not any(reference() for reference in opened)
+        predictor = open_target(*arguments)
+        assert predictor.has_model
+        opened.append(weakref.ref(predictor.lm))
+        return predictor
+
+    monkeypatch.setattr(module, "open_target", watched)
+    small = quantize(str(folder), Small("int8"), tmp_path / "small")
+    assert len(opened) == 2 and small.tokens > 100
+    assert [path.name for path in tmp_path.iterdir()] == ["small"], "nothing of the comparison is left"
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["model.gguf"]

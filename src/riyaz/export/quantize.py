@@ -6,7 +6,7 @@ without a whole model of its own gets its base beside it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from riyaz import artifact as artifacts
+from riyaz import hardware
 from riyaz.adapters import CONFIG
 from riyaz.artifact import BASE_FILE, QUANTISED, Artifact, BaseModel
+from riyaz.config import Precision
 from riyaz.data.general_text import general_text
-from riyaz.drift import block_requests
+from riyaz.drift import requests_of, text_blocks
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.native.formats import PIECE
@@ -35,7 +37,7 @@ from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 from riyaz.sources.tensor_files import float32
 
 FILE_TYPES = {"Q8_0": 7, "Q4_0": 2, "Q4_1": 3}  # general.file_type
-READ = 64  # tokens whose distributions are in memory, of both models: a multiple of the engine's pages
+READ = 64  # tokens whose distributions are in memory: a multiple of the engine's pages
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Quantised:
 
 
 def quantize(target: str, form: Small, out: Path, base: str | None = None, listen: Listen = quiet) -> Quantised:
-    """Write a model, or an artifact, with its weights in `form`, and compare it with the same in bf16. `base` is the
-    base of an artifact where it has moved. Raises RiyazError."""
+    """Write a model, or an artifact, with its weights in `form`, and compare it with the same in bf16, for which a file
+    with 16 KB for each token of the vocabulary lies beside `out` for a while. `base` is the base of an artifact where
+    it has moved. Raises RiyazError."""
     if form.precision != "int4" and form != Small(form.precision):
         raise RiyazError("groups and minimums are chosen for int4 only", hint="leave out --group and --symmetric")
     folder = artifacts.resolve(target)
@@ -103,14 +106,15 @@ def quantize(target: str, form: Small, out: Path, base: str | None = None, liste
     with workspace(out) as work:
         listen(Phase("quantise", f"{source.name} in {form}"))
         write(source, work / QUANTISED, form)
+        listen(Phase("quantise", "comparing it with bf16 on general text"))
+        # one model after the other, so that there is never more than one in memory
+        blocks = general_text_blocks(source)
+        before = read_text(_opened(target, base, "bf16"), blocks, work.parent / "before", listen)
         if document is None:
             publish(work, out)
         else:
             artifacts.write(out, *_artifact(document, folder, work / QUANTISED))
-    listen(Phase("quantise", "comparing it with bf16 on general text"))
-    before, after = open_target(target, base, "bf16"), open_target(out)
-    assert before.has_model and after.has_model
-    bf16, small, divergence, tokens = compared(before, after, listen)
+        bf16, small, divergence, tokens = compared(before, _opened(out), listen)
     size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
     return Quantised(
         str(out), form.precision, form.group, form.minimum, form.bits, size, math.exp(small), math.exp(bf16),
@@ -139,20 +143,56 @@ def write(source: Source, path: Path, form: Small) -> None:
     same_tokenizer(tokenizer, open_source(path).tokenizer(), "gguf")
 
 
-def compared(before: PromptedModel, after: PromptedModel, listen: Listen = quiet) -> tuple[float, float, float, int]:
+@dataclass(frozen=True)
+class ReadText:
+    """What a model says of general text: the text in blocks, and a file of its log-softmax at every token, float32."""
+
+    requests: list[Request]
+    answers: list[list[int]]
+    path: Path
+
+
+def general_text_blocks(source: Source) -> list[list[int]]:
+    """The blocks of general text that the source's model reads. Encoding all of it takes 100 MB for a while: more than
+    a small model, and so not beside one."""
+    blocks = text_blocks(source.tokenizer(), describe(source).config.context, general_text(None))
+    hardware.trim()
+    return blocks
+
+
+def read_text(model: PromptedModel, blocks: Sequence[list[int]], path: Path, listen: Listen = quiet) -> ReadText:
+    """Read blocks of general text with a model, and write into `path` what it says of them: a row of the vocabulary's
+    size for each of about 4,096 tokens."""
+    requests, answers = requests_of(model, blocks)
+    with open(path, "wb") as file:
+        for place, (request, answer) in enumerate(zip(requests, answers)):
+            for _, log_p in _pieces(model.lm, request, answer):
+                file.write(np.ascontiguousarray(log_p, np.float32).data)
+            listen(Progress("quantise", place + 1, 2 * len(requests)))
+    return ReadText(requests, answers, path)
+
+
+def compared(before: ReadText, after: PromptedModel, listen: Listen = quiet) -> tuple[float, float, float, int]:
     """(nats per token of general text before, after, KL(before ‖ after) in nats per token, tokens)."""
-    requests, answers = block_requests(before, general_text(None))
+    blocks = len(before.requests)
     sums, count = np.zeros(3), 0
-    for place, (request, answer) in enumerate(zip(requests, answers)):
-        same = replace(request, adapter=after.adapter)
-        for (first, p), (_, q) in zip(_pieces(before.lm, request, answer), _pieces(after.lm, same, answer)):
-            said = np.arange(len(p)), answer[first : first + len(p)]
-            sums[:2] -= p[said].sum(dtype=np.float64), q[said].sum(dtype=np.float64)
-            sums[2] += (np.exp(p) * (p - q)).sum(dtype=np.float64)
-        count += len(answer)
-        listen(Progress("quantise", place + 1, len(requests)))
+    with open(before.path, "rb") as file:
+        for place, (request, answer) in enumerate(zip(before.requests, before.answers)):
+            for first, q in _pieces(after.lm, replace(request, adapter=after.adapter), answer):
+                p = np.frombuffer(file.read(4 * q.size), np.float32).reshape(q.shape)
+                said = np.arange(len(p)), answer[first : first + len(p)]
+                sums[:2] -= p[said].sum(dtype=np.float64), q[said].sum(dtype=np.float64)
+                sums[2] += (np.exp(p) * (p - q)).sum(dtype=np.float64)
+            count += len(answer)
+            listen(Progress("quantise", blocks + place + 1, 2 * blocks))
     nats, small, divergence = (sums / count).tolist()
     return nats, small, max(divergence, 0.0), count
+
+
+def _opened(target: str | Path, base: str | None = None, precision: Precision = "auto") -> PromptedModel:
+    model = open_target(target, base, precision)
+    assert model.has_model
+    return model
 
 
 def _pieces(lm: Engine, request: Request, answer: list[int]) -> Iterator[tuple[int, np.ndarray]]:

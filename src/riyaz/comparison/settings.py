@@ -11,6 +11,7 @@ from riyaz.data import Reading
 from riyaz.data.checks import databases_hash
 from riyaz.data.formats import DataFolder
 from riyaz.data.task import Task
+from riyaz.engine.opening import lookup_mode
 from riyaz.methods.fitting.start import Start
 from riyaz.sources import Source
 
@@ -26,7 +27,9 @@ def settings_of(
     start: Start | None = None,
 ) -> dict[str, Any]:
     """The contents of settings.json: model, data, task, settings and the artifact that training goes on from, without
-    the folder they are written to."""
+    the folder they are written to. Whether answers are looked up is settled here, for places too, whose environment is
+    another. Raises RiyazError for a RIYAZ_LOOKUP that names no way."""
+    config = replace(config, lookup=config.lookup or lookup_mode())
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()

@@ -56,8 +56,7 @@ def _folder(path: str) -> ComparisonFolder:
     from riyaz.engine.opening import LOOKUP
 
     folder = ComparisonFolder(Path(path))
-    if (mode := folder.settings().settings.lookup) != "auto":
-        os.environ[LOOKUP] = mode
+    os.environ[LOOKUP] = folder.settings().settings.lookup  # whatever this machine's environment says
     return folder
 
 

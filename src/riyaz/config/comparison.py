@@ -46,10 +46,11 @@ class CompareConfig:
         "how weights are held when the model answers; auto: as the file stores them, float32 as bf16, a model trained "
         "whole in the smallest that answers as well",
     )
-    lookup: Lookup = option(
-        "auto",
+    lookup: Lookup | None = option(
+        None,
         "make several tokens of an answer in one pass where they repeat the prompt, its passages or the answer so far; "
-        "the text is the same; auto: where that is measured to be faster",
+        "the text is the same; auto, also where neither this nor RIYAZ_LOOKUP is given: where that is measured to be "
+        "faster",
     )
     margin: float = option(
         0.02, "pick the cheapest method whose score is at most this far below the best", minimum=0, maximum=1

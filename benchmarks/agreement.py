@@ -18,7 +18,7 @@ prompts hold other passages is counted apart. `--precision fp32` tells rounding 
 Of nearness, in C++ alone: greedy answers of ANSWER tokens to QUESTIONS that equal those with the same weights and all
 else in float32, and the mean divergence of the next token's distribution from float32's, in nats, over the built-in
 texts: read some tokens at a time, as answers are made, and in one pass, as prompts are.
-The last line is one JSON document; the exit status says whether everything agreed.
+The last line is one JSON document; the exit status says whether everything agreed, of nearness all answers.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from riyaz.data.formats import load
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import ENGINE, TORCH_TYPES, open_engine
+from riyaz.errors import RiyazError
 from riyaz.json_files import read_lines, to_json
 from riyaz.metrics.paired import paired_test
 from riyaz.predictor import Prediction, Predictor, open_target
@@ -134,8 +135,14 @@ def main() -> None:
         parser.error("give a model, --run FOLDER, or --artifact FOLDER --test FILE")
     if args.nearness and not args.model:
         parser.error("--nearness takes a model")
+    try:
+        if args.model:
+            open_source(args.model)
+    except RiyazError as error:
+        parser.exit(2, f"error: {error}\n")
     if args.nearness:
-        found: Found = {"equal": True, "model": args.model, **child(OURS, "nearness", model=args.model)}
+        near = child(OURS, "nearness", model=args.model)
+        found: Found = {"equal": near["same_answers"] == near["answers"], "model": args.model, **near}
     else:
         found = of_model(args) if args.model else of_artifacts(args)
     print(to_json({**found, "cpu": hardware.cpu_model(), "isa": list(hardware.isa())}))

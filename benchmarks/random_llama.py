@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from riyaz.errors import RiyazError
 from riyaz.export.gguf import DTYPES, matrix_type, model_metadata
 from riyaz.families import llama
 from riyaz.families.llama import LlamaConfig
@@ -48,7 +49,12 @@ def main() -> None:
         parser.error(f"--out {args.out}: the name of the file must end in .gguf")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: must be 0 or more")
-    write(args.out, args.size, args.seed)
+    if not args.out.parent.is_dir():
+        parser.exit(2, f"error: {args.out.parent}: no such folder\n")
+    try:
+        write(args.out, args.size, args.seed)
+    except RiyazError as error:
+        parser.exit(2, f"error: {error}\n")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:,.0f} MB")
 
 

@@ -96,6 +96,16 @@ def test_both_benchmarks_take_the_file(source: Source, scripts, tmp_path: Path) 
     assert len(rows) == 24 and describe(open_source(tmp_path / "model")).config.vocab_size == 512
 
 
+def test_a_missing_folder_is_one_line(random_llama: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+    words = ["random_llama.py", "--size", "tiny", "--out", str(tmp_path / "missing" / "m.gguf")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(random_llama, "write", lambda *_: pytest.fail("nothing is drawn first"))
+    with pytest.raises(SystemExit) as caught:
+        random_llama.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and line == f"error: {tmp_path / 'missing'}: no such folder"
+
+
 @pytest.mark.parametrize(
     ("words", "said"), [(["--out", "m.bin"], "m.bin"), (["--out", "m.gguf", "--seed", "-1"], "-1")]
 )

@@ -58,13 +58,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nearness_is_complete_in_float32_and_tells_rounded_inputs(
     run: Run, agreement: ModuleType, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, found = run(model, "--nearness")
-    assert status == 0 and found["answers"] == 60 and 0 <= found["same_answers"] <= 60
+    status, found = run(model, "--nearness", fault=lambda side: side.update(same_answers=59))
+    assert status == 1 and found["answers"] == 60 and not found["equal"]
     assert all(0 < nats < 0.1 for nats in found["divergence"].values())
     opened = agreement.open_target
     monkeypatch.setattr(agreement, "open_target", lambda target, base, _: opened(target, base, "fp32"))
     status, found = run(model, "--nearness")
-    assert status == 0 and found["same_answers"] == 60 and set(found["divergence"].values()) == {0.0}
+    assert status == 0 and found["equal"] and found["same_answers"] == 60 and set(found["divergence"].values()) == {0.0}
+
+
+@pytest.mark.parametrize("flags", [(), ("--nearness",)])
+def test_an_unknown_model_is_one_line(
+    agreement: ModuleType, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["agreement.py", "no-such-model", *flags])
+    with pytest.raises(SystemExit) as end:
+        agreement.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and line.startswith("error: unknown model 'no-such-model'")
 
 
 def test_both_engines_agree_on_a_model_and_faults_are_found(run: Run, model: Path) -> None:

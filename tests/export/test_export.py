@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_comparison
 import tiny_llama
 import torch
 from small_llama import attach, save_peft
@@ -19,7 +20,7 @@ from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.json_files import write_json
 from riyaz.layers.swaps import lora
-from riyaz.predictor import open_artifact
+from riyaz.predictor import open_artifact, open_target
 from riyaz.results import ArmResult, Comparison
 from riyaz.sources import open_source
 
@@ -91,6 +92,14 @@ def test_a_merged_model_names_its_precision(base, tmp_path, precision, served):
     assert np.abs(said - measured).max() < 0.05
     export.merge(tmp_path / "out", tmp_path / "again")
     assert open_artifact(tmp_path / "again").served == served, "it is not lost"
+
+
+def test_a_merged_model_is_served_as_the_help_says(tmp_path):
+    base = tiny_llama.write_gguf(tmp_path / "base.gguf", dtype="Q8_0")
+    export.merge(make(base, tmp_path / "artifact"), tmp_path / "out")
+    assert open_target(base).served == "int8 as stored" and open_artifact(tmp_path / "out").served == "bf16"
+    helped = " ".join(tiny_comparison.command("merge", "--help").out.split())
+    assert "auto: as the base's config.json names it; if it names none, or the base is GGUF, in bf16" in helped
 
 
 def test_an_exported_adapter_loads_in_peft_and_says_the_same(base, tmp_path):

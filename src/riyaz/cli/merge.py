@@ -17,7 +17,11 @@ def merge(
     out: Annotated[Path, Parameter(help="folder to write the new model to")],
     dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="number type of the new weights")] = "float32",
     precision: Annotated[
-        Precision, Parameter(help="how the new weights are held when the model answers; auto: as the base's are")
+        Precision,
+        Parameter(
+            help="how the new weights are held when the model answers; auto: as the base's config.json names it; if it "
+            "names none, or the base is GGUF, in bf16"
+        ),
     ] = "auto",
     json: Json = False,
 ) -> None:

@@ -32,8 +32,9 @@ FORMATS = (*ADAPTERS, *WHOLE, classifier.FORMAT)
 
 def merge(artifact: Path, out: Path, dtype: str = "float32", precision: Precision = "auto") -> ExportResult:
     """Merge an artifact's adapter into its base and write a whole model in `dtype`, whose configuration names the
-    `precision` in which it is served; auto: as its source. The folder `out` is both an artifact, with the same text
-    part, and a Hugging Face model. Raises RiyazError."""
+    `precision` in which it is served; auto: the one that the base's names, and none where that names none, or is a GGUF
+    file: then it is bf16. The folder `out` is both an artifact, with the same text part, and a Hugging Face model.
+    Raises RiyazError."""
     from riyaz.models import name_precision
 
     artifact, out = artifacts.resolve(artifact), Path(out)

@@ -121,8 +121,9 @@ def rehearsing(chosen: Chosen, method: Method) -> dict[str, Any]:
 
 def _with_common(fitted: Fitted, context: Context) -> TextPart:
     """The text part of an artifact; where answers are generated, with those that several training rows share, by which
-    prompt lookup drafts them."""
-    if fitted.text.common or fitted.weights.kind in artifacts.MODEL_FREE or context.task.kind == "closed":
+    prompt lookup drafts them. Beside spans they would be candidates, which the method chooses."""
+    generated = fitted.weights.kind not in artifacts.MODEL_FREE and context.task.kind != "closed"
+    if fitted.text.common or fitted.text.span_words or not generated:
         return fitted.text
     counts = Counter(row.answer for row in context.train if len(row.answer) <= COMMON_LENGTH).most_common(MOST_COMMON)
     return replace(fitted.text, common=tuple(answer for answer, count in counts if count >= COMMON_ROWS))

@@ -381,8 +381,8 @@ def test_an_interrupted_pass_changes_no_answer(folder: Path, monkeypatch: pytest
         for attempt in (engine.step, lambda: next(engine.stream(asked[4])), lambda: engine.generate(asked[4:])):
             with pytest.raises(KeyboardInterrupt):
                 attempt()
-    while more := engine.step():
-        steps.append(more)
+    while engine.running:
+        steps.append(engine.step())
     for step in (step for each in steps for step in each):
         answers[tickets[step.ticket]] += [] if step.token is None else [step.token]
     assert [answers[i] for i in range(4)] == wanted[:4]

@@ -20,7 +20,7 @@ class Drafts:
     """The drafts of an engine's answers: as many as pay (`auto`), as many as there are (`on`), or none (`off`). Where
     by its runner none `pay`, `auto` is `off`."""
 
-    def __init__(self, vocab_size: int, mode: Mode, pay: bool) -> None:
+    def __init__(self, vocab_size: int, mode: Mode = "auto", pay: bool = True) -> None:
         self.mode: Mode = "off" if mode == "auto" and not pay else mode
         # whether earlier answers are drafts: not where clients are strangers to each other, nor where times are taken
         # on rows that were answered before

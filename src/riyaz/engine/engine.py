@@ -95,7 +95,7 @@ class Engine:
     def step(self) -> list[Step]:
         """One pass of the model: starts waiting requests and generates one token for every running one, and more where
         a draft was right, each a Step of its own. Returns an empty list when no request runs or waits, and may do so
-        while prompts are read."""
+        while prompts are read, or again what was read before a request had to wait."""
         self._scheduler.admit(self._fit)
         answers = self._scheduler.running
         try:

@@ -138,9 +138,9 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
 }
 
 // Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 5): run, token
-// in it, kind (Want), number of its names, layers before it (-1: all); `names` all names in order; `penalties` (W,); `together` (N,): whether the
-// kernels of many tokens compute a run however few it has. Returns the likeliest token of each row (W,) and all
-// log-probabilities or hidden states, row by row.
+// in it, kind (Want), number of its names, layers before it (-1: all); `names` all names in order; `penalties` (W,);
+// `together` (N,): whether the kernels of many tokens compute a run however few it has. Returns the likeliest token of
+// each row (W,) and all log-probabilities or hidden states, row by row.
 nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens,
                   In<int32_t, 2> rows, In<int32_t, 1> names, In<float, 1> penalties, In<bool, 1> together) {
     const int V = model.config.vocabulary;
@@ -184,7 +184,8 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     for (size_t i = 0; i < rows.shape(0); i++) {
         const int32_t* row = rows.data() + 5 * i;
         Row wanted;
-        wanted.token = row[1], wanted.layer = row[4], wanted.want = Want(row[2]), wanted.penalty = penalties.data()[i], wanted.out = out;
+        wanted.token = row[1], wanted.layer = row[4], wanted.want = Want(row[2]), wanted.penalty = penalties.data()[i],
+        wanted.out = out;
         wanted.names.assign(names.data() + name, names.data() + name + row[3]);
         for (const int32_t each : wanted.names)
             if (each < 0 || each >= V) refuse("a name is not in the vocabulary");

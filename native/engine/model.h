@@ -92,7 +92,7 @@ struct Adapter {
 };
 
 // Inside a pass: the residual stream before the first layer, then behind attention and behind the MLP of each layer,
-// [2 L + 1][T][C]; queries and keys of each layer as attention multiplies them, rotated, queries scaled, [L][T][H + K][D]
+// [2 L + 1][T][C]; queries and keys of each layer as attention multiplies them, [L][T][H + K][D]
 struct Trace {
     int T = 0;
     std::vector<float> residual, turned;
@@ -130,7 +130,7 @@ class Model {
 
     const Config config;
     Cache cache;
-    // What the last pass computed in all of its tokens, in the order of its runs' tokens, if `traces`: soft prompts count
+    // What the last pass computed in all of its tokens, soft prompts included, if `traces`
     bool traces = false;
     Trace trace;
     // For tests: the codes of what enters the ternary linears in the last pass, [layer][QKV, OUT, GATE_UP, BACK][T][C]

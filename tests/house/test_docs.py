@@ -29,7 +29,7 @@ PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
-    *("predict", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain"),
+    *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain"),
     *("ternarize", "blend", "distil", "join"),
 }
 LOG_WORDS, CHANGELOG_LINES = 60, 25  # of an entry, and of the file

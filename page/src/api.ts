@@ -133,6 +133,7 @@ export const api = {
   chat: (body: T.ChatRequest, signal: AbortSignal) => chunks("/v1/chat/completions", body, signal),
   length: (body: object) => post<{ input_tokens: number }>("/v1/chat/completions/input_tokens", body),
   next: (body: object, signal?: AbortSignal) => post<T.Next>("/page/next", body, signal),
+  inside: <Part>(body: object, signal: AbortSignal) => post<Part>("/page/inside", body, signal),
   decide: (body: object, signal: AbortSignal) => post<{ answers: readonly Reply[] }>("/v1/decisions", body, signal),
   own: async (model: string) => (await get<{ questions: readonly Question[] }>("/page/questions", { model })).questions,
   checked: async (questions: readonly unknown[]) =>

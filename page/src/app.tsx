@@ -17,26 +17,29 @@ import { Runs } from "./screens/runs.tsx";
 import { Side } from "./screens/side.tsx";
 import { info, models, problem, ready, refresh } from "./state.ts";
 
-// The code of this screen is a file of its own, which the browser loads when the screen is opened first.
-const decide = signal<ComponentType | null>(null);
-
-function Decide() {
-  const failed = useSignal("");
-  const load = () => {
-    import("./screens/decide.tsx").then(
-      (found) => {
-        decide.value = found.Decide;
-      },
-      () => {
-        failed.value = "This screen could not be loaded. Start the server again, then reload the page.";
-      },
-    );
+// A screen whose code is a file of its own, which the browser loads when the screen is opened first.
+function later(load: () => Promise<ComponentType>): ComponentType {
+  const screen = signal<ComponentType | null>(null);
+  return () => {
+    const failed = useSignal("");
+    useEffect(() => {
+      load().then(
+        (loaded) => {
+          screen.value = loaded;
+        },
+        () => {
+          failed.value = "This screen could not be loaded. Start the server again, then reload the page.";
+        },
+      );
+    }, []);
+    const Shown = screen.value;
+    if (Shown) return <Shown />;
+    return failed.value ? <Problem text={failed.value} /> : <Waiting />;
   };
-  useEffect(load, []);
-  const Shown = decide.value;
-  if (Shown) return <Shown />;
-  return failed.value ? <Problem text={failed.value} /> : <Waiting />;
 }
+
+const Decide = later(async () => (await import("./screens/decide.tsx")).Decide);
+const Inside = later(async () => (await import("./screens/inside.tsx")).InsideScreen);
 
 interface Screen {
   readonly name: string;
@@ -48,6 +51,7 @@ interface Screen {
 const SCREENS: readonly Screen[] = [
   { name: "chat", title: "Chat", group: "Talk", shown: Chat },
   { name: "next", title: "Next word", group: "Talk", shown: NextWord },
+  { name: "inside", title: "Inside", group: "Talk", shown: Inside },
   { name: "side", title: "Side by side", group: "Talk", shown: Side },
   { name: "decide", title: "Decide", group: "Talk", shown: Decide },
   { name: "data", title: "Data", group: "Adapt", shown: Data },

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.runner import Trace
 
 HALF, COPIED = 0.5, 0.3  # shares from which on a head is named
@@ -65,6 +66,11 @@ def repeated(vocabulary: int) -> list[int]:
 def patterns(text: Trace, twice: Trace, windows: list[int]) -> list[Pattern]:
     """The pattern of every head, layer by layer, from the traces of a text of at least three tokens and of the
     `repeated` ones; a soft prompt before them counts as tokens of the text."""
+    return finished(naming(text, twice, windows))
+
+
+def naming(text: Trace, twice: Trace, windows: list[int]) -> Steps[list[Pattern]]:
+    """`patterns` in parts, one for each layer."""
     named = []
     for layer, window in enumerate(windows):
         on_text = weights(text, layer, window)[:, FIRST_COUNTED:]  # (H, T - 2, T)
@@ -77,4 +83,5 @@ def patterns(text: Trace, twice: Trace, windows: list[int]) -> list[Pattern]:
         shares = [(largest == target).mean(1) for target in (places - 1, 0, places)]
         for head, numbers in enumerate(zip(*shares, copied)):
             named.append(Pattern(layer, head, *map(float, numbers)))
+        yield
     return named

@@ -10,6 +10,7 @@ import numpy as np
 
 from riyaz.adapters import Adapter
 from riyaz.adapters.base_shapes import shapes_of
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.runner import TokenRun, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import Family, ModelConfig
@@ -49,14 +50,21 @@ class Difference:
 def difference(before: PromptedModel, after: PromptedModel, first: Inside, second: Inside) -> Difference:
     """Two readings of the same tokens by models with one vocabulary and as many layers; soft prompts are passed over.
     Raises RiyazError for others."""
+    return finished(differing(before, after, first, second))
+
+
+def differing(before: PromptedModel, after: PromptedModel, first: Inside, second: Inside) -> Steps[Difference]:
+    """`difference` in parts, one for some tokens each."""
     own = [tuple(token for token in inside.ids if token >= 0) for inside in (first, second)]
     if own[0] != own[1] or first.log_p.shape != second.log_p.shape:
         raise RiyazError("the two models do not read the same tokens, or have other layers", "--before")
     streams = [inside.trace.residual[::2, inside.at].astype(np.float64) for inside in (first, second)]  # (L + 1, C)
     moved = np.linalg.norm(streams[1] - streams[0], axis=1) / np.linalg.norm(streams[0], axis=1)
     lens = np.array([divergence(two, one) for one, two in zip(first.log_p, second.log_p)])
-    parts = zip(_distributions(before, own[0]), _distributions(after, own[0]))
-    at_each = [divergence(two, one) for firsts, seconds in parts for one, two in zip(firsts, seconds)]
+    at_each: list[float] = []
+    for firsts, seconds in zip(_distributions(before, own[0]), _distributions(after, own[0])):
+        at_each += [divergence(two, one) for one, two in zip(firsts, seconds)]
+        yield
     return Difference(np.array(at_each), moved, lens)
 
 

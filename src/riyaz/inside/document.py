@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import Sampling
 from riyaz.engine.runner import TokenRun
 from riyaz.engine.sampling import likeliest, probabilities
 from riyaz.inside import product, vectors
-from riyaz.inside.attention import FIRST_COUNTED, Pattern, patterns, repeated, weights
+from riyaz.inside.attention import FIRST_COUNTED, Pattern, naming, repeated, weights
 from riyaz.inside.beside import Changed, Difference
 from riyaz.inside.reading import Inside, windows
 from riyaz.predictor import PromptedModel
@@ -24,6 +25,11 @@ DIGITS = 6  # of numbers in the document
 def heads_of(model: PromptedModel, inside: Inside) -> list[Pattern]:
     """What every head looks at, from this text and from random tokens that come twice; none for a text of fewer than
     three tokens."""
+    return finished(naming_heads(model, inside))
+
+
+def naming_heads(model: PromptedModel, inside: Inside) -> Steps[list[Pattern]]:
+    """`heads_of` in parts."""
     if len(inside.ids) <= FIRST_COUNTED:
         return []
     runner = model.lm.runner
@@ -32,15 +38,28 @@ def heads_of(model: PromptedModel, inside: Inside) -> list[Pattern]:
         _, twice = runner.traced(TokenRun(sequence, repeated(runner.vocab_size), None))
     finally:
         runner.close(sequence)
-    return patterns(inside.trace, twice, windows(inside.family))
+    yield
+    named = yield from naming(inside.trace, twice, windows(inside.family))
+    return named
 
 
 def document(model: PromptedModel, inside: Inside, layer: int, head: int | None, sampling: Sampling) -> dict[str, Any]:
     """All that is shown of a reading: `layer` and `head` are those whose attention is given in full, all heads' mean
     where `head` is None."""
-    heads = heads_of(model, inside)
-    seen = weights(inside.trace, layer, windows(inside.family)[layer])  # (H, T, T)
-    one = seen[head] if head is not None else seen.mean(0)
+    near = vectors.nearest(inside.family, [token for token in inside.ids if token >= 0], NEAR)
+    first = beginning(model, inside)
+    of_layer = weights(inside.trace, layer, windows(inside.family)[layer])  # (H, T, T)
+    return {
+        **first,
+        "tokens": [each | {"near": named_near(model, near.get(each["id"], ()))} for each in first["tokens"]],
+        "attention": {**attention(of_layer, layer, head), "heads": heads(heads_of(model, inside))},
+        "product": by_hand(model, inside, product.speed(model, [token for token in inside.ids if token >= 0])),
+        "next": following(model, inside, sampling),
+    }
+
+
+def beginning(model: PromptedModel, inside: Inside) -> dict[str, Any]:
+    """The members that a reading holds without a further pass: the model's sizes, tokens and layers."""
     return {
         "version": VERSION,
         "model": facts(model, inside),
@@ -49,13 +68,18 @@ def document(model: PromptedModel, inside: Inside, layer: int, head: int | None,
         "embedding_share": rounded(inside.shares[0]),
         "layers": layers(model, inside),
         "appears": inside.appears,
-        "attention": {
-            "layer": layer, "head": head, "weights": rounded(one),
-            "heads": [asdict(each) | {"name": each.name} for each in heads],
-        },
-        "product": by_hand(model, inside),
-        "next": following(model, inside, sampling),
-    }  # fmt: skip
+    }
+
+
+def attention(of_layer: np.ndarray, layer: int, head: int | None) -> dict[str, Any]:
+    """The weights of one head, from those of its layer (H, T, T); the mean of all where `head` is None."""
+    one = of_layer[head] if head is not None else of_layer.mean(0)
+    return {"layer": layer, "head": head, "weights": rounded(one)}
+
+
+def heads(patterns: Sequence[Pattern]) -> list[dict[str, Any]]:
+    """What every head looks at, in shares of positions, and its name by the rule."""
+    return [asdict(each) | {"name": each.name} for each in patterns]
 
 
 def facts(model: PromptedModel, inside: Inside) -> dict[str, Any]:
@@ -69,17 +93,20 @@ def facts(model: PromptedModel, inside: Inside) -> dict[str, Any]:
 
 
 def tokens(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
-    """Each token with the first numbers of its vector and the tokens nearest to it."""
-    near = vectors.nearest(inside.family, [token for token in inside.ids if token >= 0], NEAR)
+    """Each token with the first numbers of its vector."""
     start = inside.trace.residual[0]  # (T, C)
     return [
         {
             "id": token, "text": text, "norm": rounded(np.linalg.norm(start[place])),
             "vector": rounded(start[place, :STRIP]),
-            "near": [named(model, other, cosine=rounded(value)) for other, value in near.get(token, ())],
         }
         for place, (token, text) in enumerate(zip(inside.ids, inside.texts))
     ]  # fmt: skip
+
+
+def named_near(model: PromptedModel, near: vectors.Near) -> list[dict[str, Any]]:
+    """The tokens nearest to one, with their cosines."""
+    return [named(model, token, cosine=rounded(value)) for token, value in near]
 
 
 def layers(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
@@ -102,14 +129,14 @@ def layers(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
     return entries
 
 
-def by_hand(model: PromptedModel, inside: Inside) -> dict[str, Any]:
-    """The product behind the likeliest token's score, and the multiplications of a token."""
+def by_hand(model: PromptedModel, inside: Inside, speed: product.Speed | None) -> dict[str, Any]:
+    """The product behind the likeliest token's score, and the multiplications of a token; their speed where it was
+    measured."""
     made = product.by_hand(model, inside)
     factors = {"x": made.x, "w": made.w, "product": made.x * made.w}
     places = np.argsort(-np.abs(factors["product"]), kind="stable")[: product.SHOWN]
     matrices = product.matrices(inside.family)
     attention = product.attention_multiplications(inside.family, inside.at + 1)
-    speed = product.speed(model, [token for token in inside.ids if token >= 0])
     return {
         "token": named(model, made.tokens[0]),
         "numbers": [
@@ -159,7 +186,10 @@ def rounded(value: Any) -> Any:
     """Numbers with DIGITS significant digits, in lists where there are several."""
     if value is None:
         return None
-    array = np.asarray(value, np.float64)
-    if array.ndim:
-        return [rounded(each) for each in array]
-    return float(f"{array:.{DIGITS}g}")
+    return _rounded(np.asarray(value, np.float64).tolist())
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.{DIGITS}g}") if value else 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.runner import TRACED, TokenRun, Trace
 from riyaz.engine.runner import Lens as LensWant
 from riyaz.engine.sampling import likeliest
@@ -102,6 +103,11 @@ class Inside:
 def read(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str = "TEXT") -> Inside:
     """One pass over the tokens (T,), as the model's engine makes it; `at` is the index of the token whose layers are
     looked at, from the end if below 0. Raises RiyazError for no tokens, too many, or an index outside them."""
+    return finished(reading(model, tokens, at, where))
+
+
+def reading(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str = "TEXT") -> Steps[Inside]:
+    """`read` in parts."""
     runner, family = model.lm.runner, model.lm.runner.family
     assert family is not None, "a model from files"
     vectors = runner.adapter_tokens(model.adapter)
@@ -122,6 +128,7 @@ def read(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str =
             traces.append(trace)
             log_p = result if inside else log_p
             first += len(piece)
+            yield
     finally:
         runner.close(sequence)
     assert log_p is not None

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.parts import Steps
-from riyaz.engine.scheduler import MAX_RUNNING
 from riyaz.predictor import Chooser, Prediction, Prepared
+from riyaz.serve.long_work import Aside, Choose, Line, Long, Work
 
 T = TypeVar("T")
 
@@ -49,23 +49,6 @@ class Call:
 
 
 @dataclass(eq=False)
-class Work:
-    """Work in parts, with a step of running answers after each."""
-
-    steps: Callable[[], Steps[Any]]
-    result: "Future[Any]" = field(default_factory=Future)
-
-
-@dataclass(eq=False)
-class Choose:
-    """A prepared question whose answer a search chooses; those of one predictor are searched together."""
-
-    chooser: Chooser
-    prepared: Prepared
-    result: "Future[Prediction]" = field(default_factory=Future)
-
-
-@dataclass(eq=False)
 class Cancel:
     """A job whose client has gone, or that has enough."""
 
@@ -79,7 +62,6 @@ class CutOff:
     error: Exception
 
 
-Long = Work | Choose
 Item = Job | Call | Long | Cancel | CutOff | None  # None ends the thread
 
 
@@ -90,8 +72,7 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._jobs: dict[tuple[Engine, int], Job] = {}
         self._calls: list[Call] = []
-        self._long: list[Long] = []
-        self._now: tuple[list[Long], Steps[list[Any]]] | None = None  # of `_long`: who waits for it, and its parts
+        self._long, self._aside = Line(), Aside()
         self._thread = threading.Thread(target=self._run, name="riyaz-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -129,9 +110,10 @@ class EngineThread:
         value: T = await asyncio.wrap_future(call.result)
         return value
 
-    async def work(self, steps: Callable[[], Steps[T]]) -> T:
-        """What work in parts gives. A task that is cancelled takes it back."""
-        work = Work(steps)
+    async def work(self, steps: Callable[[], Steps[T]], aside: bool = False) -> T:
+        """What work in parts gives; `aside`: it gets a small share of the engine's time while others wait for that. A
+        task that is cancelled takes it back."""
+        work = Work(steps, aside=aside)
         self._inbox.put(work)
         value: T = await asyncio.wrap_future(work.result)
         return value
@@ -145,13 +127,14 @@ class EngineThread:
     def _run(self) -> None:
         while self._receive():
             self._call_all()
-            self._work_on()
+            self._long.go_on()
+            self._aside.go_on_beside(others=bool(self._jobs) or self._long.busy)
             for lm in {lm for lm, _ in self._jobs}:
                 self._step(lm)
 
     def _receive(self) -> bool:
         """Take what has come in, waiting if there is nothing to do; False at the end."""
-        idle = not self._jobs and not self._long and self._now is None
+        idle = not self._jobs and not self._long.busy and not self._aside.busy
         while True:
             try:
                 item = self._inbox.get(block=idle)
@@ -166,11 +149,14 @@ class EngineThread:
                 self._cancel(item.job)
             elif isinstance(item, CutOff):
                 self._fail(list(self._jobs.values()), item.error)
-                self._cut_long(item.error)
+                self._long.cut(item.error)
+                self._aside.cut(item.error)
             elif isinstance(item, Call):
                 self._calls.append(item)
+            elif isinstance(item, Work) and item.aside:
+                self._aside.add(item)
             else:
-                self._long.append(item)
+                self._long.add(item)
 
     def _begin(self, job: Job) -> None:
         try:
@@ -192,41 +178,6 @@ class EngineThread:
                     call.result.set_result(call.function())
                 except Exception as error:
                     call.result.set_exception(error)
-
-    def _work_on(self) -> None:
-        """Do the next part of a long work; questions of one predictor are searched together."""
-        self._long = [each for each in self._long if not each.result.cancelled()]
-        if self._now is None and self._long:
-            first = self._long[0]
-            same = [each for each in self._long if _together(first, each)][:MAX_RUNNING]
-            self._long = [each for each in self._long if each not in same]
-            self._now = same, _steps_of(same)
-        if self._now is None:
-            return
-        waiting, steps = self._now
-        if all(each.result.cancelled() for each in waiting):  # nobody waits for it any longer
-            steps.close()
-            self._now = None
-            return
-        try:
-            next(steps)
-        except StopIteration as end:
-            self._now = None
-            for each, result in zip(waiting, end.value):
-                if each.result.set_running_or_notify_cancel():
-                    each.result.set_result(result)
-        except Exception as error:
-            self._now = None
-            _fail_long(waiting, error)
-
-    def _cut_long(self, error: Exception) -> None:
-        """End every long work with this error."""
-        waiting, self._long = self._long, []
-        if self._now is not None:
-            self._now[1].close()
-            waiting += self._now[0]
-            self._now = None
-        _fail_long(waiting, error)
 
     def _step(self, lm: Engine) -> None:
         """One step of an engine, and its events. A request may fail alone; where the step fails, all that run do."""
@@ -258,25 +209,3 @@ class EngineThread:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
             self._loop.call_soon_threadsafe(deliver)
-
-
-def _together(one: Long, other: Long) -> bool:
-    """Whether two works are done as one: they are questions to one predictor, or the same."""
-    both = isinstance(one, Choose) and isinstance(other, Choose)
-    return one is other or (both and one.chooser is other.chooser)  # type: ignore[union-attr]
-
-
-def _steps_of(same: Sequence[Long]) -> Steps[list[Any]]:
-    """The parts of works that are done as one, and the result of each."""
-    first = same[0]
-    if isinstance(first, Work):
-        result = yield from first.steps()
-        return [result]
-    predictions = yield from first.chooser.choosing([each.prepared for each in same if isinstance(each, Choose)])
-    return list(predictions)
-
-
-def _fail_long(waiting: Sequence[Long], error: Exception) -> None:
-    for each in waiting:
-        if each.result.set_running_or_notify_cancel():
-            each.result.set_exception(error)

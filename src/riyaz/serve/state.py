@@ -17,6 +17,7 @@ from riyaz.serve.engine_thread import EngineThread
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
 from riyaz.serve.page.place import Page
+from riyaz.serve.page.readings import Readings
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served, Shelf
 
@@ -38,6 +39,7 @@ class State:
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
     page: Page | None = None  # None: the server has none
+    readings: Readings = field(default_factory=Readings)
     loaded: bool = True  # False while the models are opened
     draining: bool = False  # the server ends: no new requests
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)  # adapters are loaded one after the other

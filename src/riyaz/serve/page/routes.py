@@ -8,6 +8,7 @@ from riyaz.serve.page import (
     files,
     following,
     info,
+    inside,
     models,
     questions,
     records,
@@ -21,6 +22,7 @@ from riyaz.serve.page.place import ASSETS, INDEX, REPORT
 
 WITH_MODEL = (
     "/page/next",
+    "/page/inside",
     "/page/adapters",
     "/page/questions",
     "/page/votes/train",
@@ -29,6 +31,7 @@ WITH_MODEL = (
 ROUTES = [
     Route(INDEX, static.index), Route(ASSETS + "{name}", static.asset),
     Route("/page/info", info.info), Route("/page/next", word.next_word, methods=["POST"]),
+    Route("/page/inside", inside.inside, methods=["POST"]),
     Route("/page/files", files.listed), Route("/page/files", files.upload, methods=["POST"]),
     Route("/page/runs", records.listed), Route("/page/run", records.one), Route("/page/rows", records.rows),
     Route("/page/difference", records.difference), Route(REPORT, records.report),

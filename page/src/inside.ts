@@ -121,8 +121,8 @@ export const SAMPLES = [
 ] as const;
 
 const LATER = [500, 1000, 2000, 4000]; // milliseconds before a full queue is asked again
-const PAUSE = 200; // milliseconds without a key before the model is asked
-const STEP = 60; // the same between two tokens
+const TYPING = 120; // milliseconds without a key before the model is asked
+const STEP = 40; // the same between two tokens
 
 const KEPT = kept("inside", { text: SAMPLES[0].text as string, model: "", before: "" });
 export const text = signal(KEPT.text);
@@ -136,8 +136,11 @@ effect(() => {
   if (first && !model.peek()) model.value = first.id;
 });
 
+let typing = false; // the text was changed by a key, and the next may follow
+
 // Puts another text in the place of this one; its last token is looked at.
-export function write(wanted: string): void {
+export function write(wanted: string, typed = false): void {
+  typing = typed;
   at.value = -1;
   text.value = wanted;
 }
@@ -208,7 +211,10 @@ function useAsked<Part>(body: (Body & object) | null, pause: number): Asked<Answ
 // The reading of the text, asked for anew when text, model or token change.
 export function useReading(): { readonly read: Read | null; readonly problem: string } {
   const of = { model: model.value, text: text.value, at: at.value };
-  const { value, problem } = useAsked<Reading>(of.model && of.text ? of : null, at.value < 0 ? PAUSE : STEP);
+  const { value, problem } = useAsked<Reading>(
+    of.model && of.text ? of : null,
+    at.value >= 0 ? STEP : typing ? TYPING : 0,
+  );
   return { read: value.value, problem: problem.value };
 }
 

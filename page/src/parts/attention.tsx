@@ -9,6 +9,7 @@ import { useSeen } from "./seen.ts";
 import { Field, Problem, Waiting } from "./words.tsx";
 
 const LOOKED_AT = 8; // bars of what the token looks at
+const LABELLED = 24; // tokens that have room beside the picture
 const JUMPS = 6; // heads of one name that can be gone to
 const layer = signal(-1); // from 0; -1: the last
 const head = signal<number | null>(0); // from 0; null: the mean of all
@@ -35,9 +36,9 @@ const whole = (share: number) => `${Math.round(100 * share)} %`;
 
 export function Heads({ read }: { read: Read }) {
   const { place, seen } = useSeen<HTMLElement>();
-  const place_of = layer.value < 0 ? read.model.layers - 1 : Math.min(layer.value, read.model.layers - 1);
+  const shownLayer = layer.value < 0 ? read.model.layers - 1 : Math.min(layer.value, read.model.layers - 1);
   const chosen = head.value === null ? null : Math.min(head.value, read.model.heads - 1);
-  const more = { layer: place_of, ...(chosen === null ? {} : { head: chosen }) };
+  const more = { layer: shownLayer, ...(chosen === null ? {} : { head: chosen }) };
   const { answer, problem } = usePart<Attention>(read, "attention", more, seen.value);
   const { answer: named } = usePart<{ heads: readonly Pattern[] }>(read, "heads", { at: -1 }, seen.value);
   const heads = named?.heads ?? [];
@@ -54,7 +55,7 @@ export function Heads({ read }: { read: Read }) {
       </p>
       <div class="fields">
         <Field label="Layer">
-          <select value={place_of} onChange={(event) => (layer.value = Number(event.currentTarget.value))}>
+          <select value={shownLayer} onChange={(event) => (layer.value = Number(event.currentTarget.value))}>
             {Array.from({ length: read.model.layers }, (_, each) => (
               <option key={each} value={each}>
                 {each + 1}
@@ -80,7 +81,10 @@ export function Heads({ read }: { read: Read }) {
       {!answer && !problem && <Waiting />}
       {answer && <Small answer={answer} heads={heads.filter((each) => each.layer === answer.attention.layer)} />}
       {answer && <Large read={read} answer={answer} />}
-      <Rule pattern={heads.find((each) => each.layer === place_of && each.head === chosen)} />
+      <Rule
+        pattern={heads.find((each) => each.layer === shownLayer && each.head === chosen)}
+        positions={read.tokens.length - 2}
+      />
       <Alike heads={heads} go={go} />
     </section>
   );
@@ -88,6 +92,12 @@ export function Heads({ read }: { read: Read }) {
 
 function shadesOf(picture: string): Float32Array {
   return Float32Array.from(atob(picture), (letter) => letter.charCodeAt(0) / 255);
+}
+
+// A head's name with the share that it was given for.
+function labelOf(pattern: Pattern | undefined): string {
+  const rule = NAMES.find((each) => each.name === pattern?.name);
+  return pattern && rule ? `${rule.name}, ${whole(rule.share(pattern))}` : "";
 }
 
 // Every head of the layer as a small picture: rows look, columns are looked at.
@@ -102,7 +112,9 @@ function Small({ answer, heads }: { answer: Attention; heads: readonly Pattern[]
             <Heat label="" columns={side} rows={side} shades={each} />
             <span>
               head {place + 1}
-              <small>{heads[place]?.name || "\u00a0"}</small>
+              {(labelOf(heads[place]) || "\u00a0, \u00a0").split(", ").map((line) => (
+                <small key={line}>{line}</small>
+              ))}
             </span>
           </button>
         </li>
@@ -149,7 +161,9 @@ function Large({ read, answer }: { read: Read; answer: Attention }) {
     .slice(0, LOOKED_AT);
   return (
     <div class="pair">
-      <figure class="large-head">
+      <figure class={size <= LABELLED ? "large-head labelled" : "large-head"}>
+        {size <= LABELLED && <Words read={read} class="columns-words" />}
+        {size <= LABELLED && <Words read={read} class="rows-words" />}
         <div
           class="pointed"
           role="application"
@@ -188,6 +202,19 @@ function Large({ read, answer }: { read: Read; answer: Attention }) {
   );
 }
 
+// The tokens beside the rows or above the columns.
+function Words({ read, class: name }: { read: Read; class: string }) {
+  return (
+    <div class={name} aria-hidden="true">
+      {read.tokens.map((token, place) => (
+        <span key={place} class="word">
+          {visible(token.text)}
+        </span>
+      ))}
+    </div>
+  );
+}
+
 // Heads by tokens: what the chosen token looks at.
 function Looks({ read, answer }: { read: Read; answer: Attention }) {
   const columns = answer.looks[0]?.length ?? 0;
@@ -209,17 +236,18 @@ function Looks({ read, answer }: { read: Read; answer: Attention }) {
   );
 }
 
-function Rule({ pattern }: { pattern: Pattern | undefined }) {
+function Rule({ pattern, positions }: { pattern: Pattern | undefined; positions: number }) {
   if (!pattern) return null;
   return (
     <p class="note">
       <b>
         Layer {pattern.layer + 1}, head {pattern.head + 1}
-        {pattern.name && `: ${pattern.name}`}.
+        {pattern.name && `: ${labelOf(pattern)}`}.
       </b>{" "}
       In this text its largest weight is on the first token in {whole(pattern.first)} of positions, on the token before
-      in {whole(pattern.previous)}, on the token itself in {whole(pattern.itself)}, counted from the third token on. On
-      random tokens that come twice, {whole(pattern.copied)} of its weight is on what followed the same token before.
+      in {whole(pattern.previous)}, on the token itself in {whole(pattern.itself)}, counted over the{" "}
+      {many(positions, "position")} from the third token on. On random tokens that come twice, {whole(pattern.copied)}{" "}
+      of its weight is on what followed the same token before.
     </p>
   );
 }

@@ -34,7 +34,7 @@ export const Columns = memo(({ title, series, say, summary }: Props) => {
               <span class={`key c${each.colour}`} /> {each.name}
             </span>
           ))}
-        <span class="output">{say(most)}</span>
+        <span class="output"> · up to {say(most)}</span>
       </figcaption>
       <div class="over-layers" role="img" aria-label={summary}>
         {Array.from({ length: layers }, (_, place) => (

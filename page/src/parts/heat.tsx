@@ -16,7 +16,7 @@ function colourOf(name: string): Colour {
 }
 
 interface Props {
-  readonly label: string;
+  readonly label: string; // empty: what stands beside the picture says it
   readonly columns: number;
   readonly rows: number;
   readonly shades: ArrayLike<number>; // row by row, from -1 to 1; those below 0 have the other colour
@@ -45,8 +45,9 @@ export function Heat({ label, columns, rows, shades, class: name }: Props) {
       width={columns}
       height={rows}
       class={name ? `heat ${name}` : "heat"}
-      role="img"
-      aria-label={label}
+      role={label ? "img" : undefined}
+      aria-label={label || undefined}
+      aria-hidden={!label}
     />
   );
 }

@@ -44,7 +44,7 @@ const Pictures = memo(({ read, answer }: { read: Read; answer: string }) => {
   const series = useMemo(() => {
     const share = (half: "attention" | "mlp") => rows.map((each) => each[half]?.share ?? 0);
     return {
-      norm: [{ name: "length", colour: 0, values: rows.map((each) => each.norm) }],
+      norm: [{ name: "length", colour: 9, values: rows.map((each) => each.norm) }],
       shares: [
         { name: "attention", colour: 2, values: share("attention") },
         { name: "MLP", colour: 5, values: share("mlp") },

@@ -78,13 +78,7 @@ export function Pieces({ read }: { read: Read }) {
           </thead>
           <tbody>
             {read.tokens.map((token, place) => (
-              <Row
-                key={place}
-                token={token}
-                near={near?.[place - read.soft]
-                  ?.map((each) => `${visible(each.text)} ${number(each.cosine, 2)}`)
-                  .join("  ")}
-              />
+              <Row key={place} token={token} near={near?.[place - read.soft]} />
             ))}
           </tbody>
         </table>
@@ -99,7 +93,7 @@ export function Pieces({ read }: { read: Read }) {
   );
 }
 
-function Row({ token, near }: { token: Piece; near?: string }) {
+function Row({ token, near }: { token: Piece; near?: Near["near"][number] }) {
   const shades = useMemo(() => scaled(token.vector), [token]);
   return (
     <tr>
@@ -117,7 +111,15 @@ function Row({ token, near }: { token: Piece; near?: string }) {
         />
       </td>
       <td class="figure">{number(token.norm, 2)}</td>
-      {near !== undefined && <td class="word">{near}</td>}
+      {near && (
+        <td>
+          {near.map((each) => (
+            <span key={each.id} class="near">
+              <span class="word">{visible(each.text)}</span> {number(each.cosine, 2)}
+            </span>
+          ))}
+        </td>
+      )}
     </tr>
   );
 }

@@ -29,7 +29,12 @@ export function InsideScreen() {
         this text.
       </Head>
       <Field label="Text" wide>
-        <textarea class="large" rows={2} value={text.value} onInput={(event) => write(event.currentTarget.value)} />
+        <textarea
+          class="large"
+          rows={2}
+          value={text.value}
+          onInput={(event) => write(event.currentTarget.value, true)}
+        />
       </Field>
       <Samples />
       <div class="fields">

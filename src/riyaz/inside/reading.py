@@ -6,6 +6,7 @@ Legend: T tokens, L layers, C hidden size, H query heads, K key/value heads, D h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Inside:
         shares = self._parts @ x / (x @ x)
         return float(shares[0]), shares[1:].reshape(-1, 2)
 
-    @property
+    @cached_property
     def lens(self) -> list[Lens]:
         """The logit lens before the first layer and behind each, with the five likeliest tokens: L + 1 of them."""
         best = int(self.log_p[-1].argmax())

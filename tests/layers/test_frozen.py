@@ -130,8 +130,8 @@ def test_a_base_that_is_encoded_as_it_is_read_is_the_same(
         put(model, name, weight)
         most = max(most, sum(type(module) is nn.Linear and not module.weight.is_meta for module in model.modules()))
 
-    put = frozen.put
-    monkeypatch.setattr(frozen, "put", counted)
+    put = frozen.put_frozen
+    monkeypatch.setattr(frozen, "put_frozen", counted)
     streamed = load_frozen(source, torch.float32)
     tokens = torch.arange(5, 25)
     results = [model.head(model(tokens, torch.arange(20), packed([20]))).detach() for model in (whole, streamed)]

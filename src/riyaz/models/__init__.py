@@ -50,7 +50,7 @@ def load_frozen(source: Source, dtype: torch.dtype) -> Any:
         path, _, part = name.rpartition(".")
         module, weight = model.get_submodule(path), to_torch(kind, array).to(dtype)
         if part == "weight" and frozen.is_plain(module):
-            frozen.put(model, path, weight)
+            frozen.put_frozen(model, path, weight)
         else:
             state[name] = weight
         family.source.release()

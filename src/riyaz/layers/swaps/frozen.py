@@ -71,7 +71,7 @@ def encode(model: nn.Module) -> None:
         swap(model, name, FrozenLinear(linear))
 
 
-def put(model: nn.Module, name: str, weight: Tensor) -> None:
+def put_frozen(model: nn.Module, name: str, weight: Tensor) -> None:
     """Replace the linear of a model without weights, at this path, by a FrozenLinear of `weight` (out, in)."""
     linear = model.get_submodule(name)
     assert isinstance(linear, nn.Linear)

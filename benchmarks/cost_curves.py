@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs/pictures"
 MODEL, METHODS = "smollm2-135m", "linear,zero_shot,lora"
 PROMPTS, BEFORE, ANSWERS = (32, 128, 512, 1024, 2048, 4096), (32, 512, 1024, 2048, 4096), (1, 2, 4, 8, 16)
-WIDTHS, ROWS, COMPARED = (256, 512, 1024, 2048), (64, 128, 256, 512), (30, 60, 120)
+WIDTHS, ROWS, COMPARED = (256, 512, 1024, 2048), (64, 128, 256, 512), (30, 120)
 TOKENS, STEPS, BATCH = 24, 3, 8  # generated in a measurement of decoding; of a measurement of training
 PANELS = {  # name -> title, axis
     "prompt": ("a prompt, seconds", "tokens of the prompt"),

@@ -29,8 +29,8 @@ PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
-    *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain"),
-    *("ternarize", "blend", "distil", "join"),
+    *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer"),
+    *("pretrain", "ternarize", "blend", "distil", "join"),
 }
 LOG_WORDS, CHANGELOG_LINES = 60, 25  # of an entry, and of the file
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python

@@ -250,7 +250,7 @@ def draw(figure: Figure, curves: Curves) -> None:
         for place, (line, costs) in enumerate(curves.get(name, {}).items()):
             panel.plot(*zip(*costs), "o-", color=colour(2 if not place else 6), lw=1.6, ms=5)
             if line and len(curves[name]) > 1:
-                offset = (-10, 2) if place else (0, -20)  # above the upper line, below the lower one
+                offset = (-10, 2) if place else (2, -36)  # above the upper line, below the lower one
                 panel.annotate(line, costs[-1], offset, textcoords="offset points", ha="right")
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter(plain)

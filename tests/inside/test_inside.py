@@ -20,6 +20,7 @@ from riyaz.families import describe
 from riyaz.inside import LONGEST, product, vectors
 from riyaz.inside.attention import REPEATED, patterns, repeated, weights
 from riyaz.inside.beside import difference, lora_changes, whole_changes
+from riyaz.inside.codes import codes_of
 from riyaz.inside.document import following, heads_of
 from riyaz.inside.reading import Inside, read, text_tokens
 from riyaz.predictor import PromptedModel, open_model
@@ -260,3 +261,33 @@ def test_wrong_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str
 def test_sampling_leaves_the_rest_at_zero(model: PromptedModel, reading: Inside) -> None:
     shown = following(model, reading, Sampling(temperature=0.5, top_k=2))
     assert shown[0]["drawn"] + shown[1]["drawn"] == pytest.approx(1, abs=1e-5) and not shown[2]["drawn"]
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("Q4_0", 8), ("Q4_1", None), ("Q8_0", 0)])
+def test_codes_are_counted(tmp_path: Path, kind: str, zero: int | None) -> None:
+    path = tiny_llama.write_gguf(tmp_path / "coded.gguf", dtype=kind)
+    family = describe(open_source(path))
+    counted = list(codes_of(family))
+    linears = [name for name in product.shapes_of(family).linears if f"{name}.weight" in family.stored_names]
+    assert [each.name for each in counted] == linears and {each.kind for each in counted} == {kind}
+    for each in counted:
+        weight = float32(*family.array(f"{each.name}.weight"))
+        assert sum(each.counts) == weight.size
+        if zero is None:
+            assert each.zeros is None
+        else:
+            assert each.zeros == pytest.approx(float((weight == 0).mean()), abs=1e-9)
+            assert each.counts[zero - each.first] == (weight == 0).sum()
+
+
+def test_a_model_is_compared_with_itself_in_full_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny_llama.write_gguf(tmp_path / "coded.gguf", dtype="Q4_1")
+    status, out, error = command(
+        capsys, path, TEXT, "--before", path, "--before-precision", "fp32", "--codes", "--json"
+    )
+    made = json.loads(out)
+    assert status == 0, error
+    moved = made["before"]["moved"]
+    assert 0 < moved[-1] < 0.05 and not made["before"]["linears"] and made["codes"][0]["kind"] == "Q4_1"
+    status, out, error = command(capsys, path, TEXT, "--before-precision", "fp32")
+    assert status == 2 and "--before-precision" in error

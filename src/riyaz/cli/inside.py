@@ -9,7 +9,7 @@ from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing
-from riyaz.config import SamplingConfig
+from riyaz.config import Precision, SamplingConfig
 from riyaz.errors import RiyazError
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def inside(
     before: Annotated[
         str | None, Parameter(help="another model to show the differences from; base: the target's own base")
     ] = None,
+    before_precision: Annotated[
+        Precision | None, Parameter(help="how the weights of --before are served (default: as --precision says)")
+    ] = None,
+    codes: Annotated[bool, Parameter(help="count the codes of weights that the file holds in 8 bits or fewer")] = False,
     precision: Served = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
     quiet: Quiet = False,
@@ -54,10 +58,12 @@ def inside(
     sampling = drawn(drawing)
     model = language_model(opened(screen, target, precision=precision), target)
     earlier = None
+    if before_precision is not None and before in (None, OWN):
+        raise RiyazError("is how another model is served", "--before-precision", "name it with --before")
     if before == OWN:
         earlier = base_of(model, target)
     elif before is not None:
-        earlier = language_model(opened(screen, before, precision=precision), before)
+        earlier = language_model(opened(screen, before, precision=before_precision or precision), before)
     tokens = message_tokens(model, text) if chat else text_tokens(model, text)
     reading = read(model, tokens, -1 if at is None else at)
     config = reading.family.config
@@ -66,6 +72,8 @@ def inside(
     made = {"target": target, "text": text, "chat": chat, **document.document(model, reading, place, one, sampling)}
     if earlier is not None:
         made["before"] = {"target": before, **compared(earlier, model, tokens, reading, target)}
+    if codes:
+        made["codes"] = document.coded(reading.family)
     inside_tables.show(screen, made)
     screen.finish(made)
 

@@ -31,6 +31,8 @@ def show(screen: Screen, made: dict[str, Any]) -> None:
     )
     if "before" in made:
         changes(screen, made)
+    if "codes" in made:
+        coded(screen, made["codes"])
 
 
 def words(screen: Screen, tokens: list[dict[str, Any]]) -> None:
@@ -136,6 +138,26 @@ def changes(screen: Screen, made: dict[str, Any]) -> None:
         ]
         titles = ["most changed weights", "change ÷ weights", "singular values of B·A"]
         screen.table(titles[: 3 if largest[0]["spectrum"] else 2], rows, numbers=titles[1:2])
+
+
+def coded(screen: Screen, linears: list[dict[str, Any]]) -> None:
+    """How often each code of the weights occurs."""
+    title(screen, "Codes of the weights")
+    if not linears:
+        line(screen, "The file holds no weights as ternary, Q4_0, Q4_1, Q4_K or Q8_0.", "dim")
+        return
+    rows = []
+    for each in linears:
+        zeros = "" if each["zeros"] is None else f"{each['zeros']:.1%}"
+        last = each["first"] + len(each["counts"]) - 1
+        rows.append([each["name"], each["kind"], f"{each['first']} to {last}", strip(binned(each["counts"])), zeros])
+    screen.table(["weights", "stored as", "codes", "how often", "zeros"], rows, numbers=["zeros"])
+
+
+def binned(counts: list[int]) -> list[float]:
+    """Counts in STRIP bins at most."""
+    size = -(-len(counts) // STRIP)
+    return [float(sum(counts[first : first + size])) for first in range(0, len(counts), size)]
 
 
 def title(screen: Screen, text: str) -> None:

@@ -11,9 +11,11 @@ from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import Sampling
 from riyaz.engine.runner import TokenRun
 from riyaz.engine.sampling import likeliest, probabilities
+from riyaz.families import Family, ModelConfig
 from riyaz.inside import product, vectors
 from riyaz.inside.attention import FIRST_COUNTED, Pattern, naming, repeated, weights
 from riyaz.inside.beside import Changed, Difference
+from riyaz.inside.codes import codes_of
 from riyaz.inside.reading import Inside, windows
 from riyaz.predictor import PromptedModel
 
@@ -175,6 +177,11 @@ def changes(between: Difference, linears: Sequence[Changed]) -> dict[str, Any]:
             {"name": one.name, "relative": rounded(one.relative), "spectrum": rounded(one.spectrum)} for one in linears
         ],
     }  # fmt: skip
+
+
+def coded(family: Family[ModelConfig]) -> list[dict[str, Any]]:
+    """The codes of every linear that the file holds in them."""
+    return [asdict(each) for each in codes_of(family)]
 
 
 def named(model: PromptedModel, token: int, **more: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 import random_llama
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from scaling import commit
 
 from riyaz import hardware
 from riyaz.report.media.page import drawing
@@ -120,8 +122,9 @@ def points(costs: dict[int, Callable[[], float]], rounds: int, unit: float = 1.0
     return [(size, statistics.median(each)) for size, each in rows.items()]
 
 
-def opened(model: str | Path) -> Any:
-    """An engine that drafts nothing."""
+@cache
+def opened(model: str) -> Any:
+    """An engine that drafts nothing, opened once."""
     from riyaz.engine.opening import open_engine
     from riyaz.sources import open_source
 
@@ -149,8 +152,7 @@ def decode_cost(model: str | Path, answers: int, before: int) -> Callable[[], fl
     """Seconds of a token of each of so many answers after so many random tokens."""
     from riyaz.engine import Request
 
-    engine, rng = ENGINES.setdefault(str(model), None) or opened(model), np.random.default_rng(0)
-    ENGINES[str(model)] = engine
+    engine, rng = opened(str(model)), np.random.default_rng(0)
 
     def cost() -> float:
         for answer in range(answers):
@@ -163,9 +165,6 @@ def decode_cost(model: str | Path, answers: int, before: int) -> Callable[[], fl
         return (time.perf_counter() - start) / TOKENS
 
     return cost
-
-
-ENGINES: dict[str, Any] = {}  # of models that are open
 
 
 def widths(rounds: int) -> list[tuple[float, float]]:
@@ -221,14 +220,6 @@ def compared(args: argparse.Namespace, rows: int) -> float:
         start = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"RIYAZ_LOOKUP": "off"})
         return time.perf_counter() - start
-
-
-def commit() -> str:
-    """The short name of this repository's commit, with a + when files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def svg(curves: Curves) -> str:

@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "bindings/bindings.h"
 #include "engine/memory.h"
@@ -137,6 +138,15 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
     return model.load(std::move(adapter));
 }
 
+// Numbers as an array in Python, which owns them from then on
+nb::ndarray<nb::numpy, float> held(std::vector<float>&& numbers, std::initializer_list<size_t> shape) {
+    auto own = std::make_unique<std::vector<float>>(std::move(numbers));
+    float* at = own->data();
+    nb::capsule owner(own.get(), [](void* vector) noexcept { delete (std::vector<float>*)vector; });
+    own.release();
+    return nb::ndarray<nb::numpy, float>(at, shape, owner);
+}
+
 // Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 5): run, token
 // in it, kind (Want), number of its names, layers before it (-1: all); `names` all names in order; `penalties` (W,);
 // `together` (N,): whether the kernels of many tokens compute a run however few it has. Returns the likeliest token of
@@ -261,14 +271,9 @@ NB_MODULE(_native, m) {
             [](Model& self) {
                 const Config& c = self.config;
                 const size_t T = self.trace.T, L = c.layers, C = c.hidden, heads = c.heads + c.kv_heads, D = c.head;
-                nb::capsule residual_owner, turned_owner;
-                float* residual = fresh<float>(self.trace.residual.size(), residual_owner);
-                float* turned = fresh<float>(self.trace.turned.size(), turned_owner);
-                std::copy(self.trace.residual.begin(), self.trace.residual.end(), residual);
-                std::copy(self.trace.turned.begin(), self.trace.turned.end(), turned);
-                self.trace = {};
-                return nb::make_tuple(nb::ndarray<nb::numpy, float>(residual, {2 * L + 1, T, C}, residual_owner),
-                                      nb::ndarray<nb::numpy, float>(turned, {L, T, heads, D}, turned_owner));
+                auto taken = std::exchange(self.trace, {});
+                return nb::make_tuple(held(std::move(taken.residual), {2 * L + 1, T, C}),
+                                      held(std::move(taken.turned), {L, T, heads, D}));
             },
             "Once `traces` is set: of the last pass the residual stream before the first layer, then behind attention "
             "and behind the MLP of each layer (2 L + 1, T, C); queries and keys as attention multiplies them "

@@ -117,7 +117,7 @@ def evaluate_artifact(
     checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], held, known if alike else ())}
     if base is not None and predictor.has_model and valid and _can_merge(artifact, folder):
         judged_rows, timed = compared_rows(artifact.task, valid), valid[:latency_rows]
-        checks["merged"], merged = _merged(folder, predictor, artifact.task, judged_rows, timed, precision)
+        checks["merged"], merged = _merged(folder, predictor, artifact.task, judged_rows, timed, precision, held)
         result["merged_ms"], result["merged"] = merged[1].ms_per_answer, merged if len(merged) > 2 else None
     if predictor.has_model and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
@@ -315,11 +315,11 @@ def _can_merge(artifact: Artifact, folder: Path) -> bool:
 
 def _merged(
     folder: Path, predictor: ModelPredictor, task: Task, rows: Sequence[Example], timed: Sequence[Example],
-    precision: Precision,
+    precision: Precision, held: Precision,
 ) -> tuple[dict[str, Any], list[PrecisionScore]]:  # fmt: skip
     """Check: merged into the weights, the adapter has the same loss as beside them. And the adapter beside the weights
-    and merged into them in `precision`, where this is auto also in smaller ones, one after the other: their losses on
-    the validation `rows`, their scores and milliseconds on the `timed` ones of these."""
+    and merged into them in `precision`, which `held` names, where it is auto also in smaller ones, one after the other:
+    their losses on the validation `rows`, their scores and milliseconds on the `timed` ones of these."""
     nats, tokens = right_answer_nats(predictor, task, rows)
     measured = [Measured(BESIDE, predictor.served, weights_mb(predictor), nats, tokens, 0.0, None)]
     for each in (precision, *(SMALLER if precision == "auto" and engine_name() == "native" else ())):
@@ -329,8 +329,8 @@ def _merged(
         del inside
     scores = compared(measured, rows)
     apart, merged = scores[0].nats, scores[1].nats
-    held = abs(apart - merged) <= REOPENED_TOLERANCE.get(_held(folder, precision), MERGED_TOLERANCE) * max(1.0, apart)
-    return {"ok": held, "apart": apart, "merged": merged}, scores
+    alike = abs(apart - merged) <= REOPENED_TOLERANCE.get(held, MERGED_TOLERANCE) * max(1.0, apart)
+    return {"ok": alike, "apart": apart, "merged": merged}, scores
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

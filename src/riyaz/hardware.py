@@ -6,7 +6,6 @@ smaller value is used. `root` is "/" except in tests, which create a tree of the
 """
 
 import contextlib
-import ctypes
 import math
 import os
 import platform
@@ -223,6 +222,8 @@ def memory(root: Path = ROOT) -> Memory:
 
 def trim() -> None:
     """Give memory that is free again back to the system, where the C library keeps it for later (glibc)."""
+    import ctypes  # 10 ms, which no command should take to start
+
     if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         malloc_trim(0)
 

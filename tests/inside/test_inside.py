@@ -1,13 +1,14 @@
 """A text through a model: shares, lens, attention, the product by hand, what changed; and the command."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_llama
-from native_models import Folders, folders_in, lora_of, ours
+from native_models import Folders, folders_in, lora_of, ours, soft_of, theirs
 from refusals import assert_refused
 
 import riyaz
@@ -15,7 +16,8 @@ from riyaz.adapters import peft
 from riyaz.cli import main as cli
 from riyaz.engine.engine import Engine
 from riyaz.engine.request import Sampling
-from riyaz.engine.runner import TokenRun, Trace, Whole
+from riyaz.engine.runner import Lens, Runner, TokenRun, Trace, Whole
+from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.inside import LONGEST, product, vectors
 from riyaz.inside.attention import REPEATED, patterns, repeated, weights
@@ -291,3 +293,43 @@ def test_a_model_is_compared_with_itself_in_full_precision(tmp_path: Path, capsy
     assert 0 < moved[-1] < 0.05 and not made["before"]["linears"] and made["codes"][0]["kind"] == "Q4_1"
     status, out, error = command(capsys, path, TEXT, "--before-precision", "fp32")
     assert status == 2 and "--before-precision" in error
+
+
+def test_models_of_other_widths_are_not_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wider = tiny_llama.write_hf_folder(tmp_path / "wider", seed=3, hidden=128)
+    status, out, error = command(capsys, folder, TEXT, "--before", wider)
+    assert status == 2 and not out.strip().endswith("}") and "--before" in error and "Traceback" not in error
+
+
+def test_a_context_too_short_for_repeated_tokens_names_no_head(tmp_path: Path) -> None:
+    model = open_model(tiny_llama.write_hf_folder(tmp_path / "short", seed=3, context=32), "fp32")
+    assert heads_of(model, read(model, list(range(5, 15)))) == []
+
+
+def test_a_soft_prompt_of_most_of_the_context_is_read(kinds: Folders) -> None:
+    model = plain_model(kinds("llama-llama3"))
+    model.lm.load("soft", soft_of(kinds("llama-llama3"), 4, 600))
+    long = read(replace(model, adapter="soft"), list(range(5, 45)))
+    assert long.soft == 600 and long.trace.residual.shape[1] == 640 and long.at == 639
+    with assert_refused("at most 424"):
+        read(replace(model, adapter="soft"), [5] * 425)
+
+
+@pytest.mark.parametrize("engine", [ours, theirs])
+def test_a_failed_trace_leaves_nothing_behind(kinds: Folders, engine: Callable[[Path], Runner]) -> None:
+    runner = engine(kinds("llama-llama3"))
+    bad = soft_of(kinds("llama-llama3"), 4, 2)
+    assert bad.soft_prompt is not None
+    bad.soft_prompt[:] = np.nan
+    runner.load("bad", bad)
+    sequence = runner.open("bad")
+    with pytest.raises(RiyazError):
+        runner.traced(TokenRun(sequence, [5, 6, 7], Lens(2)))
+    runner.close(sequence)
+    assert not getattr(runner, "_tracing", None)
+    sequence = runner.open()
+    log_p, trace = runner.traced(TokenRun(sequence, [5, 6, 7], Lens(2)))
+    runner.close(sequence)
+    assert trace.residual.shape[1] == 3 and len(trace.queries) == len(log_p) - 1

@@ -145,8 +145,8 @@ def test_parts_of_one_text_are_read_once_and_the_reading_is_dropped(
     served: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = []
-    plain = inside.reading
-    monkeypatch.setattr(inside, "reading", lambda *a: times.append(a[1]) or plain(*a))
+    plain = inside.read
+    monkeypatch.setattr(inside, "read", lambda *a: times.append(a[1]) or plain(*a))
     text = "my money is late"
     for name in ("layers", "attention", "heads", "product", "near"):
         part(served, name, text=text)

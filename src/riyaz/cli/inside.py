@@ -56,10 +56,10 @@ def inside(
 
     screen = Screen(json, quiet)
     sampling = drawn(drawing)
-    model = language_model(opened(screen, target, precision=precision), target)
-    earlier = None
     if before_precision is not None and before in (None, OWN):
         raise RiyazError("is how another model is served", "--before-precision", "name it with --before")
+    model = language_model(opened(screen, target, precision=precision), target)
+    earlier = None
     if before == OWN:
         earlier = base_of(model, target)
     elif before is not None:
@@ -118,7 +118,8 @@ def within(flag: str, number: int, most: int) -> int:
 def compared(
     earlier: "ModelPredictor", model: "ModelPredictor", tokens: list[int], reading: "Inside", target: str
 ) -> dict[str, Any]:
-    """What differs from an earlier model on the same tokens, and in the weights."""
+    """What differs from an earlier model on the same tokens, and in the weights: a LoRA beside its own base, or all of
+    them in another file."""
     from riyaz import adapters
     from riyaz import artifact as artifacts
     from riyaz.inside import document, read
@@ -127,9 +128,9 @@ def compared(
     other = read(earlier, tokens, reading.at - reading.soft)
     between = difference(earlier, model, other, reading)
     linears: list[Changed] = []
-    folder = artifacts.resolve(target)
-    if model.adapter is not None and (folder / adapters.CONFIG).is_file():
+    folder, same = artifacts.resolve(target), reading.family.source.sha256() == other.family.source.sha256()
+    if earlier.adapter is None and model.adapter is not None and same and (folder / adapters.CONFIG).is_file():
         linears = list(lora_changes(reading.family, adapters.read(folder, reading.family)))
-    elif reading.family.source.sha256() != other.family.source.sha256():
+    elif earlier.adapter is None and model.adapter is None and not same:
         linears = list(whole_changes(other.family, reading.family))
     return document.changes(between, linears)

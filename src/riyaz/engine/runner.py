@@ -14,7 +14,7 @@ from riyaz.adapters import Adapter
 from riyaz.errors import RiyazError
 from riyaz.families import Family
 
-TRACED = 512  # most tokens of a traced run, soft prompt included: those of one piece of a pass
+TRACED = 1024  # most tokens of a traced run, soft prompt included: those of one pass, `PASS` in native/engine/head.cpp
 CACHE_SHARE = 0.5  # of the memory that is free beside the weights: keys and values may take so much
 UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
 

@@ -48,7 +48,7 @@ class Difference:
 
 
 def difference(before: PromptedModel, after: PromptedModel, first: Inside, second: Inside) -> Difference:
-    """Two readings of the same tokens by models with one vocabulary and as many layers; soft prompts are passed over.
+    """Two readings of the same tokens by models whose linears have the same shapes; soft prompts are passed over.
     Raises RiyazError for others."""
     return finished(differing(before, after, first, second))
 
@@ -56,8 +56,9 @@ def difference(before: PromptedModel, after: PromptedModel, first: Inside, secon
 def differing(before: PromptedModel, after: PromptedModel, first: Inside, second: Inside) -> Steps[Difference]:
     """`difference` in parts, one for some tokens each."""
     own = [tuple(token for token in inside.ids if token >= 0) for inside in (first, second)]
-    if own[0] != own[1] or first.log_p.shape != second.log_p.shape:
-        raise RiyazError("the two models do not read the same tokens, or have other layers", "--before")
+    if own[0] != own[1] or shapes_of(first.family).linears != shapes_of(second.family).linears:
+        hint = "give the model that the target was made from, or another artifact of it"
+        raise RiyazError("the two models do not read the same tokens, or have other layers", "--before", hint)
     streams = [inside.trace.residual[::2, inside.at].astype(np.float64) for inside in (first, second)]  # (L + 1, C)
     moved = np.linalg.norm(streams[1] - streams[0], axis=1) / np.linalg.norm(streams[0], axis=1)
     lens = np.array([divergence(two, one) for one, two in zip(first.log_p, second.log_p)])
@@ -111,13 +112,12 @@ def _length(family: Family[ModelConfig], name: str) -> float:
 
 
 def _distributions(model: PromptedModel, tokens: Sequence[int]) -> Iterator[np.ndarray]:
-    """Log-probabilities (ROWS or fewer, V) after each token, some at a time."""
+    """Log-probabilities (ROWS or fewer, V) after each token, some at a time, each read once."""
     runner = model.lm.runner
-    for first in range(0, len(tokens), ROWS):
-        rows = np.arange(first, min(first + ROWS, len(tokens)))
-        sequence = runner.open(model.adapter)
-        try:
-            (log_p,) = runner.forward([TokenRun(sequence, tokens, Whole(rows), keep=False)])
-        finally:
-            runner.close(sequence)
-        yield log_p
+    sequence = runner.open(model.adapter, room=len(tokens))
+    try:
+        for first in range(0, len(tokens), ROWS):
+            some = tokens[first : first + ROWS]
+            yield runner.forward([TokenRun(sequence, some, Whole(np.arange(len(some))))])[0]
+    finally:
+        runner.close(sequence)

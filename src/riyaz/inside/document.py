@@ -26,18 +26,19 @@ DIGITS = 6  # of numbers in the document
 
 def heads_of(model: PromptedModel, inside: Inside) -> list[Pattern]:
     """What every head looks at, from this text and from random tokens that come twice; none for a text of fewer than
-    three tokens."""
+    three tokens, and in a context that does not hold the others."""
     return finished(naming_heads(model, inside))
 
 
 def naming_heads(model: PromptedModel, inside: Inside) -> Steps[list[Pattern]]:
     """`heads_of` in parts."""
-    if len(inside.ids) <= FIRST_COUNTED:
-        return []
     runner = model.lm.runner
+    twofold = repeated(runner.vocab_size)
+    if len(inside.ids) <= FIRST_COUNTED or len(twofold) > model.context:
+        return []
     sequence = runner.open(model.adapter)
     try:
-        _, twice = runner.traced(TokenRun(sequence, repeated(runner.vocab_size), None))
+        _, twice = runner.traced(TokenRun(sequence, twofold, None))
     finally:
         runner.close(sequence)
     yield
@@ -114,12 +115,12 @@ def named_near(model: PromptedModel, near: vectors.Near) -> list[dict[str, Any]]
 def layers(model: PromptedModel, inside: Inside) -> list[dict[str, Any]]:
     """Before the first layer (0) and behind each: the length of the residual stream, what the layer's two halves added
     and their shares of the final one, and the logit lens."""
-    _, shares = inside.shares
+    (_, shares), added = inside.shares, inside.added
     entries = []
     for number, (norm, lens) in enumerate(zip(inside.norms, inside.lens)):
         entry: dict[str, Any] = {"layer": number, "norm": rounded(norm)}
         if number:
-            halves = inside.added[number - 1], shares[number - 1]
+            halves = added[number - 1], shares[number - 1]
             for place, half in enumerate(("attention", "mlp")):
                 entry[half] = {"norm": rounded(halves[0][place]), "share": rounded(halves[1][place])}
         entry["lens"] = [
@@ -155,10 +156,10 @@ def by_hand(model: PromptedModel, inside: Inside, speed: product.Speed | None) -
 
 
 def following(model: PromptedModel, inside: Inside, sampling: Sampling, count: int = 10) -> list[dict[str, Any]]:
-    """The likeliest next tokens, with their probabilities at temperature 1 and as `sampling` draws them: 0 for those
-    that it never draws."""
-    ids, log_p = likeliest(inside.log_p[-1], inside.log_p.shape[1] if sampling.temperature else count)
-    drawn = probabilities(log_p, sampling) if sampling.temperature else np.ones(1)
+    """The likeliest next tokens, with their probabilities at temperature 1 and as `sampling` draws them, whose
+    temperature is above 0: 0 for those that it never draws."""
+    ids, log_p = likeliest(inside.log_p[-1], inside.log_p.shape[1])
+    drawn = probabilities(log_p, sampling)
     drawn = drawn / drawn.sum()
     return [
         named(
@@ -191,12 +192,8 @@ def named(model: PromptedModel, token: int, **more: Any) -> dict[str, Any]:
 
 def rounded(value: Any) -> Any:
     """Numbers with DIGITS significant digits, in lists where there are several."""
-    if value is None:
-        return None
-    return _rounded(np.asarray(value, np.float64).tolist())
+    return None if value is None else _short(np.asarray(value, np.float64).tolist())
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.{DIGITS}g}") if value else 0.0
+def _short(value: Any) -> Any:
+    return [_short(each) for each in value] if isinstance(value, list) else float(f"{value:.{DIGITS}g}")

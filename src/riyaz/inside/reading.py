@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from riyaz.engine.parts import Steps, finished
 from riyaz.engine.runner import TRACED, TokenRun, Trace
 from riyaz.engine.runner import Lens as LensWant
 from riyaz.engine.sampling import likeliest
@@ -19,7 +18,8 @@ from riyaz.families import FAMILIES, Family, ModelConfig
 from riyaz.predictor import ModelPredictor, PromptedModel
 from riyaz.predictor.prompt import expect_short
 
-LONGEST = 1024  # tokens: the trace of so many takes 250 MB in a model of 135 million weights
+# most tokens, soft prompt included, whose trace takes 250 MB in a model of 135 million weights
+LONGEST = TRACED
 SOFT = "‹vector {}›"  # the name of a soft prompt's vector
 
 
@@ -104,11 +104,6 @@ class Inside:
 def read(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str = "TEXT") -> Inside:
     """One pass over the tokens (T,), as the model's engine makes it; `at` is the index of the token whose layers are
     looked at, from the end if below 0. Raises RiyazError for no tokens, too many, or an index outside them."""
-    return finished(reading(model, tokens, at, where))
-
-
-def reading(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: str = "TEXT") -> Steps[Inside]:
-    """`read` in parts."""
     runner, family = model.lm.runner, model.lm.runner.family
     assert family is not None, "a model from files"
     vectors = runner.adapter_tokens(model.adapter)
@@ -119,24 +114,13 @@ def reading(model: PromptedModel, tokens: Sequence[int], at: int = -1, where: st
         raise RiyazError(f"there is no token {at}", "--at", f"choose one of 0 to {len(tokens) - 1}")
     own = at % len(tokens)
     sequence = runner.open(model.adapter)
-    traces, log_p, first = [], None, 0
     try:
-        while first < len(tokens):  # in pieces, cut where a pass cuts them
-            piece = tokens[first : first + TRACED - (0 if first else vectors)]
-            inside = first <= own < first + len(piece)
-            want = LensWant(own - first) if inside else None
-            result, trace = runner.traced(TokenRun(sequence, piece, want))
-            traces.append(trace)
-            log_p = result if inside else log_p
-            first += len(piece)
-            yield
+        log_p, trace = runner.traced(TokenRun(sequence, tokens, LensWant(own)))
     finally:
         runner.close(sequence)
-    assert log_p is not None
     names = [SOFT.format(number + 1) for number in range(vectors)]
     texts = tuple(names + [model.tokenizer.token_text(token) for token in tokens])
-    joined = Trace(*(np.concatenate(parts, 1) for parts in zip(*((t.residual, t.queries, t.keys) for t in traces))))
-    return Inside(family, (-1,) * vectors + tuple(tokens), texts, own + vectors, joined, log_p)
+    return Inside(family, (-1,) * vectors + tuple(tokens), texts, own + vectors, trace, log_p)
 
 
 def text_tokens(model: PromptedModel, text: str, where: str = "TEXT") -> list[int]:

@@ -33,7 +33,6 @@ from riyaz.predictor import (
     keeping_to,
     open_target,
 )
-from riyaz.predictor.prompt import expect_short
 
 Messages = str | Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | Place  # a JSON schema, or the path of its file
@@ -236,9 +235,7 @@ def open(
 
 def next_tokens(model: PromptedModel, text: str, top: int, temperature: float = 1.0) -> list[Token]:
     """The `top` most likely tokens after the text, as `Model.next_tokens`; `riyaz predict` shows them."""
-    expect_short(text, "TEXT")
-    tokens = model.tokenizer.encode(text)
-    tokens = [*model.tokenizer.beginning, *tokens] if tokens else []
+    tokens = text_tokens(model, text)
     if not 0 < len(tokens) < model.lm.context:
         raise RiyazError(
             f"the text has {len(tokens)} tokens", "TEXT", f"give at least one and fewer than {model.lm.context}"

@@ -27,7 +27,6 @@ from riyaz.engine.runner import (
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
-from riyaz.sources.gguf_write import bfloat16
 from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
@@ -151,13 +150,15 @@ class NativeRunner:
 
     def traced(self, run: TokenRun) -> tuple[Any, Trace]:
         """As `forward` of one run, and what was computed inside."""
-        assert len(run.tokens) <= TRACED, "not one piece of a pass"
+        from riyaz.sources.gguf_write import bfloat16
+
+        assert self.length(run.sequence) + len(run.tokens) <= TRACED, "more than one pass"
         self.model.traces = True
         try:
             (result,) = self.forward([run])
-        finally:
+        finally:  # what a pass that failed has written is given back too
             self.model.traces = False
-        residual, turned = self.model.trace()
+            residual, turned = self.model.trace()
         heads = self.family.config.n_heads
         keys = turned[:, :, heads:]
         if self._precision != "fp32":  # as the cache has them, unless that is of 8 bits

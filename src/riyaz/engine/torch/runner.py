@@ -261,9 +261,12 @@ class TorchRunner:
     def traced(self, run: TokenRun) -> tuple[Any, Trace]:
         """As `forward` of one run, and what was computed inside."""
         want = run.want
-        with Tracing(self.model) as self._tracing:
-            (result,) = self.forward([replace(run, want=want.last) if isinstance(want, Lens) else run])
-        read, self._tracing = self._tracing, None
+        try:
+            with Tracing(self.model) as read:
+                self._tracing = read
+                (result,) = self.forward([replace(run, want=want.last) if isinstance(want, Lens) else run])
+        finally:
+            self._tracing = None
         if isinstance(want, Lens):
             row = read.behind_layers(want.row - len(run.tokens))  # (L, C)
             self._route.take([self._sequences[run.sequence].adapter], [len(row)])

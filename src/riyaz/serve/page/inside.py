@@ -18,10 +18,10 @@ from riyaz.engine.parts import Steps
 from riyaz.engine.request import Sampling
 from riyaz.engine.runner import CacheFull
 from riyaz.engine.sampling import likeliest
-from riyaz.inside import Inside, document, text_tokens, vectors
+from riyaz.inside import Inside, document, read, text_tokens, vectors
 from riyaz.inside.attention import weights
 from riyaz.inside.beside import differing
-from riyaz.inside.reading import reading, windows
+from riyaz.inside.reading import windows
 from riyaz.predictor import PromptedModel
 from riyaz.serve import asking
 from riyaz.serve.fields import MODEL, Field, text, whole
@@ -125,7 +125,8 @@ def _made(wanted: Wanted, kept: Inside | None) -> Steps[tuple[dict[str, Any], In
     if wanted.part == "near":
         made = yield from _near(wanted)
         return made, kept
-    last = kept or (yield from reading(wanted.model, wanted.ids, wanted.at, "text"))
+    last = kept or read(wanted.model, wanted.ids, wanted.at, "text")
+    yield
     makers: dict[str, Callable[[], Steps[dict[str, Any]]]] = {
         "layers": lambda: _layers(wanted, last), "attention": lambda: _attention(wanted, last),
         "heads": lambda: _heads(wanted, last), "product": lambda: _product(wanted, last),
@@ -202,6 +203,7 @@ def _before(wanted: Wanted, last: Inside) -> Steps[dict[str, Any]]:
     """What differs from another model on the same tokens."""
     assert wanted.before is not None, "the part needs it"
     name, earlier = wanted.before
-    other = yield from reading(earlier, wanted.ids, wanted.at, "before")
+    other = read(earlier, wanted.ids, wanted.at, "before")
+    yield
     between = yield from differing(earlier, wanted.model, other, last)
     return {"before": {"target": name, **document.changes(between, ())}}

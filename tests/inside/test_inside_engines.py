@@ -6,7 +6,7 @@ import torch
 from native_models import KINDS, Folders, folders_in, ids, lora_of, ours, soft_of, theirs
 from transformers import AutoModelForCausalLM
 
-from riyaz.engine.runner import Every, Lens, Runner, TokenRun, Trace
+from riyaz.engine.runner import Every, Hidden, HiddenLens, LayerWant, Lens, NamedLens, Runner, TokenRun, Trace
 from riyaz.families import describe
 from riyaz.inside.attention import weights
 from riyaz.inside.reading import windows
@@ -26,6 +26,15 @@ def traced(runner: Runner, tokens: tuple[int, ...], row: int, adapter: str | Non
     sequence = runner.open(adapter)
     try:
         return runner.traced(TokenRun(sequence, tokens, Lens(row)))
+    finally:
+        runner.close(sequence)
+
+
+def behind_layers(runner: Runner, tokens: tuple[int, ...], want: LayerWant, adapter: str | None = None) -> np.ndarray:
+    sequence = runner.open(adapter)
+    try:
+        result, _ = runner.traced(TokenRun(sequence, tokens, want))
+        return result
     finally:
         runner.close(sequence)
 
@@ -123,3 +132,36 @@ def test_a_trace_leaves_the_next_pass_as_it_was(folder: Folders) -> None:
     before = plain(runner, tokens)
     traced(runner, tokens, 3)
     assert (plain(runner, tokens) == before).all()
+
+
+@pytest.mark.parametrize("engine", RUNNERS)
+@pytest.mark.parametrize("kind", ["llama-llama3", "gpt2", "gemma3"])
+def test_named_tokens_behind_each_layer_are_those_of_the_whole_lens(folder: Folders, kind: str, engine: str) -> None:
+    path = folder(kind)
+    runner = RUNNERS[engine](path)
+    runner.load("lora", lora_of(path, 3, 4))
+    tokens = ids(np.random.default_rng(10), 20, describe(open_source(path)).config.vocab_size)
+    for adapter in (None, "lora"):
+        named = behind_layers(runner, tokens, NamedLens(np.array([17, 18, 19]), np.array([5, 7, 5])), adapter)
+        wholes = [traced(runner, tokens, row, adapter)[0] for row in (17, 18, 19)]
+        wanted = np.stack([whole[:, token] for whole, token in zip(wholes, (5, 7, 5))], 1)
+        assert named.shape == wanted.shape and apart(named, wanted) <= NEAR
+
+
+@pytest.mark.parametrize("engine", RUNNERS)
+@pytest.mark.parametrize("kind", ["llama-llama3", "gpt2", "gemma3"])
+def test_hidden_states_behind_each_layer_make_the_lens(folder: Folders, kind: str, engine: str) -> None:
+    path = folder(kind)
+    runner = RUNNERS[engine](path)
+    tokens = ids(np.random.default_rng(11), 20, describe(open_source(path)).config.vocab_size)
+    hidden = behind_layers(runner, tokens, HiddenLens())
+    sequence = runner.open()
+    (last,) = runner.forward([TokenRun(sequence, tokens, Hidden())])
+    runner.close(sequence)
+    assert (hidden[-1] == last).all()
+    oracle = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = oracle.lm_head(torch.from_numpy(hidden))
+        if cap := getattr(oracle.config, "final_logit_softcapping", None):
+            logits = cap * torch.tanh(logits / cap)
+    assert apart(logits.log_softmax(1).numpy(), traced(runner, tokens, 19)[0]) <= NEAR

@@ -90,7 +90,33 @@ class Lens:
         return Whole(np.array([self.row]))
 
 
-Want = Best | Top | Named | Whole | Every | Hidden | Each | Lens
+@dataclass(frozen=True, eq=False)
+class NamedLens:
+    """As `Lens`, of one token after each of some: log-probabilities (L + 1, R) float32 of `tokens[i]` after the run's
+    token number `rows[i]`; both (R,), the rows rising. Only of a traced run."""
+
+    rows: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def last(self) -> Named:
+        """What is wanted after all layers."""
+        return Named(self.rows, self.tokens)
+
+
+@dataclass(frozen=True)
+class HiddenLens:
+    """The hidden states (L + 1, C) float32 after the run's last token, behind the final norm, if the model ended after
+    0, 1, … L layers. Only of a traced run."""
+
+    @property
+    def last(self) -> Hidden:
+        """What is wanted after all layers."""
+        return Hidden()
+
+
+LayerWant = Lens | NamedLens | HiddenLens
+Want = Best | Top | Named | Whole | Every | Hidden | Each | LayerWant
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,11 @@ from riyaz.engine.runner import (
     Each,
     Every,
     Hidden,
+    HiddenLens,
+    LayerWant,
     Lens,
     Named,
+    NamedLens,
     TokenRun,
     Top,
     Trace,
@@ -123,10 +126,10 @@ class NativeRunner:
         names: list[int] = []
         penalties: list[float] = []
         for place, run in enumerate(runs):
-            if isinstance(run.want, Lens):
-                layers = [*range(self.family.config.n_layers), END]
-                rows.extend((place, run.want.row, FULL, 0, layer) for layer in layers)
-                penalties.extend([1.0] * len(layers))
+            if isinstance(run.want, LayerWant):
+                for layer in (*range(self.family.config.n_layers), END):
+                    _ask_behind(place, run, layer, rows, names)
+                penalties.extend([1.0] * (len(rows) - len(penalties)))
             else:
                 _ask(place, run, rows, names, penalties)
         tokens = [token for run in runs for token in run.tokens]
@@ -190,8 +193,8 @@ class NativeRunner:
                 results[place] = own.copy()
             elif isinstance(run.want, Every):
                 results[place] = own
-            elif isinstance(run.want, Lens):
-                results[place] = own.reshape(-1, self.vocab_size)
+            elif isinstance(run.want, LayerWant):
+                results[place] = own.reshape(self.family.config.n_layers + 1, -1).copy()
             elif isinstance(run.want, Whole):
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
@@ -260,6 +263,17 @@ def _ask(place: int, run: TokenRun, rows: list[Row], names: list[int], penalties
         _ask_after(place, token, want, rows, names)
         penalty = want.penalty if isinstance(want, Top) else 1.0
         penalties.extend([penalty] * (len(rows) - len(penalties)))
+
+
+def _ask_behind(place: int, run: TokenRun, layer: int, rows: list[Row], names: list[int]) -> None:
+    """Append what a lens wants, if the model ended before this layer."""
+    if isinstance(run.want, Lens):
+        rows.append((place, run.want.row, FULL, 0, layer))
+    elif isinstance(run.want, HiddenLens):
+        rows.append((place, len(run.tokens) - 1, HIDDEN, 0, layer))
+    elif isinstance(run.want, NamedLens):
+        rows.extend((place, row, NAMED, 1, layer) for row in run.want.rows.tolist())
+        names.extend(run.want.tokens.tolist())
 
 
 def _ask_after(place: int, last: int, want: Want | None, rows: list[Row], names: list[int]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Each, Every, Hidden, Lens, Named, TokenRun, Top, Trace, Whole, cache_limit
+from riyaz.engine.runner import Best, Each, Every, Hidden, LayerWant, Named, TokenRun, Top, Trace, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -264,13 +264,12 @@ class TorchRunner:
         try:
             with Tracing(self.model) as read:
                 self._tracing = read
-                (result,) = self.forward([replace(run, want=want.last) if isinstance(want, Lens) else run])
+                (result,) = self.forward([replace(run, want=want.last) if isinstance(want, LayerWant) else run])
         finally:
             self._tracing = None
-        if isinstance(want, Lens):
-            row = read.behind_layers(want.row - len(run.tokens))  # (L, C)
-            self._route.take([self._sequences[run.sequence].adapter], [len(row)])
-            result = np.concatenate([read.log_p(row), result])
+        if isinstance(want, LayerWant):
+            self._route.take([self._sequences[run.sequence].adapter], [len(read.residual) // 2])
+            result = read.behind_layers(want, len(run.tokens), result)
         return result, read.trace
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riyaz.engine.runner import Trace
+from riyaz.engine.runner import HiddenLens, LayerWant, Lens, Trace
 
 BEFORE_MLP = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2")  # the norm before it: first of them
 TRUNKS = ("model", "transformer")
@@ -46,13 +46,25 @@ class Tracing:
         self._queries.append(q / q.shape[-1] ** 0.5)
         self._keys.append(k.clone())
 
-    def behind_layers(self, row: int) -> Tensor:
+    def behind_layers(self, want: LayerWant, count: int, last: np.ndarray) -> np.ndarray:
+        """What a lens wants of a run of `count` tokens behind 0, 1, … L layers; `last` is that behind all of them. The
+        head and the final norm must be routed for L rows."""
+        if isinstance(want, HiddenLens):
+            states = self._final_norm(self._before_layers(-1)).float().numpy()  # (L, C)
+            return np.concatenate([states, last[None]])
+        if isinstance(want, Lens):
+            return np.concatenate([self._log_p(want.row - count), last])
+        pairs = zip(want.rows.tolist(), want.tokens.tolist())
+        named = [self._log_p(row - count)[:, token] for row, token in pairs]
+        return np.concatenate([np.stack(named, 1), last[None]])
+
+    def _before_layers(self, row: int) -> Tensor:
         """The residual stream (L, C) of one token before each layer; `row` counts from the last token, -1."""
         return torch.stack([stream[row] for stream in self.residual[:-1:2]])
 
-    def log_p(self, residual: Tensor) -> np.ndarray:
-        """Log-probabilities (N, V) of the next token, if the model ended with the streams (N, C)."""
-        logits: Tensor = self._head(self._final_norm(residual)).float()
+    def _log_p(self, row: int) -> np.ndarray:
+        """Log-probabilities (L, V) of the next token after a row, if the model ended before each layer."""
+        logits: Tensor = self._head(self._final_norm(self._before_layers(row))).float()
         return logits.log_softmax(1).numpy()
 
     @property

@@ -21,6 +21,7 @@ from riyaz.data.formats import load
 from riyaz.data.judging import expect_judged
 from riyaz.data.schema import as_written, read_schema
 from riyaz.data.spellings import spell_alike, twins_note
+from riyaz.data.tables import Table
 from riyaz.data.task import Task, check_metric, detect, limit_for
 from riyaz.engine.opening import engine_note
 from riyaz.errors import RiyazError
@@ -124,10 +125,11 @@ def evaluate_target(
 
 
 def open_scored(
-    target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, precision: Precision = "auto",
-    listen: Listen,
+    target: str, test: Path | Table, data_config: DataConfig, *, limit: int | None = None,
+    precision: Precision = "auto", opened: Predictor | None = None, listen: Listen,
 ) -> OpenTarget:  # fmt: skip
-    """A model or an artifact, served in `precision`, and the rows of a file, or the first `limit` of them.
+    """A model or an artifact, served in `precision` or `opened` already, and the rows of a file, or the first `limit`
+    of them.
 
     The task is the artifact's; for a model it is detected from the file, labels included, and every prompt holds its
     instruction. Raises RiyazError.
@@ -142,7 +144,7 @@ def open_scored(
         listen(Note(f"{LEFT_OUT}: {data.incomplete}"))
     if note := engine_note():
         listen(Note(note))
-    predictor = open_target(target, precision=precision)
+    predictor = open_target(target, precision=precision) if opened is None else opened
     if predictor.task is None:
         task = detect(data, data_config.instruction, data_config.metric, data_config.task, data_config.schema,
                       data_config.max_words, data_config.max_new_tokens)  # fmt: skip
@@ -152,7 +154,7 @@ def open_scored(
         task = _own_task(predictor.task, target, data_config)
         if data_config.merge_labels:
             rows = _spelled_as(task, rows, listen)
-        _check_labels(task, rows, test, listen)
+        _check_labels(task, rows, data.path, listen)
     expect_judged(task.metric, data, rows)
     expect_ready(task.metric, rows, data_config.unsafe_code)
     for said in own_schema_notes(task, rows):
@@ -169,7 +171,7 @@ def open_scored(
         schema = as_written(read_schema(data_config.schema), (row.answer for row in data.examples))
         predictor = keeping_to(predictor, schema, str(data_config.schema))
     facts = TargetFacts(
-        target, FileFacts(str(test), data.sha256, data.format), task, predictor.text.instruction, trained
+        target, FileFacts(str(data.path), data.sha256, data.format), task, predictor.text.instruction, trained
     )
     return OpenTarget(facts, predictor, rows, listen)
 

@@ -1,12 +1,15 @@
 """`riyaz inside`: what a model computes between a text and its next token, and what adapting changed in it."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from riyaz.cli import inside_tables
+from riyaz.cli.inside_rows import look_into_rows, refuse
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Json, Quiet, Served, Target
+from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing
 from riyaz.config import Precision, SamplingConfig
@@ -22,7 +25,7 @@ OWN = "base"  # what --before takes for an artifact's own base
 
 def inside(
     target: Target,
-    text: Annotated[str, Parameter(help="the text to look at; no chat template is applied")],
+    text: Annotated[str | None, Parameter(help="the text to look at; no chat template is applied")] = None,
     /,
     *,
     chat: Annotated[
@@ -46,16 +49,60 @@ def inside(
         Precision | None, Parameter(help="how the weights of --before are served (default: as --precision says)")
     ] = None,
     codes: Annotated[bool, Parameter(help="count the codes of weights that the file holds in 8 bits or fewer")] = False,
+    rows: Annotated[
+        Path | None,
+        Parameter(help="in place of TEXT a file of rows with answers: behind which layers wrong labels took over, and "
+                       "where the target looks in its passages")
+    ] = None,
+    layers_off: Annotated[
+        bool,
+        Parameter(help="with --rows: switch one layer of what was trained off at a time, and score the rows again; "
+                       "rows by which you then choose something are no test of it any more")
+    ] = False,
+    limit: Annotated[int | None, Parameter(help="with --rows: use only the first N rows")] = None,
     precision: Served = "auto",
+    reading: Reading = READING_DEFAULTS,
     drawing: Drawing = DRAWING_DEFAULTS,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Show what a model computes between a text and its next token, and what adapting changed in it."""
+    """Show what a model computes between a text and its next token, what adapting changed in it, and on rows of labels
+    or about documents what went wrong where."""
+    screen = Screen(json, quiet)
+    shown = Shown(chat, at, layer, head, before, before_precision, codes)
+    if rows is not None:
+        if text is not None:
+            raise RiyazError("is looked at alone, without rows", "TEXT", "leave out the text, or --rows")
+        refuse(vars(shown) | drawing.explicit(), "it is about a text; leave it out, or --rows")
+        look_into_rows(screen, target, rows, reading, limit, layers_off, precision)
+        return
+    if text is None:
+        raise RiyazError("there is nothing to look at", "TEXT", "give a text, or --rows and a file of rows")
+    of_rows = {"layers_off": layers_off, "limit": limit, **reading.explicit}
+    refuse(of_rows, "it is about rows; add --rows, or leave it out")
+    look_into_text(screen, target, text, shown, precision, drawing)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of one text: the options of the command."""
+
+    chat: bool
+    at: int | None
+    layer: int | None
+    head: int | None
+    before: str | None
+    before_precision: Precision | None
+    codes: bool
+
+
+def look_into_text(
+    screen: Screen, target: str, text: str, shown: Shown, precision: Precision, drawing: SamplingConfig
+) -> None:
+    """Read one text, and show it. Raises RiyazError."""
     from riyaz.inside import document, message_tokens, read, text_tokens
 
-    screen = Screen(json, quiet)
-    sampling = drawn(drawing)
+    sampling, before, before_precision = drawn(drawing), shown.before, shown.before_precision
     if before_precision is not None and before in (None, OWN):
         raise RiyazError("is how another model is served", "--before-precision", "name it with --before")
     model = language_model(opened(screen, target, precision=precision), target)
@@ -64,15 +111,20 @@ def inside(
         earlier = base_of(model, target)
     elif before is not None:
         earlier = language_model(opened(screen, before, precision=before_precision or precision), before)
-    tokens = message_tokens(model, text) if chat else text_tokens(model, text)
-    reading = read(model, tokens, -1 if at is None else at)
+    tokens = message_tokens(model, text) if shown.chat else text_tokens(model, text)
+    reading = read(model, tokens, -1 if shown.at is None else shown.at)
     config = reading.family.config
-    place = within("--layer", layer or config.n_layers, config.n_layers) - 1
-    one = None if head is None else within("--head", head, config.n_heads) - 1
-    made = {"target": target, "text": text, "chat": chat, **document.document(model, reading, place, one, sampling)}
+    place = within("--layer", shown.layer or config.n_layers, config.n_layers) - 1
+    one = None if shown.head is None else within("--head", shown.head, config.n_heads) - 1
+    made = {
+        "target": target,
+        "text": text,
+        "chat": shown.chat,
+        **document.document(model, reading, place, one, sampling),
+    }
     if earlier is not None:
         made["before"] = {"target": before, **compared(earlier, model, tokens, reading, target)}
-    if codes:
+    if shown.codes:
         made["codes"] = document.coded(reading.family)
     inside_tables.show(screen, made)
     screen.finish(made)

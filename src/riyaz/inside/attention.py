@@ -57,6 +57,16 @@ def weights(trace: Trace, layer: int, window: int = 0) -> np.ndarray:
     return scores
 
 
+def last_weights(trace: Trace, layer: int, window: int = 0) -> np.ndarray:
+    """Attention weights of the last token alone (H, T), as the last row of `weights`."""
+    q, k = trace.queries[layer, -1], trace.keys[layer]  # (H, D), (T, K, D)
+    T, H = len(k), len(q)
+    scores = np.einsum("hd,thd->ht", q, np.repeat(k, H // k.shape[1], 1))
+    scores[:, : max(0, T - window) if window else 0] = -np.inf
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(scores / scores.sum(1, keepdims=True))
+
+
 def repeated(vocabulary: int) -> list[int]:
     """Random tokens, twice: what tells heads that copy."""
     drawn = np.random.default_rng(SEED).choice(vocabulary, min(REPEATED, vocabulary), replace=False)

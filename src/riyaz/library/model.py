@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import Any, NamedTuple, TypedDict, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, get_args, overload
 
 from riyaz.artifact import reading_of
 from riyaz.config import Kv, Lookup, Precision, SamplingConfig
@@ -20,9 +20,10 @@ from riyaz.data.schema import read_schema, schema_text
 from riyaz.engine.parts import finished
 from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError, brief
+from riyaz.events import Listen
 from riyaz.inside import Inside, message_tokens, read, text_tokens
 from riyaz.library.decision import Asked, Decision, decision_of, given_questions, questions_for
-from riyaz.library.options import Place, in_python
+from riyaz.library.options import Place, ReadingOptions, checked_options, heard, in_python, resolve_options
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
@@ -33,6 +34,9 @@ from riyaz.predictor import (
     keeping_to,
     open_target,
 )
+
+if TYPE_CHECKING:
+    from riyaz.inside.rows import RowsInside
 
 Messages = str | Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | Place  # a JSON schema, or the path of its file
@@ -186,6 +190,24 @@ class Model:
         with in_python():
             model = self._prompted()
             return read(model, message_tokens(model, text) if chat else text_tokens(model, text), at)
+
+    def inside_rows(
+        self, rows: RowSource, *, layers_off: bool = False, limit: int | None = None, listen: Listen | None = None,
+        quiet: bool = True, **reading: Unpack[ReadingOptions],
+    ) -> "RowsInside":  # fmt: skip
+        """What happens inside on many rows with answers, a path, a DataFrame or a list of dictionaries: behind which
+        layers wrong labels took over, where the model looks in its passages and, with `layers_off`, the score with each
+        layer of the adaptation switched off alone. What is chosen by looking at rows is not tested on them any more.
+        Progress is handed to `listen`, or shown on stderr without `quiet`. Raises RiyazError."""
+        from riyaz.inside.rows import inside_rows
+        from riyaz.target_scores import open_scored
+
+        names = checked_options("inside_rows", reading, ReadingOptions, "layers_off", "limit", "listen", "quiet")
+        with in_python(), heard(listen, quiet) as listener:
+            table = path_or_table(rows, IN_MEMORY)
+            config, _ = resolve_options(table, names)
+            opened = open_scored(self.name, table, config, limit=limit, opened=self.predictor, listen=listener)
+            return inside_rows(opened, layers_off, listener)
 
     def _keeping_to(self, schema: Schema | None) -> Predictor:
         """The predictor whose answers keep to a schema."""

@@ -134,19 +134,18 @@ def train(
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
     objective: Objective | None = None, judge: Judge | None = None, ranks: Ranks = ALONE,
-    local_steps: int = 0,
+    local_steps: int = 0, stepping: Callable[[int, Masters], None] | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights that
     are best on the rows `valid`, as TrainState says. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
-    folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
-    `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
-    the answers' −log p, by which validation judges all the same unless `judge` does; without rows `valid` the last
-    weights are kept. Of several processes, which call this alike, the first one has the clock of `adjust` and the files
-    in `folder`. With `local_steps` each process takes so many steps with its own rows alone before all agree on common
-    weights; validations and checkpoints come after such steps. Raises Diverged, and RiyazError where processes are
-    unlike or one is gone.
+    folder `begun`. `after_validation(step)` is called with the model in evaluation mode, `stepping(step, masters)` with
+    the gradients of that step; before every step `adjust(plan, step)` gives the plan from there on, with further
+    `changes`. `objective` is trained in place of the answers' −log p, by which validation judges unless `judge` does;
+    without rows `valid` the last weights are kept. Of several processes, which call this alike, the first one has the clock of `adjust` and the files
+    in `folder`. With `local_steps` each process steps so often with its own rows alone before all agree on common
+    weights; validations and checkpoints come then. Raises Diverged, and RiyazError for processes unlike or gone.
     """
     assert not local_steps or plan.validate_every % local_steps == plan.checkpoint_every % local_steps == 0
     set_dropout(model, plan.dropout)
@@ -185,6 +184,10 @@ def train(
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / weight} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
+        last = step + 1 == plan.length
+        judging = len(valid) > 0 and ((step + 1) % plan.validate_every == 0 or last)
+        if judging and stepping:
+            stepping(step + 1, masters)
         rate, decay = learning_rate(plan, step), 0.0 if in_second_half(plan, step) else plan.weight_decay
         masters.step(step + 1, rate, plan.betas, decay, factor=min(1.0, plan.clip / (norm + 1e-6)))
 
@@ -192,10 +195,9 @@ def train(
         state.tokens += sum(row.tokens for row in picked)
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / weight, "norm": norm, "learning_rate": rate}
-        last = state.step == plan.length
         if local_steps and (state.step % local_steps == 0 or last):
             masters.agree()
-        if valid and (state.step % plan.validate_every == 0 or last):
+        if judging:
             model.eval()
             expect_alike(masters, ranks, name)
             size = plan.micro_tokens

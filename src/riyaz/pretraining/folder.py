@@ -4,6 +4,7 @@ run.json       options, settings, status and results; written first, so that it 
 plan.json      every setting of the run; only changes of its length are added
 metrics.jsonl  one line per step
 samples.jsonl  one line per validation
+learned.jsonl  one line per validation: losses of a fixed text, lens of a fixed sentence, gradients by layer
 events.jsonl   phases and progress, and how each command ended
 work/          tokens of the text, tokenizer, checkpoints; removed once the finished model is in the folder
 """

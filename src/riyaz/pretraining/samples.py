@@ -29,7 +29,7 @@ def draw_samples(
 
     engine = Engine(TorchRunner(model))
     beginnings = (*(PROMPTS if watched is None else (watched,)), opening)
-    prompts = [(prompt, ids) for prompt in dict.fromkeys(beginnings) if (ids := _ids(tokenizer, prompt))]
+    prompts = [(prompt, ids) for prompt in dict.fromkeys(beginnings) if (ids := token_ids(tokenizer, prompt))]
     room = min(round(CHARACTERS / bytes_per_token), engine.context - max((len(ids) for _, ids in prompts), default=0))
     sampling = Sampling(TEMPERATURE, TOP_K, seed=seed)
     requests = [
@@ -46,7 +46,7 @@ def draw_samples(
 
 def next_words(engine: Engine, tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
     """The WORDS likeliest next tokens and their probabilities, likeliest first; empty when `text` cannot be encoded."""
-    ids = _ids(tokenizer, text)[-engine.context :]
+    ids = token_ids(tokenizer, text)[-engine.context :]
     if not ids:
         return []
     return [
@@ -59,7 +59,7 @@ def check(tokenizer: Tokenizer, watched: str | None, context: int) -> None:
     """Raises RiyazError for a prompt of the user's that the tokenizer cannot encode, or that fills the context."""
     if watched is None:
         return
-    ids = _ids(tokenizer, watched)
+    ids = token_ids(tokenizer, watched)
     if not ids:
         what = f"{watched!r} has characters that the tokenizer does not know"
         raise RiyazError(what, "--prompt", "give another text")
@@ -67,7 +67,8 @@ def check(tokenizer: Tokenizer, watched: str | None, context: int) -> None:
         raise RiyazError(f"has {len(ids)} tokens; the context is {context}", "--prompt", "give a shorter text")
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text behind those that every text begins with; none where it cannot be encoded."""
     try:
         ids = tokenizer.encode(text)
     except RiyazError:

@@ -41,6 +41,7 @@ from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limi
 from riyaz.results.metric_names import metric_name
 from riyaz.results.precisions import PrecisionScore, smallest_merged, smallest_precision
 from riyaz.results.pretraining import (
+    LEARNED,
     METRICS,
     RUN,
     SAMPLES,
@@ -61,8 +62,8 @@ from riyaz.results.schedule import Turn
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LIMITS", "METRICS", "PREDICTIONS", "REFITTED", "RESULT",
-    "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
+    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LEARNED", "LIMITS", "METRICS", "PREDICTIONS", "REFITTED",
+    "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
     "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "EarlierTask",
     "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair",
     "Part", "PrecisionScore", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel",

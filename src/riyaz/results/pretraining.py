@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from riyaz.json_files import OPTIONAL, Keys, from_json, parse_json
 from riyaz.results.documents import ELSEWHERE, read_document
 
-RUN, METRICS, SAMPLES = "run.json", "metrics.jsonl", "samples.jsonl"
+RUN, METRICS, SAMPLES, LEARNED = "run.json", "metrics.jsonl", "samples.jsonl", "learned.jsonl"
 
 RunStatus = Literal["running", "stopped", "done"]
 

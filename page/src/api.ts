@@ -143,6 +143,8 @@ export const api = {
   data: async (query: Record<string, string>) => (await get<{ data: T.DataFound }>("/page/data", query)).data,
   runs: async () => (await get<{ runs: T.RunEntry[] }>("/page/runs")).runs,
   run: (path: string) => get<T.Run>("/page/run", { path }),
+  learned: <Line, Part>(path: string, after: number) =>
+    get<{ lines: readonly Line[]; program: readonly Part[] }>("/page/learned", { path, after: String(after) }),
   rows: (path: string, only: string, offset: number) =>
     get<T.Rows>("/page/rows", { path, only, offset: String(offset) }),
   difference: (a: string, b: string) => get<T.Difference>("/page/difference", { a, b }),

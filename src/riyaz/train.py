@@ -143,9 +143,9 @@ def train(
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode, `stepping(step, masters)` with
     the gradients of that step; before every step `adjust(plan, step)` gives the plan from there on, with further
     `changes`. `objective` is trained in place of the answers' −log p, by which validation judges unless `judge` does;
-    without rows `valid` the last weights are kept. Of several processes, which call this alike, the first one has the clock of `adjust` and the files
-    in `folder`. With `local_steps` each process steps so often with its own rows alone before all agree on common
-    weights; validations and checkpoints come then. Raises Diverged, and RiyazError for processes unlike or gone.
+    without rows `valid` the last weights are kept. Of several processes, which call this alike, the first one has the
+    clock of `adjust` and the files in `folder`. With `local_steps` each steps so often with its own rows before all
+    agree on common weights; validations and checkpoints come then. Raises Diverged, and RiyazError if processes differ.
     """
     assert not local_steps or plan.validate_every % local_steps == plan.checkpoint_every % local_steps == 0
     set_dropout(model, plan.dropout)

@@ -1,4 +1,4 @@
-"""What a pretraining run records of itself: the numbers beside torch, the same training with and without it, a bound."""
+"""What a pretraining run records of itself: its numbers beside transformers', the same training without it, a bound."""
 
 import json
 import math
@@ -55,13 +55,13 @@ def test_every_validation_has_a_line(done: Path) -> None:
     assert [each["step"] for each in recorded] == [0, *range(EVERY, STEPS + 1, EVERY)]
     for each in recorded:
         assert len(each["lens"]) == 3 and all(len(row) == 3 for row in each["lens"])
-        assert each["text"][0][1] is None and all(nats > 0 for _, nats in each["text"][1:])
-        assert (each["gradients"] is None) == (each["step"] == 0) and "".join(each["sentence"]) == "The quick brown fox"
+        assert each["text"][0]["nats"] is None and all(one["nats"] > 0 for one in each["text"][1:])
+        assert (each["gradients"] is None) == (each["step"] == 0) and each["sentence"] == "The quick brown fox"
     # the parts of the gradient have the length that the step reports
     norms = {each["step"]: each["norm"] for each in lines(done / METRICS)}
     for each in recorded[1:]:
         assert math.hypot(*each["gradients"]) == pytest.approx(norms[each["step"]], rel=2e-3)
-    first, last = (np.mean([nats for _, nats in each["text"][1:]]) for each in (recorded[0], recorded[-1]))
+    first, last = (np.mean([one["nats"] for one in each["text"][1:]]) for each in (recorded[0], recorded[-1]))
     assert last < first
 
 
@@ -70,18 +70,18 @@ def test_losses_and_lens_are_those_of_transformers(done: Path) -> None:
     line = next(each for each in lines(done / LEARNED) if each["step"] == best)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(done).eval(), open_source(done).tokenizer()
     tokens, fox = (torch.tensor([tokenizer.encode("".join(texts))]) for texts in (
-        [each for each, _ in line["text"]], line["sentence"]
+        [each["text"] for each in line["text"]], [line["sentence"]]
     ))  # fmt: skip
     with torch.no_grad():
         log_p = model(tokens).logits[0].log_softmax(1)
         behind = [state[0, -1] for state in model(fox, output_hidden_states=True).hidden_states]
         lens = model.lm_head(torch.stack([*map(model.model.norm, behind[:-1]), behind[-1]])).softmax(1)
     nats = -log_p[:-1].gather(1, tokens[0, 1:, None])[:, 0].numpy()
-    assert nats == pytest.approx([each for _, each in line["text"][1:]], rel=1e-3)
+    assert nats == pytest.approx([each["nats"] for each in line["text"][1:]], rel=1e-3)
     for row, recorded in zip(lens, line["lens"], strict=True):
         likeliest = row.topk(3)
-        assert [each for _, each in recorded] == pytest.approx(likeliest.values.tolist(), rel=1e-3)
-        assert recorded[0][0] == tokenizer.token_text(int(likeliest.indices[0]))
+        assert [each["p"] for each in recorded] == pytest.approx(likeliest.values.tolist(), rel=1e-3)
+        assert recorded[0]["text"] == tokenizer.token_text(int(likeliest.indices[0]))
 
 
 def test_training_is_the_same_without_it(
@@ -135,4 +135,4 @@ def test_a_sentence_that_cannot_be_encoded_has_no_lens(done: Path, tmp_path: Pat
     recorder.validated(0)
     recorder.lines.close()
     (line,) = map(json.loads, (tmp_path / LEARNED).read_text().splitlines())
-    assert line["lens"] == [] and line["sentence"] == [] and [nats for _, nats in line["text"]] == [None]
+    assert line["lens"] == [] and line["sentence"] == "" and [each["nats"] for each in line["text"]] == [None]

@@ -1,9 +1,12 @@
 // A model that is trained from nothing: loss and bits per byte, its texts through time, the next word before and after.
 import { signal } from "@preact/signals";
+import type { ComponentType } from "preact";
+import { useEffect } from "preact/hooks";
 import type { RunEvent } from "../follow.ts";
 import { count, duration, megabytes, number, percent, visible } from "../numbers.ts";
 import type { Run } from "../types.ts";
 import { Curve, type Line } from "./curve.tsx";
+import type { LearnedProps } from "./learned.tsx";
 import { Empty, Fact } from "./words.tsx";
 
 interface Samples {
@@ -15,7 +18,7 @@ interface Samples {
 interface Facts {
   readonly model?: { family: string; layers: number; width: number; context: number; parameters: number } | null;
   readonly text?: { bytes?: number; train_tokens?: number } | null;
-  readonly plan?: { steps?: number } | null;
+  readonly plan?: { steps?: number; batch_size?: number } | null;
   readonly length?: number | null;
   readonly result?: { valid_loss: number; bits_per_byte: number } | null;
   readonly cost?: { seconds: number; tokens_s: number; peak_rss_mb: number } | null;
@@ -71,9 +74,31 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
       ) : (
         <Empty>No step is done yet.</Empty>
       )}
+      {samples.length > 0 && (
+        <Later
+          path={run.path}
+          steps={rows}
+          validations={samples.length}
+          tokens={(facts.plan?.batch_size ?? 0) * (facts.model?.context ?? 0)}
+        />
+      )}
       {samples.length > 0 && <Texts samples={samples} />}
     </>
   );
+}
+
+const learned = signal<ComponentType<LearnedProps> | null>(null);
+
+// Its code is a file of its own, which the browser loads with the first run that is looked at.
+function Later(props: LearnedProps) {
+  useEffect(() => {
+    import("./learned.tsx").then(
+      (loaded) => (learned.value = loaded.Learned),
+      () => undefined, // the other parts of the screen need it not
+    );
+  }, []);
+  const Shown = learned.value;
+  return Shown && <Shown {...props} />;
 }
 
 function Now({ run, facts, last, steps }: { run: Run; facts: Facts; last: RunEvent | undefined; steps: number }) {

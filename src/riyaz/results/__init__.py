@@ -46,6 +46,7 @@ from riyaz.results.pretraining import (
     RUN,
     SAMPLES,
     Derived,
+    Learned,
     PretrainRun,
     RunCost,
     RunModel,
@@ -55,6 +56,7 @@ from riyaz.results.pretraining import (
     Samples,
     StepMetrics,
     Text,
+    TokenLoss,
     Word,
 )
 from riyaz.results.questions import DecidedAnswer, QuestionScore
@@ -62,12 +64,12 @@ from riyaz.results.schedule import Turn
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LEARNED", "LIMITS", "METRICS", "PREDICTIONS", "REFITTED",
-    "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Calibration", "Comparison",
-    "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived", "Documents", "EarlierTask",
-    "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage", "Limits", "Model", "Pair",
-    "Part", "PrecisionScore", "PretrainRun", "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel",
-    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics",
-    "Suite", "TargetScores", "Teacher", "TernarizeRun", "Text", "Turn", "Word", "WorstSlice", "Worth", "arm_name",
-    "metric_name", "parted", "smallest_merged", "smallest_precision",
+    "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LEARNED", "LIMITS", "METRICS", "PREDICTIONS",
+    "REFITTED", "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult",
+    "Calibration", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived",
+    "Documents", "EarlierTask", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage",
+    "Learned", "Limits", "Model", "Pair", "Part", "PrecisionScore", "PretrainRun", "QuestionScore", "Remeasured",
+    "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead",
+    "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "Teacher", "TernarizeRun", "Text", "TokenLoss",
+    "Turn", "Word", "WorstSlice", "Worth", "arm_name", "metric_name", "parted", "smallest_merged", "smallest_precision",
 ]  # fmt: skip

@@ -174,6 +174,32 @@ class Samples:
         return _by_step(cls, path)
 
 
+@dataclass(frozen=True)
+class TokenLoss:
+    """A token and its loss in nats; None for the first one, which nothing predicts."""
+
+    text: str
+    nats: float | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One line of learned.jsonl: what a model in training makes of a fixed text and a fixed sentence after a step, and
+    the lengths of that step's gradients: outside the layers, then of each. `lens` has the likeliest next tokens behind
+    0, 1, … layers."""
+
+    step: int
+    text: list[TokenLoss] = field(default_factory=list)
+    sentence: str = ""
+    lens: list[list[Word]] = field(default_factory=list)
+    gradients: list[float] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "list[Learned]":
+        """Every entry of a learned.jsonl. Raises RiyazError naming the invalid line."""
+        return _by_step(cls, path)
+
+
 def _by_step(cls: Any, path: Path) -> Any:
     """The lines of a JSON Lines file as `cls`, one per step in order of steps; none where there is no file.
 

@@ -8,6 +8,7 @@ Nothing of the training is changed: the passes are the engine's, over the weight
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from riyaz.engine.runner import Lens, Named, TokenRun
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.json_files import Lines
 from riyaz.layers.fast.masters import Masters
+from riyaz.results import Learned, TokenLoss, Word
 from riyaz.text.tokenizer import Tokenizer
 
 MOST = 200  # lines, the one before the first step aside
@@ -53,22 +55,21 @@ class Recorder:
         if step % self.every:
             return
         runner = TorchRunner(self.model)
-        self.lines.add({
-            "step": step, "text": self._losses(runner), "sentence": self._texts(self.sentence),
-            "lens": self._lens(runner), "gradients": self.gradients,
-        })  # fmt: skip
+        sentence = "".join(map(self.tokenizer.token_text, self.sentence))
+        learned = Learned(step, self._losses(runner), sentence, self._lens(runner), self.gradients)
+        self.lines.add(asdict(learned))
         self.gradients = None
 
-    def _losses(self, runner: TorchRunner) -> list[list[Any]]:
+    def _losses(self, runner: TorchRunner) -> list[TokenLoss]:
         """Each token of the text with its loss in nats; the first one has none, since nothing is before it."""
         tokens = self.text
         losses: list[float | None] = [None] * min(1, len(tokens))
         if len(tokens) > 1:
             (log_p,) = _passed(runner, tokens[:-1], Named(np.arange(len(tokens) - 1), np.array(tokens[1:])))
             losses += [rounded(-value) for value in log_p.tolist()]
-        return [[text, loss] for text, loss in zip(self._texts(tokens), losses)]
+        return [TokenLoss(self.tokenizer.token_text(token), loss) for token, loss in zip(tokens, losses)]
 
-    def _lens(self, runner: TorchRunner) -> list[list[list[Any]]]:
+    def _lens(self, runner: TorchRunner) -> list[list[Word]]:
         """The likeliest tokens behind the sentence if the model ended after 0, 1, … layers, with probabilities."""
         if not self.sentence:
             return []
@@ -80,11 +81,8 @@ class Recorder:
         rows = []
         for row in log_p:
             likeliest = np.argsort(-row, kind="stable")[:LIKELIEST].tolist()
-            rows.append([[self.tokenizer.token_text(token), rounded(math.exp(row[token]))] for token in likeliest])
+            rows.append([Word(self.tokenizer.token_text(token), rounded(math.exp(row[token]))) for token in likeliest])
         return rows
-
-    def _texts(self, tokens: Sequence[int]) -> list[str]:
-        return [self.tokenizer.token_text(token) for token in tokens]
 
 
 def layer_norms(masters: Masters, layers: int) -> list[float]:

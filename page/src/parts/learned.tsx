@@ -4,7 +4,7 @@ import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import type { RunEvent } from "../follow.ts";
-import { count, number, percent, surprise, visible } from "../numbers.ts";
+import { count, number, percent, visible } from "../numbers.ts";
 import { Columns } from "./columns.tsx";
 import { Problem, Slider, Wide } from "./words.tsx";
 
@@ -66,7 +66,7 @@ export function Learned({ path, steps, validations, tokens }: LearnedProps) {
         shown={line.step ? count(line.step) : "0: before training"}
         set={(value) => (at.value = value / Math.max(1, last))}
       />
-      <Text line={line} />
+      <Text line={line} most={largest(lines.value[0] ?? line)} />
       <Program program={program.value} line={line} step={step} tokens={tokens} />
       <Gradients line={line} />
       <Lens line={line} />
@@ -79,19 +79,23 @@ function mean(line: Line): number {
   return nats.reduce((sum, each) => sum + each, 0) / Math.max(1, nats.length);
 }
 
-function Text({ line }: { line: Line }) {
+const largest = (line: Line): number => Math.max(0.01, ...line.text.map((each) => each.nats ?? 0));
+
+function Text({ line, most }: { line: Line; most: number }) {
   return (
     <>
       <h3>A text that it does not train on</h3>
       <p class="under">
         The loss of a token is −log of the probability that the model gave it: 0 for a token that it was sure of. The
-        mean of this text is {number(mean(line), 2)} nats. The stronger the colour, the larger the loss.
+        mean of this text is {number(mean(line), 2)} nats. The stronger the colour, the larger the loss; full colour is{" "}
+        {number(most, 1)} nats, the largest in the first record.
       </p>
       <p class="tokens-line">
         {line.text.map((each, place) => (
           <span
             key={place}
-            class={`t s${each.nats === null ? 0 : surprise(-each.nats)}`}
+            class="t"
+            style={{ background: shade((each.nats ?? 0) / most) }}
             title={each.nats === null ? "the first token" : `${number(each.nats, 2)} nats`}
           >
             {each.text.trim() === "" ? visible(each.text) : each.text}
@@ -126,6 +130,9 @@ function Text({ line }: { line: Line }) {
     </>
   );
 }
+
+const shade = (share: number): string =>
+  `color-mix(in srgb, var(--c6) ${Math.round(45 * Math.min(1, share))}%, transparent)`;
 
 interface Made {
   readonly program: readonly Part[];

@@ -2,13 +2,13 @@
 
 import asyncio
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+import riyaz
 from riyaz.errors import RiyazError
 from riyaz.json_files import to_document
 from riyaz.results import LEARNED, Learned
@@ -16,7 +16,7 @@ from riyaz.serve.page.records import run_of
 from riyaz.serve.problems import Problem
 
 MOST = 4 * 2**20  # bytes of a file that is read; a run writes less
-PROGRAM = "riyaz.train"
+PROGRAM = Path(riyaz.__file__).parent / "train.py"  # read, not imported: it needs torch
 # What a step does, by what its line of the program begins with
 PARTS = {
     "forward": "hidden = model(tokens, positions,", "loss": "loss = loss_of(model, micro,",
@@ -46,9 +46,7 @@ def _lines(path: Path, after: int) -> list[Any]:
 @cache
 def program() -> list[dict[str, Any]]:
     """The lines of the training loop as the file has them: which part of a step each is, its number and its text."""
-    found = find_spec(PROGRAM)
-    assert found is not None and found.origin is not None
-    text = Path(found.origin).read_text(encoding="utf-8").splitlines()
+    text = PROGRAM.read_text(encoding="utf-8").splitlines()
     places = {
         part: next(i for i, line in enumerate(text) if line.strip().startswith(begins))
         for part, begins in PARTS.items()

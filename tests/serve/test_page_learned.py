@@ -27,8 +27,11 @@ def line(step: int) -> dict:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learned")
-    for name in ("run", "older", "damaged", "large"):
+    for name in ("run", "older", "damaged", "large", "linked"):
         fake_run.write(folder / name)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / LEARNED
+    elsewhere.write_text(json.dumps(line(0)) + "\n")
+    (folder / "linked" / LEARNED).symlink_to(elsewhere)
     (folder / "run" / LEARNED).write_text("".join(json.dumps(line(step)) + "\n" for step in (0, 2, 4)))
     (folder / "damaged" / LEARNED).write_text(json.dumps(line(0) | {"lens": [["fox"]]}) + "\n")
     (folder / "large" / LEARNED).write_text(json.dumps(line(0)) + "\n" + " " * learned.MOST)
@@ -73,7 +76,7 @@ def test_the_program_is_the_file_that_trains(served: Running) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "says"),
     [({"path": "damaged"}, 400, "learned.jsonl"), ({"path": "large"}, 400, "bytes"), ({"path": "none"}, 404, "path"),
-     ({"path": "run", "after": "x"}, 400, "step"), ({"path": "../run"}, 404, "path")],
+     ({"path": "linked"}, 404, "path"), ({"path": "run", "after": "x"}, 400, "step"), ({"path": "../run"}, 404, "path")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(served: Running, query: dict, status: int, says: str) -> None:
     error = assert_error(served.http.get("/page/learned", params=query), status)

@@ -14,6 +14,7 @@ from riyaz.json_files import to_document
 from riyaz.results import LEARNED, Learned
 from riyaz.serve.page.records import run_of
 from riyaz.serve.problems import Problem
+from riyaz.serve.state import page_of
 
 MOST = 4 * 2**20  # bytes of a file that is read; a run writes less
 PROGRAM = Path(riyaz.__file__).parent / "train.py"  # read, not imported: it needs torch
@@ -26,7 +27,9 @@ PARTS = {
 
 async def learned(request: Request) -> Response:
     """The lines after step `after`, all where it is not given, and those of the program."""
-    path = run_of(request).path / LEARNED
+    path, page = run_of(request).path / LEARNED, page_of(request)
+    if path.exists():
+        path = page.inside(page.name(path))  # a link may lead elsewhere
     after = request.query_params.get("after", "-1")
     if not after.removeprefix("-").isdecimal() or len(after) > 12:
         raise Problem(400, f"{after!r} is no step", "after")

@@ -129,17 +129,19 @@ def test_a_layer_that_is_off_computes_as_if_it_had_no_lora(model: ClosedPredicto
 
 def test_a_layer_of_a_model_trained_whole_gets_the_weights_of_its_base(base: Path, tmp_path: Path) -> None:
     after = tiny_llama.write_hf_folder(tmp_path / "after", seed=8, layers=LAYERS)
-    both = [written(tmp_path / name, folder, "none") for name, folder in (("b", base), ("a", after))]
-    before, model = (open_artifact(folder, precision="fp32") for folder in both)
-    assert isinstance(before, ClosedPredictor) and isinstance(model, ClosedPredictor)
-    trained = replace(model, bare=lambda: before.lm)
-    off = variants(trained, both[1], "artifact")
+    source = open_source(base)
+    of = BaseModel(source.name, str(base), source.sha256(), 1)
+    made = Artifact("full", TextPart(TASK.instruction), WeightsPart("full"), of, TASK)
+    artifacts.write(tmp_path / "full", made, {path.name: path for path in after.iterdir()})
+    model = open_artifact(tmp_path / "full", precision="fp32")
+    assert isinstance(model, ClosedPredictor) and model.bare is not None
+    off = variants(model, tmp_path / "full", "full")
     assert [*off] == [1, 2, 3]
     tokens = [5, 9, 40, 7, 300, 12]
     one, two = (torch_model(folder, Adapter(), bool) for folder in (base, after))
     two.model.layers[1] = one.model.layers[1]
-    trained.lm.load("off", off[2]())
-    assert np.abs(of_runner(trained, tokens, "off") - by_torch(two, tokens)).max() < NEAR
+    model.lm.load("off", off[2]())
+    assert np.abs(of_runner(model, tokens, "off") - by_torch(two, tokens)).max() < NEAR
 
 
 def test_labels_behind_a_layer_score_as_by_a_model_that_ends_there(model: ClosedPredictor, base: Path) -> None:

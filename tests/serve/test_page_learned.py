@@ -76,7 +76,8 @@ def test_the_program_is_the_file_that_trains(served: Running) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "says"),
     [({"path": "damaged"}, 400, "learned.jsonl"), ({"path": "large"}, 400, "bytes"), ({"path": "none"}, 404, "path"),
-     ({"path": "linked"}, 404, "path"), ({"path": "run", "after": "x"}, 400, "step"), ({"path": "../run"}, 404, "path")],
+     ({"path": "linked"}, 404, "path"), ({"path": "run", "after": "x"}, 400, "step"),
+     ({"path": "../run"}, 404, "path")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(served: Running, query: dict, status: int, says: str) -> None:
     error = assert_error(served.http.get("/page/learned", params=query), status)

@@ -114,6 +114,23 @@ export interface Between {
   };
 }
 
+// What adapting changed in the weights, and which parts of the model it touches.
+export interface Weights {
+  readonly weights: {
+    readonly touched: {
+      readonly prompt: readonly string[];
+      readonly vectors: number;
+      readonly pairs: number;
+      readonly weights: number;
+    };
+    readonly linears: readonly {
+      readonly name: string;
+      readonly relative: number; // the length of the change ÷ that of the matrix
+      readonly spectrum: readonly number[]; // singular values of B·A, largest first
+    }[];
+  };
+}
+
 export const SAMPLES = [
   { language: "English", code: "en", text: "The capital of France is" },
   { language: "German", code: "de", text: "Die Katze sitzt auf dem" },

@@ -176,6 +176,12 @@ def test_a_second_model_shows_what_changed(browser, served):
         section = page.locator("section", has=page.get_by_role("heading", name="Before and after"))
         expect(section.locator("tbody td.figure")).to_have_text([f"{each:.4f}" for each in between["divergence"]])
         expect(section).to_contain_text("The lens differs by more than .01 nats")
+        expect(section.locator(".touched .on")).to_have_count(0)  # `before` is the adapted one, so nothing was added
+        page.get_by_role("combobox", name="Model").select_option("lora")
+        page.get_by_label("Compared with").select_option("tiny")
+        made = part(served, "weights", model="lora", before="tiny")["weights"]
+        expect(section.locator(".touched .on")).to_contain_text(f"{len(made['linears'])} matrices")
+        expect(section.get_by_role("img", name="Change of mlp.down_proj")).to_be_visible()
         page.get_by_label("Compared with").select_option("")
         expect(section).to_have_count(0)
         visit.assert_quiet()

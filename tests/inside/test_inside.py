@@ -246,7 +246,16 @@ def test_the_terminal_shows_every_part(folder: Path, tmp_path: Path, capsys: pyt
     peft.write(lora_of(folder, 3, 4), tmp_path / "lora", describe(open_source(folder)), base=str(folder))
     status, out, error = command(capsys, tmp_path / "lora", TEXT, "--before", "base")
     assert status == 0, error
-    for part in ("Words to numbers", "Layers", "Attention in layer 2", "One product", "Next word", "Changed", "B·A"):
+    for part in (
+        "Words to numbers",
+        "Layers",
+        "Attention in layer 2",
+        "One product",
+        "Next word",
+        "Changed",
+        "B·A",
+        "pairs beside 14 matrices",
+    ):
         assert part in out, part
 
 

@@ -103,6 +103,11 @@ def test_before_equals_the_command(served: Running, place: Path, capsys: pytest.
     assert between["target"] == "tiny" and max(between["divergence"]) > 0
     for key in ("divergence", "moved", "lens", "parts"):
         assert between[key] == wanted[key]
+    weights = part(served, "weights", model="lora", before="tiny")["weights"]
+    assert weights == {key: wanted[key] for key in ("touched", "linears")}
+    assert weights["touched"] == {"prompt": [], "vectors": 0, "pairs": len(weights["linears"]), "weights": 0}
+    assert len(weights["linears"]) == 14 and all(len(each["spectrum"]) == 4 for each in weights["linears"])
+    assert part(served, "weights", model="tiny", before="tiny")["weights"]["linears"] == []
     alike = part(served, "before", before="tiny")["before"]
     assert set(alike["divergence"]) == {0.0} and alike["parts"] is None
 
@@ -132,6 +137,7 @@ def test_what_is_not_there_is_refused(served: Running) -> None:
     for wrong, param in [
         ({"text": ""}, "text"), ({"at": 99}, "at"), ({"at": -99}, "at"), ({"layer": 2}, "layer"),
         ({"head": 4}, "head"), ({"part": "all"}, "part"), ({"model": "words"}, "model"), ({"part": "before"}, "before"),
+        ({"part": "weights"}, "before"),
         ({"part": "before", "before": "words"}, "before"), ({"part": "before", "before": "other"}, "before"),
         ({"model": "soft", "at": 1}, "at"),
     ]:  # fmt: skip

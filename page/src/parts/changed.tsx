@@ -3,6 +3,7 @@ import { useMemo } from "preact/hooks";
 import { type Between, before, type Read, usePart } from "../inside.ts";
 import { number, percent, visible } from "../numbers.ts";
 import { Columns } from "./columns.tsx";
+import { Touched } from "./touched.tsx";
 import { Problem, Waiting, Wide } from "./words.tsx";
 
 const nats = (value: number) => `${number(value, 3)} nats`;
@@ -18,6 +19,7 @@ export function Changed({ read }: { read: Read }) {
       <Problem text={problem} />
       {!answer && !problem && <Waiting>Reading the text with both models …</Waiting>}
       {answer && <Pictures read={read} answer={answer} />}
+      {answer && <Touched read={read} />}
     </section>
   );
 }

@@ -172,17 +172,9 @@ def compared(
 ) -> dict[str, Any]:
     """What differs from an earlier model on the same tokens, and in the weights: a LoRA beside its own base, or all of
     them in another file."""
-    from riyaz import adapters
-    from riyaz import artifact as artifacts
     from riyaz.inside import document, read
-    from riyaz.inside.beside import Changed, difference, lora_changes, whole_changes
+    from riyaz.inside.beside import difference, weight_changes
 
     other = read(earlier, tokens, reading.at - reading.soft)
-    between = difference(earlier, model, other, reading)
-    linears: list[Changed] = []
-    folder, same = artifacts.resolve(target), reading.family.source.sha256() == other.family.source.sha256()
-    if earlier.adapter is None and model.adapter is not None and same and (folder / adapters.CONFIG).is_file():
-        linears = list(lora_changes(reading.family, adapters.read(folder, reading.family)))
-    elif earlier.adapter is None and model.adapter is None and not same:
-        linears = list(whole_changes(other.family, reading.family))
-    return document.changes(between, linears)
+    between = document.changes(difference(earlier, model, other, reading))
+    return {**between, **document.weight_changes(model, [*weight_changes(earlier, model, target)])}

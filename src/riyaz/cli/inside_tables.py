@@ -130,6 +130,7 @@ def changes(screen: Screen, made: dict[str, Any]) -> None:
     parts = between["parts"]
     where = "nowhere" if parts is None else f"first behind layer {parts}" if parts else "from the start"
     line(screen, f"The lens differs by more than .01 nats {where}.", "dim")
+    line(screen, touches(between["touched"]), "dim")
     largest = sorted(between["linears"], key=lambda one: -one["relative"])[:LINEARS]
     if largest:
         rows = [
@@ -138,6 +139,14 @@ def changes(screen: Screen, made: dict[str, Any]) -> None:
         ]
         titles = ["most changed weights", "change ÷ weights", "singular values of B·A"]
         screen.table(titles[: 3 if largest[0]["spectrum"] else 2], rows, numbers=titles[1:2])
+
+
+def touches(parts: dict[str, Any]) -> str:
+    """Which parts of the model the target touches, in one sentence."""
+    own = [f"the {name} of its prompt" for name in parts["prompt"]]
+    counted = {"vectors": "{} vectors before the text", "pairs": "pairs beside {} matrices", "weights": "{} matrices"}
+    own += [words.format(parts[name]) for name, words in counted.items() if parts[name]]
+    return f"What it changes: {', '.join(own) if own else 'nothing'}."
 
 
 def coded(screen: Screen, linears: list[dict[str, Any]]) -> None:

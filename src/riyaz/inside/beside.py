@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from riyaz import adapters
+from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter
 from riyaz.adapters.base_shapes import shapes_of
 from riyaz.engine.parts import Steps, finished
@@ -30,6 +32,16 @@ class Changed:
     name: str
     relative: float
     spectrum: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Which parts of a model an adaptation touches."""
+
+    prompt: tuple[str, ...]  # of "instruction", "examples", "passages" those that its own prompt has
+    vectors: int  # of a soft prompt
+    pairs: int  # linears with a LoRA beside them
+    weights: int  # matrices with other numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +85,31 @@ def divergence(of: np.ndarray, from_: np.ndarray) -> float:
     """Kullback-Leibler divergence, in nats, of log-probabilities (V,) from others; never below 0."""
     p = of.astype(np.float64)
     return max(0.0, float(np.exp(p) @ (p - from_)))
+
+
+def weight_changes(before: PromptedModel, after: PromptedModel, target: str) -> Iterator[Changed]:
+    """What training changed in the weights of `target`, which is open as `after`: the pairs of a LoRA beside its own
+    base, or every matrix of another file. Nothing where `before` is adapted itself, or no weight is another one."""
+    first, second = before.lm.runner.family, after.lm.runner.family
+    assert first is not None and second is not None, "models from files"
+    folder, same = artifacts.resolve(target), first.source.sha256() == second.source.sha256()
+    if before.adapter is not None:
+        return
+    if after.adapter is not None and same and (folder / adapters.CONFIG).is_file():
+        yield from lora_changes(second, adapters.read(folder, second))
+    elif after.adapter is None and not same:
+        yield from whole_changes(first, second)
+
+
+def touched(model: PromptedModel, changes: Sequence[Changed]) -> Touched:
+    """Which parts an adaptation touches, by its prompt, its soft prompt and what changed in the weights."""
+    text = model.text
+    has = {"instruction": text.instruction or text.list_labels, "examples": text.examples != "none",
+           "passages": text.passages}  # fmt: skip
+    pairs = [change for change in changes if change.spectrum]
+    weights = [change for change in changes if change.relative and not change.spectrum]
+    vectors = model.lm.runner.adapter_tokens(model.adapter)
+    return Touched(tuple(name for name, own in has.items() if own), vectors, len(pairs), len(weights))
 
 
 def lora_changes(family: Family[ModelConfig], adapter: Adapter) -> Iterator[Changed]:

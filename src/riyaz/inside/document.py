@@ -14,7 +14,7 @@ from riyaz.engine.sampling import likeliest, probabilities
 from riyaz.families import Family, ModelConfig
 from riyaz.inside import product, vectors
 from riyaz.inside.attention import FIRST_COUNTED, Pattern, naming, repeated, weights
-from riyaz.inside.beside import Changed, Difference
+from riyaz.inside.beside import Changed, Difference, touched
 from riyaz.inside.codes import codes_of
 from riyaz.inside.reading import Inside, windows
 from riyaz.predictor import PromptedModel
@@ -169,15 +169,22 @@ def following(model: PromptedModel, inside: Inside, sampling: Sampling, count: i
     ]
 
 
-def changes(between: Difference, linears: Sequence[Changed]) -> dict[str, Any]:
-    """What an adaptation changed, for one text and in the weights."""
+def changes(between: Difference) -> dict[str, Any]:
+    """What an adaptation changed for one text."""
     return {
         "divergence": rounded(between.divergence), "moved": rounded(between.moved), "lens": rounded(between.lens),
         "parts": between.parts,
+    }  # fmt: skip
+
+
+def weight_changes(model: PromptedModel, linears: Sequence[Changed]) -> dict[str, Any]:
+    """What an adaptation changed in the weights, and which parts of the model it touches at all."""
+    return {
+        "touched": asdict(touched(model, linears)),
         "linears": [
             {"name": one.name, "relative": rounded(one.relative), "spectrum": rounded(one.spectrum)} for one in linears
         ],
-    }  # fmt: skip
+    }
 
 
 def coded(family: Family[ModelConfig]) -> list[dict[str, Any]]:

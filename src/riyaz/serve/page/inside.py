@@ -20,7 +20,7 @@ from riyaz.engine.runner import CacheFull
 from riyaz.engine.sampling import likeliest
 from riyaz.inside import Inside, document, read, text_tokens, vectors
 from riyaz.inside.attention import weights
-from riyaz.inside.beside import differing
+from riyaz.inside.beside import differing, weight_changes
 from riyaz.inside.reading import windows
 from riyaz.predictor import PromptedModel
 from riyaz.serve import asking
@@ -37,7 +37,7 @@ CANDIDATES = 200  # tokens whose probabilities the screen's sliders move
 SIDE = 64  # rows and columns of a head's small picture, at most
 BODY = {
     "model": MODEL, "text": Field(text(None, 1), required=True), "at": Field(whole(-LONGEST)),
-    "part": Field({"type": "string", "enum": ["layers", "attention", "heads", "near", "product", "before"]}),
+    "part": Field({"type": "string", "enum": ["layers", "attention", "heads", "near", "product", "before", "weights"]}),
     "before": Field(text(96, 1)), "layer": Field(whole(0)), "head": Field(whole(0)),
 }  # fmt: skip
 
@@ -54,6 +54,7 @@ class Wanted:
     at: int  # among `ids`
     layer: int
     head: int | None
+    target: str  # the file or folder of the model
 
 
 async def inside(request: Request) -> Response:
@@ -64,7 +65,7 @@ async def inside(request: Request) -> Response:
 
 async def _answer(state: State, body: dict[str, Any], headers: dict[str, str]) -> Response:
     served, before = state.shelf.find(body["model"]), None
-    if body.get("part") == "before":
+    if body.get("part") in ("before", "weights"):
         if not body.get("before"):
             raise Problem(400, "before: is missing", "before", "missing_required_parameter")
         before = state.shelf.find(body["before"], "before")
@@ -117,13 +118,17 @@ def _wanted(served: Served, before: Served | None, body: dict[str, Any]) -> Want
         raise Problem(400, f"layer: there are {config.n_layers} layers, counted from 0", "layer")
     if head is not None and head >= config.n_heads:
         raise Problem(400, f"head: there are {config.n_heads} heads, counted from 0", "head")
-    return Wanted(model, other, ids, len(every) - len(ids), body.get("part") or "layers", own, layer, head)
+    return Wanted(model, other, ids, len(every) - len(ids), body.get("part") or "layers", own, layer, head,
+                  served.root)  # fmt: skip
 
 
 def _made(wanted: Wanted, kept: Inside | None) -> Steps[tuple[dict[str, Any], Inside | None]]:
     """A part of the document, and the reading that it was made of, None where it needed none."""
     if wanted.part == "near":
         made = yield from _near(wanted)
+        return made, kept
+    if wanted.part == "weights":
+        made = yield from _weights(wanted)
         return made, kept
     last = kept or read(wanted.model, wanted.ids, wanted.at, "text")
     yield
@@ -206,4 +211,14 @@ def _before(wanted: Wanted, last: Inside) -> Steps[dict[str, Any]]:
     other = read(earlier, wanted.ids, wanted.at, "before")
     yield
     between = yield from differing(earlier, wanted.model, other, last)
-    return {"before": {"target": name, **document.changes(between, ())}}
+    return {"before": {"target": name, **document.changes(between)}}
+
+
+def _weights(wanted: Wanted) -> Steps[dict[str, Any]]:
+    """What adapting changed in the weights, one matrix at a time."""
+    assert wanted.before is not None, "the part needs it"
+    linears = []
+    for changed in weight_changes(wanted.before[1], wanted.model, wanted.target):
+        linears.append(changed)
+        yield
+    return {"weights": document.weight_changes(wanted.model, linears)}

@@ -145,8 +145,8 @@ def test_a_threshold_holds_for_the_precision_that_it_was_set_at(artifact: Path, 
     measured(artifact, [(0.0, 0.0)])
     arguments = ("run", artifact, rows, "--abstain", "0.05", "--out", tmp_path / "out.jsonl")
     told = command(*arguments, "--precision", "int8")
-    assert told.status == 2 and "--abstain: the threshold was set with weights as " in told.line
-    assert "held as int8" in told.line and "same --precision" in told.line
+    assert told.status == 2 and "--abstain: the threshold was set with weights in " in told.line
+    assert "here they are in int8" in told.line and "same --precision" in told.line
     assert not (tmp_path / "out.jsonl").exists() and command(*arguments).status == 0
 
 

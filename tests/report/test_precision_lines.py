@@ -12,7 +12,8 @@ from riyaz.cli import main as cli
 from riyaz.report.comparison import html, markdown, terminal
 from riyaz.report.comparison.next_commands import after_arm
 from riyaz.report.comparison.precisions import merge_options, merged_line, served_line
-from riyaz.results import ArmResult, Comparison, PrecisionScore
+from riyaz.report.limits.words import facts
+from riyaz.results import ArmResult, Comparison, Limits, PrecisionScore, in_words
 
 
 def score(precision: str, mb: float, worse_by: float, at_most: float | None, ms: float = 20.0) -> PrecisionScore:
@@ -90,3 +91,10 @@ def test_the_command_that_makes_it_smaller_is_one_of_the_next_ones() -> None:
     _, bound, _ = cli.build().parse_args(commands["merge"].split()[1:])
     assert bound.arguments["precision"] == "int8"
     assert "merge" not in dict(after_arm(adapted(), Path("out/lora")))
+
+
+def test_how_weights_are_held_is_said_in_plain_words() -> None:
+    assert in_words("int4 as stored") == "int4, as in its file"
+    assert in_words("bf16") == "bf16" and in_words(None) == "an unknown precision"
+    limits = Limits("m", None, [], served="int8 as stored", date="2026-01-02")
+    assert facts(limits) == "weights in int8, as in its file · 2026-01-02"

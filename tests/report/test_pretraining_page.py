@@ -32,6 +32,11 @@ def whole() -> fake_page.Page:
     return fake_page.Page(fake_run.page(fake_run.run(), fake_run.metrics(), fake_run.samples()))
 
 
+def test_the_loss_is_said_as_a_draw_in_plain_words():
+    text = story(fake_run.run(), fake_run.metrics())
+    assert "on average that is as uncertain as a draw from " in text and " tokens with equal chances, out of " in text
+
+
 def test_the_page_is_well_formed_and_every_part_stands_there(whole):
     assert whole.problems == []
     ids = [a["id"] for _, a in whole.elements if "id" in a]

@@ -92,9 +92,11 @@ class ByLimits:
     def expect_alike(self, predictor: "Predictor") -> None:
         """Raises RiyazError for a predictor that holds its weights otherwise than when the threshold was set, as it is
         then more or less sure of the same answers."""
+        from riyaz.results import in_words
+
         held = predictor.served
         if held != self.served:
-            what = f"the threshold was set with weights as {self.served}, and they are held as {held} here"
+            what = f"the threshold was set with weights in {in_words(self.served)}; here they are in {in_words(held)}"
             raise RiyazError(what, FLAG, "give both commands the same --precision, or run riyaz limits again")
 
     def with_confidence(

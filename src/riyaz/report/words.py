@@ -15,6 +15,7 @@ from riyaz.results import (
     Floor,
     Pair,
     TargetScores,
+    in_words,
     metric_name,
 )
 
@@ -173,7 +174,7 @@ def totals(arm: ArmResult) -> dict[str, str]:
         "prompt tokens": number(arm.prompt_tokens, 1),
         "KL to the base": number(arm.kl_task, 3),
         "MB while answering": number(arm.serve_rss_mb),
-        "served in": arm.served or MISSING,
+        "weights in": in_words(arm.served) if arm.served else MISSING,
         "ms/answer merged": tenths(arm.merged_ms),
         "differ alone": _flips(arm.batch_flips),
     }

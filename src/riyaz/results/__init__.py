@@ -39,7 +39,7 @@ from riyaz.results.documents import ELSEWHERE
 from riyaz.results.inputs import Data, Documents, FileFacts, Leakage, Model
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
 from riyaz.results.metric_names import metric_name
-from riyaz.results.precisions import PrecisionScore, smallest_merged, smallest_precision
+from riyaz.results.precisions import PrecisionScore, in_words, smallest_merged, smallest_precision
 from riyaz.results.pretraining import (
     LEARNED,
     METRICS,
@@ -66,10 +66,11 @@ from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 __all__ = [
     "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LEARNED", "LIMITS", "METRICS", "PREDICTIONS",
     "REFITTED", "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult",
-    "Calibration", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision", "Derived",
-    "Documents", "EarlierTask", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "FloorKind", "Leakage",
-    "Learned", "Limits", "Model", "Pair", "Part", "PrecisionScore", "PretrainRun", "QuestionScore", "Remeasured",
-    "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceLead",
-    "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "Teacher", "TernarizeRun", "Text", "TokenLoss",
-    "Turn", "Word", "WorstSlice", "Worth", "arm_name", "metric_name", "parted", "smallest_merged", "smallest_precision",
+    "Calibration", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision",
+    "Derived", "Documents", "EarlierTask", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor",
+    "FloorKind", "Leakage", "Learned", "Limits", "Model", "Pair", "Part", "PrecisionScore", "PretrainRun",
+    "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer",
+    "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "Teacher",
+    "TernarizeRun", "Text", "TokenLoss", "Turn", "Word", "WorstSlice", "Worth", "arm_name", "in_words",
+    "metric_name", "parted", "smallest_merged", "smallest_precision",
 ]  # fmt: skip

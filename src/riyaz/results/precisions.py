@@ -22,6 +22,11 @@ class PrecisionScore:
     score: float | None = None  # by the task's metric, on the few rows that were timed
 
 
+def in_words(served: str | None) -> str:
+    """How a model's weights were held, for readers: `int4, as in its file` for the recorded `int4 as stored`."""
+    return (served or "an unknown precision").replace(" as stored", ", as in its file")
+
+
 def smallest_precision(scores: Sequence[PrecisionScore]) -> PrecisionScore:
     """The one with the smallest weights of those whose upper bound is at most BOUND; else the first, the reference."""
     return min([scores[0], *_passed(scores)], key=lambda each: each.mb)

@@ -49,7 +49,7 @@ from riyaz.report.words import (
     troubles,
     verdict,
 )
-from riyaz.results import ArmResult, Comparison, TargetScores
+from riyaz.results import ArmResult, Comparison, TargetScores, in_words
 
 PLAIN_WIDTH = 100  # columns when the output is no terminal
 BAR, LEAST_BAR = 18, 8  # character cells of a progress bar
@@ -347,7 +347,7 @@ def print_scores(scored: TargetScores, out: Console) -> None:
         out.print(f"{'ECE':<16}{confidence.error(scored.calibration)}")
     out.print(f"{'ms per answer':<16}{tenths(scored.ms_per_answer)}")
     if scored.served:
-        out.print(f"{'served in':<16}{scored.served}")
+        out.print(f"{'weights in':<16}{in_words(scored.served)}")
     for title, score in slices(scored):
         out.print(f"{'slice':<16}{title}  {score}")
 

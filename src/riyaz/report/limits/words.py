@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from riyaz.report.words import MISSING, duration, number
-from riyaz.results import Figure, Limits, Part, Suite
+from riyaz.results import Figure, Limits, Part, Suite, in_words
 
 BEYOND = "Beyond chance, by their 95 % intervals; of twenty figures without a finding one is expected to be listed too:"
 TITLES = {
@@ -113,8 +113,9 @@ def _with_interval(figure: Figure) -> str:
 
 def facts(document: Limits) -> str:
     """In which precision, when and how long it was measured, in one line."""
+    weights = f"weights in {in_words(document.served)}" if document.served else ""
     took = f"in {duration(document.seconds)}" if document.seconds else ""
-    return " · ".join(filter(None, (document.served or "", document.date or "", took)))
+    return " · ".join(filter(None, (weights, document.date or "", took)))
 
 
 def findings(parts: Sequence[Part]) -> list[str]:

@@ -223,8 +223,8 @@ def _learned(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
     line += f" ({before})" if before else ""
     line += f", which is {number(bits, 2)} bits per byte" if bits is not None else ""
     ways = math.exp(min(loss, 60))
-    wide = f": on average it is as unsure as between {compact(round(ways)) if ways >= 10 else number(ways, 1)}"
-    wide += " equally likely tokens"
+    wide = f": on average that is as uncertain as a draw from {compact(round(ways)) if ways >= 10 else number(ways, 1)}"
+    wide += " tokens with equal chances"
     wide += f", out of {number(vocabulary)}" if vocabulary else ""
     return [f"{line}{wide}."]
 

@@ -18,6 +18,7 @@ Every folder in one line, then every file, in the file's own words. `make tree` 
 FOLDERS = {  # folders without a package's docstring
     "src/riyaz/serve/static": "The built page of `riyaz ui`, from page/.",
     "src/riyaz/serve/static/assets": "Its program, style and icon.",
+    "src/riyaz/samples": "What the page shows at a first visit; examples/make_samples.py makes all of it.",
     "src/riyaz/limits/data": "Questions, pairs and wordings that `riyaz limits` asks.",
     "native": "The CPU engine in C++20; only its bindings know Python.",
     "native/engine": "The model that answers: weights, cache, passes, threads.",
@@ -45,6 +46,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/examples": "The rows of the examples, and the scripts that gather them.",
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
+SAMPLES = "src/riyaz/samples"  # one line for all of its folders
 PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")
 COMMENT = {".cpp": "//", ".h": "//", ".inc": "//", ".ts": "//", ".tsx": "//"}
 
@@ -90,7 +92,7 @@ def files(root: Path) -> dict[str, list[Path]]:
     for name in sorted(listed):
         path = root / name
         if path.exists():
-            folder = folders.setdefault(str(Path(name).parent), [])
+            folder = folders.setdefault(SAMPLES if name.startswith(SAMPLES) else str(Path(name).parent), [])
             if path.suffix in {".py", *COMMENT} and path.name != "__init__.py" and "static" not in path.parts:
                 folder.append(path)
     return folders

@@ -143,10 +143,11 @@ def test_ui_shows_a_folder_without_any_model(tmp_path: Path) -> None:
     with started(tmp_path, "--no-browser", verb="ui", RIYAZ_HOME=str(tmp_path / "cache")) as (process, link):
         url, _, token = link.partition("/#token=")
         found = httpx.get(f"{url}/page/info", headers={"x-riyaz-token": token}).json()
-        assert found["models"] == [] and found["default_model"] == "smollm2-135m"
+        assert [each["id"] for each in found["models"]] == ["sample-animals", "sample-animals-ternary"]
+        assert all(each["sample"] for each in found["models"]) and found["default_model"] == "smollm2-135m"
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=60)[1]
-        assert "note: there is no model to chat with: the model smollm2-135m has not been pulled yet" in told
+        assert "note: two tiny sample models answer, as there is no other: the model smollm2-135m has not been" in told
 
 
 def test_ui_takes_a_free_port_where_the_usual_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ def ui(
     *,
     model: Annotated[
         tuple[str, ...],
-        Parameter(help="a model, an artifact or a comparison to chat with; repeatable; smollm2-135m if pulled"),
+        Parameter(
+            help="a model, an artifact or a comparison; repeatable; smollm2-135m if pulled, else two tiny samples"
+        ),
     ] = (),
     port: Annotated[int | None, Parameter(help="port; if not given 8000, or a free one where 8000 is in use")] = None,
     no_browser: Annotated[bool, Parameter(help="only print the link")] = False,
@@ -74,10 +76,11 @@ def _bound(serving: ServeConfig, any_port: bool) -> "socket.socket":
 
 
 def _filled(opener: "Opener", targets: tuple[str, ...], folder: Path) -> list[str]:
-    """Open the models that were named, else the folder where it is one, else the default one; notes about what is left
-    out. Without a model the page still shows data and runs."""
+    """Open the models that were named, else the folder where it is one, else the default one, else the tiny ones that
+    come with riyaz; notes about what is left out."""
     from riyaz import adapters, artifact
     from riyaz.results import COMPARE
+    from riyaz.serve.page.samples import MODELS
 
     notes = []
     for target in targets:
@@ -89,7 +92,9 @@ def _filled(opener: "Opener", targets: tuple[str, ...], folder: Path) -> list[st
     try:
         return opener.serve(target)
     except RiyazError as error:
-        return [f"there is no model to chat with: {error}"]
+        for sample in MODELS[: opener.most]:
+            opener.serve(sample)
+        return [f"two tiny sample models answer, as there is no other: {error}"]
 
 
 def open_browser(link: str, private: Path) -> bool:

@@ -6,12 +6,13 @@ from riyaz.errors import RiyazError, shown
 from riyaz.sources.origins import PREFIXES, called, catalogue_name, hub_name, hub_origin, pull, stored_name
 from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import PRECISION, Source, open_path
-from riyaz.sources.store import ModelEntry, find, home, models
+from riyaz.sources.store import SAMPLES, ModelEntry, find, home, models, valid_name
 from riyaz.sources.tensor_files import TensorInfo
 
 __all__ = [
     "CATALOGUE",
     "PRECISION",
+    "SAMPLES",
     "ModelEntry",
     "Source",
     "TensorInfo",
@@ -28,7 +29,8 @@ __all__ = [
 
 
 def open_source(name_or_path: str | Path) -> Source:
-    """Opens a stored model by name, or a GGUF file or model folder by path. Raises RiyazError listing known names."""
+    """Opens a stored model by name, a GGUF file or model folder by path, or a sample of the package by name. Raises
+    RiyazError listing known names."""
     name = str(name_or_path)
     on_the_hub = hub_name(name) if isinstance(name_or_path, str) else name  # hf:OWNER/MODEL for OWNER/MODEL
     stored = find(stored_name(on_the_hub)) if isinstance(name_or_path, str) else None
@@ -39,6 +41,8 @@ def open_source(name_or_path: str | Path) -> Source:
     path = Path(name).expanduser()
     if name and path.exists():
         return open_path(path)
+    if valid_name(name) and (SAMPLES / "models" / name).is_dir():
+        return open_path(SAMPLES / "models" / name, name)
     if name in CATALOGUE:
         raise RiyazError(f"the model {name} has not been pulled yet", hint=f"run `riyaz pull {name}`")
     if len(path.parts) > 1 or path.suffix:

@@ -22,6 +22,7 @@ from riyaz.json_files import write_json
 ENTRY = "entry.json"
 TEMPORARY = ".tmp-"
 CHUNK = 2**20
+SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with the package, two tiny models among it
 
 # called with (the current phase, such as "download"; bytes done; total bytes)
 Progress = Callable[[str, int, int], None]

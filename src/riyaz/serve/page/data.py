@@ -37,8 +37,9 @@ async def preview(request: Request) -> Response:
 
 async def limits(request: Request) -> Response:
     """GET /page/limits?path=P: limits.json of a folder, or of each arm of a comparison."""
-    page = page_of(request)
-    path = page.inside(request.query_params.get("path", ""))
+    name = request.query_params.get("path", "")
+    page = page_of(request).holding(name)
+    path = page.inside(name)
     measured = await state_of(request).prepare(lambda: _limits(page, path))
     if not measured:
         what = f"no limits were measured of {shown(page.name(path))}; riyaz limits measures them"

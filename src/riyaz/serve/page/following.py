@@ -51,8 +51,8 @@ class Tail:
 
 async def events(request: Request) -> Response:
     """Every line of a run's events, metrics and samples; `Last-Event-ID` goes on after the one of that id."""
-    page = page_of(request)
     name = request.query_params.get("path", "")
+    page = page_of(request).holding(name)
     path = page.folder / name
     if not is_alive(path):  # else it was started just now, and may have no folder yet
         path = page.inside(name)

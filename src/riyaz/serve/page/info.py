@@ -11,6 +11,7 @@ from riyaz.config import DEFAULT_MODEL
 from riyaz.errors import RiyazError
 from riyaz.json_files import to_document
 from riyaz.serve.http import MB
+from riyaz.serve.page.samples import is_sample
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import page_of, state_of
 
@@ -40,6 +41,7 @@ def entry_of(served: Served) -> dict[str, Any]:
         "id": served.name, "base": served.parent, "kind": entry["meta"]["answers"], "method": _method(served),
         "context": served.predictor.context, "trained_length": entry["meta"].get("n_ctx_train"),
         "served_as": entry["meta"].get("served_as"), "removable": served.removable,
+        "sample": is_sample(served),
     }  # fmt: skip
 
 

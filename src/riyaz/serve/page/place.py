@@ -5,7 +5,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from riyaz.errors import shown
 from riyaz.files import is_bare
 from riyaz.results import About
 from riyaz.serve.problems import Problem
+from riyaz.sources import SAMPLES
 
 PREFIX, REPORT = "/page/", "/page/report"  # routes that need the token; the one that a ticket opens
 INDEX, ASSETS = "/", "/assets/"  # the built files, which hold nothing of the user's
 UPLOADS = "uploads"
+SAMPLE = "sample:"  # begins the names of what comes with the package, which is only read
 LONGEST = 200  # bytes of an uploaded file's name
 
 
@@ -30,6 +32,7 @@ class Page:
     methods: Mapping[str, About] = field(default_factory=dict)  # that a comparison can run, in the order of its table
     # those of them that learn from votes, each with the methods that a comparison of it runs
     from_votes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prefix: str = ""  # of every name, where the folder is not the user's
 
     @classmethod
     def of(
@@ -54,11 +57,21 @@ class Page:
         """What opens one report in a tab of its own, where no header can be sent: worth nothing for anything else."""
         return hmac.new(self.token.encode(), f"report {name}".encode(), hashlib.sha256).hexdigest()
 
+    def samples(self) -> "Page":
+        """The same for the samples of the package: their names begin with SAMPLE."""
+        return replace(self, folder=SAMPLES.resolve(), prefix=SAMPLE)
+
+    def holding(self, name: str) -> "Page":
+        """What a name that is only read belongs to: the samples where it begins as theirs do and the folder has no such
+        file, else the folder."""
+        is_sample = name.startswith(SAMPLE) and not os.path.lexists(self.folder / name.partition("/")[0])
+        return self.samples() if is_sample else self
+
     def inside(self, name: Any, param: str = "path") -> Path:
         """The file or folder of this name, relative to the folder. Raises Problem 404 for one that is not there or lies
         elsewhere, by a link too."""
         try:
-            path = (self.folder / str(name)).resolve(strict=True)
+            path = (self.folder / str(name).removeprefix(self.prefix)).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):  # not there, a NUL in it, links in a circle
             path = None
         if path is None or not path.is_relative_to(self.folder):
@@ -80,7 +93,7 @@ class Page:
 
     def name(self, path: Path) -> str:
         """The name by which `inside` finds a path again."""
-        return str(path.relative_to(self.folder))
+        return f"{self.prefix}{path.relative_to(self.folder)}"
 
 
 def expect_file_name(name: str) -> None:

@@ -33,11 +33,15 @@ SANDBOX = {
 
 
 async def listed(request: Request) -> Response:
-    """GET /page/runs: every run below the page's folder, the latest first."""
+    """GET /page/runs: every run below the page's folder, the latest first; beside them the samples of the package."""
     page = page_of(request)
-    runs = await asyncio.to_thread(lambda: [entry_of(page, run, *_read(run)) for run in find_runs(page.folder)])
+    runs, samples = await asyncio.to_thread(lambda: [_entries(each) for each in (page, page.samples())])
     runs.sort(key=lambda entry: -entry["changed"])
-    return JSONResponse({"runs": runs[:MOST_RUNS], "more": max(0, len(runs) - MOST_RUNS)})
+    return JSONResponse({"runs": runs[:MOST_RUNS], "more": max(0, len(runs) - MOST_RUNS), "samples": samples})
+
+
+def _entries(page: Page) -> list[dict[str, Any]]:
+    return [entry_of(page, run, *_read(run)) for run in find_runs(page.folder)]
 
 
 def _read(run: Run) -> tuple[Document, str]:
@@ -53,6 +57,7 @@ def entry_of(page: Page, run: Run, document: Document, damage: str) -> dict[str,
     entry: dict[str, Any] = {
         "path": page.name(run.path), "kind": run.kind, "started": run.started, "changed": run.path.stat().st_mtime,
         "command": run.begun.command if run.begun else "", "pick": None, "score": None, "problem": None,
+        "sample": page.prefix != "",
     }  # fmt: skip
     process = said(run.path)
     if damage:
@@ -76,7 +81,8 @@ def entry_of(page: Page, run: Run, document: Document, damage: str) -> dict[str,
 
 async def one(request: Request) -> Response:
     """GET /page/run?path=P: everything that the files of a run say."""
-    page, name = page_of(request), request.query_params.get("path", "")
+    name = request.query_params.get("path", "")
+    page = page_of(request).holding(name)
     begun = said(page.folder / name)
     if begun is not None and Run.of(page.folder / name) is None:  # it reads its data yet, or refused it
         state = "running" if begun["status"] is None else "failed"
@@ -88,10 +94,12 @@ async def one(request: Request) -> Response:
 
 def run_of(request: Request, name: str = "path") -> Run:
     """The run that a request names. Raises Problem 404."""
-    path = page_of(request).inside(request.query_params.get(name, ""), name)
+    value = request.query_params.get(name, "")
+    page = page_of(request).holding(value)
+    path = page.inside(value, name)
     run = Run.of(path)
     if run is None:
-        raise Problem(404, f"there is no run in {shown(page_of(request).name(path))}", name)
+        raise Problem(404, f"there is no run in {shown(page.name(path))}", name)
     return run
 
 
@@ -116,7 +124,9 @@ def full_entry_of(page: Page, run: Run) -> dict[str, Any]:
 
 
 def commands_of(page: Page, run: Run, document: Document, state: str) -> list[dict[str, str]]:
-    """What to do with a run next, as command lines to be given in the page's folder."""
+    """What to do with a run next, as command lines to be given in the page's folder; nothing with a sample."""
+    if page.prefix:
+        return []
     name = page.name(run.path)
     begun = run.begun.command if run.begun else ""
     if state in ("stopped", "cut", "failed", "planned"):
@@ -140,7 +150,8 @@ def _report_link(page: Page, run: Run) -> str | None:
 
 async def report(request: Request) -> Response:
     """GET /page/report?path=P: a run's report.html, as a page of its own."""
-    path = page_of(request).inside(f"{request.query_params.get('path', '')}/{HTML}")
+    name = request.query_params.get("path", "")
+    path = page_of(request).holding(name).inside(f"{name}/{HTML}")
     return FileResponse(path, headers=SANDBOX, media_type="text/html; charset=utf-8")
 
 

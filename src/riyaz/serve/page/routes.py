@@ -13,6 +13,7 @@ from riyaz.serve.page import (
     models,
     questions,
     records,
+    samples,
     starting,
     static,
     training,
@@ -45,6 +46,7 @@ ROUTES = [
     Route("/page/search", documents.search, methods=["POST"]), Route("/page/document", documents.document),
     Route("/page/questions", questions.own), Route("/page/questions", questions.checked, methods=["POST"]),
     Route("/page/label-next", questions.label_next, methods=["POST"]),
+    Route("/page/samples", samples.listed), Route("/page/samples/text", samples.text),
     Route("/page/votes", votes.board), Route("/page/votes", votes.vote, methods=["POST"]),
     Route("/page/votes/train", training.train, methods=["POST"]),
 ]  # fmt: skip

@@ -141,7 +141,10 @@ export const api = {
   labelNext: (body: object) => post<{ places: readonly number[] }>("/page/label-next", body),
   files: (under: string) => get<T.Folder>("/page/files", { under }),
   data: async (query: Record<string, string>) => (await get<{ data: T.DataFound }>("/page/data", query)).data,
-  runs: async () => (await get<{ runs: T.RunEntry[] }>("/page/runs")).runs,
+  runs: async () => (await get<T.Listing>("/page/runs")).runs,
+  listing: () => get<T.Listing>("/page/runs"),
+  samples: () => get<T.SampleFiles>("/page/samples"),
+  sampleText: async (name: string) => (await get<{ text: string }>("/page/samples/text", { name })).text,
   run: (path: string) => get<T.Run>("/page/run", { path }),
   learned: <Line, Part>(path: string, after: number) =>
     get<{ lines: readonly Line[]; program: readonly Part[] }>("/page/learned", { path, after: String(after) }),

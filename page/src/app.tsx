@@ -1,44 +1,23 @@
 // The frame: the list of screens, and the one that the address names.
 
-import { signal, useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
-import { Empty, Problem, Waiting } from "./parts/words.tsx";
+import { later, Samples } from "./parts/later.tsx";
+import { Problem, Waiting } from "./parts/words.tsx";
 import { key, link, route } from "./route.ts";
 import { Chat } from "./screens/chat.tsx";
 import { Compare } from "./screens/compare.tsx";
 import { Data } from "./screens/data.tsx";
-import { Documents } from "./screens/documents.tsx";
 import { Learn } from "./screens/learn.tsx";
 import { Limits } from "./screens/limits.tsx";
 import { NextWord } from "./screens/next.tsx";
 import { RunScreen } from "./screens/run.tsx";
 import { Runs } from "./screens/runs.tsx";
-import { Side } from "./screens/side.tsx";
 import { info, models, problem, ready, refresh } from "./state.ts";
 
-// A screen whose code is a file of its own, which the browser loads when the screen is opened first.
-function later(load: () => Promise<ComponentType>): ComponentType {
-  const screen = signal<ComponentType | null>(null);
-  return () => {
-    const failed = useSignal("");
-    useEffect(() => {
-      load().then(
-        (loaded) => {
-          screen.value = loaded;
-        },
-        () => {
-          failed.value = "This screen could not be loaded. Start the server again, then reload the page.";
-        },
-      );
-    }, []);
-    const Shown = screen.value;
-    if (Shown) return <Shown />;
-    return failed.value ? <Problem text={failed.value} /> : <Waiting />;
-  };
-}
-
 const Decide = later(async () => (await import("./screens/decide.tsx")).Decide);
+const Documents = later(async () => (await import("./screens/documents.tsx")).Documents);
+const Side = later(async () => (await import("./screens/side.tsx")).Side);
 const Inside = later(async () => (await import("./screens/inside.tsx")).InsideScreen);
 
 interface Screen {
@@ -83,21 +62,14 @@ export function App() {
       <Menu at={screen?.name ?? ""} />
       <main id="main" tabIndex={-1} class={`screen screen-${name}`}>
         <Problem text={problem.value} />
-        {screen?.group === "Talk" && ready.value && !models.value.length && <NoModel />}
+        {screen?.group === "Talk" && ready.value && noOwnModel() && <Samples of="models" />}
         {ready.value || problem.value ? <Shown /> : <Waiting>The model is loading …</Waiting>}
       </main>
     </div>
   );
 }
 
-function NoModel() {
-  return (
-    <Empty>
-      There is no model to talk to. Start the page with one, such as <code>riyaz ui --model smollm2-135m</code>, or chat
-      with the pick of a <a href={link("runs")}>run</a>.
-    </Empty>
-  );
-}
+const noOwnModel = () => !models.value.length || info.value?.models.some((model) => model.sample);
 
 function toMain(): void {
   document.getElementById("main")?.focus();

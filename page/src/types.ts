@@ -33,6 +33,7 @@ export interface Info {
     kind?: string;
     method?: string | null;
     trained_length?: number | null;
+    sample?: boolean; // it comes with Riyaz
   }[];
   readonly limits: { readonly upload_bytes: number };
   readonly resources: { readonly memory_free?: number; readonly disk_free?: number; readonly threads?: number };
@@ -127,6 +128,26 @@ export interface RunEntry {
   readonly score?: number | null; // bits per byte of pretraining
   readonly command?: string | null;
   readonly problem?: string | null;
+  readonly sample?: boolean; // it comes with Riyaz
+}
+
+export interface Listing {
+  readonly runs: readonly RunEntry[];
+  readonly samples: readonly RunEntry[];
+}
+
+// The answers of two models to the same prompts.
+export interface Sides {
+  readonly command: string;
+  readonly prompts: readonly {
+    readonly prompt: string;
+    readonly answers: readonly { readonly model: string; readonly text: string }[];
+  }[];
+}
+
+export interface SampleFiles {
+  readonly texts: readonly { readonly name: string; readonly bytes: number }[];
+  readonly sides: Sides;
 }
 
 export interface Arm {

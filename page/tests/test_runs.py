@@ -24,13 +24,59 @@ def test_a_finished_comparison_is_shown_whole(browser, served, width, theme):
     with Visit(browser, served, "run?path=workshop", width, theme, bypass_csp=True) as visit:
         page = visit.page
         expect(page.locator(".pick")).to_be_visible()
+        drawn = page.get_by_role("img", name="Score against milliseconds per answer")
+        expect(drawn).to_be_hidden()
+        for fold in page.locator("details.fold > summary").all():
+            fold.click()
         expect(page.locator(".arms tr.picked")).to_contain_text("pick")
-        expect(page.get_by_role("img", name="Score against milliseconds per answer")).to_be_visible()
+        expect(drawn).to_be_visible()
         page.wait_for_load_state("networkidle")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert visit.width() <= width
         assert visit.outside == [] and visit.dialogs == []
+
+
+def test_a_run_opens_folded_at_390_pixels_and_its_table_shows_time_and_memory(browser, served):
+    with Visit(browser, served, "run?path=workshop", 390) as visit:
+        page = visit.page
+        expect(page.locator(".pick")).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        folds = page.locator("details.fold")
+        assert folds.count() >= 3 and not folds.evaluate_all("all => all.some(each => each.open)")
+        height = page.evaluate("document.documentElement.scrollHeight")
+        folds.first.locator("summary").focus()
+        page.keyboard.press("Enter")
+        row = page.locator(".arms tr.picked")
+        expect(row).to_be_visible()
+        labels = "cells => cells.map(each => getComputedStyle(each, '::before').content)"
+        assert row.locator("td").evaluate_all(labels)[1:] == [
+            '"ms per answer"', '"training"', '"peak memory"', '"artifact"', '"forgetting"',
+        ]  # fmt: skip
+        for cell in row.locator("th, td").all():
+            box = cell.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+        assert visit.width() <= 390
+        page.reload()
+        expect(page.locator(".pick")).to_be_visible()
+        assert not folds.evaluate_all("all => all.some(each => each.open)"), "nothing is remembered"
+        assert height < 3000, height
+        visit.assert_quiet()
+
+
+def test_find_in_page_and_paper_reach_what_is_folded(browser, served):
+    with Visit(browser, served, "run?path=workshop", 1280) as visit:
+        page = visit.page
+        table = page.locator(".arms")
+        expect(table).to_be_attached()
+        expect(table).to_be_hidden()
+        assert page.evaluate("document.body.textContent.includes('peak memory')"), "it is there to be found"
+        page.emulate_media(media="print")
+        expect(table).to_be_visible()
+        assert table.bounding_box()["height"] > 100
+        expect(page.get_by_role("img", name="Score against milliseconds per answer")).to_be_visible()
+        page.emulate_media(media="screen")
+        expect(table).to_be_hidden()
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (360, "dark")])
@@ -176,6 +222,7 @@ def test_votes_that_are_enough_begin_a_run_that_learns_from_them(browser, served
         expect(page.locator(".badge").first).to_have_text("running")
         expect(page.locator("h1")).to_contain_text("runs/orpo-tiny-")
         expect(page.locator(".command").first).to_contain_text("--methods zero_shot,orpo")
+        expect(page.get_by_text("Notes of the run")).to_be_visible()  # it hears signals now
         page.get_by_role("button", name="Stop and keep the best").click()
         expect(page.locator(".badge").first).to_have_text("stopped")
         visit.assert_quiet()

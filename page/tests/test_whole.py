@@ -118,7 +118,7 @@ def test_two_answers_of_one_model_are_voted_on_and_count_for_none(browser, serve
 def test_data_is_shown_as_the_model_sees_it(browser, server):
     with visit(browser, server, "data?path=rows.jsonl") as opened:
         page = opened.page
-        expect(page.get_by_text("Taken for a choice from a set of answers")).to_be_visible(timeout=LONG)
+        expect(page.get_by_text("Task: choose one answer from a fixed set")).to_be_visible(timeout=LONG)
         expect(page.locator(".rendered mark").first).to_be_attached(timeout=LONG)
         opened.assert_quiet()
 

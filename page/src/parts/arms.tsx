@@ -5,6 +5,7 @@ import { count, duration, megabytes, number } from "../numbers.ts";
 import { useLoaded } from "../state.ts";
 import type { Arm, Rows } from "../types.ts";
 import { aboutOf, colourOf, Method } from "./methods.tsx";
+import { Term } from "./term.tsx";
 import { Empty, Pager, Problem, Wide } from "./words.tsx";
 
 const shown = (value: number | null | undefined): value is number => value !== null && value !== undefined;
@@ -30,7 +31,9 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
     <Wide name="Methods">
       <table class="arms">
         <caption>
-          {metric} on {count(rows)} test rows with 95 % intervals, best first
+          {metric} on {count(rows)} <Term of="test rows" /> with <Term of="95 % interval">95 % intervals</Term>, best
+          first. Columns: <Term of="method" />, <Term of="peak memory" />, <Term of="artifact" />,{" "}
+          <Term of="forgetting" />
         </caption>
         <thead>
           <tr>
@@ -189,7 +192,6 @@ export function Disagreements({ path }: { path: string }) {
   const shownRows = found?.rows.length ?? 0;
   return (
     <section>
-      <h2>Row by row</h2>
       <label class="field narrow">
         <span>Show</span>
         <select

@@ -6,6 +6,7 @@ import { count, many, percent, visible } from "../numbers.ts";
 import { Bars } from "./bars.tsx";
 import { Heat } from "./heat.tsx";
 import { useSeen } from "./seen.ts";
+import { Term } from "./term.tsx";
 import { Field, Problem, Waiting } from "./words.tsx";
 
 const LOOKED_AT = 8; // bars of what the token looks at
@@ -50,8 +51,8 @@ export function Heads({ read }: { read: Read }) {
     <section ref={place}>
       <h2>Attention</h2>
       <p class="under">
-        In each layer, {many(read.model.heads, "head")} give every token a weight for itself and each token before it;
-        the weights of a token add up to 100 %.
+        In each layer, <Term of="head">{many(read.model.heads, "head")}</Term> give every token a weight for itself and
+        each token before it; the weights of a token add up to 100 %.
       </p>
       <div class="fields">
         <Field label="Layer">

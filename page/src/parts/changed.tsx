@@ -3,6 +3,7 @@ import { useMemo } from "preact/hooks";
 import { type Between, before, type Read, usePart } from "../inside.ts";
 import { number, percent, visible } from "../numbers.ts";
 import { Columns } from "./columns.tsx";
+import { Term } from "./term.tsx";
 import { Touched } from "./touched.tsx";
 import { Problem, Waiting, Wide } from "./words.tsx";
 
@@ -64,7 +65,7 @@ function Pictures({ read, answer }: { read: Read; answer: Between }) {
             <tr>
               <th scope="col">after</th>
               <th scope="col" class="figure">
-                KL of the next word, nats
+                <Term of="KL divergence">KL</Term> of the next word, <Term of="nat">nats</Term>
               </th>
               <th scope="col" class="bar-cell">
                 <span class="hidden">as a bar</span>

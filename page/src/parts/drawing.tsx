@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { at, type Read, text, write } from "../inside.ts";
 import { drawn, type Shown, shape, visible } from "../numbers.ts";
 import { Bars } from "./bars.tsx";
+import { Term } from "./term.tsx";
 import { Slider } from "./words.tsx";
 
 const SHOWN = 10;
@@ -55,8 +56,9 @@ export function Drawing({ read }: { read: Read }) {
     <section>
       <h2>Next word</h2>
       <p class="under">
-        What comes after “{visible(read.tokens[read.at]?.text ?? "")}”. Choose a bar, or draw: a token is as likely to
-        be drawn as its bar is long.
+        What comes after “{visible(read.tokens[read.at]?.text ?? "")}”. Choose a bar, or draw: the{" "}
+        <Term of="probability" /> of a token is the length of its bar. <Term of="temperature">Temperature</Term>,{" "}
+        <Term of="top-k" /> and <Term of="top-p" /> change it.
       </p>
       <div class="fields">
         <Slider

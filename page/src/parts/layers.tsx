@@ -6,6 +6,7 @@ import { number, percent, visible } from "../numbers.ts";
 import { Bars } from "./bars.tsx";
 import { Columns } from "./columns.tsx";
 import { memo } from "./memo.ts";
+import { Term } from "./term.tsx";
 import { Slider, Wide } from "./words.tsx";
 
 const signed = (share: number) => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)} %`;
@@ -19,8 +20,9 @@ export function Layers({ read }: { read: Read }) {
     <section>
       <h2>Layers</h2>
       <p class="under">
-        The stream of “{token}” is a vector that {last} layers add to: attention brings in other tokens, the MLP works
-        on this one. {since(read, answer)}
+        The <Term of="residual stream">stream</Term> of “{token}” is a vector that {last} <Term of="layer">layers</Term>{" "}
+        add to: <Term of="attention" /> brings in other tokens, the <Term of="MLP" /> works on this one.{" "}
+        {since(read, answer)}
       </p>
       <div class="layered">
         <Pictures read={read} answer={answer} />
@@ -148,7 +150,7 @@ const Lens = memo(({ read, answer }: { read: Read; answer: number }) => (
               MLP
             </th>
             <th scope="col" colSpan={5}>
-              the likeliest next tokens if the model ended there
+              <Term of="logit lens">the likeliest next tokens if the model ended there</Term>
             </th>
             <th scope="col" class="figure">
               rank of the answer

@@ -41,7 +41,7 @@ export function modelLine(id: string): string {
   const parts = [
     model.parent ? `on ${model.parent}` : (model.meta.architecture ?? ""),
     model.meta.n_params ? `${big(model.meta.n_params)} parameters` : "",
-    model.meta.served_as ? `held as ${model.meta.served_as}` : "",
+    model.meta.served_as ? `weights in ${model.meta.served_as.replace(" as stored", ", as in its file")}` : "",
     model.meta.answers && model.meta.answers !== "generated" ? `answers are ${model.meta.answers}` : "",
   ];
   return parts.filter(Boolean).join(" · ");

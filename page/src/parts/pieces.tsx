@@ -4,6 +4,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { at, type Near, type Piece, type Read, usePart } from "../inside.ts";
 import { count, number, visible } from "../numbers.ts";
 import { Heat, scaled } from "./heat.tsx";
+import { Term } from "./term.tsx";
 import { Problem, Wide } from "./words.tsx";
 
 const STEPS: Readonly<Record<string, number>> = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
@@ -56,10 +57,10 @@ export function Pieces({ read }: { read: Read }) {
     <section>
       <h2>Words to numbers</h2>
       <p class="under">
-        The text is cut into tokens. Each has a number, its id, and under this number a vector in a table of{" "}
-        {count(read.model.vocabulary)} rows: {count(read.model.width)} numbers, of which the first{" "}
-        {read.tokens[0]?.vector.length} are shown. <span class="key c2" /> above zero, <span class="key c6" /> below;
-        the largest of a row is darkest.
+        The text is cut into <Term of="token">tokens</Term>. Each has a number, its id, and under this number a{" "}
+        <Term of="vector" /> in a table of {count(read.model.vocabulary)} rows: {count(read.model.width)} numbers, of
+        which the first {read.tokens[0]?.vector.length} are shown. <span class="key c2" /> above zero,{" "}
+        <span class="key c6" /> below; the largest of a row is darkest.
       </p>
       <Wide name="Tokens and their vectors">
         <table class="vectors">

@@ -1,12 +1,11 @@
 // A model that is trained from nothing: loss and bits per byte, its texts through time, the next word before and after.
 import { signal } from "@preact/signals";
-import type { ComponentType } from "preact";
-import { useEffect } from "preact/hooks";
 import type { RunEvent } from "../follow.ts";
 import { count, duration, megabytes, number, percent, visible } from "../numbers.ts";
 import type { Run } from "../types.ts";
 import { Curve, type Line } from "./curve.tsx";
-import type { LearnedProps } from "./learned.tsx";
+import { Learned } from "./later.tsx";
+import { Term } from "./term.tsx";
 import { Empty, Fact } from "./words.tsx";
 
 interface Samples {
@@ -75,7 +74,7 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
         <Empty>No step is done yet.</Empty>
       )}
       {samples.length > 0 && (
-        <Later
+        <Learned
           path={run.path}
           steps={rows}
           validations={samples.length}
@@ -87,20 +86,6 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
   );
 }
 
-const learned = signal<ComponentType<LearnedProps> | null>(null);
-
-// Its code is a file of its own, which the browser loads with the first run that is looked at.
-function Later(props: LearnedProps) {
-  useEffect(() => {
-    import("./learned.tsx").then(
-      (loaded) => (learned.value = loaded.Learned),
-      () => undefined, // the other parts of the screen need it not
-    );
-  }, []);
-  const Shown = learned.value;
-  return Shown && <Shown {...props} />;
-}
-
 function Now({ run, facts, last, steps }: { run: Run; facts: Facts; last: RunEvent | undefined; steps: number }) {
   const step = last?.step ?? 0;
   const pace = typeof last?.seconds === "number" && step > 0 ? last.seconds / step : null;
@@ -108,17 +93,20 @@ function Now({ run, facts, last, steps }: { run: Run; facts: Facts; last: RunEve
   return (
     <dl class="tiles">
       {facts.model && (
-        <Fact name="parameters" under={`${facts.model.layers} layers, width ${facts.model.width}`}>
+        <Fact
+          name={<Term of="parameter">parameters</Term>}
+          under={`${facts.model.layers} layers, width ${facts.model.width}`}
+        >
           {count(facts.model.parameters)}
         </Fact>
       )}
       {steps > 0 && (
-        <Fact name="step" under={left === null ? "" : `${duration(left)} left`}>
+        <Fact name={<Term of="step" />} under={left === null ? "" : `${duration(left)} left`}>
           {count(step)} of {count(steps)}
         </Fact>
       )}
       {facts.result && (
-        <Fact name="bits per byte" under={`held-out loss ${number(facts.result.valid_loss)}`}>
+        <Fact name={<Term of="bits per byte" />} under={`held-out loss ${number(facts.result.valid_loss)}`}>
           {number(facts.result.bits_per_byte)}
         </Fact>
       )}

@@ -1,6 +1,7 @@
 // Small parts of every screen: headings, refusals, commands, fields.
 import { type Signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
 import { count } from "../numbers.ts";
 
 export function Head(props: { title: string; children?: ComponentChildren }) {
@@ -98,6 +99,16 @@ export function Slider(props: {
   );
 }
 
+const TASKS: Readonly<Record<string, string>> = {
+  closed: "choose one answer from a fixed set",
+  short: "give a short answer",
+  free: "write a text",
+  questions: "answer typed questions",
+};
+
+// What the rows of a file ask of a model.
+export const taskLine = (kind: string): string => `Task: ${TASKS[kind] ?? kind}`;
+
 export function Empty(props: { children: ComponentChildren }) {
   return <p class="empty">{props.children}</p>;
 }
@@ -110,7 +121,20 @@ export function Waiting(props: { children?: ComponentChildren }) {
   );
 }
 
-export function Fact(props: { name: string; children: ComponentChildren; under?: ComponentChildren }) {
+// A section that opens on demand. Finding in the page opens it too, and paper has all of it.
+export function Fold(props: { title: string; open?: boolean; children: ComponentChildren }) {
+  const open = useState(props.open)[0]; // as it is when it appears: what the reader opens or closes stays so
+  return (
+    <details class="fold" open={open}>
+      <summary>
+        <h2>{props.title}</h2>
+      </summary>
+      {props.children}
+    </details>
+  );
+}
+
+export function Fact(props: { name: ComponentChildren; children: ComponentChildren; under?: ComponentChildren }) {
   return (
     <div>
       <dt>{props.name}</dt>

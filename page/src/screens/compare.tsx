@@ -5,7 +5,8 @@ import { api } from "../api.ts";
 import { count, duration, many, megabytes } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
 import { Method, methods, named } from "../parts/methods.tsx";
-import { Command, Fact, Field, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
+import { Term } from "../parts/term.tsx";
+import { Command, Fact, Field, Head, Problem, taskLine, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, useWork } from "../state.ts";
 import type { Plan, Start } from "../types.ts";
@@ -61,8 +62,9 @@ export function Compare() {
   return (
     <>
       <Head title="Compare">
-        Every way of adapting the model, measured on the same held-out rows within one budget: a table with costs and
-        intervals, and a pick with its reason.
+        Every way of adapting the model (a <Term of="method" />
+        ), measured on the same <Term of="test rows">held-out rows</Term> within one budget: a table with costs and
+        <Term of="95 % interval">intervals</Term>, and a pick with its reason.
       </Head>
       <form
         onSubmit={(event) => {
@@ -158,13 +160,6 @@ function Methods() {
   );
 }
 
-const TASKS: Readonly<Record<string, string>> = {
-  closed: "a choice from a set of answers",
-  short: "short answers",
-  free: "free text",
-  questions: "answers to typed questions",
-};
-
 // The plan stands below a long form.
 function intoSight(plan: HTMLElement | null): void {
   plan?.scrollIntoView({ block: "nearest" });
@@ -178,11 +173,11 @@ function PlanView({ found }: { found: Plan }) {
       <h2>The plan</h2>
       <dl class="tiles">
         <Fact name="time">{duration(estimate.seconds)}</Fact>
-        <Fact name="peak memory">{megabytes(estimate.peak_rss_mb)}</Fact>
+        <Fact name={<Term of="peak memory" />}>{megabytes(estimate.peak_rss_mb)}</Fact>
         <Fact name="disk">{megabytes(estimate.disk_mb)}</Fact>
       </dl>
       <p>
-        Taken for {TASKS[task ?? ""] ?? task ?? "free text"}; {counts.join(", ")}.
+        {taskLine(task ?? "free")}; {counts.join(", ")}.
       </p>
       {rows.notes?.map((note) => (
         <p key={note} class="under">

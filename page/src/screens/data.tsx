@@ -1,10 +1,10 @@
-// A file of rows: what it was taken for, the rows as they are trained on, and what is wrong with them.
+// A file of rows: how it is read, the rows as they are trained on, and what is wrong with them.
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, percent } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
-import { Command, Empty, Fact, Head, Pager, Problem, Waiting } from "../parts/words.tsx";
+import { Command, Empty, Fact, Head, Pager, Problem, taskLine, Waiting } from "../parts/words.tsx";
 import { link, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
 import type { DataFound, Named } from "../types.ts";
@@ -12,13 +12,6 @@ import type { DataFound, Named } from "../types.ts";
 const path = signal("");
 const offset = signal(0);
 const PAGE = 50;
-const TASKS: Readonly<Record<string, string>> = {
-  closed: "a choice from a set of answers",
-  short: "short answers",
-  free: "free text",
-  questions: "answers to typed questions",
-};
-
 export function Data() {
   const given = route.value.query.get("path");
   useEffect(() => {
@@ -31,7 +24,7 @@ export function Data() {
   return (
     <>
       <Head title="Data">
-        Give a file of questions and answers, and see what it is taken for before anything is trained on it.
+        Give a file of questions and answers, and see how it is read before anything is trained on it.
       </Head>
       <FileChoice label="Rows" value={path.value} kinds={["data"]} upload set={set} />
       {path.value && <Shown key={path.value} path={path.value} />}
@@ -64,7 +57,7 @@ function Facts({ found, path }: { found: DataFound; path: string }) {
   const marks = Object.entries(found.checks ?? {}).filter(([, check]) => !check.ok);
   return (
     <section>
-      <h2>Taken for {TASKS[task.kind] ?? task.kind}</h2>
+      <h2>{taskLine(task.kind)}</h2>
       <p class="under">
         {[task.why ?? "", `columns ${found.columns.join(", ") || "none"}`, unused(found)].filter(Boolean).join("; ")}
       </p>

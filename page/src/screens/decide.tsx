@@ -5,6 +5,7 @@ import { Answers } from "../parts/answers.tsx";
 import { ModelPicker, modelLine } from "../parts/picker.tsx";
 import { Questions } from "../parts/questions.tsx";
 import { FileRows } from "../parts/rows.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Field, Head } from "../parts/words.tsx";
 import { route } from "../route.ts";
 import { quoted } from "../state.ts";
@@ -19,8 +20,8 @@ export function Decide() {
   return (
     <>
       <Head title="Decide">
-        Typed questions about a text: is it so, which of these, how much. The answer is a probability for every choice;
-        nothing is written.
+        Typed questions about a text: is it so, which of these, how much. The answer is a <Term of="probability" /> for
+        every choice; nothing is written.
       </Head>
       <div class="fields">
         <ModelPicker label="Who answers" value={model.value} set={(id) => (model.value = id)} />

@@ -3,6 +3,8 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { FileChoice } from "../parts/files.tsx";
+import { Samples } from "../parts/later.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Empty, Field, Head, Problem, Waiting } from "../parts/words.tsx";
 import { go, link, route } from "../route.ts";
 import { quoted, useLoaded, useWork } from "../state.ts";
@@ -31,8 +33,8 @@ export function Learn() {
   return (
     <>
       <Head title="Learn">
-        A new model begins with random numbers and reads your text: watch its loss fall, its texts become words, and the
-        bars of the next word move.
+        A new <Term of="model" /> begins with random numbers and reads your text: watch its <Term of="loss" /> fall, its
+        texts become words, and the bars of the next word move.
       </Head>
       <form
         onSubmit={(event) => {
@@ -83,6 +85,7 @@ export function Learn() {
         />
       )}
       <Earlier />
+      <Samples of="learn" />
     </>
   );
 }

@@ -5,6 +5,8 @@ import { api, told } from "../api.ts";
 import { count, number } from "../numbers.ts";
 import { Curve } from "../parts/curve.tsx";
 import { FileChoice } from "../parts/files.tsx";
+import { Samples } from "../parts/later.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
@@ -27,8 +29,8 @@ export function Limits() {
   return (
     <>
       <Head title="Limits">
-        What a model cannot do: bias, hallucination, context, cost, how fragile it is. No figure here says that a model
-        is fair, truthful or understands: every part ends with what it cannot see.
+        What a model cannot do: bias, <Term of="hallucination" />, <Term of="context" />, cost, how fragile it is. No
+        figure here says that a model is fair, truthful or understands: every part ends with what it cannot see.
       </Head>
       <FileChoice
         label="A folder with limits.json, or a run"
@@ -37,6 +39,7 @@ export function Limits() {
         set={(next) => (path.value = next)}
       />
       {path.value ? <Shown key={path.value} path={path.value} /> : <Measure />}
+      {!path.value && <Samples of="limits" />}
     </>
   );
 }
@@ -65,7 +68,7 @@ function Measure() {
   );
 }
 
-function Shown({ path }: { path: string }) {
+export function Shown({ path }: { path: string }) {
   const { value, problem, again } = useLoaded(path, () => api.limits(path));
   const found = value.value;
   return (
@@ -98,7 +101,9 @@ function Suites({ found }: { found: Document }) {
           </ul>
         </>
       )}
-      <p class="under">The small line under a value is its 95 % interval; the last column counts the items.</p>
+      <p class="under">
+        The small line under a value is its <Term of="95 % interval" />; the last column counts the items.
+      </p>
       {found.suites.map((suite) => (
         <section key={suite.name}>
           <h2>{SUITES[suite.name] ?? suite.name}</h2>

@@ -5,6 +5,7 @@ import { api, told } from "../api.ts";
 import { big, count, drawn, many, number, type Shown, shape, visible } from "../numbers.ts";
 import { Bars } from "../parts/bars.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Field, Head, Problem, Slider } from "../parts/words.tsx";
 import { key, route } from "../route.ts";
 import { keep, kept, modelOf, models, quoted } from "../state.ts";
@@ -88,8 +89,8 @@ export function NextWord() {
   return (
     <>
       <Head title="Next word">
-        A language model does one thing: it gives every word a probability of being the next one. Choose a bar and the
-        text goes on.
+        A language model does one thing: it gives every word a <Term of="probability" /> of being the next one. Choose a
+        bar and the text goes on.
       </Head>
       <Text asked={left} />
       <div class="fields">
@@ -191,6 +192,8 @@ function Text({ asked }: { asked: Asked }) {
   );
 }
 
+const CLEAR = 0.41; // nats: below it the draw would be from one token
+
 function Column(props: { asked: Asked; name: string; colour: number }) {
   const next = props.asked.found.value;
   const bars = useComputed(() => shaped(props.asked.found.value));
@@ -201,8 +204,10 @@ function Column(props: { asked: Asked; name: string; colour: number }) {
       <Problem text={props.asked.problem.value} />
       {next && (
         <p class="under">
-          {count(next.vocabulary)} tokens to choose from; as unsure as between{" "}
-          {many(Math.max(1, Math.round(Math.exp(next.entropy))), "equally likely one")}
+          {count(next.vocabulary)} <Term of="token">tokens</Term> to choose from. The next one is{" "}
+          {next.entropy < CLEAR
+            ? "almost certain."
+            : `about as uncertain as a draw from ${count(Math.exp(next.entropy))} tokens with equal chances.`}
         </p>
       )}
       <Bars
@@ -230,17 +235,26 @@ function Story({ next }: { next: Next | null }) {
       </p>
       <ol>
         <li>
-          <b>Embedding.</b> The text is {many(next.tokens.length, "token")}; each one is looked up in a table of{" "}
-          {count(next.vocabulary)} rows and becomes a vector of {count(next.width)} numbers.
+          <b>
+            <Term of="embedding">Embedding</Term>.
+          </b>{" "}
+          The text is {many(next.tokens.length, "token")}; each one is looked up in a table of {count(next.vocabulary)}{" "}
+          rows and becomes a <Term of="vector" /> of {count(next.width)} numbers.
         </li>
         <li>
-          <b>Layers.</b> {many(next.layers, "layer")} rewrite the vectors one after the other: attention brings in what
+          <b>
+            <Term of="layer">Layers</Term>.
+          </b>{" "}
+          {many(next.layers, "layer")} rewrite the vectors one after the other: <Term of="attention" /> brings in what
           earlier tokens say, and a small network adds what the model has learned; {big(next.parameters)} weights take
           part.
         </li>
         <li>
-          <b>Logits.</b> The last token’s vector is compared with all {count(next.vocabulary)} tokens; the scores become
-          the probabilities above, {number(bits, 1)} bits of uncertainty.
+          <b>
+            <Term of="logit">Logits</Term>.
+          </b>{" "}
+          The last token’s vector is compared with all {count(next.vocabulary)} tokens; the scores become the
+          probabilities above, {number(bits, 1)} bits of <Term of="entropy">uncertainty</Term>.
         </li>
       </ol>
     </section>

@@ -4,12 +4,13 @@ import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import { type Followed, useEvents } from "../follow.ts";
 import { keptLines, type Live, live, lossLines } from "../live.ts";
-import { duration, megabytes, number } from "../numbers.ts";
+import { duration, many, megabytes, number } from "../numbers.ts";
 import { ArmTable, Disagreements, metricOf, Pareto } from "../parts/arms.tsx";
 import { Curve } from "../parts/curve.tsx";
+import { Ternarized } from "../parts/later.tsx";
 import { colourOf, Method, named } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
-import { Command, Empty, Fact, Head, Problem, Waiting } from "../parts/words.tsx";
+import { Command, Empty, Fact, Fold, Head, Problem, Waiting } from "../parts/words.tsx";
 import { go, link, route } from "../route.ts";
 import { quoted, refresh, useLoaded } from "../state.ts";
 import type { Arm, Run, RunDocument } from "../types.ts";
@@ -59,13 +60,14 @@ function OneRun({ path }: { path: string }) {
       <p class="over">
         <a href={link("runs")}>Runs</a>
       </p>
-      <Head title={path} />
+      <Head title={path.replace("sample:", "")} />
       {followed.lost.value ? <Problem text={followed.lost.value} /> : <Problem text={problem.value} again={again} />}
       {!run && !problem.value && <Waiting />}
       {run && <Status run={run} path={path} changing={expectChange} />}
       {run?.kind === "compare" && <Comparison run={run} path={path} followed={followed} />}
       {run?.kind === "limits" && <LimitsRun run={run} path={path} followed={followed} />}
-      {run && run.kind !== "compare" && run.kind !== "limits" && (
+      {run?.kind === "ternarize" && run.document && <Ternarized run={run} />}
+      {run && !(run.kind === "compare" || run.kind === "limits" || (run.kind === "ternarize" && run.document)) && (
         <Pretraining run={run} events={followed.events.value} />
       )}
     </>
@@ -100,6 +102,7 @@ function Status({ run, path, changing }: { run: Run; path: string; changing: () 
         <span class={`badge first ${run.state === "done" ? "sure" : unfinished ? "unsure" : ""}`}>
           {STATES[run.state] ?? run.state}
         </span>
+        {run.sample && <span class="badge">a sample that comes with Riyaz</span>}
         {running && (
           <button type="button" onClick={() => void act(() => api.stop(path))}>
             {run.kind === "limits" ? "Stop" : "Stop and keep the best"}
@@ -137,28 +140,33 @@ function Comparison({ run, path, followed }: { run: Run; path: string; followed:
       {pick && run.document && <Pick found={run.document} run={run} path={path} />}
       {running && <Working state={state} />}
       <Problem text={state.failed} />
-      <section>
-        <h2>Methods</h2>
+      <Fold title={`${many(arms.length, "method")}: ${metricOf(arms[0])}, time, memory`} open={!pick}>
         <ArmTable arms={arms} pick={pick} />
-        <Pareto arms={arms} pick={pick} />
-      </section>
+      </Fold>
+      {arms.length > 1 && (
+        <Fold title="Score against time">
+          <Pareto arms={arms} pick={pick} />
+        </Fold>
+      )}
       {lines.length > 0 && (
-        <section>
-          <h2>Training</h2>
+        <Fold title="Loss while training" open={running}>
           <Curve title="Loss in nats per answer token" x="step" lines={lines} />
-        </section>
+        </Fold>
       )}
       {state.notes.length > 0 && (
-        <details>
-          <summary>Notes of the run</summary>
+        <Fold title="Notes of the run">
           <ul>
             {state.notes.map((note) => (
               <li key={note}>{note}</li>
             ))}
           </ul>
-        </details>
+        </Fold>
       )}
-      {run.document && arms.length > 1 && <Disagreements path={path} />}
+      {run.document && arms.length > 1 && (
+        <Fold title="Row by row">
+          <Disagreements path={path} />
+        </Fold>
+      )}
     </>
   );
 }
@@ -228,23 +236,27 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
       </h2>
       <p>{found.reason}</p>
       {arm && <Numbers arm={arm} />}
-      <div class="actions">
-        <button type="button" class="main" onClick={() => void open("chat")}>
-          Chat with it
-        </button>
-        <button type="button" onClick={() => void open("decide")}>
-          Decide with it
-        </button>
-      </div>
-      <Problem text={problem.value} />
-      <details>
-        <summary>Serve it, export it, or answer rows with it, from the command line</summary>
-        {(run.commands?.length ? run.commands : usual).map(({ title, command }) => (
-          <Command key={command} text={command}>
-            {title}
-          </Command>
-        ))}
-      </details>
+      {!run.sample && (
+        <>
+          <div class="actions">
+            <button type="button" class="main" onClick={() => void open("chat")}>
+              Chat with it
+            </button>
+            <button type="button" onClick={() => void open("decide")}>
+              Decide with it
+            </button>
+          </div>
+          <Problem text={problem.value} />
+          <details>
+            <summary>Serve it, export it, or answer rows with it, from the command line</summary>
+            {(run.commands?.length ? run.commands : usual).map(({ title, command }) => (
+              <Command key={command} text={command}>
+                {title}
+              </Command>
+            ))}
+          </details>
+        </>
+      )}
     </section>
   );
 }

@@ -3,6 +3,7 @@ import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import { number } from "../numbers.ts";
+import { Samples } from "../parts/later.tsx";
 import { Method } from "../parts/methods.tsx";
 import { Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { link } from "../route.ts";
@@ -67,6 +68,7 @@ export function Runs() {
           ))}
         </ul>
       )}
+      <Samples of="runs" />
       {marked.value.length === 2 && <Differences a={marked.value[0] ?? ""} b={marked.value[1] ?? ""} />}
     </>
   );

@@ -3,8 +3,10 @@ import { type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import { count, many, percent, rate } from "../numbers.ts";
+import { Samples } from "../parts/later.tsx";
 import { Markdown } from "../parts/markdown.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Empty, Field, Head, Problem, Wide } from "../parts/words.tsx";
 import { go } from "../route.ts";
 import { keep, kept, modelOf, models, quoted, useLoaded, useWork } from "../state.ts";
@@ -90,7 +92,7 @@ export function Side() {
   return (
     <>
       <Head title="Side by side">
-        One prompt, two to four models. Your vote is kept as a row of preferences that can be trained on.
+        One <Term of="prompt" />, two to four models. Your vote is kept as a row of preferences that can be trained on.
       </Head>
       <form
         onSubmit={(event) => {
@@ -160,6 +162,7 @@ export function Side() {
       )}
       {said.value.length > 0 && !busy && <Votes done={() => (again.value += 1)} />}
       <Board round={again.value} />
+      <Samples of="side" />
       {ready && (
         <Command text={chosen.value.map((id) => `riyaz generate ${quoted(id)} ${quoted(prompt.value)}`).join(" && ")} />
       )}

@@ -132,6 +132,7 @@ export const api = {
   models: async () => (await get<{ data: T.Model[] }>("/v1/models")).data,
   chat: (body: T.ChatRequest, signal: AbortSignal) => chunks("/v1/chat/completions", body, signal),
   length: (body: object) => post<{ input_tokens: number }>("/v1/chat/completions/input_tokens", body),
+  complete: <Answer>(body: object) => post<Answer>("/v1/completions", body),
   next: (body: object, signal?: AbortSignal) => post<T.Next>("/page/next", body, signal),
   inside: <Part>(body: object, signal: AbortSignal) => post<Part>("/page/inside", body, signal),
   decide: (body: object, signal: AbortSignal) => post<{ answers: readonly Reply[] }>("/v1/decisions", body, signal),

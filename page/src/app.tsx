@@ -19,6 +19,7 @@ const Decide = later(async () => (await import("./screens/decide.tsx")).Decide);
 const Documents = later(async () => (await import("./screens/documents.tsx")).Documents);
 const Side = later(async () => (await import("./screens/side.tsx")).Side);
 const Inside = later(async () => (await import("./screens/inside.tsx")).InsideScreen);
+const Lesson = later(async () => (await import("./screens/lesson.tsx")).Lesson);
 
 interface Screen {
   readonly name: string;
@@ -38,6 +39,7 @@ const SCREENS: readonly Screen[] = [
   { name: "runs", title: "Runs", group: "Adapt", shown: Runs },
   { name: "run", title: "Run", group: "", shown: RunScreen },
   { name: "documents", title: "Documents", group: "Adapt", shown: Documents },
+  { name: "lesson", title: "Lesson", group: "Understand", shown: Lesson },
   { name: "learn", title: "Learn", group: "Understand", shown: Learn },
   { name: "limits", title: "Limits", group: "Understand", shown: Limits },
 ];

@@ -9,7 +9,20 @@ from conftest import LONG
 from playwright.sync_api import expect
 from visits import Visit, json_of, stream_of
 
-SCREENS = ["chat", "next", "inside", "side", "decide", "data", "compare", "runs", "documents", "learn", "limits"]
+SCREENS = [
+    "chat",
+    "next",
+    "inside",
+    "side",
+    "decide",
+    "data",
+    "compare",
+    "runs",
+    "documents",
+    "lesson",
+    "learn",
+    "limits",
+]
 ATTACKS = [
     "<img src=x onerror=window.pwned=1>",
     "<script>window.pwned=1</script>",

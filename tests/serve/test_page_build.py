@@ -11,17 +11,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SOURCE, BUILT = ROOT / "page", ROOT / "src/riyaz/serve/static"
 LEFT_OUT = {"node_modules", "tests"}
 OWN = "built.sha256"  # names every built file but itself
-# bytes after gzip; the others than page.js are loaded when a screen, a part, a sample or a word's text is shown first
-MOST = {
-    "page.js": 90_000, "decide.js": 12_000, "inside.js": 12_000, "learned.js": 8_000, "columns.js": 2_000,
-    "samples.js": 3_000, "glossary.js": 4_000, "page.css": 12_000,
-}  # fmt: skip
+FIRST = 90_000  # bytes after gzip of page.js and of what it imports at once
+LATER = 12_000  # and of each file that the browser loads with a screen, a part, a sample or a word's text
+STYLES = 12_000
 
 
 class Tags(HTMLParser):
@@ -59,7 +55,6 @@ def test_the_committed_build_is_the_build_of_the_source() -> None:
 def test_no_built_file_was_changed_after_the_build() -> None:
     made = [line for line in hashes(BUILT) if not line.endswith(f"  {OWN}")]
     assert made == (BUILT / OWN).read_text().splitlines(), "a built file was changed: run `make page`, commit all of it"
-    assert len(made) == 4 + len(MOST)
 
 
 def test_a_changed_a_new_and_a_removed_file_are_seen(tmp_path: Path) -> None:
@@ -75,10 +70,24 @@ def test_a_changed_a_new_and_a_removed_file_are_seen(tmp_path: Path) -> None:
     assert len(hashes(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("name", MOST)
-def test_the_page_is_small(name: str) -> None:
-    size = len(gzip.compress((BUILT / "assets" / name).read_bytes(), 9, mtime=0))
-    assert size <= MOST[name], f"{name}: {size:,} bytes after gzip"
+def zipped(name: str) -> int:
+    """Bytes of a built file after gzip."""
+    return len(gzip.compress((BUILT / "assets" / name).read_bytes(), 9, mtime=0))
+
+
+def imported(name: str) -> set[str]:
+    """A built script and all that it imports at once, not on demand."""
+    own = re.findall(r'(?:from|import)"\./([\w-]+\.js)"', (BUILT / "assets" / name).read_text())
+    return {name}.union(*map(imported, own))
+
+
+def test_the_page_is_small() -> None:
+    first = imported("page.js")
+    sizes = {path.name: zipped(path.name) for path in (BUILT / "assets").glob("*.js")}
+    assert {"lesson.js", "inside.js", "glossary.js"} <= sizes.keys() - first, "they are loaded on demand"
+    assert sum(sizes[name] for name in first) <= FIRST, first
+    assert {name: size for name, size in sizes.items() if name not in first and size > LATER} == {}
+    assert zipped("page.css") <= STYLES
 
 
 def test_the_document_has_nothing_inline_and_loads_from_its_own_server_only() -> None:

@@ -31,6 +31,7 @@ FOLDERS = {  # folders without a package's docstring
     "native/bindings": "What Python may call: shapes are checked here.",
     "native/tests": "A program that compares the kernels of all instruction sets with plain loops: `make kernels`.",
     "page/src": "The web page of `riyaz ui`; `make page` builds it into src/riyaz/serve/static.",
+    "page/src/lesson": "The six stations, the game and the sheet of the screen Lesson.",
     "page/src/parts": "What the screens are made of.",
     "page/src/screens": "One file a screen.",
     "page/tests": "The page in a browser, from a real server with a tiny model: `make test-page`.",

@@ -53,9 +53,14 @@ function higher(jobs: Bounds["jobs"]): string {
   return first.share > second.share ? first.id : second.id;
 }
 
-function inWords({ value, unit }: Figure): string {
-  if (unit === "share" && typeof value === "number") return percent(value);
-  return `${number(value)} ${unit === "score" ? "" : (unit ?? "")}`.trim();
+// A figure with its unit and its interval, where it has one.
+function inWords({ value, low, high, unit = "" }: Figure): string {
+  const written = (each: number | null | undefined) =>
+    unit === "share" && typeof each === "number" ? percent(each) : number(each);
+  const named = `${written(value)} ${unit === "share" || unit === "score" ? "" : unit}`.trim();
+  return typeof low === "number" && typeof high === "number"
+    ? `${named} (95 % interval ${written(low)} to ${written(high)})`
+    : named;
 }
 
 export const limitsStation: Station<Bounds> = {

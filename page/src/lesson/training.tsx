@@ -9,7 +9,7 @@ import { chances, latest, scored } from "./asking.ts";
 import { largest, type Station } from "./station.ts";
 import { EXAMPLES, LABELS, ORDERS, REVIEW, STEP } from "./texts.ts";
 
-interface Lesson {
+interface Trained {
   readonly path: string;
   readonly first: number | null; // loss of its first step, nats per token
   readonly last: number | null; // loss on held-out text at the end
@@ -24,7 +24,7 @@ interface Training {
   }[];
   readonly before: number | null; // the probability of the word that comes
   readonly after: number | null; // the same after one step on the scores
-  readonly run: Lesson | null;
+  readonly run: Trained | null;
 }
 
 const LONGEST = 5000; // milliseconds that the first step of a run may take to be read
@@ -43,7 +43,7 @@ function stepped(all: readonly number[], own: number): number {
   return (moved[own] ?? 0) / (moved.reduce((sum, each) => sum + each, 0) + unseen);
 }
 
-async function lessonOf(): Promise<Lesson | null> {
+async function trainedHere(): Promise<Trained | null> {
   const run = await latest("pretrain");
   if (!run) return null;
   const document = (await api.run(run.path)).document as { result?: { valid_loss?: number } | null } | null;
@@ -96,7 +96,7 @@ export const trainingStation: Station<Training> = {
     const { candidates } = await api.next({ model, text: STEP.text, top: 1000 });
     const own = candidates.findIndex((each) => each.text.trim() === STEP.word);
     const p = candidates.map((each) => Math.exp(each.logprob));
-    const run = await lessonOf();
+    const run = await trainedHere();
     return { losses, before: own < 0 ? null : (p[own] ?? null), after: own < 0 ? null : stepped(p, own), run };
   },
   right: ({ losses }) => [largest(losses)],
@@ -106,7 +106,7 @@ export const trainingStation: Station<Training> = {
       ? `For this model “${STEP.word}” is not one token among the 1,000 likeliest after “${STEP.text}”, so no step is shown.`
       : `After “${STEP.text}” the token “${STEP.word}” has ${percent(before)}: a loss of ${number(-Math.log(before), 2)}. The scores are the numbers that become probabilities. One step of size 1 on them, by the gradient p − 1, makes it ${percent(after)}: a loss of ${number(-Math.log(after), 2)}.`,
     run
-      ? `The run ${run.path} began with a loss of ${number(run.first, 2)} and ended with ${number(run.last, 2)} nats per token on text that it had not read.`
+      ? `The run ${run.path} had a loss of ${number(run.first, 2)} nats per token at its first step. At its end it had ${number(run.last, 2)} on text that it had not read.`
       : "No finished training is in this folder yet. The screen Learn trains a small model in about five minutes.",
   ],
   solution: () => `−ln 0.5 = ${number(-Math.log(0.5), 2)} nats.`,

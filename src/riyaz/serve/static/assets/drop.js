@@ -1,0 +1,1 @@
+function e(e,t){return{onDragOver:t=>{t.preventDefault(),e.value=!0},onDragLeave:()=>{e.value=!1},onDrop:n=>{n.preventDefault(),e.value=!1,t(n.dataTransfer?.files[0])}}}export{e as t};

@@ -28,6 +28,7 @@ interface Bounds {
   readonly context: number;
   readonly multiplications: number;
   readonly path: string;
+  readonly target: string; // the model that was measured, which may be another one
   readonly measured: readonly { readonly suite: string; readonly figure: Figure }[];
 }
 
@@ -36,15 +37,15 @@ const SENTENCE = 16; // tokens that are written about the invented country
 const ANSWER = 100; // tokens of the answer in the question about cost
 
 // The first figure of each suite of the latest measurement in the folder.
-async function measured(): Promise<Pick<Bounds, "path" | "measured">> {
+async function measured(): Promise<Pick<Bounds, "path" | "target" | "measured">> {
   const run = await latest("limits");
-  if (!run) return { path: "", measured: [] };
+  if (!run) return { path: "", target: "", measured: [] };
   const all: readonly Limits[] = Object.values(await api.limits(run.path));
   const figures = (all[0]?.suites ?? []).flatMap((suite) => {
     const figure = suite.parts.flatMap((part) => part.figures)[0];
     return figure ? [{ suite: suite.name, figure }] : [];
   });
-  return { path: run.path, measured: figures };
+  return { path: run.path, target: all[0]?.target ?? "", measured: figures };
 }
 
 function higher(jobs: Bounds["jobs"]): string {
@@ -120,10 +121,10 @@ export const limitsStation: Station<Bounds> = {
   ],
   solution: ({ multiplications }) =>
     `${ANSWER} × ${big(multiplications)} = ${big(ANSWER * multiplications)}, and a little more for a longer text before it.`,
-  shown: ({ path, measured: figures }) =>
+  shown: ({ path, target, measured: figures }) =>
     path && (
       <>
-        <p>The limits that were measured in this folder, the first figure of each part:</p>
+        <p>Limits of {target}, as they were measured in this folder. Here is the first figure of each part:</p>
         <ul>
           {figures.map(({ suite, figure }) => (
             <li key={suite}>
@@ -276,7 +277,7 @@ export const cpuStation: Station<Speed> = {
   ],
   notice: [
     "The speed is that of this moment: other programs and other requests share the CPU.",
-    "The sizes for 16, 8, 4 and 1.58 bits are computed. Only the speed was measured.",
+    "The sizes for 16, 8, 4 and 1.58 bits are computed. The speed and the loops were measured.",
     "One loop saves a way to memory. How much time that saves differs from computer to computer.",
   ],
   question: "How many times less must be read with 1.58 bits a weight than with 16 bits?",

@@ -283,8 +283,8 @@ Cache::Page* Cache::new_page(int family) {
         slab = with([](const auto& slab) { return slab->fresh < int(slab->pages.size()); });
         if (slab == slabs_.end()) {
             const int pages = int(std::max<size_t>(1, SLAB_BYTES / page_bytes_));
-            // The first slab's pages stay small: short texts take no more memory than they need. Long ones are read a
-            // tenth faster from huge pages, since a head's share of a page is only 8 KB and each lies far from the next.
+            // The first slab's pages stay small: short texts take no more memory than they need. Long texts are read a
+            // tenth faster from huge pages: a head's share of a page has 8 KB, and the next one lies far from it.
             slabs_.push_back(std::make_unique<Slab>(page_bytes_, pages, !slabs_.empty()));
             slab = slabs_.end() - 1;
         }

@@ -131,7 +131,8 @@ def test_the_comparison_of_the_folder_is_shown(browser, served, folder):
 
 
 def test_what_is_missing_is_a_sentence(browser, served):
-    with Visit(browser, served, "lesson?station=3", routes={"**/page/runs": json_of({"runs": [], "samples": []})}) as visit:
+    routes = {"**/page/runs": json_of({"runs": [], "samples": []})}
+    with Visit(browser, served, "lesson?station=3", routes=routes) as visit:
         page = visit.page
         for place, line in (
             (3, "No finished training is in this folder yet"),

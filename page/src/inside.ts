@@ -131,6 +131,17 @@ export interface Weights {
   };
 }
 
+// How often each code of the weights occurs in each matrix that the file holds in them.
+export interface Codes {
+  readonly codes: readonly {
+    readonly name: string;
+    readonly kind: string; // the type in the file
+    readonly first: number; // the code of the first count
+    readonly counts: readonly number[];
+    readonly zeros: number | null; // share of the weights; null where a code alone does not tell
+  }[];
+}
+
 export const SAMPLES = [
   { language: "English", code: "en", text: "The capital of France is" },
   { language: "German", code: "de", text: "Die Katze sitzt auf dem" },

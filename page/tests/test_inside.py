@@ -20,6 +20,7 @@ from riyaz.sources import open_source
 
 TEXT = "the card is lost and my card"
 LAYERS = 12
+TERNARY = "sample-animals-ternary"  # it comes with the package
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     opener, page = Opener("fp32"), Page.of(folder, "riyaz ui")
     for name in ("tiny", "lora"):
         opener.serve(str(folder / name))
+    opener.serve(TERNARY)
     with running(opener, page=page) as live:
         live.http.headers["x-riyaz-token"] = page.token
         yield live
@@ -141,6 +143,24 @@ def test_heads_are_read_by_pointer_and_keys_and_named_by_what_was_measured(brows
         rule = page.locator(".note", has_text="Layer 4, head 3")
         expect(rule).to_contain_text(f"on the first token in {round(100 * head['first'])} % of positions")
         assert "understand" not in page.locator("main").inner_text()
+        visit.assert_quiet()
+
+
+def test_the_codes_of_a_ternary_model_are_counted(browser, served):
+    with opened(browser, served) as visit:
+        page = visit.page
+        page.get_by_role("heading", name="Weights in few bits").scroll_into_view_if_needed()
+        expect(page.get_by_text("The file holds no weights as codes")).to_be_visible()
+        page.get_by_role("combobox", name="Model").select_option(TERNARY)
+        section = page.locator("section", has=page.get_by_role("heading", name="Weights in few bits"))
+        counted = part(served, "codes", model=TERNARY)["codes"]
+        kinds = {each["name"].split(".", 3)[-1] for each in counted}
+        expect(section.locator("tbody tr")).to_have_count(len(kinds))
+        own = [each for each in counted if each["name"].endswith("down_proj")]
+        zeros = sum(each["counts"][1] for each in own) / sum(sum(each["counts"]) for each in own)
+        row = section.locator("tbody tr", has_text="mlp.down_proj")
+        expect(row).to_contain_text(f"{100 * zeros:.1f} %")
+        expect(row).to_contain_text("-1 to 1")
         visit.assert_quiet()
 
 

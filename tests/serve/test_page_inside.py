@@ -27,6 +27,7 @@ from riyaz.sources import open_source
 
 TEXT = "the card is lost and my card"
 VECTORS = 5  # of the soft prompt
+TERNARY = "sample-animals-ternary"  # it comes with the package
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def served(place: Path) -> Iterator[Running]:
     opener, page = Opener("fp32"), Page.of(place)
     for name in ("tiny", "lora", "soft", "other", "words"):
         opener.serve(str(place / name))
+    opener.serve(TERNARY)
     with running(opener, page=page) as live:
         live.http.headers["x-riyaz-token"] = page.token
         yield live
@@ -65,7 +67,7 @@ def part(served: Running, name: str = "layers", **body: Any) -> dict[str, Any]:
     return document
 
 
-def command(capsys: pytest.CaptureFixture[str], target: Path, *options: str, text: str = TEXT) -> dict[str, Any]:
+def command(capsys: pytest.CaptureFixture[str], target: Path | str, *options: str, text: str = TEXT) -> dict[str, Any]:
     """What `riyaz inside --json` prints."""
     capsys.readouterr()
     assert cli.main(["inside", str(target), text, "--json", "--precision", "fp32", *options]) == 0
@@ -110,6 +112,14 @@ def test_before_equals_the_command(served: Running, place: Path, capsys: pytest.
     assert part(served, "weights", model="tiny", before="tiny")["weights"]["linears"] == []
     alike = part(served, "before", before="tiny")["before"]
     assert set(alike["divergence"]) == {0.0} and alike["parts"] is None
+
+
+def test_codes_equal_the_command(served: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = command(capsys, TERNARY, "--codes")["codes"]
+    counted = part(served, "codes", model=TERNARY)["codes"]
+    assert counted == wanted and {each["kind"] for each in counted} == {"ternary"}
+    assert all(each["counts"][1] == round(each["zeros"] * sum(each["counts"])) > 0 for each in counted)
+    assert part(served, "codes")["codes"] == []
 
 
 def test_the_small_pictures_are_the_weights(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

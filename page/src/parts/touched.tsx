@@ -7,7 +7,7 @@ import { Problem, Waiting, Wide } from "./words.tsx";
 
 type Linear = Weights["weights"]["linears"][number];
 
-const OF_LAYER = /layers?\.(\d+)\.(.+)$|\bh\.(\d+)\.(.+)$/;
+export const OF_LAYER = /layers?\.(\d+)\.(.+)$|\bh\.(\d+)\.(.+)$/;
 
 export function Touched({ read }: { read: Read }) {
   const { answer, problem } = usePart<Weights>(read, "weights", { before: before.value }, true);

@@ -4,6 +4,7 @@ import { before, model, SAMPLES, text, useReading, write } from "../inside.ts";
 import { count, many } from "../numbers.ts";
 import { Heads } from "../parts/attention.tsx";
 import { Changed } from "../parts/changed.tsx";
+import { Coded } from "../parts/coded.tsx";
 import { Drawing } from "../parts/drawing.tsx";
 import { Layers } from "../parts/layers.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
@@ -68,6 +69,7 @@ export function InsideScreen() {
           <Heads read={read} />
           <ByHand read={read} />
           <Drawing read={read} />
+          <Coded read={read} />
           {before.value && before.value !== read.of.model && <Changed read={read} />}
         </div>
       )}

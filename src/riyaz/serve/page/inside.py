@@ -7,7 +7,7 @@ Every part is made in the engine's thread, aside from running answers, of the la
 import asyncio
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from riyaz.engine.sampling import likeliest
 from riyaz.inside import Inside, document, read, text_tokens, vectors
 from riyaz.inside.attention import weights
 from riyaz.inside.beside import differing, weight_changes
+from riyaz.inside.codes import codes_of
 from riyaz.inside.reading import windows
 from riyaz.predictor import PromptedModel
 from riyaz.serve import asking
@@ -37,7 +38,7 @@ CANDIDATES = 200  # tokens whose probabilities the screen's sliders move
 SIDE = 64  # rows and columns of a head's small picture, at most
 BODY = {
     "model": MODEL, "text": Field(text(None, 1), required=True), "at": Field(whole(-LONGEST)),
-    "part": Field({"type": "string", "enum": ["layers", "attention", "heads", "near", "product", "before", "weights"]}),
+    "part": Field({"type": "string", "enum": ["layers", "attention", "heads", "near", "product", "before", "weights", "codes"]}),
     "before": Field(text(96, 1)), "layer": Field(whole(0)), "head": Field(whole(0)),
 }  # fmt: skip
 
@@ -127,8 +128,8 @@ def _made(wanted: Wanted, kept: Inside | None) -> Steps[tuple[dict[str, Any], In
     if wanted.part == "near":
         made = yield from _near(wanted)
         return made, kept
-    if wanted.part == "weights":
-        made = yield from _weights(wanted)
+    if wanted.part in ("weights", "codes"):
+        made = yield from _weights(wanted) if wanted.part == "weights" else _codes(wanted)
         return made, kept
     last = kept or read(wanted.model, wanted.ids, wanted.at, "text")
     yield
@@ -222,3 +223,14 @@ def _weights(wanted: Wanted) -> Steps[dict[str, Any]]:
         linears.append(changed)
         yield
     return {"weights": document.weight_changes(wanted.model, linears)}
+
+
+def _codes(wanted: Wanted) -> Steps[dict[str, Any]]:
+    """How often each code of the weights occurs, one matrix at a time."""
+    family = wanted.model.lm.runner.family
+    assert family is not None, "a model from files"
+    counted = []
+    for each in codes_of(family):
+        counted.append(asdict(each))
+        yield
+    return {"codes": counted}

@@ -36,9 +36,10 @@ from riyaz.serve.state import State, state_of
 LONGEST = 256  # tokens; of a longer text the last ones
 CANDIDATES = 200  # tokens whose probabilities the screen's sliders move
 SIDE = 64  # rows and columns of a head's small picture, at most
+PARTS = ["layers", "attention", "heads", "near", "product", "before", "weights", "codes"]
 BODY = {
     "model": MODEL, "text": Field(text(None, 1), required=True), "at": Field(whole(-LONGEST)),
-    "part": Field({"type": "string", "enum": ["layers", "attention", "heads", "near", "product", "before", "weights", "codes"]}),
+    "part": Field({"type": "string", "enum": PARTS}),
     "before": Field(text(96, 1)), "layer": Field(whole(0)), "head": Field(whole(0)),
 }  # fmt: skip
 

@@ -71,7 +71,8 @@ export function App() {
   );
 }
 
-const noOwnModel = () => !models.value.length || info.value?.models.some((model) => model.sample);
+// Whether nothing answers, or samples only.
+const noOwnModel = () => !models.value.length || info.value?.models.every((model) => model.sample);
 
 function toMain(): void {
   document.getElementById("main")?.focus();

@@ -128,7 +128,7 @@ def test_commands_serve_in_the_precision_that_is_asked_for(
     monkeypatch.setattr(opening, "expect_memory", lambda source, precision, engine: seen.append(precision))
     told = tiny_comparison.command(verb, *asked[verb], "--precision", "int8")
     assert told.status == 0 and seen == ["int8"], told.err
-    assert ("served in       int8" in told.out) == (verb == "evaluate")
+    assert ("weights in      int8" in told.out) == (verb == "evaluate")
     refused = tiny_comparison.command(verb, *asked[verb], "--precision", "int3")
     assert refused.status == 2 and "int3" in refused.line
 
@@ -149,7 +149,7 @@ def test_a_comparison_is_made_in_the_precision_in_which_it_serves(
     assert all(arm["status"] == "ok" for arm in arms.values())
     assert arms["lora"]["checks"]["reopened"]["ok"]
     assert (
-        "served in" in (tmp_path / "out/report.md").read_text() and "int8" in (tmp_path / "out/report.md").read_text()
+        "weights in" in (tmp_path / "out/report.md").read_text() and "int8" in (tmp_path / "out/report.md").read_text()
     )
     with tiny_comparison.small_machine(home):
         other = tiny_comparison.command(*line[:-1], "int4", "--out", tmp_path / "out")

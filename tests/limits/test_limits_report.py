@@ -95,7 +95,7 @@ def test_a_comparison_shows_what_its_arms_cannot_do() -> None:
     compared = from_json(Comparison, fake_page.rich(), "test")
     measured = {"lora": document(), "full": document(value=0.7)}
     page, text = html.render(compared, {}, (), measured), markdown.render(compared, None, measured)
-    for said in ("What it cannot do", "lora: bf16 · 2026-11-28 · in 4.0 s"):
+    for said in ("What it cannot do", "lora: weights in bf16 · 2026-11-28 · in 4.0 s"):
         assert said in page
     assert "## What they cannot do" in text and "### Limits of lora" in text
     assert "| pairs x: prefers the stereotype | 60.0 % (55.0 to 65.0 %) | 70.0 % (65.0 to 75.0 %) |" in text
@@ -106,7 +106,7 @@ def test_the_report_reads_what_the_arms_keep(quick: Finished, tmp_path: Path) ->
     folder = shutil.copytree(quick.out, tmp_path / "out")
     write_json(folder / "arms" / "zero_shot" / "kept" / "artifact" / LIMITS, document())
     _, page = write.write(folder)
-    assert "zero_shot: bf16 · 2026-11-28" in page.read_text(encoding="utf-8")
+    assert "zero_shot: weights in bf16 · 2026-11-28" in page.read_text(encoding="utf-8")
     (folder / "arms" / "zero_shot" / "kept" / "artifact" / LIMITS).write_text(json.dumps({"schema": 1}))
     with pytest.raises(Exception, match="target is missing"):
         write.write(folder)

@@ -66,8 +66,7 @@ def inside(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Show what a model computes between a text and its next token, what adapting changed in it, and on rows of labels
-    or about documents what went wrong where."""
+    """Show what a model computes between a text and its next token, and what adapting changed in it."""
     screen = Screen(json, quiet)
     shown = Shown(chat, at, layer, head, before, before_precision, codes)
     if rows is not None:

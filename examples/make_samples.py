@@ -39,7 +39,7 @@ BUILT = Path("build/samples")  # below the repository
 MADE, SAMPLES = ROOT / BUILT, ROOT / "src/riyaz/samples"
 KEPT = {
     "quickstart": ("settings.json", "compare.json", "plan.json", "arms/*/kept/predictions.jsonl"),
-    "animals": ("run.json", "plan.json", "metrics.jsonl", "samples.jsonl"),
+    "animals": ("run.json", "plan.json", "metrics.jsonl", "samples.jsonl", "learned.jsonl"),
     "animals-ternary": ("ternarize.json", "plan.json", "metrics.jsonl"),
     "smollm2-limits": ("limits.json",),
 }  # of each run; missing ones are left out

@@ -143,10 +143,6 @@ export const api = {
   files: (under: string) => get<T.Folder>("/page/files", { under }),
   data: async (query: Record<string, string>) => (await get<{ data: T.DataFound }>("/page/data", query)).data,
   runs: async () => (await get<T.Listing>("/page/runs")).runs,
-  withSamples: async () => {
-    const { runs, samples } = await get<T.Listing>("/page/runs");
-    return [...runs, ...samples];
-  },
   listing: () => get<T.Listing>("/page/runs"),
   samples: () => get<T.SampleFiles>("/page/samples"),
   sampleText: async (name: string) => (await get<{ text: string }>("/page/samples/text", { name })).text,

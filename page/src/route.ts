@@ -57,3 +57,15 @@ others.onmessage = ({ data }) => {
 export function share(): void {
   others.postMessage(key.peek());
 }
+
+const SAMPLE = "sample:"; // begins the names of what comes with Riyaz
+
+// The name of a run for readers.
+export function bare(path: string): string {
+  return path.startsWith(SAMPLE) ? path.slice(SAMPLE.length) : path;
+}
+
+// The same in a sentence, in which it must be said that it is none of the user's.
+export function sourced(path: string): string {
+  return path.startsWith(SAMPLE) ? `${bare(path)} (a sample that comes with Riyaz)` : path;
+}

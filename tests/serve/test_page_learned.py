@@ -50,6 +50,13 @@ def get(served: Running, **query: str) -> dict:
     return served.http.get("/page/learned", params=query).json()
 
 
+def test_a_sample_of_the_package_has_recorded_lines(served: Running) -> None:
+    lines = get(served, path="sample:animals")["lines"]
+    assert [line["step"] for line in lines] == [*range(0, 301, 30)]
+    first, last = ([each["nats"] for each in line["text"][1:]] for line in (lines[0], lines[-1]))
+    assert sum(last) < sum(first) / 2
+
+
 def test_lines_are_those_of_the_file_from_a_step_on(served: Running) -> None:
     assert get(served, path="run")["lines"] == [line(step) for step in (0, 2, 4)]
     assert get(served, path="run", after="2")["lines"] == [line(4)]

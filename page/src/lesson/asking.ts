@@ -132,5 +132,6 @@ export async function written(name: string, text: string, most: number): Promise
 
 // The latest finished run of a kind, else a sample of it that comes with Riyaz.
 export async function latest(kind: string): Promise<RunEntry | null> {
-  return (await api.withSamples()).find((run) => run.kind === kind && run.state === "done") ?? null;
+  const { runs, samples } = await api.listing();
+  return [...runs, ...samples].find((run) => run.kind === kind && run.state === "done") ?? null;
 }

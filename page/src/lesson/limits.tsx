@@ -3,7 +3,7 @@ import { api } from "../api.ts";
 import type { Product } from "../inside.ts";
 import { big, bytes, count, number, percent, rate, visible } from "../numbers.ts";
 import { Wide } from "../parts/words.tsx";
-import { link } from "../route.ts";
+import { link, sourced } from "../route.ts";
 import { modelOf } from "../state.ts";
 import type { Figure, Limits } from "../types.ts";
 import { chances, latest, written } from "./asking.ts";
@@ -36,7 +36,7 @@ const CLOSE = 0.05; // shares closer than this count as equal
 const SENTENCE = 16; // tokens that are written about the invented country
 const ANSWER = 100; // tokens of the answer in the question about cost
 
-// The first figure of each suite of the latest measurement in the folder.
+// The first figure of each suite of the latest measurement.
 async function measured(): Promise<Pick<Bounds, "path" | "target" | "measured">> {
   const run = await latest("limits");
   if (!run) return { path: "", target: "", measured: [] };
@@ -124,7 +124,9 @@ export const limitsStation: Station<Bounds> = {
   shown: ({ path, target, measured: figures }) =>
     path && (
       <>
-        <p>Limits of {target}, as they were measured in this folder. Here is the first figure of each part:</p>
+        <p>
+          Limits of {target}, measured by {sourced(path)}. Here is the first figure of each part:
+        </p>
         <ul>
           {figures.map(({ suite, figure }) => (
             <li key={suite}>
@@ -301,7 +303,7 @@ export const cpuStation: Station<Speed> = {
       ? `In this browser two loops over ${count(SIZE)} numbers took ${number(loops.two, 1)} ms, and one loop ${number(loops.one, 1)} ms.`
       : "The clock of this browser did not move, so the loops were not measured.",
     made
-      ? `The run ${made.path}: a loss of ${number(made.losses[0], 2)} before, ${number(made.losses[1], 2)} with weights that are only rounded to three values, ${number(made.losses[2], 2)} after training with them.`
+      ? `The run ${sourced(made.path)}: a loss of ${number(made.losses[0], 2)} before, ${number(made.losses[1], 2)} with weights that are only rounded to three values, ${number(made.losses[2], 2)} after training with them.`
       : "No model was made ternary in this folder yet. The command riyaz ternarize does it.",
   ],
   solution: () => `16 / 1.58 = ${number(16 / 1.58, 1)} times less.`,

@@ -2,7 +2,7 @@
 import { api } from "../api.ts";
 import { count, duration, many, number, percent } from "../numbers.ts";
 import { Wide } from "../parts/words.tsx";
-import { link } from "../route.ts";
+import { link, sourced } from "../route.ts";
 import { info } from "../state.ts";
 import type { Arm, RunDocument } from "../types.ts";
 import { chances, latest, scored } from "./asking.ts";
@@ -106,7 +106,7 @@ export const trainingStation: Station<Training> = {
       ? `For this model “${STEP.word}” is not one token among the 1,000 likeliest after “${STEP.text}”, so no step is shown.`
       : `After “${STEP.text}” the token “${STEP.word}” has ${percent(before)}: a loss of ${number(-Math.log(before), 2)}. The scores are the numbers that become probabilities. One step of size 1 on them, by the gradient p − 1, makes it ${percent(after)}: a loss of ${number(-Math.log(after), 2)}.`,
     run
-      ? `The run ${run.path} had a loss of ${number(run.first, 2)} nats per token at its first step. At its end it had ${number(run.last, 2)} on text that it had not read.`
+      ? `The run ${sourced(run.path)} had a loss of ${number(run.first, 2)} nats per token at its first step. At its end it had ${number(run.last, 2)} on text that it had not read.`
       : "No finished training is in this folder yet. The screen Learn trains a small model in about five minutes.",
   ],
   solution: () => `−ln 0.5 = ${number(-Math.log(0.5), 2)} nats.`,
@@ -227,7 +227,7 @@ export const methodsStation: Station<Methods> = {
         `${name}: ${LABELS.map((label, place) => `${label} ${percent(prompt.labels[place] ?? 0)}`).join(", ")}, together ${percent(total(prompt))}.`,
     ),
     document?.arms
-      ? `The comparison ${path} has measured ${many(document.arms.length, "method")}${document.pick ? ` and recommends ${document.pick}` : ""}.`
+      ? `The comparison ${sourced(path)} has measured ${many(document.arms.length, "method")}${document.pick ? ` and recommends ${document.pick}` : ""}.`
       : "No finished comparison is in this folder yet. The screen Compare makes one.",
   ],
   solution: ({ bare, shots }) =>

@@ -4,7 +4,7 @@ import { type Codes, type Read, usePart } from "../inside.ts";
 import { count, many, percent } from "../numbers.ts";
 import { Heat, scaled } from "./heat.tsx";
 import { useSeen } from "./seen.ts";
-import { OF_LAYER } from "./touched.tsx";
+import { inLayer } from "./touched.tsx";
 import { Problem, Waiting, Wide } from "./words.tsx";
 
 type Coded = Codes["codes"][number];
@@ -14,29 +14,24 @@ interface Kind {
   readonly matrices: number;
   readonly first: Coded;
   readonly counts: readonly number[];
-  readonly zeros: number | null;
+  readonly zeros: number | null; // how many weights
 }
 
 // All layers of a kind of matrix added up, one line for each type that the file has of it.
 function kinds(codes: readonly Coded[]): Kind[] {
-  const groups = new Map<string, Coded[]>();
+  const groups = new Map<string, Kind>();
   for (const each of codes) {
-    const found = OF_LAYER.exec(each.name);
-    const name = `${found?.[2] ?? found?.[4] ?? each.name} ${each.kind}`;
-    groups.set(name, [...(groups.get(name) ?? []), each]);
+    const name = inLayer(each.name)?.kind ?? each.name;
+    const before = groups.get(`${name} ${each.kind}`);
+    const counts = each.counts.map((own, place) => own + (before?.counts[place] ?? 0));
+    const total = sum(each.counts);
+    const zeros = each.zeros === null ? null : (before?.zeros ?? 0) + each.zeros * total;
+    groups.set(`${name} ${each.kind}`, { name, matrices: (before?.matrices ?? 0) + 1, first: each, counts, zeros });
   }
-  return [...groups.values()].flatMap((group) => {
-    const first = group[0];
-    if (!first) return [];
-    const counts = first.counts.map((_, place) => group.reduce((sum, each) => sum + (each.counts[place] ?? 0), 0));
-    const weights = group.map((each) => each.counts.reduce((sum, own) => sum + own, 0));
-    const all = weights.reduce((sum, own) => sum + own, 0);
-    const zero = group.reduce((sum, each, place) => sum + (each.zeros ?? 0) * (weights[place] ?? 0), 0);
-    const found = OF_LAYER.exec(first.name);
-    const name = found?.[2] ?? found?.[4] ?? first.name;
-    return [{ name, matrices: group.length, first, counts, zeros: first.zeros === null ? null : zero / all }];
-  });
+  return [...groups.values()];
 }
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
 
 export function Coded({ read }: { read: Read }) {
   const { place, seen } = useSeen<HTMLElement>();
@@ -88,7 +83,7 @@ export function Coded({ read }: { read: Read }) {
                         {row.first.first} to {row.first.first + row.counts.length - 1}
                       </span>
                     </td>
-                    <td class="figure">{row.zeros === null ? "–" : percent(row.zeros)}</td>
+                    <td class="figure">{row.zeros === null ? "–" : percent(row.zeros / sum(row.counts))}</td>
                   </tr>
                 ))}
               </tbody>

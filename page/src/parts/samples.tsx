@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { api, Refused } from "../api.ts";
 import { useEvents } from "../follow.ts";
 import { bytes, number } from "../numbers.ts";
-import { go, link } from "../route.ts";
+import { bare, go, link } from "../route.ts";
 import { Shown } from "../screens/limits.tsx";
 import { models, useLoaded, useWork } from "../state.ts";
 import type { RunEntry, Sides } from "../types.ts";
@@ -102,8 +102,6 @@ function Cards({ runs }: { runs: readonly RunEntry[] }) {
     </ul>
   );
 }
-
-const bare = (path: string): string => path.replace("sample:", "");
 
 function Learned({ run }: { run: RunEntry }) {
   const { value, problem } = useLoaded(run.path, () => api.run(run.path));

@@ -7,7 +7,13 @@ import { Problem, Waiting, Wide } from "./words.tsx";
 
 type Linear = Weights["weights"]["linears"][number];
 
-export const OF_LAYER = /layers?\.(\d+)\.(.+)$|\bh\.(\d+)\.(.+)$/;
+const OF_LAYER = /(?:layers?|\bh)\.(\d+)\.(.+)$/;
+
+// The layer of a matrix, and its name without that; null outside the layers.
+export function inLayer(name: string): { readonly layer: number; readonly kind: string } | null {
+  const found = OF_LAYER.exec(name);
+  return found ? { layer: Number(found[1]), kind: found[2] ?? "" } : null;
+}
 
 export function Touched({ read }: { read: Read }) {
   const { answer, problem } = usePart<Weights>(read, "weights", { before: before.value }, true);
@@ -54,14 +60,14 @@ function grid(linears: readonly Linear[]) {
   const kinds = new Map<string, (Linear | undefined)[]>();
   const others: Linear[] = [];
   for (const each of linears) {
-    const found = OF_LAYER.exec(each.name);
-    const kind = found?.[2] ?? found?.[4];
-    if (!found || kind === undefined) others.push(each);
-    else {
-      const row = kinds.get(kind) ?? [];
-      row[Number(found[1] ?? found[3])] = each;
-      kinds.set(kind, row);
+    const place = inLayer(each.name);
+    if (!place) {
+      others.push(each);
+      continue;
     }
+    const row = kinds.get(place.kind) ?? [];
+    row[place.layer] = each;
+    kinds.set(place.kind, row);
   }
   const layers = Math.max(0, ...[...kinds.values()].map((row) => row.length));
   return { kinds: [...kinds], others, layers };

@@ -11,7 +11,7 @@ import { Ternarized } from "../parts/later.tsx";
 import { colourOf, Method, named } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
 import { Command, Empty, Fact, Fold, Head, Problem, Waiting } from "../parts/words.tsx";
-import { go, link, route } from "../route.ts";
+import { bare, go, link, route } from "../route.ts";
 import { quoted, refresh, useLoaded } from "../state.ts";
 import type { Arm, Run, RunDocument } from "../types.ts";
 
@@ -60,7 +60,7 @@ function OneRun({ path }: { path: string }) {
       <p class="over">
         <a href={link("runs")}>Runs</a>
       </p>
-      <Head title={path.replace("sample:", "")} />
+      <Head title={bare(path)} />
       {followed.lost.value ? <Problem text={followed.lost.value} /> : <Problem text={problem.value} again={again} />}
       {!run && !problem.value && <Waiting />}
       {run && <Status run={run} path={path} changing={expectChange} />}

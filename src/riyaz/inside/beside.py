@@ -92,13 +92,14 @@ def weight_changes(before: PromptedModel, after: PromptedModel, target: str) -> 
     base, or every matrix of another file. Nothing where `before` is adapted itself, or no weight is another one."""
     first, second = before.lm.runner.family, after.lm.runner.family
     assert first is not None and second is not None, "models from files"
-    folder, same = artifacts.resolve(target), first.source.sha256() == second.source.sha256()
     if before.adapter is not None:
         return
-    if after.adapter is not None and same and (folder / adapters.CONFIG).is_file():
+    folder, same = artifacts.resolve(target), first.source.path == second.source.path
+    if after.adapter is None:
+        if not same:
+            yield from whole_changes(first, second)
+    elif (folder / adapters.CONFIG).is_file() and (same or first.source.sha256() == second.source.sha256()):
         yield from lora_changes(second, adapters.read(folder, second))
-    elif after.adapter is None and not same:
-        yield from whole_changes(first, second)
 
 
 def touched(model: PromptedModel, changes: Sequence[Changed]) -> Touched:

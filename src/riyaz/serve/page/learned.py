@@ -27,7 +27,8 @@ PARTS = {
 
 async def learned(request: Request) -> Response:
     """The lines after step `after`, all where it is not given, and those of the program."""
-    path, page = run_of(request).path / LEARNED, page_of(request)
+    path = run_of(request).path / LEARNED
+    page = page_of(request).holding(request.query_params.get("path", ""))
     if path.exists():
         path = page.inside(page.name(path))  # a link may lead elsewhere
     after = request.query_params.get("after", "-1")

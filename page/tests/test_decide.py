@@ -334,7 +334,9 @@ def test_labels_become_training_rows_of_a_comparison(browser, served, place):
         expect(page.get_by_text("A comparison needs 20.")).to_be_visible()
         page.get_by_role("button", name="Save as training rows").click()
         page.get_by_role("link", name="Compare ways to train on them").click()
-        data = page.get_by_label("Rows with questions and answers").input_value()
+        rows_field = page.get_by_label("Rows with questions and answers")
+        expect(rows_field).not_to_have_value("")  # the address fills it
+        data = rows_field.input_value()
         questions = page.get_by_label("Questions that each row answers").input_value()
         rows = list(csv.reader((place / data).read_text().splitlines()))
         other = "high" if first == "low" else "low"
@@ -361,7 +363,9 @@ def test_the_next_rows_to_label_are_chosen_and_a_closed_set_needs_no_file_of_que
         page.get_by_role("button", name="Save as training rows").click()
         expect(page.locator(".training .command")).not_to_contain_text("--questions")
         page.get_by_role("link", name="Compare ways to train on them").click()
-        data = page.get_by_label("Rows with questions and answers").input_value()
+        rows_field = page.get_by_label("Rows with questions and answers")
+        expect(rows_field).not_to_have_value("")  # the address fills it
+        data = rows_field.input_value()
         expect(page.get_by_label("Questions that each row answers")).to_have_value("")
         read = load(place / data)
         assert len(read.examples) == 21 and read.reading is not None

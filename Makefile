@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 PYTEST := $(PYTHON) -m pytest -n 2
-EXTRAS := train,docs,data,hub,serve,json
+EXTRAS := train,docs,data,hub,json
 COMMA := ,
 PIP_LOG := .make/pip.log
 CPP := $(foreach ending,h cpp inc,$(wildcard native/*/*.$(ending) native/*/*/*.$(ending)))

@@ -63,8 +63,3 @@ def listed(names: Iterable[str]) -> str:
 def joined(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def install(extra: str) -> str:
-    """The hint for a package that is not installed: the command that installs one of pyproject.toml's extras."""
-    return f"in riyaz's folder: pip install -e '.[{extra}]'"

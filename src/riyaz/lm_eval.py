@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from riyaz.engine.request import Request, Sampling
-from riyaz.errors import RiyazError, brief, install
+from riyaz.errors import RiyazError, brief
+from riyaz.extras import install
 from riyaz.predictor import open_target
 from riyaz.predictor.prompt import SHORTEST_PREFIX
 from riyaz.report.media.markup import printable_line

@@ -13,7 +13,7 @@ from tiny_embedder import BagEmbedder
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, WeightsPart
 from riyaz.classifiers.linear import Document, EmbedderName, LinearClassifier
-from riyaz.classifiers.terms import piece_terms, vocabulary, word_terms
+from riyaz.classifiers.terms import known_terms, piece_terms, term_entries, term_rows, vocabulary, word_terms
 from riyaz.engine import opening
 from riyaz.predictor import open_artifact, open_on, source_for
 from riyaz.sources import safetensors
@@ -133,6 +133,16 @@ def test_terms_are_found_in_every_script() -> None:
     assert word_terms("カード決済") == [*"カード決済", *("カ ー", "ー ド", "ド 決", "決 済")]
     assert "картой" in word_terms("Где расчёт картой?") and "カード" in piece_terms("カード決済")
     assert {" m", "my", "y "} <= set(piece_terms("My")) and word_terms("") == piece_terms("  ") == []
+
+
+def test_terms_times_weights_are_those_of_scipy_bit_by_bit() -> None:
+    texts = ["my card, my card", "", "the order of a card and the money", "none of these"]
+    terms, idf = vocabulary("words", texts[:3], known_terms("words", texts[:3]), 100)
+    places = {term: i for i, term in enumerate(terms)}
+    weights = np.random.default_rng(0).standard_normal((len(terms), 5)).astype(np.float32)
+    entries = term_entries("words", texts, places, idf)
+    np.testing.assert_array_equal(entries.times(weights), term_rows("words", texts, places, idf) @ weights)
+    assert term_entries("words", [], places, idf).times(weights).shape == (0, 5)
 
 
 def test_the_commonest_terms_are_kept() -> None:

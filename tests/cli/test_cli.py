@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from fake_comparison import arm, comparison, typed, typed_arm
 
+from riyaz import extras
 from riyaz.cli import main as cli
 from riyaz.cli import options
 from riyaz.cli.output import json_line
@@ -214,6 +215,24 @@ def test_without_torch_one_line_says_how_to_get_it(monkeypatch, capsys, line):
     instead = ", or name methods that train nothing with --methods" if line[0] == "compare" else ""
     told = f"error: torch is not installed; in riyaz's folder: pip install -e '.[train]'{instead}\n"
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["compare", "x"], ["adapt", "linear", "x", "--out", "o"], ["data", "x"], ["evaluate", "x", "--test", "x"],
+     ["limits", "x"], ["report", "x"]],
+)  # fmt: skip
+def test_what_compares_says_at_once_which_packages_are_missing(monkeypatch, capsys, line):
+    for name in ("scipy", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(line) == 2
+    told = "error: scipy and matplotlib are not installed; in riyaz's folder: pip install -e '.[compare]'\n"
+    assert capsys.readouterr().err == told
+
+
+def test_of_a_wheel_the_hint_is_the_name_of_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(extras, "ROOT", tmp_path)
+    assert extras.install("train") == "pip install 'riyaz[train]'"
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch):

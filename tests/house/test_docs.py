@@ -244,11 +244,13 @@ def test_the_readme_picture_is_drawn_from_a_comparison_and_runs_nothing(tmp_path
 
 def test_hints_name_extras_that_the_demo_installs() -> None:
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
-    hinted = {name for text in sources for name in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
+    hinted = {name for text in sources for name in re.findall(r"""\b(?:install|require)\(["'](\w+)["']""", text)}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     demo = re.findall(r"^EXTRAS := ([\w,]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split(",")
-    # `parquet` is the old name of `data`, no command of riyaz needs lm-eval, and one machine needs no ray
-    assert hinted - {"ray"} == set(demo) == extras.keys() - {"test", "parquet", "lm-eval", "ray"}
+    # `train` includes `compare`; `parquet` is the old name of `data`, and every installation has what `serve` had; no
+    # command of riyaz needs lm-eval, and one machine needs no ray
+    assert "riyaz[compare]" in extras["train"]
+    assert hinted - {"compare", "ray"} == set(demo) == extras.keys() - {"test", "compare", "parquet", "serve", "lm-eval", "ray"}
 
 
 @pytest.mark.slow

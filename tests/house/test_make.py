@@ -31,8 +31,8 @@ def make(folder: Path, target: str, status: int) -> subprocess.CompletedProcess:
     return subprocess.run(["make", target], cwd=folder, env=env, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("target", "extras"), [(".make/train", "train,docs,data,hub,serve,json"),
-                                                (".make/test", "train,docs,data,hub,serve,json,test")])  # fmt: skip
+@pytest.mark.parametrize(("target", "extras"), [(".make/train", "train,docs,data,hub,json"),
+                                                (".make/test", "train,docs,data,hub,json,test")])  # fmt: skip
 def test_an_installation_is_one_line_and_its_log_is_kept(tmp_path: Path, target: str, extras: str) -> None:
     done = make(tmp_path, target, 0)
     assert done.returncode == 0 and done.stderr == ""

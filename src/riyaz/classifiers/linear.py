@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riyaz.artifact import CLASSIFIER, CLASSIFIER_WEIGHTS, TAMPERED, of_question
-from riyaz.classifiers.terms import TERMS, term_rows
+from riyaz.classifiers.terms import TERMS, term_entries
 from riyaz.errors import RiyazError, shown
 from riyaz.files import encoded, make_folder
 from riyaz.json_files import from_json, read_json, to_json
@@ -71,8 +71,8 @@ class LinearClassifier:
         """(n, L) float32, before calibration."""
         logits = np.tile(self.tensors["bias"], (len(texts), 1))
         for kind, places in self._places.items():
-            rows = term_rows(kind, texts, places, self.tensors[f"{kind}.idf"])
-            logits += rows @ self.tensors[f"{kind}.weights"]
+            entries = term_entries(kind, texts, places, self.tensors[f"{kind}.idf"])
+            logits += entries.times(self.tensors[f"{kind}.weights"])
         if self._embedder is not None:
             logits += self._embedder.embed(texts) @ self.tensors[f"{VECTORS}.weights"]
         return logits

@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -51,11 +51,23 @@ def vocabulary(kind: TermKind, texts: Sequence[str], known: Container[str], most
     return kept, (1 + np.log((1 + len(texts)) / (1 + frequencies))).astype(np.float32)
 
 
-def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> "sparse.csr_array":
-    """Rows (n, terms) float32 of length one, (1 + log count)·idf before; 0 for a text without a known term. `places`
-    are those of the terms in a row."""
-    from scipy import sparse
+class TermEntries(NamedTuple):
+    """The terms of n texts: entries `ends[i]` to `ends[i + 1]` are those of text i."""
 
+    values: np.ndarray  # (entries,) float32
+    columns: np.ndarray  # (entries,) int32: the place of the term
+    ends: np.ndarray  # (n + 1,)
+
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        """The rows times weights (terms, L) float32: (n, L), each sum in the order of its entries, as scipy has it."""
+        rows = [slice(*both) for both in pairwise(self.ends.tolist())]
+        sums = [(self.values[row, None] * weights[self.columns[row]]).sum(0) for row in rows]
+        return np.array(sums, np.float32).reshape(len(rows), weights.shape[1])
+
+
+def term_entries(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> TermEntries:
+    """Rows of length one, (1 + log count)·idf before; none for a text without a known term. `places` are those of the
+    terms in a row."""
     columns, counts, ends = array("i"), array("f"), [0]
     for text in texts:
         for term, count in counted_terms(kind, text).items():
@@ -68,7 +80,15 @@ def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], i
     row = np.repeat(np.arange(len(texts)), np.diff(ends))
     squares = np.bincount(row, np.square(values, dtype=np.float64), len(texts))
     values /= np.sqrt(squares[row]).astype(np.float32)
-    return sparse.csr_array((values, where, np.array(ends)), shape=(len(texts), len(idf)))
+    return TermEntries(values, where, np.array(ends))
+
+
+def term_rows(kind: TermKind, texts: Sequence[str], places: Mapping[str, int], idf: np.ndarray) -> "sparse.csr_array":
+    """`term_entries` as a matrix (n, terms) float32, to fit a classifier to."""
+    from scipy import sparse  # not installed where classifiers only answer
+
+    entries = term_entries(kind, texts, places, idf)
+    return sparse.csr_array(tuple(entries), shape=(len(texts), len(idf)))
 
 
 def counted_terms(kind: TermKind, text: str) -> Counter[str]:

@@ -21,6 +21,7 @@ from riyaz.cli.options import (
     resolve_options,
 )
 from riyaz.cli.output import Screen
+from riyaz.extras import require
 from riyaz.ranks import launched
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
+    require("compare")
     from riyaz.comparison import run
     from riyaz.report.comparison import terminal
 

@@ -20,6 +20,7 @@ from riyaz.cli.options import (
 )
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
+from riyaz.extras import require
 
 
 def compare(
@@ -34,6 +35,7 @@ def compare(
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     began = command_began()
+    require("compare")
     from riyaz.comparison import run
     from riyaz.library.options import results_folder
     from riyaz.report.comparison import terminal

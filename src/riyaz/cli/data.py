@@ -14,6 +14,7 @@ from riyaz.cli.output import Screen
 from riyaz.cli.row_problems import command_with, load_unlabelled, refuse_labelled, show_label_next, show_problems
 from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
+from riyaz.extras import require
 from riyaz.results import metric_name
 
 SHOWN = 3  # rows that are shown as the model sees them
@@ -47,6 +48,7 @@ def data(
     json: Json = False,
 ) -> None:
     """Show how a data file is read, and what may be wrong with its rows: labels, duplicates, leakage."""
+    require("compare")
     data_config, config = resolve_options(data, reading, others={"model": model, "test": test})
 
     from riyaz.data import formats, split, task

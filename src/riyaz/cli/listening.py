@@ -3,25 +3,15 @@
 import socket
 import sys
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
-from riyaz.errors import RiyazError, install
 from riyaz.hardware import MB
 
 if TYPE_CHECKING:
     from riyaz.serve.opening import Opener
     from riyaz.serve.page.place import Page
-
-PACKAGES = ("starlette", "uvicorn")
-
-
-def require_packages() -> None:
-    """Raises RiyazError, with the command that installs them, where the server's packages are missing."""
-    if not all(map(find_spec, PACKAGES)):
-        raise RiyazError("starlette and uvicorn are not installed", hint=install("serve"))
 
 
 def serve_on(

@@ -30,7 +30,8 @@ from cyclopts import (
 from riyaz import __version__
 from riyaz.cli import signals
 from riyaz.cli.help import SHORT, Formatter
-from riyaz.errors import SHOWN, RiyazError, brief, install, listed
+from riyaz.errors import SHOWN, RiyazError, brief, listed
+from riyaz.extras import absence
 from riyaz.ranks import ProcessError, ToldElsewhere, launched
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
@@ -251,8 +252,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, CycloptsError):
         return _usage(error), 2
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "torch":
-        return f"torch is not installed; {install('train')}", 2
+    if line := absence(error):
+        return line, 2
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a path holds a NUL character; no file can have that name", 2
     from riyaz import hardware

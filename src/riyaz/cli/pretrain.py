@@ -19,14 +19,14 @@ def pretrain(
     json: Json = False,
 ) -> None:
     """Train a new model from random weights on your text."""
-    from riyaz.library.options import require_torch
+    from riyaz.extras import require
     from riyaz.pretraining.run import pretrain as train
     from riyaz.report.comparison import terminal
     from riyaz.report.pretraining import html as run_page
     from riyaz.report.pretraining import terminal as run_terminal
     from riyaz.report.pretraining import words as run_words
 
-    require_torch()
+    require("train")
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)

@@ -13,6 +13,7 @@ from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, print_stream
 from riyaz.errors import RiyazError
 from riyaz.events import Note, Progress
+from riyaz.extras import require
 from riyaz.report.media.markup import printable, printable_line
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def add(
     json: Json = False,
 ) -> None:
     """Add documents to a collection, all or none; a changed document replaces its old version."""
+    require("compare")
     from riyaz.report.comparison.terminal import listener
     from riyaz.retrieval import collection as collections
     from riyaz.retrieval.documents import read_documents
@@ -74,6 +76,7 @@ def ask(
     json: Json = False,
 ) -> None:
     """Find the passages that answer a question, each with its document and place in it."""
+    require("compare")
     from riyaz.predictor.prompt import expect_short
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import DEPTH, Retriever, citation

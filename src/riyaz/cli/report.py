@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
+from riyaz.extras import require
 from riyaz.results import METRICS, RUN
 
 
@@ -17,6 +18,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the report of a comparison or of a pretraining run again."""
+    require("compare")
     if is_pretraining(folder):
         from riyaz.report.pretraining import html as run_page
 

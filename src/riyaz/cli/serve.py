@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.listening import require_packages, serve_on
+from riyaz.cli.listening import serve_on
 from riyaz.cli.options import Held, LookedUp, Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
@@ -33,7 +33,6 @@ def serve(
     serving: Serving = SERVING_DEFAULTS,
 ) -> None:
     """Serve models, adapters and artifacts to OpenAI's clients over HTTP."""
-    require_packages()
     from riyaz.methods import abouts, from_votes
     from riyaz.serve import server
     from riyaz.serve.opening import Opener

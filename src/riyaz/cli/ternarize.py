@@ -30,11 +30,11 @@ def ternarize(
     json: Json = False,
 ) -> None:
     """Make a model with weights -1, 0 and 1 from a full-precision one, by training on text."""
-    from riyaz.library.options import require_torch
+    from riyaz.extras import require
     from riyaz.report.comparison.terminal import listener
     from riyaz.ternarizing.run import ternarize as train
 
-    require_torch()
+    require("train")
     screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
         document = train(model, text, ternarizing, out, resume=resume, command=command_line(), listen=listen)

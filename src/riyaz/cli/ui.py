@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.listening import require_packages, serve_on
+from riyaz.cli.listening import serve_on
 from riyaz.cli.options import Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import DEFAULT_MODEL, ServeConfig
@@ -42,7 +42,6 @@ def ui(
     precision: Served = "auto",
 ) -> None:
     """Open the page: chat, next words, data, runs and comparisons of a folder."""
-    require_packages()
     from riyaz.methods import abouts, from_votes
     from riyaz.serve.opening import Opener
     from riyaz.serve.page.place import Page

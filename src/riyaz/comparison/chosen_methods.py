@@ -1,13 +1,13 @@
 """Which methods a comparison runs: those the user named, else all that fit the task and what is installed."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from riyaz.config import LIKELIHOODS, CompareConfig
 from riyaz.data import Example
 from riyaz.data.task import NAMES, Task
-from riyaz.errors import RiyazError, install, joined
+from riyaz.errors import RiyazError, joined
 from riyaz.events import Listen, Note
+from riyaz.extras import require
 from riyaz.methods import METHODS
 from riyaz.sources import store
 
@@ -116,8 +116,8 @@ def _left_out(why: str, hint: str, note: str, config: CompareConfig, listen: Lis
     return False
 
 
-def require_torch(methods: Sequence[str], named: bool) -> None:
-    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
-    if any(METHODS[name].trains for name in methods) and find_spec("torch") is None:
-        instead = "" if named else ", or name methods that train nothing with --methods"
-        raise RiyazError("torch is not installed", hint=install("train") + instead)
+def require_packages(methods: Sequence[str], named: bool) -> None:
+    """Say at once what is not installed, not from the first of many processes or at the report. Raises RiyazError."""
+    if any(METHODS[name].trains for name in methods):
+        require("train", "" if named else ", or name methods that train nothing with --methods")
+    require("compare")

@@ -7,7 +7,7 @@ from typing import Any
 from riyaz.comparison import documents, teach
 from riyaz.comparison.bases import arm_names, open_bases
 from riyaz.comparison.by_hand import by_hand_notes, own_instructions
-from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_torch
+from riyaz.comparison.chosen_methods import chosen_methods, fitting_task, last_turn_note, require_packages
 from riyaz.comparison.dividing import divider
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.comparison.from_artifact import expect_fitting, going_on_with
@@ -69,7 +69,7 @@ def open_job(
 ) -> Job:  # fmt: skip
     """Open the models and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = chosen_methods(config)
-    require_torch(methods, named=bool(config.methods))
+    require_packages(methods, named=bool(config.methods))
     bases = open_bases(config.model)
     if note := engine_note():
         listen(Note(note))

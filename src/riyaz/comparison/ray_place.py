@@ -24,8 +24,9 @@ from riyaz.comparison.at_place import BEAT, SETTINGS, Order, hand_on, order_of
 from riyaz.comparison.folder import ComparisonFolder, ModelFile
 from riyaz.comparison.parcel import packed, unpack
 from riyaz.comparison.parcel_contents import Files, fit_files, measure_files
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
 from riyaz.events import Ended, Failed, from_json
+from riyaz.extras import install
 from riyaz.files import encoded
 from riyaz.json_files import parse_json, to_json
 from riyaz.sources import open_source

@@ -21,6 +21,7 @@ from riyaz.comparison.processes import PARENT
 from riyaz.comparison.speeds import MEASURED, Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, Phase, Progress, to_json
+from riyaz.extras import absence
 from riyaz.json_files import write_json
 from riyaz.results import parted
 
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         send(Failed(str(error)))
         return 3
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        reason = _resource_reason(error)
+        reason = absence(error) or _resource_reason(error)
         if not reason:
             raise
         send(Failed(reason))

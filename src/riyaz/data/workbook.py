@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.data.bounds import Bounds
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
+from riyaz.extras import install
 
 MAX_XML = 64 * 2**20  # bytes of a workbook's XML, unpacked; openpyxl reads some 5 MB a second
 MAX_PARTS = 10_000

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.data.tables import kind_of
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
+from riyaz.extras import install
 from riyaz.files import atomic_file, encoded, is_stream
 from riyaz.json_files import finite, json_line, to_json
 

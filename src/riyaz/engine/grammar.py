@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from riyaz.data.schema import GUIDANCE
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
+from riyaz.extras import install
 from riyaz.text.tokenizer import Tokenizer
 
 # Between the parts of JSON: nothing, a space, or a new line with its indent. With any white space, as JSON has it, a

@@ -8,6 +8,7 @@ from riyaz.config import AdaptConfig
 from riyaz.data.memory import RowSource, path_or_table
 from riyaz.data.tables import Table
 from riyaz.events import Listen, Progress
+from riyaz.extras import require
 from riyaz.library.comparison import Adapted, Comparison
 from riyaz.library.options import (
     AdaptOptions,
@@ -19,7 +20,6 @@ from riyaz.library.options import (
     checked_options,
     heard,
     in_python,
-    require_torch,
     resolve_options,
     results_folder,
 )
@@ -44,6 +44,7 @@ def compare(
     Progress is shown on stderr, handed to `listen` instead if that is given, or not shown with `quiet`. Raises
     RiyazError.
     """
+    require("compare")
     from riyaz.comparison import run
     from riyaz.report.write import write
 
@@ -78,6 +79,7 @@ def adapt(
     Data, options and progress are those of `compare`; `from_` names an artifact whose LoRA is trained further. Raises
     RiyazError.
     """
+    require("compare")
     from riyaz.comparison import run
 
     names = checked_options("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
@@ -117,7 +119,7 @@ def pretrain(
 
     names = checked_options("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
     with in_python():
-        require_torch()
+        require("train")
         paths, place = [as_path(path, "text") for path in text], as_path(out, "out")
         config = PretrainConfig(**names)  # type: ignore[arg-type]
         command = called("pretrain", *text, out=out, resume=resume or None, **options)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -31,7 +30,7 @@ from riyaz.config import (
     resolve,
 )
 from riyaz.data.tables import Table
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
 from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
@@ -194,12 +193,6 @@ def as_path(value: Place, name: str) -> Path:
     if not isinstance(value, (str, PathLike)):
         raise RiyazError(f"{value!r} is not a path", name, "give a path")
     return Path(value)
-
-
-def require_torch() -> None:
-    """Say at once that torch is missing, before a text is read. Raises RiyazError."""
-    if find_spec("torch") is None:
-        raise RiyazError("torch is not installed", hint=install("train"))
 
 
 def called(function: str, *arguments: object, **options: object) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from riyaz.confined import module_command
 from riyaz.data.encodings import SAVE, decode
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
+from riyaz.extras import install
 from riyaz.files import refuse_device
 from riyaz.retrieval import pdf_worker
 from riyaz.retrieval.html_text import html_text

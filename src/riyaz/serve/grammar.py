@@ -10,7 +10,8 @@ from riyaz.config import TOOLS
 from riyaz.data.schema import MAX_SCHEMA
 from riyaz.engine.grammar import Grammar, schema_rules
 from riyaz.engine.tool_grammar import calls_rules, marks_of, strict_rules, text_or_calls_rules
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError
+from riyaz.extras import install
 from riyaz.serve.asking import Body, expect_shallow
 from riyaz.serve.calls import Offer
 from riyaz.serve.problems import Problem, problem_of

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz.errors import RiyazError, install, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.extras import install
 from riyaz.files import new_sha256
 from riyaz.sources import sharded, store
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE

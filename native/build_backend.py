@@ -55,14 +55,16 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
 
 
 def add_file(wheel: Path, name: str, data: bytes) -> None:
-    """Adds one file to a wheel, and to the wheel's list of its files."""
+    """Adds one file to a wheel, and to the wheel's list of its files, with the time of its other files."""
     with zipfile.ZipFile(wheel) as archive:
-        held = {item: archive.read(item) for item in archive.namelist()}
-    record = next(item for item in held if item.endswith(".dist-info/RECORD"))
+        held = {item: archive.read(item) for item in archive.infolist()}
+    record = next(item for item in held if item.filename.endswith(".dist-info/RECORD"))
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
     held[record] = f"{name},sha256={digest},{len(data)}\n".encode() + held[record]
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for item, content in {name: data, **held}.items():
+    added = zipfile.ZipInfo(name, record.date_time)
+    added.external_attr, added.compress_type = record.external_attr, zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for item, content in {added: data, **held}.items():
             archive.writestr(item, content)
 
 

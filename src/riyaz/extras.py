@@ -9,10 +9,8 @@ from pathlib import Path
 from riyaz.errors import RiyazError, joined
 
 ROOT = Path(__file__).parents[2]  # of a clone
-PACKAGES = {  # extra -> what is imported from the packages that it adds
-    "train": ("torch",),
-    "compare": ("scipy", "matplotlib", "sacrebleu", "bm25s", "threadpoolctl"),
-}
+COMPARING = ("scipy", "matplotlib", "sacrebleu", "bm25s")
+PACKAGES = {"compare": COMPARING, "train": ("torch", *COMPARING)}  # extra -> what is imported of its packages
 
 
 def install(extra: str) -> str:

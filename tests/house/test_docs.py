@@ -250,7 +250,11 @@ def test_hints_name_extras_that_the_demo_installs() -> None:
     # `train` includes `compare`; `parquet` is the old name of `data`, and every installation has what `serve` had; no
     # command of riyaz needs lm-eval, and one machine needs no ray
     assert "riyaz[compare]" in extras["train"]
-    assert hinted - {"compare", "ray"} == set(demo) == extras.keys() - {"test", "compare", "parquet", "serve", "lm-eval", "ray"}
+    assert (
+        hinted - {"compare", "ray"}
+        == set(demo)
+        == extras.keys() - {"test", "compare", "parquet", "serve", "lm-eval", "ray"}
+    )
 
 
 @pytest.mark.slow

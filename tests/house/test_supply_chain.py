@@ -18,9 +18,9 @@ built = usual_folder()
 how = {"build-dir": str(built)} if (built / "build.ninja").exists() else {"cmake.define.RIYAZ_ISAS": "scalar"}
 print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_INTO": "", **how}))"""
 EXTENSION = "riyaz/_native" + sysconfig.get_config_var("EXT_SUFFIX")
-ALWAYS = {"cyclopts", "jinja2", "numpy", "rich", "safetensors", "starlette", "tokenizers", "uvicorn"}
+ALWAYS = {"cyclopts", "jinja2", "numpy", "rich", "safetensors", "starlette", "threadpoolctl", "tokenizers", "uvicorn"}
 EXTRAS = {
-    "compare": {"bm25s", "matplotlib", "sacrebleu", "scipy", "threadpoolctl"},
+    "compare": {"bm25s", "matplotlib", "sacrebleu", "scipy"},
     "data": {"defusedxml", "openpyxl", "pyarrow"},
     "docs": {"pypdfium2", "python-docx"},
     "hub": {"huggingface_hub"},

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, Quiet, command_line
 from riyaz.cli.output import Screen
+from riyaz.extras import require
 from riyaz.ranks import launched
 
 
@@ -19,14 +20,13 @@ def pretrain(
     json: Json = False,
 ) -> None:
     """Train a new model from random weights on your text."""
-    from riyaz.extras import require
+    require("train")
     from riyaz.pretraining.run import pretrain as train
     from riyaz.report.comparison import terminal
     from riyaz.report.pretraining import html as run_page
     from riyaz.report.pretraining import terminal as run_terminal
     from riyaz.report.pretraining import words as run_words
 
-    require("train")
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from riyaz.cli.options import Json, Quiet, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import TernarizeConfig
+from riyaz.extras import require
 from riyaz.ranks import launched
 from riyaz.results import TernarizeRun
 
@@ -30,11 +31,10 @@ def ternarize(
     json: Json = False,
 ) -> None:
     """Make a model with weights -1, 0 and 1 from a full-precision one, by training on text."""
-    from riyaz.extras import require
+    require("train")
     from riyaz.report.comparison.terminal import listener
     from riyaz.ternarizing.run import ternarize as train
 
-    require("train")
     screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
         document = train(model, text, ternarizing, out, resume=resume, command=command_line(), listen=listen)

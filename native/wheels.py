@@ -1,0 +1,131 @@
+"""Wheels that install where there is no compiler: `make wheels`.
+
+    python native/wheels.py --into dist [--only KIND]
+
+KIND is x86_64, aarch64 or pure; all three by default. The compiler is Zig's (the package ziglang), which links to any
+glibc that it is told, also for another CPU; auditwheel names the oldest one that the result needs. A wheel for Python
+3.11 and one for every later version (the stable ABI) are made, as far as such Pythons with their header files are on
+PATH. The pure wheel holds no C++ engine. Two builds of one commit give the same bytes.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GLIBC = "2.28"  # of Debian 10, RHEL 8 and Ubuntu 20.04
+STABLE = 12  # the stable ABI that nanobind uses begins with Python 3.12
+LATER = ("python3.14", "python3.13", "python3.12")
+LIMIT = 12_000_000  # bytes of a wheel
+KINDS = ("x86_64", "aarch64", "pure")
+WITHOUT = "this is the wheel without it, for machines that no other wheel is for"
+
+
+def pythons() -> list[str]:
+    """The Pythons to build with: 3.11, and one from 3.12 on, of those here that have their header files."""
+    usable = [path for path in (shutil.which("python3.11"), *map(shutil.which, LATER)) if path and has_headers(path)]
+    return usable[:1] + [path for path in usable[1:2] if "3.11" in usable[0]]
+
+
+def has_headers(python: str) -> bool:
+    """Whether an extension can be compiled for this Python."""
+    script = "import os, sysconfig; print(os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')))"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True)
+    return done.stdout.strip() == "True"
+
+
+def minor(python: str) -> int:
+    """11 for Python 3.11."""
+    script = "import sys; print(sys.version_info.minor)"
+    return int(subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+def compilers(folder: Path, machine: str) -> dict[str, str]:
+    """CC and CXX: programs in the folder that call Zig's compilers for a CPU."""
+    made = {}
+    for name, tool in (("CC", "cc"), ("CXX", "c++")):
+        program = folder / f"zig-{tool}"
+        program.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {tool} -target {machine}-linux-gnu.{GLIBC} "$@"\n'
+        )
+        program.chmod(0o755)
+        made[name] = str(program)
+    return made
+
+
+def built(python: str, machine: str, into: Path) -> Path:
+    """The wheel of a Python and a CPU, checked and named by auditwheel."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        environment = {**os.environ, **compilers(place, machine), "SOURCE_DATE_EPOCH": commit_time()}
+        settings = [f"build-dir={ROOT}/build/wheel-{machine}", "cmake.define.RIYAZ_INTO="]
+        if minor(python) >= STABLE:
+            settings.append(f"wheel.py-api=cp3{STABLE}")
+        if machine != os.uname().machine:
+            environment["_PYTHON_HOST_PLATFORM"] = f"linux-{machine}"
+            settings += ["cmake.define.CMAKE_SYSTEM_NAME=Linux", f"cmake.define.CMAKE_SYSTEM_PROCESSOR={machine}"]
+        venv = place / "venv"
+        run([python, "-m", "venv", str(venv)], environment)
+        command = [str(venv / "bin/python"), "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(place)]
+        run([*command, *(f"--config-settings={setting}" for setting in settings), str(ROOT)], environment)
+        (wheel,) = place.glob("*.whl")
+        before = set(into.glob("*.whl"))
+        run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(into), str(wheel)], environment)
+        named = re.sub(r"linux_\w+(?=\.whl)", "", wheel.name)
+        (repaired,) = [path for path in into.glob("*.whl") if path not in before or path.name.startswith(named[:-4])]
+    return repaired
+
+
+def pure(into: Path) -> Path:
+    """The wheel without the C++ engine, for any CPU and system."""
+    sys.path.insert(0, str(ROOT / "native"))
+    from build_backend import REASON, add_file, build_wheel
+
+    os.environ["SOURCE_DATE_EPOCH"] = commit_time()
+    os.chdir(ROOT)
+    wheel = into / build_wheel(str(into), {"wheel.cmake": "false", "wheel.platlib": "false"})
+    add_file(wheel, f"riyaz/{REASON}", f"{WITHOUT}\n".encode())
+    return wheel
+
+
+def commit_time() -> str:
+    """Seconds since 1970 of the commit, which all files of a wheel have; SOURCE_DATE_EPOCH if that is set."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return given
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command; raises SystemExit with its status where it fails."""
+    if status := subprocess.run(command, env=environment).returncode:
+        raise SystemExit(status)
+
+
+def main() -> None:
+    """Builds the wheels that were asked for, and prints the name and size of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, default=ROOT / "dist")
+    parser.add_argument("--only", choices=KINDS, action="append")
+    options = parser.parse_args()
+    options.into.mkdir(parents=True, exist_ok=True)
+    made = []
+    for kind in options.only or KINDS:
+        if kind == "pure":
+            made.append(pure(options.into))
+            continue
+        made += [built(python, kind, options.into) for python in pythons()]
+    for wheel in made:
+        size = wheel.stat().st_size
+        print(f"{wheel.name}  {size / 1e6:.1f} MB")
+        assert size <= LIMIT and zipfile.is_zipfile(wheel)
+
+
+if __name__ == "__main__":
+    main()

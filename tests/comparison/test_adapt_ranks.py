@@ -13,7 +13,7 @@ import tiny_comparison
 from started_ranks import HELPERS, Ended, ended, start_ranks
 
 from riyaz.cli.main import main
-from riyaz.results import REFITTED
+from riyaz.results import LEARNED, REFITTED, Learned
 
 LOSS = 1e-5  # relative, float32, beside one process
 # `riyaz` with short recipes, whose training on all rows comes after, in float32 and with its workers inside the process
@@ -85,6 +85,11 @@ def test_two_processes_fit_one_lora_and_go_on_after_a_kill(
     assert REFITTED in row(first)["chosen"] and len(losses(first)) == tiny_comparison.STEPS
     assert losses(first) == pytest.approx(losses(alone), rel=LOSS)
 
+    learned = {name: Learned.read(tmp_path / name / LEARNED) for name in ("two", "one")}
+    assert [line.step for line in learned["two"]] == [line.step for line in learned["one"]]
+    for mine, other in zip(learned["two"][1:], learned["one"][1:]):  # each process has a part of the gradients
+        assert mine.gradients == pytest.approx(other.gradients, rel=2e-3)
+
     processes = run(2, "killed")
     assert processes[0].stderr is not None
     for line in processes[0].stderr:
@@ -99,6 +104,7 @@ def test_two_processes_fit_one_lora_and_go_on_after_a_kill(
     resumed = ended(run(2, "killed"))
     assert [process.status for process in resumed] == [0, 0], resumed
     assert weights(tmp_path / "killed") == weights(tmp_path / "two") != weights(tmp_path / "one")
+    assert (tmp_path / "killed" / LEARNED).read_bytes() == (tmp_path / "two" / LEARNED).read_bytes()
     (other,) = ended(run(1, "other"))
     assert other.status == 0 and losses(other) == pytest.approx(losses(alone), rel=LOSS), other.err
 

@@ -14,6 +14,7 @@ from tiny_pretraining import lines, small, texts
 
 from riyaz import __version__
 from riyaz.cli.main import main
+from riyaz.results import LEARNED
 
 LOSS = 1e-6  # relative, float32, beside one process
 # `riyaz` with a fake quick measurement, which keeps work/, and which does not wait for what will not come
@@ -87,6 +88,10 @@ def test_two_processes_are_one_run(straight: tuple[Path, list[Ended]], tmp_path:
     (alone,) = ended(start(1, *command, "--out", tmp_path / "out"))
     assert alone.status == 0, alone.err
     assert losses(out) == pytest.approx(losses(tmp_path / "out"), rel=LOSS)
+    recorded, same = (lines(folder / LEARNED) for folder in (out, tmp_path / "out"))
+    assert [each["step"] for each in recorded] == [each["step"] for each in same] and len(recorded) > 1
+    for mine, other in zip(recorded[1:], same[1:]):  # each process has a part of the gradients
+        assert mine["gradients"] == pytest.approx(other["gradients"], rel=2e-3)
     plans = [json.loads((folder / "plan.json").read_text())["plan"] for folder in (out, tmp_path / "out")]
     assert plans[0]["train"] == plans[1]["train"] and plans[0]["effective"] == plans[1]["effective"]
 

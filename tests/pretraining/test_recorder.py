@@ -12,7 +12,7 @@ from tiny_pretraining import Stopped, lines, quick_machine, small, stop_at, text
 from transformers import AutoModelForCausalLM
 
 from riyaz.engine.torch import recorder as module
-from riyaz.engine.torch.recorder import Recorder, layer_norms
+from riyaz.engine.torch.recorder import Recorder, Watched, layer_norms
 from riyaz.layers.fast.masters import Masters
 from riyaz.models import load
 from riyaz.results import LEARNED, METRICS
@@ -114,6 +114,18 @@ def test_a_file_has_a_bound(text: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert max(len(each["text"]) for each in recorded) <= module.TOKENS
 
 
+def test_the_last_validation_of_any_length_has_a_line(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    out = tmp_path / "run"
+    told = tiny_comparison.command("pretrain", text, "--out", out, *small("--steps", 11, "--validate-every", 2))
+    assert told.status == 0, told.err
+    recorded = lines(out / LEARNED)
+    assert [each["step"] for each in recorded] == [0, 6, 11]  # every third of five, and the last one
+    assert recorded[-1]["gradients"] is not None
+
+
 def test_gradients_are_counted_by_layer(done: Path) -> None:
     model = load(open_source(done))
     masters = Masters(model, torch.float32)
@@ -131,7 +143,7 @@ def test_gradients_are_counted_by_layer(done: Path) -> None:
 def test_a_sentence_that_cannot_be_encoded_has_no_lens(done: Path, tmp_path: Path) -> None:
     source = open_source(done)
     tokenizer: Tokenizer = source.tokenizer()
-    recorder = Recorder(tmp_path / LEARNED, load(source).eval(), tokenizer, [5], [], 1, 1)
+    recorder = Recorder(tmp_path / LEARNED, load(source).eval(), tokenizer, Watched([5], []), 1, 1)
     recorder.validated(0)
     recorder.lines.close()
     (line,) = map(json.loads, (tmp_path / LEARNED).read_text().splitlines())

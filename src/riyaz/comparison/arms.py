@@ -38,9 +38,9 @@ from riyaz.metrics.groups import group_numbers
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
 from riyaz.ranks import ALONE, Ranks
-from riyaz.results import COMPARE, FIT, PREDICTIONS, REFITTED, RESULT, ArmResult, Fit
+from riyaz.results import COMPARE, FIT, LEARNED, PREDICTIONS, REFITTED, RESULT, ArmResult, Fit
 
-PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, HELD_OUT, "artifact")
+PRODUCTS = (FIT, RESULT, PREDICTIONS, PACE, HELD_OUT, LEARNED, "artifact")
 BEFORE = "before"  # folder of what an arm had made before a longer run, until that is done
 ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps

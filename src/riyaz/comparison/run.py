@@ -56,6 +56,7 @@ from riyaz.ranks import ALONE, Ranks, launched, on_this_machine
 from riyaz.results import (
     ADAPTED,
     COMPARE,
+    LEARNED,
     ArmResult,
     Comparison,
     CurveScore,
@@ -248,8 +249,11 @@ def _adapt(
         arm = comparison.arms[-1]
     if out.exists():
         out.rmdir()
-    made = work.part(method, FINAL) / "artifact"
+    run = work.part(method, FINAL)
+    made = run / "artifact"
     write_json(made / ADAPTED, comparison)  # what was measured, for the card
+    if (run / LEARNED).is_file():
+        shutil.move(run / LEARNED, made / LEARNED)
     shutil.move(made, out)
     remove(work.path)
     return arm

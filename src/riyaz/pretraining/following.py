@@ -16,6 +16,7 @@ from riyaz.json_files import from_json
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, WORK
 from riyaz.pretraining.plan import Frozen
+from riyaz.pretraining.recording import recorder_of
 from riyaz.pretraining.speed import measured
 from riyaz.ranks import Ranks
 from riyaz.results import ELSEWHERE, RUN, PretrainRun
@@ -63,4 +64,6 @@ def _train(ranks: Ranks, frozen: Frozen, corpus: Corpus, tokenizer: Tokenizer, w
     torch.set_num_threads(frozen.threads)
     model = fresh(plan.config, plan.train["seed"], plan.model.get("ternary", False))
     valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
-    train(model, corpus.train, valid, plan.settings(), work / "train", quiet, ranks=ranks, local_steps=plan.local_steps)
+    recorder = recorder_of(work, model, tokenizer, valid, plan, None)  # which writes nothing here
+    train(model, corpus.train, valid, plan.settings(), work / "train", quiet, ranks=ranks,
+          local_steps=plan.local_steps, stepping=recorder.stepping)  # fmt: skip

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig
@@ -27,19 +27,17 @@ from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.following import follow, started_with
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen
+from riyaz.pretraining.recording import recorder_of
 from riyaz.pretraining.running import Running
-from riyaz.pretraining.samples import FOX, draw_samples, token_ids
 from riyaz.pretraining.samples import check as check_prompt
+from riyaz.pretraining.samples import draw_samples
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_tokenizer
 from riyaz.pretraining.watch import Watch, bits_per_byte
 from riyaz.ranks import Ranks, on_this_machine
-from riyaz.results import ELSEWHERE, LEARNED, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
+from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from riyaz.engine.torch.recorder import Recorder
 
 NAME = "pretrain"  # label of the progress bar
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -268,7 +266,7 @@ class _Pretraining:
         watch = Watch(self.run, plan, frozen.peak_flops, len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
-        recorder = self._recorder(model, tokenizer, valid, plan)
+        recorder = recorder_of(self.folder.path, model, tokenizer, valid, plan, self.options.prompt)
 
         def sampled(step: int) -> None:
             ratio = corpus.valid.bytes_per_token
@@ -278,8 +276,7 @@ class _Pretraining:
 
         def seen(step: int) -> None:
             sampled(step)
-            if recorder:
-                recorder.validated(step)
+            recorder.validated(step)
 
         self.frozen = frozen
         pace = Pace(
@@ -290,8 +287,7 @@ class _Pretraining:
         model.eval()
         if not watch.samples.entries():
             sampled(0)
-        if recorder and not recorder.lines.entries():
-            recorder.validated(0)
+        recorder.begin()
         try:
             if self.ranks.count > 1:
                 self.run.note(f"{self.ranks.count} processes train, each with --threads {frozen.threads}")
@@ -299,12 +295,11 @@ class _Pretraining:
             state = train(
                 model, corpus.train, valid, plan.settings(), self.folder.work / "train", watch.listen,
                 after_validation=seen, adjust=pace.adjusted, ranks=self.ranks,
-                local_steps=plan.local_steps, stepping=recorder.stepping if recorder else None,
+                local_steps=plan.local_steps, stepping=recorder.stepping,
             )  # fmt: skip
         finally:
             watch.close()
-            if recorder:
-                recorder.lines.close()
+            recorder.lines.close()
         # validations use fewer where time is short; this number is the same for all sizes and budgets
         judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
         # a ternary model is rounded as in the forward of training, so that its codes are the trained ones
@@ -321,22 +316,6 @@ class _Pretraining:
         self.run.write(status="done", cost=watch.cost(frozen.seconds), result=result)
         self.folder.clean()
         return self.run.document
-
-    def _recorder(
-        self, model: Any, tokenizer: Tokenizer, valid: Windows, plan: planning.PretrainingPlan
-    ) -> "Recorder | None":
-        """What records the run's validations in LEARNED; None where several processes train, of which each has a part
-        of the gradients only."""
-        from riyaz.engine.torch.recorder import Recorder
-
-        if self.ranks.count > 1:
-            return None
-        settings = plan.settings()
-        row, sentence = valid[0], token_ids(tokenizer, self.options.prompt or FOX)
-        return Recorder(
-            self.folder.path / LEARNED, model, tokenizer, [*row.prompt, *row.answer], sentence,
-            settings.validate_every, settings.steps // settings.validate_every,
-        )  # fmt: skip
 
     def _changed(self, plan: Any) -> None:
         """Write plan.json with the changes of length of a `train.TrainPlan`; say one far from the last one said."""

@@ -186,13 +186,14 @@ class TokenLoss:
 class Learned:
     """One line of learned.jsonl: what a model in training makes of a fixed text and a fixed sentence after a step, and
     the lengths of that step's gradients: outside the layers, then of each. `lens` has the likeliest next tokens behind
-    0, 1, … layers."""
+    0, 1, … layers, or the likeliest labels. Training counts the tokens of the text from number `answer` on."""
 
     step: int
     text: list[TokenLoss] = field(default_factory=list)
     sentence: str = ""
     lens: list[list[Word]] = field(default_factory=list)
     gradients: list[float] | None = None
+    answer: int | None = field(default=None, metadata=OPTIONAL)  # None: all
 
     @classmethod
     def read(cls, path: Path) -> "list[Learned]":

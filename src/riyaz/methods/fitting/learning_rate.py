@@ -18,6 +18,7 @@ from riyaz.files import remove
 from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.fitting.base import Build, Context
 from riyaz.methods.fitting.recipe import pass_tokens, trains_opening
+from riyaz.methods.fitting.recording import recorded
 
 if TYPE_CHECKING:
     from riyaz.train import Judge, TrainPlan, TrainState
@@ -229,14 +230,18 @@ def trained(
     listen: Listen, *, begun: Path | None = None, adjust: Callable[["TrainPlan", int], "TrainPlan"] | None = None,
 ) -> "TrainState":  # fmt: skip
     """`train.train` by the context's objective, with the checkpoints in `folder` below its own; without rows `valid` it
-    is the run on all rows. Of several processes the first one announces it to the others (`fitting.following`)."""
+    is the run on all rows. Of several processes the first one announces it to the others (`fitting.following`). A run
+    with validation rows records what it learns (`recording`)."""
     from riyaz.train import train
 
     if context.ranks.count > 1 and not context.ranks.rank:
         name = str(folder.relative_to(context.folder))
         context.ranks.first({"do": "train", "plan": asdict(plan), "folder": name, "every": not valid})
-    return train(model, rows, valid, plan, folder, listen, begun=begun, adjust=adjust, objective=context.objective,
-                 judge=judge_of(context), ranks=context.ranks)  # fmt: skip
+    with recorded(context, model, valid, plan, folder, begun) as recorder:
+        return train(model, rows, valid, plan, folder, listen, begun=begun, adjust=adjust, objective=context.objective,
+                     judge=judge_of(context), ranks=context.ranks,
+                     after_validation=recorder.validated if recorder and not context.ranks.rank else None,
+                     stepping=recorder.stepping if recorder else None)  # fmt: skip
 
 
 def judge_of(context: Context) -> "Judge | None":

@@ -147,8 +147,12 @@ export const api = {
   samples: () => get<T.SampleFiles>("/page/samples"),
   sampleText: async (name: string) => (await get<{ text: string }>("/page/samples/text", { name })).text,
   run: (path: string) => get<T.Run>("/page/run", { path }),
-  learned: <Line, Part>(path: string, after: number) =>
-    get<{ lines: readonly Line[]; program: readonly Part[] }>("/page/learned", { path, after: String(after) }),
+  learned: <Line, Part>(path: string, after: number, arm?: string) =>
+    get<{ lines: readonly Line[]; program: readonly Part[] }>("/page/learned", {
+      path,
+      after: String(after),
+      ...(arm && { arm }),
+    }),
   rows: (path: string, only: string, offset: number) =>
     get<T.Rows>("/page/rows", { path, only, offset: String(offset) }),
   difference: (a: string, b: string) => get<T.Difference>("/page/difference", { a, b }),

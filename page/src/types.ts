@@ -182,6 +182,7 @@ export interface Run extends RunEntry {
   readonly problems?: readonly string[];
   readonly commands?: readonly { readonly title: string; readonly command: string }[];
   readonly report?: string | null;
+  readonly learned?: readonly string[]; // arms that recorded what they learned
 }
 
 export interface RunDocument {

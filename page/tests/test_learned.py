@@ -78,3 +78,36 @@ def test_a_run_without_a_record_is_shown_as_before(browser, served, folder, line
         expect(visit.page.get_by_role("alert")).to_contain_text("learned.jsonl")
         expect(visit.page.get_by_role("heading", name="What it writes")).to_be_visible()
     shutil.rmtree(folder / "older")
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (360, "light")])
+def test_an_arm_of_a_comparison_is_scrubbed_through(browser, served, folder, lines, width, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    run, answer = folder / "adapted", 5
+    for arm, kept in {"full": lines[:2], "lora": lines}.items():
+        (run / "arms" / arm / "kept").mkdir(parents=True)
+        rows = "".join(json.dumps(line | {"answer": answer}) + "\n" for line in kept)
+        (run / "arms" / arm / "kept/learned.jsonl").write_text(rows)
+    (run / "settings.json").write_text("{}")
+    with Visit(browser, served, "run?path=adapted", width, theme, bypass_csp=True) as visit:
+        page = visit.page
+        page.get_by_role("heading", name="How it learns").click()
+        part = page.locator(".learned")
+        expect(part).to_contain_text("A validation row: the end of its prompt, and its answer")
+        expect(part).to_contain_text(f"After step {lines[1]['step']}")
+        page.get_by_label("Method").select_option("lora")
+        expect(part).to_contain_text(f"After step {lines[-1]['step']}")
+        answered = lines[-1]["text"][answer:]
+        mean = sum(each["nats"] for each in answered) / len(answered)
+        expect(part).to_contain_text(f"The mean of the answer, in bold type, is {mean:.2f} nats")
+        expect(part.locator(".tokens-line .answer")).to_have_count(len(answered))
+        expect(part).to_contain_text("every weight that is trained moves")
+        part.get_by_role("slider", name="After step").focus()
+        page.keyboard.press("Home")
+        expect(part).to_contain_text("0: before training")
+        page.wait_for_load_state("networkidle")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert visit.width() <= width and visit.outside == []
+    shutil.rmtree(run)

@@ -33,6 +33,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     elsewhere.write_text(json.dumps(line(0)) + "\n")
     (folder / "linked" / LEARNED).symlink_to(elsewhere)
     (folder / "run" / LEARNED).write_text("".join(json.dumps(line(step)) + "\n" for step in (0, 2, 4)))
+    for arm, steps in {"lora": (0, 4, 6), "full": (0, 8)}.items():
+        kept = folder / "compared" / "arms" / arm / "kept"
+        kept.mkdir(parents=True)
+        (kept / LEARNED).write_text("".join(json.dumps(line(step) | {"answer": 1}) + "\n" for step in steps))
+    (folder / "compared" / "arms" / "zero_shot" / "kept").mkdir(parents=True)
+    (folder / "compared" / "settings.json").write_text("{}")
+    (folder / "compared" / "arms" / "linked").symlink_to(elsewhere.parent)
     (folder / "damaged" / LEARNED).write_text(json.dumps(line(0) | {"lens": [["fox"]]}) + "\n")
     (folder / "large" / LEARNED).write_text(json.dumps(line(0)) + "\n" + " " * learned.MOST)
     return folder
@@ -64,6 +71,14 @@ def test_lines_are_those_of_the_file_from_a_step_on(served: Running) -> None:
     assert get(served, path="older")["lines"] == []  # a run from before there were such lines
 
 
+def test_arms_of_a_comparison_have_lines_of_their_own(served: Running) -> None:
+    run = served.http.get("/page/run", params={"path": "compared"}).json()
+    assert run["learned"] == ["full", "lora"]
+    assert get(served, path="compared", arm="lora")["lines"] == [line(step) | {"answer": 1} for step in (0, 4, 6)]
+    assert [each["step"] for each in get(served, path="compared", arm="full", after="0")["lines"]] == [8]
+    assert get(served, path="compared", arm="zero_shot")["lines"] == get(served, path="compared")["lines"] == []
+
+
 def test_the_program_is_the_file_that_trains(served: Running) -> None:
     shown = {each["part"]: each for each in get(served, path="run")["program"]}
     text = Path(train.__file__).read_text(encoding="utf-8").splitlines()
@@ -84,7 +99,8 @@ def test_the_program_is_the_file_that_trains(served: Running) -> None:
     ("query", "status", "says"),
     [({"path": "damaged"}, 400, "learned.jsonl"), ({"path": "large"}, 400, "bytes"), ({"path": "none"}, 404, "path"),
      ({"path": "linked"}, 404, "path"), ({"path": "run", "after": "x"}, 400, "step"),
-     ({"path": "../run"}, 404, "path")],
+     ({"path": "../run"}, 404, "path"), ({"path": "compared", "arm": "../../run"}, 404, "arm"),
+     ({"path": "compared", "arm": ".."}, 404, "arm")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(served: Running, query: dict, status: int, says: str) -> None:
     error = assert_error(served.http.get("/page/learned", params=query), status)

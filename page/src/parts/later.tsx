@@ -3,7 +3,7 @@ import { signal, useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 import type { Run } from "../types.ts";
-import type { LearnedProps } from "./learned.tsx";
+import type { ArmsProps, LearnedProps } from "./learned.tsx";
 import { Problem, Waiting } from "./words.tsx";
 
 export function later<Props extends object>(load: () => Promise<ComponentType<Props>>): ComponentType<Props> {
@@ -29,6 +29,8 @@ export function later<Props extends object>(load: () => Promise<ComponentType<Pr
 export const Ternarized = later<{ run: Run }>(async () => (await import("./samples.tsx")).Ternarized);
 
 export const Learned = later<LearnedProps>(async () => (await import("./learned.tsx")).Learned);
+
+export const LearnedArms = later<ArmsProps>(async () => (await import("./learned.tsx")).LearnedArms);
 
 export const Samples = later<{ of: "runs" | "learn" | "limits" | "side" | "models" }>(
   async () => (await import("./samples.tsx")).Samples,

@@ -14,6 +14,7 @@ interface Line {
   readonly sentence: string;
   readonly lens: readonly (readonly { text: string; p: number }[])[];
   readonly gradients: readonly number[] | null;
+  readonly answer?: number; // the place in the text from which on training counts the tokens; none: it counts all
 }
 
 interface Part {
@@ -26,18 +27,60 @@ export interface LearnedProps {
   readonly path: string;
   readonly steps: readonly RunEvent[]; // the run's steps with their numbers
   readonly validations: number; // how many the page knows of: with another number the file has new lines
-  readonly tokens: number; // that a step reads
+  readonly tokens: number; // that a step reads; 0: not known
+  readonly arm?: string; // of a comparison, whose part has a title already
+}
+
+export interface ArmsProps {
+  readonly path: string;
+  readonly arms: readonly string[]; // that have a record
+  readonly pick?: string | null;
+  readonly events: readonly RunEvent[]; // of the whole comparison
 }
 
 const at = signal(1); // the place in time, as a share
 
-export function Learned({ path, steps, validations, tokens }: LearnedProps) {
+// The arms of a comparison, one at a time: the pick first.
+export function LearnedArms({ path, arms, pick, events }: ArmsProps) {
+  const chosen = useSignal("");
+  const first = pick && arms.includes(pick) ? pick : (arms[0] ?? "");
+  const arm = arms.includes(chosen.value) ? chosen.value : first;
+  const steps = events.flatMap((event) =>
+    event.phase === "train" && event.metrics && (event.method || event.arm) === arm
+      ? [{ ...event.metrics, step: event.done }]
+      : [],
+  ) as RunEvent[];
+  return (
+    <>
+      {arms.length > 1 && (
+        <label class="field narrow">
+          <span>Method</span>
+          <select value={arm} onChange={(event) => (chosen.value = event.currentTarget.value)}>
+            {arms.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+      )}
+      <Learned
+        key={arm}
+        path={path}
+        arm={arm}
+        steps={steps}
+        validations={steps.filter((each) => "valid_loss" in each).length}
+        tokens={0}
+      />
+    </>
+  );
+}
+
+export function Learned({ path, steps, validations, tokens, arm }: LearnedProps) {
   const lines = useSignal<readonly Line[]>([]);
   const program = useSignal<readonly Part[]>([]);
   const problem = useSignal("");
   useEffect(() => {
     const after = lines.value.at(-1)?.step ?? -1;
-    api.learned<Line, Part>(path, after).then(
+    api.learned<Line, Part>(path, after, arm).then(
       (found) => {
         lines.value = [...lines.value.filter((line) => line.step <= after), ...found.lines];
         program.value = found.program;
@@ -55,7 +98,7 @@ export function Learned({ path, steps, validations, tokens }: LearnedProps) {
   const step = steps.find((each) => each.step === line.step);
   return (
     <section class="learned">
-      <h2>How it learns</h2>
+      {!arm && <h2>How it learns</h2>}
       <Problem text={problem.value} />
       <Slider
         label="After step"
@@ -74,8 +117,9 @@ export function Learned({ path, steps, validations, tokens }: LearnedProps) {
   );
 }
 
+// Of the tokens that training counts.
 function mean(line: Line): number {
-  const nats = line.text.flatMap((each) => (each.nats === null ? [] : [each.nats]));
+  const nats = line.text.slice(line.answer).flatMap((each) => (each.nats === null ? [] : [each.nats]));
   return nats.reduce((sum, each) => sum + each, 0) / Math.max(1, nats.length);
 }
 
@@ -84,17 +128,22 @@ const largest = (line: Line): number => Math.max(0.01, ...line.text.map((each) =
 function Text({ line, most }: { line: Line; most: number }) {
   return (
     <>
-      <h3>A text that it does not train on</h3>
+      <h3>
+        {line.answer === undefined
+          ? "A text that it does not train on"
+          : "A validation row: the end of its prompt, and its answer"}
+      </h3>
       <p class="under">
         The loss of a token is −log of the probability that the model gave it: 0 for a token that it was sure of. The
-        mean of this text is {number(mean(line), 2)} nats. The stronger the colour, the larger the loss; full colour is{" "}
-        {number(most, 1)} nats, the largest in the first record.
+        mean of {line.answer === undefined ? "this text" : "the answer, in bold type,"} is {number(mean(line), 2)} nats.
+        {line.answer !== undefined && " Only answers count in training."} The stronger the colour, the larger the loss;
+        full colour is {number(most, 1)} nats, the largest in the first record.
       </p>
       <p class="tokens-line">
         {line.text.map((each, place) => (
           <span
             key={place}
-            class="t"
+            class={line.answer !== undefined && place >= line.answer ? "t answer" : "t"}
             style={{ background: shade((each.nats ?? 0) / most) }}
             title={each.nats === null ? "the first token" : `${number(each.nats, 2)} nats`}
           >
@@ -150,11 +199,15 @@ const figure = (step: RunEvent | undefined, name: string): number | null => {
 function Program({ program, line, step, tokens }: Made) {
   if (!program.length || !line.step) return null;
   const [loss, norm, rate] = ["loss", "norm", "learning_rate"].map((name) => figure(step, name));
+  const moves = line.answer === undefined ? "every weight moves" : "every weight that is trained moves";
   const made: Readonly<Record<Part["part"], string>> = {
     forward: tokens ? `the model reads ${count(tokens)} tokens` : "the model reads the tokens of this step",
-    loss: loss == null ? "the loss of its guesses" : `loss ${number(loss, 3)} nats per token`,
+    loss:
+      loss == null
+        ? "the loss of its guesses"
+        : `loss ${number(loss, 3)} nats per ${line.answer === undefined ? "" : "answer "}token`,
     backward: norm == null ? "the gradient of the loss" : `a gradient of length ${short(norm)}`,
-    step: rate == null ? "every weight moves" : `every weight moves, learning rate ${short(rate)}`,
+    step: rate == null ? moves : `${moves}, learning rate ${short(rate)}`,
   };
   return (
     <>
@@ -205,7 +258,10 @@ function Lens({ line }: { line: Line }) {
   if (!line.lens.length) return null;
   return (
     <>
-      <h3>The next word of “{line.sentence}”, layer by layer</h3>
+      <h3>
+        {line.answer === undefined ? `The next word of “${line.sentence}”` : "The beginning of its answer"}, layer by
+        layer
+      </h3>
       <p class="under">What the model would say next if it ended behind that layer. The last row is what it says.</p>
       <Wide name="The next word by layer">
         <table class="lens">

@@ -7,7 +7,7 @@ import { keptLines, type Live, live, lossLines } from "../live.ts";
 import { duration, many, megabytes, number } from "../numbers.ts";
 import { ArmTable, Disagreements, metricOf, Pareto } from "../parts/arms.tsx";
 import { Curve } from "../parts/curve.tsx";
-import { Ternarized } from "../parts/later.tsx";
+import { LearnedArms, Ternarized } from "../parts/later.tsx";
 import { colourOf, Method, named } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
 import { Command, Empty, Fact, Fold, Head, Problem, Waiting } from "../parts/words.tsx";
@@ -153,6 +153,11 @@ function Comparison({ run, path, followed }: { run: Run; path: string; followed:
           <Curve title="Loss in nats per answer token" x="step" lines={lines} />
         </Fold>
       )}
+      {run.learned?.length ? (
+        <Fold title="How it learns">
+          <LearnedArms path={path} arms={run.learned} pick={pick} events={followed.events.value} />
+        </Fold>
+      ) : null}
       {state.notes.length > 0 && (
         <Fold title="Notes of the run">
           <ul>

@@ -1,4 +1,5 @@
-"""GET /page/learned: what a run recorded of itself at its validations, and the lines of the program that made it."""
+"""GET /page/learned: what a run, or an arm of a comparison, recorded of itself at its validations, and the lines of the
+program that made it."""
 
 import asyncio
 from functools import cache
@@ -9,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import riyaz
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
+from riyaz.files import is_bare
 from riyaz.json_files import to_document
 from riyaz.results import LEARNED, Learned
 from riyaz.serve.page.records import run_of
+from riyaz.serve.page.runs import ARMS, KEPT
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
 
@@ -26,8 +29,12 @@ PARTS = {
 
 
 async def learned(request: Request) -> Response:
-    """The lines after step `after`, all where it is not given, and those of the program."""
-    path = run_of(request).path / LEARNED
+    """The lines after step `after`, all where it is not given, and those of the program. `arm`: of an arm of a
+    comparison."""
+    path, arm = run_of(request).path, request.query_params.get("arm")
+    if arm is not None and not is_bare(arm):
+        raise Problem(404, f"there is no arm {shown(arm)}", "arm")
+    path = (path / ARMS / arm / KEPT if arm else path) / LEARNED
     page = page_of(request).holding(request.query_params.get("path", ""))
     if path.exists():
         path = page.inside(page.name(path))  # a link may lead elsewhere

@@ -15,7 +15,19 @@ from riyaz.report.comparison.examples import browser_data
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
 from riyaz.serve.page.place import REPORT, Page
-from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, find_runs, is_done, progress_of
+from riyaz.serve.page.runs import (
+    ARMS,
+    KEPT,
+    MOST_RUNS,
+    SETTINGS,
+    Document,
+    Run,
+    document_of,
+    find_runs,
+    is_done,
+    progress_of,
+    recorded_arms,
+)
 from riyaz.serve.page.starting import ANEW, said
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
@@ -118,7 +130,7 @@ def full_entry_of(page: Page, run: Run) -> dict[str, Any]:
     made = {
         **entry, **files, **to_document(progress_of(run.path)), "document": to_document(document),
         "problems": problems, "commands": commands_of(page, run, document, entry["state"]),
-        "report": _report_link(page, run),
+        "report": _report_link(page, run), "learned": recorded_arms(run),
     }  # fmt: skip
     return {**(made["document"] or {}), **made} if run.kind == "pretrain" else made
 
@@ -172,8 +184,8 @@ def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str,
         raise Problem(409, "the comparison has no rows yet; they come when it is finished", "path")
     answers = {}
     for arm in document.arms:
-        paths = sorted((run.path / ARMS / arm.name).glob(f"*/{PREDICTIONS}"), key=lambda p: p.parent.name != "kept")
-        parts = [path for path in paths if path.parent.name == "kept" or path.parent.name.startswith("fold-")]
+        paths = sorted((run.path / ARMS / arm.name).glob(f"*/{PREDICTIONS}"), key=lambda p: p.parent.name != KEPT)
+        parts = [path for path in paths if path.parent.name == KEPT or path.parent.name.startswith("fold-")]
         if parts and (not names or arm.name in names):
             answers[arm.name] = [row for path in parts for row in Answer.read(path)]
     data = browser_data(document, answers)

@@ -11,11 +11,23 @@ from riyaz import events
 from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
 from riyaz.files import try_lock
 from riyaz.json_files import parse_json
-from riyaz.results import COMPARE, LIMITS, RUN, TERNARIZE, Comparison, Limits, PretrainRun, TernarizeRun, arm_name
+from riyaz.results import (
+    COMPARE,
+    LEARNED,
+    LIMITS,
+    RUN,
+    TERNARIZE,
+    Comparison,
+    Limits,
+    PretrainRun,
+    TernarizeRun,
+    arm_name,
+)
 from riyaz.serve.page.place import UPLOADS
 
 State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
 SETTINGS, ARMS, LOCK = "settings.json", "arms", ".lock"
+KEPT = "kept"  # the part of an arm whose artifact is the arm's
 KINDS = {SETTINGS: "compare", RUN: "pretrain", TERNARIZE: "ternarize", LIMITS: "limits"}  # by the file that marks them
 RESULTS: dict[str, tuple[str, type[Comparison | PretrainRun | TernarizeRun | Limits]]] = {
     "compare": (COMPARE, Comparison), "pretrain": (RUN, PretrainRun), "ternarize": (TERNARIZE, TernarizeRun),
@@ -93,6 +105,11 @@ def document_of(run: Run) -> Document:
     name, kind = RESULTS[run.kind]
     path = run.path / name
     return kind.read(path) if path.is_file() else None
+
+
+def recorded_arms(run: Run) -> list[str]:
+    """The arms of a comparison that have recorded what they learned, by name."""
+    return sorted(path.parts[-3] for path in (run.path / ARMS).glob(f"*/{KEPT}/{LEARNED}") if path.is_file())
 
 
 def is_done(document: Document) -> bool:

@@ -23,7 +23,7 @@ from riyaz.inside import LONGEST, product, vectors
 from riyaz.inside.attention import REPEATED, patterns, repeated, weights
 from riyaz.inside.beside import difference, lora_changes, whole_changes
 from riyaz.inside.codes import codes_of
-from riyaz.inside.document import following, heads_of
+from riyaz.inside.document import following, heads_of, rounded
 from riyaz.inside.reading import Inside, read, text_tokens
 from riyaz.predictor import PromptedModel, open_model
 from riyaz.sources import open_source
@@ -137,6 +137,28 @@ def test_heads_are_named_after_what_they_look_at() -> None:
     named = patterns(trace, trace, [0])
     assert [head.name for head in named] == list(rows)
     assert named[0].previous == 1 and named[1].first == 1 and named[2].itself == 1 and named[3].copied == 1
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_patterns_are_those_of_the_weights(model: PromptedModel, reading: Inside, window: int) -> None:
+    twice = read(model, repeated(model.lm.runner.vocab_size)).trace
+    named = iter(patterns(reading.trace, twice, [window] * reading.layers))
+    for layer in range(reading.layers):
+        for seen in weights(reading.trace, layer, window):  # (T, T)
+            largest = seen.argmax(1)[2:]
+            head, places = next(named), np.arange(2, len(seen))
+            shares = [float(np.mean(largest == wanted)) for wanted in (places - 1, 0, places)]
+            assert [head.previous, head.first, head.itself] == shares
+    assert next(named, None) is None
+
+
+def test_numbers_have_six_digits() -> None:
+    random = np.random.default_rng(0)
+    numbers = random.standard_normal(3000) * 10.0 ** random.integers(-20, 9, 3000)
+    numbers[:6] = 0, 1, -0.1, 5e-324, 1e300, np.inf
+    assert rounded(numbers) == [float(f"{number:.6g}") for number in numbers]
+    assert rounded(np.float32(0.1)) == 0.1 and rounded(numbers.reshape(3, -1))[2][0] == rounded(numbers[2000])
+    assert rounded(np.zeros((0, 4))) == [] and rounded(None) is None
 
 
 def test_random_tokens_come_twice() -> None:

@@ -11,8 +11,10 @@ Legend: T tokens, L layers, H query heads, K key/value heads, D head size.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from riyaz.engine.parts import Steps, finished
 from riyaz.engine.runner import Trace
@@ -45,26 +47,45 @@ class Pattern:
 def weights(trace: Trace, layer: int, window: int = 0) -> np.ndarray:
     """Attention weights of one layer (H, T, T): row t is what token t looks at, and adds up to 1. `window`: how many
     tokens a token sees, itself included; 0: all before it."""
+    seen = scores(trace, layer, _unseen(len(trace.keys[layer]), window))
+    seen -= seen.max(2, keepdims=True)
+    np.exp(seen, out=seen)
+    seen /= seen.sum(2, keepdims=True)
+    return seen
+
+
+def scores(trace: Trace, layer: int, unseen: np.ndarray) -> np.ndarray:
+    """Queries times keys of one layer (H, T, T), plus `unseen` (T, T): the logarithms of `weights`, but for a number
+    that is the same in a row."""
     q, k = trace.queries[layer], trace.keys[layer]  # (T, H, D), (T, K, D)
-    T, H, _ = q.shape
-    of_head = np.repeat(k.transpose(1, 2, 0), H // k.shape[1], 0)  # (H, D, T)
-    scores = q.transpose(1, 0, 2) @ of_head  # (H, T, T)
+    of_head = np.repeat(k.transpose(1, 2, 0), q.shape[1] // k.shape[1], 0)  # (H, D, T)
+    with _blas().limit(limits=1):  # threads of products so small wait for each other, for long beside other work
+        products = q.transpose(1, 0, 2) @ of_head
+    products += unseen
+    return np.asarray(products)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries of linear algebra that are loaded, looked for once."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _unseen(T: int, window: int) -> np.ndarray:
+    """Minus infinity (T, T) where a token does not see another, else 0."""
     behind = np.arange(T)[:, None] - np.arange(T)  # tokens between
-    scores[:, (behind < 0) | ((behind >= window) if window else False)] = -np.inf
-    scores -= scores.max(2, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(2, keepdims=True)
-    return scores
+    hidden = (behind < 0) | ((behind >= window) if window else False)
+    return np.where(hidden, np.float32(-np.inf), np.float32(0))
 
 
 def last_weights(trace: Trace, layer: int, window: int = 0) -> np.ndarray:
     """Attention weights of the last token alone (H, T), as the last row of `weights`."""
     q, k = trace.queries[layer, -1], trace.keys[layer]  # (H, D), (T, K, D)
     T, H = len(k), len(q)
-    scores = np.einsum("hd,thd->ht", q, np.repeat(k, H // k.shape[1], 1))
-    scores[:, : max(0, T - window) if window else 0] = -np.inf
-    scores = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(scores / scores.sum(1, keepdims=True))
+    seen = np.einsum("hd,thd->ht", q, np.repeat(k, H // k.shape[1], 1))
+    seen[:, : max(0, T - window) if window else 0] = -np.inf
+    seen = np.exp(seen - seen.max(1, keepdims=True))
+    return np.asarray(seen / seen.sum(1, keepdims=True))
 
 
 def repeated(vocabulary: int) -> list[int]:
@@ -82,10 +103,11 @@ def patterns(text: Trace, twice: Trace, windows: list[int]) -> list[Pattern]:
 def naming(text: Trace, twice: Trace, windows: list[int]) -> Steps[list[Pattern]]:
     """`patterns` in parts, one for each layer."""
     named = []
+    length = text.queries.shape[1]
+    places = np.arange(FIRST_COUNTED, length)
+    unseen = {window: _unseen(length, window) for window in set(windows)}
     for layer, window in enumerate(windows):
-        on_text = weights(text, layer, window)[:, FIRST_COUNTED:]  # (H, T - 2, T)
-        places = np.arange(FIRST_COUNTED, FIRST_COUNTED + on_text.shape[1])
-        largest = on_text.argmax(2)  # (H, T - 2)
+        largest = scores(text, layer, unseen[window])[:, FIRST_COUNTED:].argmax(2)  # (H, T - 2)
         on_twice = weights(twice, layer, window)
         half = REPEATED if on_twice.shape[1] >= 2 * REPEATED else on_twice.shape[1] // 2
         last = np.arange(on_twice.shape[1] - half, on_twice.shape[1])

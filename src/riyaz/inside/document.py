@@ -22,6 +22,7 @@ from riyaz.predictor import PromptedModel
 VERSION = 1
 STRIP, NEAR = 48, 5  # numbers shown of a token's vector; nearest tokens
 DIGITS = 6  # of numbers in the document
+PLAIN = 1e-16, 1e5  # sizes of numbers that are rounded together
 
 
 def heads_of(model: PromptedModel, inside: Inside) -> list[Pattern]:
@@ -199,8 +200,16 @@ def named(model: PromptedModel, token: int, **more: Any) -> dict[str, Any]:
 
 def rounded(value: Any) -> Any:
     """Numbers with DIGITS significant digits, in lists where there are several."""
-    return None if value is None else _short(np.asarray(value, np.float64).tolist())
-
-
-def _short(value: Any) -> Any:
-    return [_short(each) for each in value] if isinstance(value, list) else float(f"{value:.{DIGITS}g}")
+    if value is None:
+        return None
+    array = np.asarray(value, np.float64)
+    if array.ndim == 0:
+        return float(f"{float(array):.{DIGITS}g}")
+    size = np.abs(array)
+    plain = (size >= PLAIN[0]) & (size < PLAIN[1])
+    decimals = DIGITS - 1 - np.floor(np.log10(np.where(plain, size, 1.0)))
+    tens = 10.0**decimals  # at most 10²², which float64 holds exactly, so that the quotient is the nearest number
+    shortened = np.rint(np.where(plain, array, 0.0) * tens) / tens
+    for place in np.argwhere(~plain & (array != 0)):  # also infinity and NaN
+        shortened[tuple(place)] = float(f"{array[tuple(place)]:.{DIGITS}g}")
+    return shortened.tolist()

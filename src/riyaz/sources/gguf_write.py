@@ -100,8 +100,9 @@ def decode(dtype: str, data: np.ndarray) -> np.ndarray:
 def bfloat16(values: np.ndarray) -> np.ndarray:
     """float32 values rounded to bfloat16 (ties to even, NaN stays NaN), as uint16 bits; same shape."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    nearest = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), (bits >> 16) | 64, nearest).astype("<u2")
+    upper = bits >> 16
+    nearest = (bits + (0x7FFF + (upper & 1))) >> 16  # only NaN overflows
+    return np.where(np.isnan(values), upper | 64, nearest).astype("<u2")
 
 
 def _write_values(file: IO[bytes], tensor: PlannedTensor) -> None:

@@ -29,7 +29,7 @@ def test_training_is_scrubbed_through(browser, served, folder, lines, width, the
     with Visit(browser, served, "run?path=scrubbed", width, theme, bypass_csp=True) as visit:
         page = visit.page
         part = page.locator(".learned")
-        expect(part.get_by_role("heading", name="How it learns")).to_be_visible()
+        part.get_by_role("heading", name="How it learns").click()
         slider = part.get_by_role("slider", name="After step")
         last, first = lines[-1], lines[0]
         expect(part).to_contain_text("After step 12")

@@ -79,6 +79,31 @@ def test_find_in_page_and_paper_reach_what_is_folded(browser, served):
         expect(table).to_be_hidden()
 
 
+def test_a_finished_pretraining_opens_folded_and_is_found_and_printed_whole(browser, served):
+    with Visit(browser, served, "run?path=sample:animals", 390) as visit:
+        page = visit.page
+        page.locator(".learned .program").wait_for(state="attached")  # of a file that is loaded on demand
+        folds = page.locator("details.fold")
+        assert folds.count() == 3 and not folds.evaluate_all("all => all.some(each => each.open)")
+        height = page.evaluate("document.documentElement.scrollHeight")
+        assert height < 2000, height
+        hidden = [
+            page.get_by_role("img", name="Loss in nats per token"), page.locator(".learned .program"),
+            page.locator(".pair .bars").first,
+        ]  # fmt: skip
+        for part in hidden:
+            expect(part).to_be_hidden()
+        page.emulate_media(media="print")
+        for part in hidden:
+            expect(part).to_be_visible()
+            assert part.bounding_box()["width"] > 150
+        page.emulate_media(media="screen")
+        for text in ("Bits per byte of held-out text", "The four lines of step", "before training (step 0)"):
+            assert page.evaluate("text => document.body.textContent.includes(text)", text), "it is there to be found"
+        assert visit.width() <= 390
+        visit.assert_quiet()
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (360, "dark")])
 def test_a_finished_pretraining_shows_what_was_learned(browser, served, folder, width, theme):
     from axe_playwright_python.sync_playwright import Axe
@@ -86,10 +111,14 @@ def test_a_finished_pretraining_shows_what_was_learned(browser, served, folder, 
     fake_run.write(folder / "learned")
     with Visit(browser, served, "run?path=learned", width, theme, bypass_csp=True) as visit:
         page = visit.page
-        expect(page.get_by_role("img", name="Loss in nats per token")).to_be_visible()
         expect(page.locator("main")).to_contain_text("bits per byte")
         expect(page.locator(".samples li").first).to_be_visible()
-        words = page.locator("section", has=page.get_by_role("heading", name="The next word, before and after"))
+        curve = page.get_by_role("img", name="Loss in nats per token")
+        expect(curve).to_be_hidden()
+        for fold in page.locator("details.fold > summary").all():
+            fold.click()
+        expect(curve).to_be_visible()
+        words = page.locator("details", has=page.get_by_role("heading", name="The next word, before and after"))
         expect(words.locator(".bars")).to_have_count(2)
         page.wait_for_load_state("networkidle")
         found = Axe().run(page)

@@ -6,7 +6,7 @@ import { api, told } from "../api.ts";
 import type { RunEvent } from "../follow.ts";
 import { count, number, percent, visible } from "../numbers.ts";
 import { Columns } from "./columns.tsx";
-import { Problem, Slider, Wide } from "./words.tsx";
+import { Fold, Problem, Slider, Wide } from "./words.tsx";
 
 interface Line {
   readonly step: number;
@@ -25,6 +25,7 @@ interface Part {
 
 export interface LearnedProps {
   readonly path: string;
+  readonly open?: boolean; // when it appears
   readonly steps: readonly RunEvent[]; // the run's steps with their numbers
   readonly validations: number; // how many the page knows of: with another number the file has new lines
   readonly tokens: number; // that a step reads; 0: not known
@@ -74,7 +75,7 @@ export function LearnedArms({ path, arms, pick, events }: ArmsProps) {
   );
 }
 
-export function Learned({ path, steps, validations, tokens, arm }: LearnedProps) {
+export function Learned({ path, open, steps, validations, tokens, arm }: LearnedProps) {
   const lines = useSignal<readonly Line[]>([]);
   const program = useSignal<readonly Part[]>([]);
   const problem = useSignal("");
@@ -96,9 +97,8 @@ export function Learned({ path, steps, validations, tokens, arm }: LearnedProps)
   const line = lines.value[place];
   if (!line) return <Problem text={problem.value} />;
   const step = steps.find((each) => each.step === line.step);
-  return (
-    <section class="learned">
-      {!arm && <h2>How it learns</h2>}
+  const shown = (
+    <>
       <Problem text={problem.value} />
       <Slider
         label="After step"
@@ -113,7 +113,18 @@ export function Learned({ path, steps, validations, tokens, arm }: LearnedProps)
       <Program program={program.value} line={line} step={step} tokens={tokens} />
       <Gradients line={line} />
       <Lens line={line} />
-    </section>
+    </>
+  );
+  return (
+    <div class="learned">
+      {arm ? (
+        shown
+      ) : (
+        <Fold title="How it learns" open={open}>
+          {shown}
+        </Fold>
+      )}
+    </div>
   );
 }
 

@@ -6,7 +6,7 @@ import type { Run } from "../types.ts";
 import { Curve, type Line } from "./curve.tsx";
 import { Learned } from "./later.tsx";
 import { Term } from "./term.tsx";
-import { Empty, Fact } from "./words.tsx";
+import { Empty, Fact, Fold } from "./words.tsx";
 
 interface Samples {
   readonly step: number;
@@ -54,12 +54,12 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
   ].filter((line) => line.points.length > 0);
   const last = rows.at(-1);
   const steps = facts.length ?? facts.plan?.steps ?? 0;
+  const open = run.state !== "done"; // of a finished run the texts show, and the rest opens on demand
   return (
     <>
       <Now run={run} facts={facts} last={last} steps={steps} />
       {losses.length > 0 ? (
-        <section>
-          <h2>Learning</h2>
+        <Fold title="Loss while training" open={open}>
           <Curve title="Loss in nats per token" x="step" lines={losses} />
           {bits.length > 1 && (
             <Curve
@@ -69,19 +69,20 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
               lines={[{ name: "bits per byte", colour: 3, points: bits, dots: true }]}
             />
           )}
-        </section>
+        </Fold>
       ) : (
         <Empty>No step is done yet.</Empty>
       )}
       {samples.length > 0 && (
         <Learned
           path={run.path}
+          open={open}
           steps={rows}
           validations={samples.length}
           tokens={(facts.plan?.batch_size ?? 0) * (facts.model?.context ?? 0)}
         />
       )}
-      {samples.length > 0 && <Texts samples={samples} />}
+      {samples.length > 0 && <Texts samples={samples} open={open} />}
     </>
   );
 }
@@ -121,7 +122,7 @@ function Now({ run, facts, last, steps }: { run: Run; facts: Facts; last: RunEve
 
 const at = signal(1); // the place in time, as a share
 
-function Texts({ samples }: { samples: readonly Samples[] }) {
+function Texts({ samples, open }: { samples: readonly Samples[]; open: boolean }) {
   const place = Math.round(at.value * (samples.length - 1));
   const shown = samples[place];
   const [before, after] = [samples[0], samples.at(-1)];
@@ -154,8 +155,7 @@ function Texts({ samples }: { samples: readonly Samples[] }) {
         </ul>
       </section>
       {before?.next && after?.next && after.step > before.step && (
-        <section>
-          <h2>The next word, before and after</h2>
+        <Fold title="The next word, before and after" open={open}>
           <p class="under">
             After “{after.next.prompt}”: before training (step {before.step}), and after step {after.step}
           </p>
@@ -163,7 +163,7 @@ function Texts({ samples }: { samples: readonly Samples[] }) {
             <Words words={before.next.words} colour={1} most={most(before, after)} />
             <Words words={after.next.words} colour={2} most={most(before, after)} />
           </div>
-        </section>
+        </Fold>
       )}
     </>
   );

@@ -8,7 +8,10 @@ from playwright.sync_api import expect
 from visits import Visit
 
 TEXTS = json.loads((Path(__file__).parents[1] / "src/glossary.json").read_text(encoding="utf-8"))
-SCREENS = ["next", "side", "decide", "compare", "learn", "limits", "run?path=workshop", "inside?text=The+quick+fox"]
+SCREENS = [
+    "chat", "next", "side", "decide", "compare", "learn", "limits", "run?path=workshop", "inside?text=The+quick+fox",
+    "data?path=rows.jsonl", "documents",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("screen", SCREENS)

@@ -2,6 +2,7 @@
 import * as chat from "../chat.ts";
 import { curl, python, terminal } from "../snippets.ts";
 import { path } from "../tree.ts";
+import { Term } from "./term.tsx";
 import { Command, Copy, Field } from "./words.tsx";
 
 interface Option {
@@ -38,6 +39,10 @@ export function Drawer() {
   return (
     <details class="drawer">
       <summary>System prompt, sampling, code</summary>
+      <p class="under">
+        The system prompt comes first in every <Term of="prompt" />. <Term of="temperature">Temperature</Term>,{" "}
+        <Term of="top-p" /> and <Term of="top-k" /> change how each word of an answer is drawn.
+      </p>
       <div class="fields">
         <Field label="System prompt" wide>
           <textarea

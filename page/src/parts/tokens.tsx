@@ -4,6 +4,7 @@ import { Component } from "preact";
 import { percent, shape, surprise, visible } from "../numbers.ts";
 import type { Token, Top } from "../tree.ts";
 import { Bars } from "./bars.tsx";
+import { Term } from "./term.tsx";
 
 const LINE = 600; // tokens after which a line without end is broken, so that appending stays cheap
 
@@ -171,7 +172,9 @@ export function Legend() {
   const names = ["sure", "60 %", "35 %", "15 %", "4 %", "a surprise"];
   return (
     <p class="legend">
-      <span>Shaded by probability</span>
+      <span>
+        Shaded by <Term of="probability" />
+      </span>
       {names.map((name, shade) => (
         <span key={name} class={`t s${shade}`}>
           {name}

@@ -6,6 +6,7 @@ import * as chat from "../chat.ts";
 import { count } from "../numbers.ts";
 import { Drawer } from "../parts/drawer.tsx";
 import { ModelPicker, modelLine } from "../parts/picker.tsx";
+import { Term } from "../parts/term.tsx";
 import { Inspector, Legend } from "../parts/tokens.tsx";
 import { type Looked, TurnView } from "../parts/turns.tsx";
 import { route } from "../route.ts";
@@ -91,7 +92,9 @@ const FIRST = [
 function Begin() {
   return (
     <div class="begin">
-      <p class="lead">Ask something. The model runs on this machine, and nothing leaves it.</p>
+      <p class="lead">
+        Ask something. The <Term of="model" /> runs on this machine, and nothing leaves it.
+      </p>
       <ul class="plain">
         {FIRST.map((text) => (
           <li key={text}>
@@ -102,7 +105,8 @@ function Begin() {
         ))}
       </ul>
       <p class="under">
-        Choose “Tokens” above to see the probability of every word of an answer, and what else could have come.
+        Choose “Tokens” above to see the <Term of="probability" /> of every word of an answer, and what else could have
+        come.
       </p>
     </div>
   );
@@ -213,7 +217,8 @@ function Meter() {
         <span class="fill" style={{ width: `${100 * share}%` }} />
       </span>
       <span>
-        {count(used.value)} of {count(room)} tokens{share > 0.85 ? ": start a new chat soon" : ""}
+        {count(used.value)} of {count(room)} <Term of="token">tokens</Term>
+        {share > 0.85 ? ": start a new chat soon" : ""}
       </span>
     </div>
   );

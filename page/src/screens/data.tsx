@@ -1,9 +1,11 @@
 // A file of rows: how it is read, the rows as they are trained on, and what is wrong with them.
 import { signal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, percent } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
+import { Term } from "../parts/term.tsx";
 import { Command, Empty, Fact, Head, Pager, Problem, taskLine, Waiting } from "../parts/words.tsx";
 import { link, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
@@ -24,7 +26,8 @@ export function Data() {
   return (
     <>
       <Head title="Data">
-        Give a file of questions and answers, and see how it is read before anything is trained on it.
+        Give a file of questions and answers, and see how it is read before a <Term of="model" /> is{" "}
+        <Term of="training">trained</Term> on it.
       </Head>
       <FileChoice label="Rows" value={path.value} kinds={["data"]} upload set={set} />
       {path.value && <Shown key={path.value} path={path.value} />}
@@ -64,9 +67,25 @@ function Facts({ found, path }: { found: DataFound; path: string }) {
       <dl class="tiles">
         <Fact name="rows">{count(found.rows)}</Fact>
         <Fact name="rows left out">{count(report.rows.skipped)}</Fact>
-        <Fact name="prompts that occur twice">{count(report.duplicates)}</Fact>
+        <Fact
+          name={
+            <>
+              <Term of="prompt">prompts</Term> that occur twice
+            </>
+          }
+        >
+          {count(report.duplicates)}
+        </Fact>
         <Fact name="of them with another answer">{count(report.conflicts)}</Fact>
-        <Fact name="test rows that are training rows too">{count(report.leakage?.test_rows)}</Fact>
+        <Fact
+          name={
+            <>
+              <Term of="test rows" /> that are training rows too
+            </>
+          }
+        >
+          {count(report.leakage?.test_rows)}
+        </Fact>
       </dl>
       {task.instruction && (
         <p>
@@ -106,7 +125,7 @@ function Pictures({ found }: { found: DataFound }) {
   const sliced = Object.entries(slices).map(([name, value]) => ({ name, count: value }));
   return (
     <div class="pair">
-      <Shares title="The split" named={split} />
+      <Shares title={<Term of="split">The split</Term>} named={split} />
       {found.histogram && <Histogram title="Tokens of a prompt" {...found.histogram.prompt} />}
       {found.histogram && <Histogram title="Tokens of an answer" {...found.histogram.answer} />}
       {!found.histogram && found.tokens && <Longest tokens={found.tokens} />}
@@ -174,7 +193,7 @@ function Histogram(props: { title: string; edges: readonly number[]; counts: rea
 
 const MOST = 12;
 
-function Shares({ title, named }: { title: string; named: readonly Named[] }) {
+function Shares({ title, named }: { title: ComponentChildren; named: readonly Named[] }) {
   const all = named.reduce((sum, each) => sum + each.count, 0);
   const most = Math.max(1, ...named.map((each) => each.count));
   return (
@@ -206,7 +225,8 @@ function Rows({ found }: { found: DataFound }) {
     <section>
       <h2>{found.rendered ? "Rows as they are trained on" : "Rows"}</h2>
       <p class="under">
-        What is <mark>marked</mark> is what the model learns to write; the rest is what it reads.
+        What is <mark>marked</mark> is what the model learns to write, <Term of="token" /> by token; the rest is what it
+        reads.
         {found.rendered ? "" : " The model is not on this machine, so that its own marks around a turn are not shown."}
       </p>
       <ol class="plain rows-read">

@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import { many } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
+import { Term } from "../parts/term.tsx";
 import { placeOf } from "../parts/turns.tsx";
 import { Command, Empty, Field, Head, Problem, Waiting } from "../parts/words.tsx";
 import { link, route } from "../route.ts";
@@ -25,7 +26,10 @@ export function Documents() {
   }, [path, wanted, all]);
   return (
     <>
-      <Head title="Documents">Search your own documents, and read each passage where it stands.</Head>
+      <Head title="Documents">
+        Make a <Term of="collection" /> of your own documents, search it, and read each <Term of="passage" /> where it
+        stands.
+      </Head>
       <Problem text={problem.value} again={again} />
       {!all && !problem.value && <Waiting />}
       {all?.length === 0 && <Empty>There is no collection of documents in this folder yet.</Empty>}

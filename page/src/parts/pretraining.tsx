@@ -41,7 +41,9 @@ function thinned(points: Pair[]): Pair[] {
   return every <= 1 ? points : points.filter((_, place) => place % every === 0 || place === points.length - 1);
 }
 
-export function Pretraining({ run, events }: { run: Run; events: readonly RunEvent[] }) {
+// `loss`: its curves are open even if the run is done.
+export function Pretraining(props: { run: Run; events: readonly RunEvent[]; loss?: boolean }) {
+  const { run, events } = props;
   const facts = (run.document ?? run) as Facts;
   const rows = events.filter((event) => event.file !== "samples" && typeof event.step === "number");
   const samples = events.filter((event) => Array.isArray(event.texts)) as unknown as Samples[];
@@ -59,7 +61,7 @@ export function Pretraining({ run, events }: { run: Run; events: readonly RunEve
     <>
       <Now run={run} facts={facts} last={last} steps={steps} />
       {losses.length > 0 ? (
-        <Fold title="Loss while training" open={open}>
+        <Fold title="Loss while training" open={open || props.loss}>
           <Curve title="Loss in nats per token" x="step" lines={losses} />
           {bits.length > 1 && (
             <Curve

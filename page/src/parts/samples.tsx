@@ -110,7 +110,7 @@ function Learned({ run }: { run: RunEntry }) {
     <>
       <Text />
       <Problem text={problem.value} />
-      {value.value ? <Pretraining run={value.value} events={events.value} /> : <Waiting />}
+      {value.value ? <Pretraining run={value.value} events={events.value} loss /> : <Waiting />}
       {run.command && <Command text={run.command}>The command of this run</Command>}
     </>
   );

@@ -186,12 +186,36 @@ def test_a_station_by_keyboard_alone(browser, served):
         expect(page.get_by_role("button", name="Ask the model")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.get_by_text("Answered in")).to_be_visible()
-        for _ in range(12):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.textContent") == "Next station":
-                break
-        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="The answer of the model")).to_be_focused()
+        press(page, "Next station")
         expect(page.get_by_role("heading", name="The next word")).to_be_focused()
+        visit.assert_quiet()
+
+
+def press(page, name: str) -> None:
+    """Reach a button by the Tab key, and press it."""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == name:
+            return page.keyboard.press("Enter")
+    raise AssertionError(f"{name} is not reached by the Tab key")
+
+
+def test_the_game_by_keyboard_alone(browser, served):
+    with Visit(browser, served, "lesson?station=6") as visit:
+        page = visit.page
+        expect(page.get_by_role("radio").first).to_be_visible()
+        page.locator("h1").click()
+        press(page, "To the guessing game")
+        expect(page.get_by_role("heading", name="Which word comes next?")).to_be_focused()
+        for place in range(1, 11):
+            expect(page.get_by_role("heading", name=f"Text {place} of 10")).to_be_visible()
+            if place > 1:
+                expect(page.get_by_role("heading", name=f"Text {place} of 10")).to_be_focused()
+            page.keyboard.press("Tab")
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Which word comes next?")).to_be_focused()
+        expect(page.locator("tbody tr")).to_have_count(10)
         visit.assert_quiet()
 
 

@@ -20,6 +20,9 @@ function refusal(error: unknown): string {
   return error instanceof Refused && error.status === 429 ? BUSY : told(error);
 }
 
+// The button that had the focus is gone, so that the keyboard and a screen reader are nowhere.
+export const isFocusLost = (): boolean => document.activeElement === null || document.activeElement === document.body;
+
 interface Held {
   readonly value: unknown;
   readonly problem: string;

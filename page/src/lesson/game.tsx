@@ -1,10 +1,11 @@
 // The guessing game: which word comes next? Human against model.
 import { signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, many, number, percent, visible } from "../numbers.ts";
 import { Field, Problem, Wide } from "../parts/words.tsx";
 import { useWork } from "../state.ts";
-import { chances, model } from "./asking.ts";
+import { chances, isFocusLost, model } from "./asking.ts";
 import { ROUNDS, type Round } from "./texts.ts";
 
 export const RULE =
@@ -43,12 +44,20 @@ export function Game() {
   const at = played.value.length;
   const round = ROUNDS[at];
   const last = played.value.at(-1);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const before = useRef(at);
+  useEffect(() => {
+    if (before.current !== at && isFocusLost()) heading.current?.focus(); // the chosen word is gone
+    before.current = at;
+  }, [at]);
   const answer = (said: string) => {
     if (round && said.trim() && !busy.value) void run("The model guesses …", () => play(round, said.trim()));
   };
   return (
     <section>
-      <h2>Which word comes next?</h2>
+      <h2 tabIndex={-1} ref={round ? undefined : heading}>
+        Which word comes next?
+      </h2>
       <p>{RULE}</p>
       <p class="under">
         You see four words, and the model chooses among all of its tokens. Type the word to play without the four words.
@@ -57,7 +66,7 @@ export function Game() {
       {last && <Outcome last={last} />}
       {round && (
         <>
-          <h3>
+          <h3 tabIndex={-1} ref={heading}>
             Text {at + 1} of {ROUNDS.length}
           </h3>
           <p class="lead">{round.text} …</p>

@@ -2,7 +2,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { Problem, Waiting } from "../parts/words.tsx";
 import { link } from "../route.ts";
-import { guesses, opened, useAnswer } from "./asking.ts";
+import { guesses, isFocusLost, opened, useAnswer } from "./asking.ts";
 import type { Guess, Station } from "./station.ts";
 
 export const placeOf = (station: Station<unknown>, place: number) => `${station.id}.${place}`;
@@ -10,6 +10,7 @@ export const placeOf = (station: Station<unknown>, place: number) => `${station.
 export function Walk({ station }: { station: Station<unknown> }) {
   const heading = useRef<HTMLHeadingElement>(null);
   const seen = useRef("");
+  const asked = useRef("");
   const shown = opened.value.includes(station.id);
   const complete = station.guesses.every((_, place) => guesses.value[placeOf(station, place)]);
   useEffect(() => {
@@ -29,7 +30,9 @@ export function Walk({ station }: { station: Station<unknown> }) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (complete && !shown) opened.value = [...opened.value, station.id];
+          if (!complete || shown) return;
+          asked.current = station.id;
+          opened.value = [...opened.value, station.id];
         }}
       >
         {station.guesses.map((guess, place) => (
@@ -44,7 +47,7 @@ export function Walk({ station }: { station: Station<unknown> }) {
           </div>
         )}
       </form>
-      {shown && <Told key={station.id} station={station} />}
+      {shown && <Told key={station.id} station={station} asked={asked.current === station.id} />}
     </section>
   );
 }
@@ -92,14 +95,21 @@ function verdict(guess: Guess, own: string, right: readonly string[] | null): st
   return `Your guess: ${labelOf(guess, own)}. The model's answer: ${names}. ${right.includes(own) ? "You were right." : "You were not right."}`;
 }
 
-function Told({ station }: { station: Station<unknown> }) {
+// `asked`: just now, by a button that is gone, so the answer takes the focus.
+function Told({ station, asked }: { station: Station<unknown>; asked: boolean }) {
   const { value, problem, milliseconds, again } = useAnswer(station.id, (model) => station.load(model));
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    if (asked && isFocusLost()) heading.current?.focus();
+  }, [value]);
   if (problem) return <Problem text={problem} again={again} />;
   if (value === null) return <Waiting>The model computes the answer …</Waiting>;
   const right = station.right(value);
   return (
     <div class="told">
-      <h3>The answer of the model</h3>
+      <h3 ref={heading} tabIndex={-1}>
+        The answer of the model
+      </h3>
       <div role="status">
         {station.guesses.map((guess, place) => (
           <p key={guess.question}>

@@ -1,6 +1,7 @@
 // Lesson: six stations in the order of a lecture, a guessing game, and a sheet to print. The pupil guesses before the
 // model answers; guesses and scores stay in the page until it is closed or loaded again.
-import { model } from "../lesson/asking.ts";
+import { useEffect, useRef } from "preact/hooks";
+import { isFocusLost, model } from "../lesson/asking.ts";
 import { Game } from "../lesson/game.tsx";
 import { cpuStation, limitsStation } from "../lesson/limits.tsx";
 import { nextStation, numbersStation } from "../lesson/reading.tsx";
@@ -28,6 +29,11 @@ export function Lesson() {
   const at = Number.isInteger(asked) ? Math.max(1, Math.min(STATIONS.length, asked)) : 1;
   const station = STATIONS[at - 1];
   const walking = view !== "game" && view !== "sheet";
+  const before = useRef(view);
+  useEffect(() => {
+    if (before.current !== view && isFocusLost()) document.querySelector<HTMLElement>("main h2[tabindex]")?.focus();
+    before.current = view;
+  }, [view]);
   return (
     <>
       <Head title="Lesson">

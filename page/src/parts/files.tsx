@@ -53,7 +53,7 @@ export function FileChoice(props: Props) {
           id={id}
           value={props.value}
           spellcheck={false}
-          placeholder={props.upload ? "a path in the folder, or drop a file here" : "a path in the folder"}
+          placeholder={props.upload ? "a path, or drop a file" : "a path in the folder"}
           onChange={(event) => props.set(event.currentTarget.value.trim())}
         />
         {props.upload && (

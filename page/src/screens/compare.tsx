@@ -63,7 +63,7 @@ export function Compare() {
     <>
       <Head title="Compare">
         Every way of adapting the model (a <Term of="method" />
-        ), measured on the same <Term of="test rows">held-out rows</Term> within one budget: a table with costs and
+        ), measured on the same <Term of="test rows">held-out rows</Term> within one budget: a table with costs and{" "}
         <Term of="95 % interval">intervals</Term>, and a pick with its reason.
       </Head>
       <form

@@ -30,7 +30,14 @@ export function Data() {
         <Term of="training">trained</Term> on it.
       </Head>
       <FileChoice label="Rows" value={path.value} kinds={["data"]} upload set={set} />
-      {path.value && <Shown key={path.value} path={path.value} />}
+      {path.value ? (
+        <Shown key={path.value} path={path.value} />
+      ) : (
+        <Empty>
+          No file is chosen yet. In a JSONL file a row is a line such as{" "}
+          <code>{'{"prompt": "My card was stolen", "answer": "stolen_card"}'}</code>; a CSV file has a column for each.
+        </Empty>
+      )}
     </>
   );
 }

@@ -137,13 +137,16 @@ function beyondChance(part: Part): string[] {
   });
 }
 
+// One point is a figure, which the table has.
+const hasCourse = (curve: { readonly points: readonly unknown[] }): boolean => curve.points.length > 1;
+
 function PartView({ part }: { part: Part }) {
   return (
     <div class="part">
       <h3>{part.name}</h3>
       <p>{part.what}</p>
       <Figures part={part} />
-      {part.curves?.map((curve) => (
+      {part.curves?.filter(hasCourse).map((curve) => (
         <Curve
           key={curve.name}
           title={`${curve.y} by ${curve.x}`}

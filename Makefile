@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree
+.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -109,6 +109,10 @@ test-page: .make/test .make/native  ## the page in a browser, from a real server
 
 tree: $(READY)  ## write docs/tree.md: every folder and file in one line
 	$(PYTHON) tests/house/tree.py
+
+wheels: .make/test  ## wheels for x86-64, aarch64 and without the C++ engine, into dist/: half an hour the first time
+	$(PYTHON) -m pip install --disable-pip-version-check -q -e '.[wheels]'
+	$(PYTHON) native/wheels.py
 
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check

@@ -10,7 +10,6 @@ PATH. The pure wheel holds no C++ engine. Two builds of one commit give the same
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -36,24 +35,32 @@ def pythons() -> list[str]:
 def has_headers(python: str) -> bool:
     """Whether an extension can be compiled for this Python."""
     script = "import os, sysconfig; print(os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')))"
-    done = subprocess.run([python, "-c", script], capture_output=True, text=True)
-    return done.stdout.strip() == "True"
+    return printed(python, script) == "True"
 
 
-def minor(python: str) -> int:
-    """11 for Python 3.11."""
-    script = "import sys; print(sys.version_info.minor)"
-    return int(subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout)
+def printed(python: str, script: str) -> str:
+    """What a Python prints for a script; nothing where the program starts no Python."""
+    return subprocess.run([python, "-c", script], capture_output=True, text=True).stdout.strip()
 
 
-def compilers(folder: Path, machine: str) -> dict[str, str]:
-    """CC and CXX: programs in the folder that call Zig's compilers for a CPU."""
+def compilers(machine: str, python: str) -> dict[str, str]:
+    """CC and CXX: programs that call Zig's compilers for a CPU; at the same place each time, since CMake compiles all
+    again for a compiler at another one."""
+    folder = ROOT / f"build/zig-{machine}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Debian's Python.h includes <CPU-linux-gnu/python3.N/pyconfig.h>, which lies among the headers of its own glibc. It
+    # says the same on all CPUs of 64 bits.
+    config = Path(printed(python, "import sysconfig; print(sysconfig.get_config_h_filename())"))
+    beside = folder / f"include/{machine}-linux-gnu/{config.parent.name}"
+    beside.mkdir(parents=True, exist_ok=True)
+    own = Path("/usr/include", f"{os.uname().machine}-linux-gnu", config.parent.name, config.name)
+    shutil.copy(own if own.exists() else config, beside)
     made = {}
-    for name, tool in (("CC", "cc"), ("CXX", "c++")):
-        program = folder / f"zig-{tool}"
-        program.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {tool} -target {machine}-linux-gnu.{GLIBC} "$@"\n'
-        )
+    # nanobind takes it for granted that Python.h includes stdio.h, which that of the stable ABI does not.
+    for name, tool in (("CC", "cc"), ("CXX", "c++ -include stdio.h")):
+        program = folder / f"zig-{name.lower()}"
+        target = f"-target {machine}-linux-gnu.{GLIBC} -idirafter '{folder}/include'"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {tool} {target} "$@"\n')
         program.chmod(0o755)
         made[name] = str(program)
     return made
@@ -63,9 +70,9 @@ def built(python: str, machine: str, into: Path) -> Path:
     """The wheel of a Python and a CPU, checked and named by auditwheel."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        environment = {**os.environ, **compilers(place, machine), "SOURCE_DATE_EPOCH": commit_time()}
+        environment = {**os.environ, **compilers(machine, python), "SOURCE_DATE_EPOCH": commit_time()}
         settings = [f"build-dir={ROOT}/build/wheel-{machine}", "cmake.define.RIYAZ_INTO="]
-        if minor(python) >= STABLE:
+        if int(printed(python, "import sys; print(sys.version_info.minor)")) >= STABLE:
             settings.append(f"wheel.py-api=cp3{STABLE}")
         if machine != os.uname().machine:
             environment["_PYTHON_HOST_PLATFORM"] = f"linux-{machine}"
@@ -75,11 +82,10 @@ def built(python: str, machine: str, into: Path) -> Path:
         command = [str(venv / "bin/python"), "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(place)]
         run([*command, *(f"--config-settings={setting}" for setting in settings), str(ROOT)], environment)
         (wheel,) = place.glob("*.whl")
-        before = set(into.glob("*.whl"))
-        run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(into), str(wheel)], environment)
-        named = re.sub(r"linux_\w+(?=\.whl)", "", wheel.name)
-        (repaired,) = [path for path in into.glob("*.whl") if path not in before or path.name.startswith(named[:-4])]
-    return repaired
+        repaired = place / "repaired"
+        run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(repaired), str(wheel)], environment)
+        (named,) = repaired.iterdir()
+        return Path(shutil.move(named, into / named.name))
 
 
 def pure(into: Path) -> Path:

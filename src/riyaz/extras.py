@@ -23,9 +23,14 @@ def install(extra: str) -> str:
 def require(extra: str, instead: str = "") -> None:
     """Say at once what is not installed, not after minutes of work. Raises RiyazError, with the command that installs
     the extra and what one can do `instead`."""
-    if absent := [name for name in PACKAGES[extra] if find_spec(name) is None]:
-        what = f"{joined(absent)} {'is' if len(absent) == 1 else 'are'} not installed"
+    if missing := absent(extra):
+        what = f"{joined(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
         raise RiyazError(what, hint=install(extra) + instead)
+
+
+def absent(extra: str) -> list[str]:
+    """What an extra installs and is not here."""
+    return [name for name in PACKAGES[extra] if find_spec(name) is None]
 
 
 def absence(error: BaseException) -> str | None:

@@ -416,11 +416,23 @@ def test_every_flag_of_pretraining_arrives(monkeypatch):
 # small verbs
 
 
-def test_info_says_what_a_bug_report_needs(capsys):
-    assert cli.main(["info", "--json"]) == 0
+@pytest.mark.parametrize("verb", ["doctor", "info"])
+def test_the_doctor_says_what_a_bug_report_needs(monkeypatch, capsys, verb):
+    assert cli.main([verb, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
+    assert document["absent"] == {"compare": [], "train": []}
+    assert document["writable"] == {document["home"]: True, str(Path.cwd()): True}
     assert document["versions"]["riyaz"] and document["hardware"]["cores"] >= 1
     assert document["home"] == os.environ["RIYAZ_HOME"] and document["models"] == []
+
+
+def test_the_doctor_says_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert cli.main(["doctor"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "compare scipy missing; in riyaz's folder: pip install -e '.[compare]'" in out
+    assert f"this folder {Path.cwd()}, cannot be written" in out
 
 
 def test_models_lists_the_cache_and_what_could_be_pulled(capsys):

@@ -28,7 +28,8 @@ ARCHITECTURE = "docs/architecture.md"
 PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
-    *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
+    *("pull", "models", "doctor", "completion", "data", "compare", "report", "adapt", "evaluate", "limits", "run"),
+    *("chat", "generate"),
     *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer"),
     *("pretrain", "ternarize", "blend", "distil", "join"),
 }

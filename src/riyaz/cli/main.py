@@ -38,7 +38,8 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Models": {
         "pull": "Download a base model once; every later use is offline",
         "models": "List the models in the cache",
-        "info": "Show versions, hardware and the folder of the model cache",
+        "doctor": "Show versions, packages, hardware, the model cache and what is wrong with any of them",
+        "completion": "Print the script that completes commands and options in bash, zsh or fish",
     },
     "Compare and adapt": {
         "data": "Show how a data file is read, and what may be wrong with its rows: labels, duplicates, leakage",
@@ -74,6 +75,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "quantize": "Write a model or an artifact with small weights, and say what that costs",
     },
 }
+OLD = {"info": "doctor"}  # names that verbs had; they work and no list shows them
 ALONE = ("compare", "distil")  # verbs that train, and not in several processes
 TOGETHER = ("adapt", "pretrain", "ternarize")  # verbs of which several processes do one work
 TABLES = (
@@ -125,6 +127,8 @@ def build(all_options: bool = False) -> App:
             for inner, (name, inner_help) in enumerate(NESTED[verb].items()):
                 family.command(f"riyaz.cli.{verb}:{name}", name=name, help=inner_help, sort_key=inner)
             made.command(family)
+    for old, verb in OLD.items():
+        made.command(f"riyaz.cli.{verb}:{verb}", name=old, help=f"The old name of riyaz {verb}", show=False)
     made["--help"].help, made["--version"].help = "show this help", "show the version"
     made["--help"].group = made["--version"].group = Group.create_ordered("Options")
     return made

@@ -133,11 +133,13 @@ def test_a_place_that_is_silent_when_it_is_asked_again_ends_no_thread(
     monkeypatch.setattr(places, "SILENCE", 3.0)
     failed = list[object]()
     monkeypatch.setattr(threading, "excepthook", failed.append)
+    others = {*threading.enumerate()}  # of pytest, and of tests before this one
     place = saying("sys.stdin.read(); " + DONE)
     with pytest.raises(RiyazError, match="ssh a: cannot be used: it has said nothing for 3 s"):
         place.check()
     deadline = time.monotonic() + 60
-    while (place._running[0].poll() is None or threading.active_count() > 2) and time.monotonic() < deadline:
+    while place._running[0].poll() is None or {*threading.enumerate()} - others:
+        assert time.monotonic() < deadline, {*threading.enumerate()} - others
         time.sleep(0.1)
     assert not failed
 

@@ -20,13 +20,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH_FILE = "_riyaz_source.pth"
+NINJA = "ninja>=1.11,<2"  # as in pyproject.toml's `test`
 REASON = "_native.txt"  # written by CMakeLists.txt where something that the engine needs is missing
 
 if importlib.util.find_spec("scikit_build_core"):  # `make native` does without
+    from scikit_build_core import build
     from scikit_build_core.build import (
         build_sdist,
         build_wheel,
-        get_requires_for_build_editable,
         get_requires_for_build_sdist,
         get_requires_for_build_wheel,
         prepare_metadata_for_build_editable,
@@ -43,6 +44,12 @@ __all__ = [
     "prepare_metadata_for_build_editable",
     "prepare_metadata_for_build_wheel",
 ]
+
+
+def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
+    """PEP 660: what the build needs. Always ninja, since another version of it, such as the system's, cannot read what
+    was compiled in build/: `make native` after the installation would compile for minutes again."""
+    return [*build.get_requires_for_build_editable(config_settings), NINJA]
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:

@@ -50,6 +50,15 @@ def test_dependencies_are_the_named_few_between_two_versions() -> None:
     assert names(PROJECT["build-system"]["requires"]) == {"nanobind", "scikit-build-core"}
 
 
+def test_an_installation_is_built_by_the_ninja_that_the_tests_have() -> None:
+    """Else the wheel below, and `make native`, would compile all kernels anew."""
+    asked = "import sys; sys.path.insert(0, 'native'); import build_backend as b; print(*b.{}(), sep='\\n')"
+    command = [sys.executable, "-c", asked.format("get_requires_for_build_editable")]
+    wanted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    (ninja,) = (text for text in PROJECT["project"]["optional-dependencies"]["test"] if text.startswith("ninja"))
+    assert ninja in wanted
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILD, str(tmp_path)]

@@ -25,6 +25,12 @@ constexpr double GELU = 1e-6;        // of gelu by the error function, from that
 constexpr double WRONG = INFINITY;   // an error that nothing allows
 constexpr float NONE = std::numeric_limits<float>::quiet_NaN();
 
+// `--some`, for emulated CPUs, which take a hundred times as long: of a grid of cases those are run whose places in two
+// lists, or numbers as different as these, add up to a multiple of `shorter`, the length of the shorter list. So every
+// value of both lists takes part.
+extern bool sampled;
+inline bool left_out(int places, int shorter) { return sampled && places % shorter != 0; }
+
 using Floats = std::vector<float>;
 using Sizes = std::vector<double>;
 

@@ -160,12 +160,14 @@ double unpacked_check(const Sets& k) {
         for (const int T : {96, 97, 101})
             for (const bool add : {false, true})
                 for (const int blocks : {2, 3, 4})
-                    worst =
-                        std::max(worst, same(few_tokens(k.checked, one.w(), damaged, 0, T, add, blocks, scratch.at()),
-                                             few_tokens(k.checked, one.w(), damaged, 0, T, add)));
+                    if (!left_out(T + add, 2) && !left_out(T + blocks, 3))
+                        worst = std::max(worst,
+                                         same(few_tokens(k.checked, one.w(), damaged, 0, T, add, blocks, scratch.at()),
+                                              few_tokens(k.checked, one.w(), damaged, 0, T, add)));
         for (const Activation activation : {Activation::silu, Activation::relu2})
             for (const Case* up : {&other, &bytes}) {
-                if (up->taken() != one.taken()) continue;
+                const bool odd = (activation == Activation::silu) != (up == &other);
+                if (up->taken() != one.taken() || left_out(odd, 2)) continue;
                 worst = std::max(
                     worst, same(few_tokens_gated(k.checked, one.w(), up->w(), damaged, 97, activation, scratch.at()),
                                 few_tokens_gated(k.checked, one.w(), up->w(), damaged, 97, activation)));

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grids
 import pytest
 
 from riyaz import native
@@ -19,10 +20,10 @@ KERNELS = {"inputs", "few tokens int4k", "sketch", "ternary", "trits", "rms_norm
 pytestmark = pytest.mark.slow
 
 
-def make(target: str) -> list[list[str]]:
+def make(target: str, *settings: str) -> list[list[str]]:
     """What `make TARGET` prints: the lines of each run of the program."""
     known = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "CXX"))}
-    command = ["make", target, f"PYTHON={sys.executable}"]
+    command = ["make", target, f"PYTHON={sys.executable}", *settings]
     done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
     runs = done.stdout.split("largest error of each kernel")[1:]
@@ -56,11 +57,12 @@ def test_kernels_in_tiles_are_those_of_plain_loops() -> None:
         assert "amx" in found[kernel], kernel
 
 
+@pytest.mark.grid  # the emulation takes two and a half minutes for all cases
 def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
     if missing:
         pytest.skip(f"no compiler or no emulator for aarch64; apt-get install {' '.join(missing)}")
-    newest, older = (compared(lines) for lines in make("cross"))
+    newest, older = (compared(lines) for lines in make("cross", *([] if grids.WHOLE else ["SOME=--some"])))
     assert newest.keys() == older.keys() and newest.keys() >= KERNELS
     assert newest["few tokens int4"].keys() == {"scalar", "dotprod", "i8mm"}
     assert older["few tokens int4"].keys() == {"scalar", "dotprod"}

@@ -155,6 +155,7 @@ def test_long_answers_are_timed_on_fewer_rows() -> None:
     assert rows == [LATENCY_LEAST, LATENCY_ROWS]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_a_comparison_without_time_for_folds(
     inside: list, asked: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

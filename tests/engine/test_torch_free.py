@@ -32,10 +32,17 @@ def data(folder: Path) -> Path:
     return write_rows(folder / "data/train.jsonl", closed_rows(45, "please")).parent
 
 
+def general(folder: Path) -> tuple[object, ...]:
+    """Options that measure forgetting on a short text; of Python's help topics it takes half of a comparison's time."""
+    (folder / "general.txt").write_text(tiny_llama.CORPUS)
+    return ("--general", folder / "general.txt")
+
+
 def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, ...]]:
     """The commands that answer, with the model itself and with an artifact; `adapt` deals folds."""
     rows = write_rows(folder / "rows.jsonl", closed_rows(45, "please"))
     compare = ("compare", data(folder), "--model", model, "--methods", "nearest,zero_shot,few_shot", "--budget", "1h")
+    short = general(folder)
     return {
         "generate": ("generate", model, "the card", "--max-tokens", 4),
         "generate an adapter": ("generate", artifact, "the card", "--max-tokens", 4),
@@ -44,8 +51,8 @@ def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, 
         "predict beside an adapter": ("predict", "the card", "--adapter", artifact, "--model", model),
         "run": ("run", artifact, rows, "--out", folder / "answers.jsonl"),
         "evaluate": ("evaluate", artifact, "--test", rows),
-        "compare": (*compare, "--out", folder / "out"),
-        "adapt": ("adapt", "nearest", rows, "--model", model, "--budget", "1h", "--out", folder / "adapted"),
+        "compare": (*compare, *short, "--out", folder / "out"),
+        "adapt": ("adapt", "nearest", rows, "--model", model, "--budget", "1h", *short, "--out", folder / "adapted"),
         "rag": ("rag", "add", folder / "collection", folder / "rows.txt", "--lexical"),
         "rag ask": ("rag", "ask", folder / "asked", "the card", "--model", model, "--max-tokens", 4),
     }
@@ -79,7 +86,7 @@ def test_retrieval_by_meaning_never_imports_torch(model_folder: Path, tmp_path: 
     asked = ("rag", "ask", tmp_path / "held", "the card", "--model", model_folder, "--max-tokens", 4)
     assert importers(tmp_path, *asked) == []
     out = tmp_path / "out"
-    settings = ("--documents", documents, "--methods", "rag", "--budget", "1h", "--out", out)
+    settings = ("--documents", documents, "--methods", "rag", "--budget", "1h", *general(tmp_path), "--out", out)
     assert importers(tmp_path, "compare", data(tmp_path), "--model", model_folder, *settings) == []
     assert json.loads((out / "settings.json").read_text())["documents"]["embedder"] == collection.embedder[1]
     artifact = next(out.glob("arms/rag*/**/artifact"))
@@ -97,7 +104,7 @@ def test_the_hook_sees_who_imports_torch(model_folder: Path, tmp_path: Path, mon
 def test_of_a_comparison_only_measuring_and_training_import_torch(model_folder: Path, tmp_path: Path) -> None:
     seen = importers(
         tmp_path, "compare", data(tmp_path), "--model", model_folder, "--methods", "zero_shot,lora", "--steps", 4,
-        "--budget", "1h", "--out", tmp_path / "out",
+        "--budget", "1h", *general(tmp_path), "--out", tmp_path / "out",
     )  # fmt: skip
     assert {tuple(line.split()[:1] + line.split()[2:3]) for line in seen} <= {
         ("measure", line.split()[2]) for line in seen if line.startswith("measure")

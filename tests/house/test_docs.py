@@ -39,8 +39,8 @@ SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
-    ("--budget 2m", "--budget 15m --limit-test 40"),
-    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 12 --methods nearest,zero_shot,lora --steps 8 "
+    ("--budget 2m", "--budget 15m --limit-test 12"),
+    ("--budget 10m", "--budget 40m --limit-train 40 --limit-test 6 --methods nearest,zero_shot,lora --steps 4 "
                      "--general general.txt"),
 ]  # fmt: skip
 TEXTS = 300  # of those gathered that are left to pretrain on

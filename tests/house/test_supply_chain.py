@@ -1,5 +1,6 @@
 """What is installed with riyaz: the few packages named here, within bounds, and a wheel of nothing but its source."""
 
+import os
 import re
 import subprocess
 import sys
@@ -76,3 +77,20 @@ def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path
     assert described == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert held[about + "entry_points.txt"].split() == b"[console_scripts] riyaz = riyaz.cli.main:main".split()
     assert b"Root-Is-Purelib: false" in held[about + "WHEEL"]
+
+
+def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(tmp_path: Path) -> None:
+    wheels = []
+    for name in ("one", "two"):
+        command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name)]
+        environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-800:]
+        (wheel,) = (tmp_path / name).iterdir()
+        wheels.append(wheel.read_bytes())
+    assert wheel.name == f"riyaz-{PROJECT['project']['version']}-py3-none-any.whl"
+    assert wheels[0] == wheels[1]
+    with zipfile.ZipFile(wheel) as archive:
+        assert "without it" in archive.read("riyaz/_native.txt").decode()
+        assert EXTENSION not in archive.namelist()
+        assert archive.testzip() is None

@@ -185,6 +185,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
             if words[:1] and words[0] in ALONE and launched()[1] > 1:
                 raise RiyazError("works in one process only", f"riyaz {words[0]}", "start it without torchrun")
             build(all_options)(words)
+            if not words:
+                _print_next_step()
             sys.stdout.flush()
         return 0
     except BrokenPipeError:
@@ -211,6 +213,16 @@ def main(tokens: Sequence[str] | None = None) -> int:
             return status
         _tell(f"error: {printable_line(line)}")
         return status
+
+
+def _print_next_step() -> None:
+    """Print what one can do next in this folder; nothing where it cannot be read."""
+    from pathlib import Path
+
+    from riyaz.cli.next_step import next_step
+
+    with contextlib.suppress(RiyazError, OSError):
+        print(f"\nNext, in this folder:  {next_step(Path.cwd())}")
 
 
 def _follows(tokens: Sequence[str]) -> bool:

@@ -150,9 +150,9 @@ class Model:
         """The answers to typed questions about a text or a conversation, by the names of the questions; about a list of
         them a list, in their order.
 
-        `questions` are dictionaries in the form of OpenAI's decisions, each with a name, or `Question`s, or the path of
-        a file; without them those that the artifact was trained on. None is the answer to a question that nothing can
-        answer: the artifact was not trained on it, and no language model is open. Raises RiyazError.
+        `questions` are dictionaries in the form of OpenAI's decisions, each with a name, objects of `Question`, or the
+        path of a file; without them those that the artifact was trained on. None is the answer to a question that
+        nothing can answer: the artifact was not trained on it, and no language model is open. Raises RiyazError.
         """
         conversations, where, one = _asked_about(text)
         with in_python():

@@ -49,13 +49,21 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def help_blocks(words: list[str], width: int = WIDTH) -> list[str]:
+    """The blocks of a command's help with every option: usage, description, one for each group of arguments or options.
+
+    `words` name the command, such as `["rag", "add"]`; lines are wrapped at `width` characters.
+    """
+    page = io.StringIO()
+    build(all_options=True).help_print(
+        words, console=Console(file=page, width=width, force_terminal=False, color_system=None)
+    )
+    return page.getvalue().strip().split("\n\n")
+
+
 def _section(words: list[str], groups: dict[str, str]) -> str:
     """The help of one command. A long group of options that an earlier command has too is named, not repeated."""
-    page, title = io.StringIO(), " ".join(["riyaz", *words])
-    build(all_options=True).help_print(
-        words, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
-    )
-    blocks = page.getvalue().strip().split("\n\n")
+    title, blocks = " ".join(["riyaz", *words]), help_blocks(words)
     for place, block in enumerate(blocks):
         if block.count("\n") > 6 and groups.setdefault(block, title) != title:
             blocks[place] = f"{block.partition(':')[0]}: as in {groups[block]}"

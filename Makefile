@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree
+.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree site man
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -114,6 +114,12 @@ wheels: .make/test  ## wheels for x86-64, aarch64 and without the C++ engine, in
 	$(PYTHON) -m pip install --disable-pip-version-check -q -e '.[wheels]'
 	$(PYTHON) native/wheels.py
 
+site: .make/site  ## build the documentation site into build/site: every page of docs/, with search; a warning is an error
+	$(PYTHON) docs/site/build.py
+
+man: $(READY)  ## write the manual pages of every command into build/man
+	$(PYTHON) -m riyaz.cli.manual build/man
+
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -158,10 +164,14 @@ endef
 	$(call install,$(EXTRAS))
 	@touch $@
 
+.make/site: pyproject.toml .make/venv
+	$(call install,site)
+	@touch $@
+
 # Asks for the demo's extras too, so that a demo after a test installs nothing.
 .make/test: pyproject.toml .make/venv
 	$(call install,$(EXTRAS)$(COMMA)test)
-	@touch .make/train $@
+	@touch .make/train .make/site $@
 
 # C++ that changed after the installation is built again; `make native` is the quicker way while one writes it.
 .make/native: $(NATIVE) | .make/train

@@ -249,9 +249,9 @@ def test_hints_name_extras_that_the_demo_installs() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     demo = re.findall(r"^EXTRAS := ([\w,]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split(",")
     # `train` includes `compare`; `parquet` is the old name of `data`, and every installation has what `serve` had; no
-    # command of riyaz needs lm-eval, and one machine needs no ray
+    # command of riyaz needs lm-eval, and one machine needs no ray; `site` builds the documentation
     assert "riyaz[compare]" in extras["train"]
-    unneeded = {"test", "parquet", "serve", "lm-eval", "wheels"}
+    unneeded = {"test", "parquet", "serve", "lm-eval", "site", "wheels"}
     assert hinted - {"compare", "ray"} == set(demo) == extras.keys() - unneeded - {"compare", "ray"}
 
 

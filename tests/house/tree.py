@@ -45,6 +45,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/training": "The training loop, its kernels, and runs that stop and go on.",
     "tests/cli": "The command line and the library.",
     "tests/examples": "The rows of the examples, and the scripts that gather them.",
+    "tests/site": "The documentation site: built, searched.",
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
 SAMPLES = "src/riyaz/samples"  # one line for all of its folders

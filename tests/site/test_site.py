@@ -1,0 +1,79 @@
+"""The documentation site: no warning, no host that a page loads from, a search that finds."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from searching import places
+
+ROOT = Path(__file__).parents[2]
+QUERIES: list[tuple[str, str]] = json.loads((Path(__file__).parent / "queries.json").read_text(encoding="utf-8"))
+FIRST, FOUND = 3, 18  # of the 20 queries so many find their page among the first results
+BUILD = [sys.executable, str(ROOT / "docs/site/build.py")]
+LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
+IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')]+)""")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The site, built once from this repository with warnings as errors."""
+    site, started = tmp_path_factory.mktemp("site") / "site", time.monotonic()
+    command = [*BUILD, "--out", str(site), "--url", "https://docs.example/riyaz/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(f"built in {time.monotonic() - started:.0f} s")
+    yield site
+
+
+def test_no_page_loads_anything_from_a_host(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
+    assert len(pages) > 40
+    loaded = [f"{page.name}: {url}" for page in pages for url in LOADED.findall(page.read_text(encoding="utf-8"))]
+    loaded += [f"{path.name}: {url}" for path in built.rglob("*.css") for url in IN_STYLE.findall(path.read_text())]
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("text", "seen"), [
+    ('<script defer src="https://cdn.example/a.js">', True), ('<link rel="x" href="//fonts.example/a.css">', True),
+    ('<a href="https://example.org">', False), ('<script src="_static/a.js">', False),
+])  # fmt: skip
+def test_what_a_page_loads_from_a_host_is_seen(text: str, seen: bool) -> None:
+    assert bool(LOADED.search(text)) is seen
+
+
+def test_the_search_finds_what_strangers_ask_for(built: Path) -> None:
+    assert len(QUERIES) == 20
+    at = places(built, QUERIES)
+    missed = [(query, page, place) for (query, page), place in zip(QUERIES, at) if place is None or place > FIRST]
+    assert len(QUERIES) - len(missed) >= FOUND, missed
+
+
+def test_the_search_finds_every_option_in_the_reference(built: Path) -> None:
+    reference = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    options = sorted(set(re.findall(r"^  (--[a-z][\w-]+)", reference, re.MULTILINE)))
+    assert len(options) > 100
+    at = places(built, [(option, "docs/reference") for option in options])
+    assert [option for option, place in zip(options, at) if place is None or place > FIRST] == []
+
+
+def test_llms_txt_has_a_line_for_every_page(built: Path) -> None:
+    text = (built / "llms.txt").read_text(encoding="utf-8")
+    lines = re.findall(r"^- \[(.+)\]\(https://docs\.example/riyaz/(.+)\): (.+)$", text, re.MULTILINE)
+    pages = {path.relative_to(built).as_posix() for path in built.rglob("*.html")}
+    assert {page for _, page, _ in lines} == pages - {"index.html", "search.html", "genindex.html"}
+    assert len(text.splitlines()) < 70
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--url", "docs.example"], "--url 'docs.example' is no address"),
+    (["--out", str(ROOT / "docs")], "is there and holds no site"),
+])  # fmt: skip
+def test_wrong_options_are_one_line(options: list[str], says: str) -> None:
+    done = subprocess.run([*BUILD, *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and says in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

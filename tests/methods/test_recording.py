@@ -131,6 +131,22 @@ def test_the_last_lens_of_labels_is_the_loss_that_training_sees(closed: Context,
     )
 
 
+@pytest.mark.parametrize("kind", ["closed", "texts"])
+def test_a_line_takes_one_pass(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    from riyaz.methods.fitting.label_rows import put_label_head
+
+    context: Context = request.getfixturevalue(kind)
+    base = lora.build(context)
+    model = put_label_head(context, base) if kind == "closed" else base
+    lengths: list[int] = []
+    base.register_forward_hook(lambda _module, _inputs, hidden: lengths.append(len(hidden)))
+    row = first_valid(context)
+    recorder = Recorder(tmp_path / LEARNED, model, context.tokenizer, watched(context, row), 1, 1)
+    recorder.begin()
+    recorder.lines.close()
+    assert lengths == [len(row.prompt) + (0 if kind == "closed" else min(len(row.answer), module.TOKENS // 2) - 1)]
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_training_is_the_same_without_it(method: str, closed: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = contents(fitted(method, closed))

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import HiddenLens, Lens, Named, TokenRun
+from riyaz.engine.runner import Named, TokenRun
+from riyaz.engine.sampling import likeliest
 from riyaz.engine.torch.runner import TorchRunner
+from riyaz.engine.torch.tracing import Tracing
 from riyaz.json_files import Lines, to_document
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.swaps.label_head import LabelledModel
@@ -76,23 +79,28 @@ class _Reader:
             self.runner.load(SOFT, Adapter(soft_prompt=base.prompt.detach().float().numpy()))
         self.sequence = self.runner.open(SOFT if isinstance(base, SoftPrompt) else None)
 
-    def losses(self, tokens: Sequence[int], then: Sequence[int]) -> list[float]:
-        """Read further tokens; the losses in nats of those in `then`, the last of which follows the last token."""
-        if not tokens:
+    def losses(self, text: Sequence[int], first: int, count: int) -> list[float]:
+        """Read the first `count` tokens of a text, all or all but the last; the losses in nats of its tokens from
+        number `first`, at least 1, on."""
+        if not count:
             return []
-        named = Named(np.arange(len(tokens) - len(then), len(tokens)), np.array(then, np.int64))
-        (log_p,) = self.runner.forward([TokenRun(self.sequence, tokens, named)])
+        named = Named(np.arange(first - 1, len(text) - 1), np.array(text[first:], np.int64))
+        (log_p,) = self.runner.forward([TokenRun(self.sequence, text[:count], named)])
         return [-value for value in log_p.tolist()]
 
-    def behind_layers(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read further tokens; log-probabilities (L + 1, V) of the next one if the model ended after 0, 1, … layers."""
-        log_p: np.ndarray = self.runner.traced(TokenRun(self.sequence, tokens, Lens(len(tokens) - 1)))[0]
-        return log_p
+    @torch.inference_mode()
+    def with_states(self, text: Sequence[int], first: int, count: int, row: int) -> tuple[list[float], Tensor]:
+        """As `losses`, and from the same pass the hidden states (L + 1, C) behind token number `row` after 0, 1, …
+        layers, as a head reads them."""
+        with Tracing(self.runner.model, row - count) as read:
+            losses = self.losses(text, first, count)
+        return losses, read.states()
 
-    def states(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read further tokens; the hidden states (L + 1, C) behind the last of them, as a head reads them."""
-        states: np.ndarray = self.runner.traced(TokenRun(self.sequence, tokens, HiddenLens()))[0]
-        return states
+    @torch.inference_mode()
+    def log_p(self, states: Tensor) -> np.ndarray:
+        """Log-probabilities (L + 1, V) of the next token by hidden states (L + 1, C)."""
+        log_p: np.ndarray = self.runner.model.head(states).float().log_softmax(1).numpy()
+        return log_p
 
 
 class Recorder:
@@ -142,27 +150,29 @@ class Recorder:
         """The losses in nats of the text's tokens but the first, which nothing predicts, and the lens (L + 1, V) behind
         the sentence, (0, V) where there is none."""
         text, sentence = self.watched.text, self.watched.sentence
-        losses = _Reader(self.model).losses(text[:-1], text[1:])
+        losses = _Reader(self.model).losses(text, 1, len(text) - 1)
         if not sentence:
             return losses, np.empty((0, self.model.config.vocab_size), np.float32)
-        return losses, _Reader(self.model).behind_layers(sentence)
+        reader = _Reader(self.model)
+        _, states = reader.with_states(sentence, len(sentence), len(sentence), len(sentence) - 1)
+        return losses, reader.log_p(states)
 
     def _of_answer(self) -> tuple[list[float], np.ndarray]:
         """The losses in nats of the tokens that are shown, and the lens (L + 1, V) where the answer begins, or that of
-        the labels (L + 1, labels). The prompt is read once."""
-        prompt, reader = self.watched.sentence, _Reader(self.model)
-        losses = reader.losses(prompt[:-1], prompt[max(1, self.watched.first) :])
-        if self.watched.labels:
-            log_p = _label_log_p(self.model, reader.states(prompt[-1:]), self.watched.label)
-            return [*losses, -float(log_p[-1, self.watched.label])], log_p
-        log_p, answer = reader.behind_layers(prompt[-1:]), self.watched.text[len(prompt) :]
-        return [*losses, -float(log_p[-1, answer[0]]), *reader.losses(answer[:-1], answer[1:])], log_p
+        the labels (L + 1, labels). All is of one pass."""
+        watched, reader = self.watched, _Reader(self.model)
+        text, count = watched.text, len(watched.text) - (not watched.labels)
+        losses, states = reader.with_states(text, max(1, watched.first), count, len(watched.sentence) - 1)
+        if not watched.labels:
+            return losses, reader.log_p(states)
+        log_p = _label_log_p(self.model, states.float().numpy(), watched.label)
+        return [*losses, -float(log_p[-1, watched.label])], log_p
 
     def _likeliest(self, log_p: np.ndarray) -> list[Word]:
         """The likeliest of the tokens or labels with these log-probabilities, with probabilities."""
-        labels, likeliest = self.watched.labels, np.argsort(-log_p, kind="stable")[:LIKELIEST].tolist()
-        texts = (labels[place] if labels else self.tokenizer.token_text(place) for place in likeliest)
-        return [Word(text, rounded(math.exp(log_p[place]))) for text, place in zip(texts, likeliest)]
+        labels, (places, values) = self.watched.labels, likeliest(log_p, LIKELIEST)
+        texts = (labels[place] if labels else self.tokenizer.token_text(place) for place in places.tolist())
+        return [Word(text, rounded(math.exp(value))) for text, value in zip(texts, values.tolist())]
 
 
 def _label_log_p(model: LabelledModel, states: np.ndarray, label: int) -> np.ndarray:

@@ -18,13 +18,14 @@ LAYERS, FINAL_NORM = ("layers", "h"), ("norm", "ln_f")
 
 
 class Tracing:
-    """Reads a pass of a model from `with` to its end."""
+    """Reads a pass of a model from `with` to its end; of one token `only`, counted from the last, -1, for its `states`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, only: int | None = None) -> None:
+        self._only = only
         trunk = _first(model, TRUNKS)
         self._layers = list(_first(trunk, LAYERS))
         self._final_norm, self._head = _first(trunk, FINAL_NORM), model.head
-        self.residual: list[Tensor] = []  # (T, C) each
+        self.residual: list[Tensor] = []  # (T, C) each, or (C,) of one token
         self._queries: list[Tensor] = []
         self._keys: list[Tensor] = []
         self._hooks: list[Any] = []
@@ -58,6 +59,10 @@ class Tracing:
         named = [self._log_p(row - count)[:, token] for row, token in pairs]
         return np.concatenate([np.stack(named, 1), last[None]])
 
+    def states(self) -> Tensor:
+        """The hidden states (L + 1, C) of the one token behind 0, 1, … L layers and the final norm."""
+        return self._final_norm(torch.stack(self.residual[::2]))
+
     def _before_layers(self, row: int) -> Tensor:
         """The residual stream (L, C) of one token before each layer; `row` counts from the last token, -1."""
         return torch.stack([stream[row] for stream in self.residual[:-1:2]])
@@ -73,7 +78,8 @@ class Tracing:
         return Trace(*map(_array, (self.residual, self._queries, self._keys)))
 
     def _hear(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.residual.append(inputs[0].clone())
+        stream = inputs[0]
+        self.residual.append((stream if self._only is None else stream[self._only]).clone())
 
 
 def _first(module: Any, names: tuple[str, ...]) -> Any:

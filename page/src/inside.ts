@@ -122,6 +122,7 @@ export interface Weights {
       readonly vectors: number;
       readonly pairs: number;
       readonly weights: number;
+      readonly labels: number; // of a head of labels
     };
     readonly linears: readonly {
       readonly name: string;

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_llama
-from native_models import Folders, folders_in, lora_of, ours, soft_of, theirs
+from native_models import Folders, folders_in, lora_of, ours, soft_of, theirs, whole_of
 from refusals import assert_refused
 
 import riyaz
@@ -21,7 +21,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.inside import LONGEST, product, vectors
 from riyaz.inside.attention import REPEATED, patterns, repeated, weights
-from riyaz.inside.beside import difference, lora_changes, whole_changes
+from riyaz.inside.beside import difference, lora_changes, touched, whole_changes
 from riyaz.inside.codes import codes_of
 from riyaz.inside.document import following, heads_of, rounded
 from riyaz.inside.reading import Inside, read, text_tokens
@@ -221,6 +221,21 @@ def test_what_a_lora_changes(model: PromptedModel, folder: Path, reading: Inside
         assert changed_by.moved[0] == 0 and changed_by.moved[-1] > 0 and changed_by.parts in (1, 2)
     finally:
         model.lm.unload("mine")
+
+
+def test_matrices_that_an_adapter_replaces_are_changes_of_weights(folder: Path, model: PromptedModel) -> None:
+    family, adapter = (
+        describe(open_source(folder)),
+        whole_of(folder, 5, ("embed_tokens.weight", "up_proj.weight", "norm")),
+    )
+    changes = {changed.name: changed for changed in lora_changes(family, adapter)}
+    layers = [f"model.layers.{layer}.mlp.up_proj" for layer in range(2)]
+    assert set(changes) == {"model.embed_tokens", *layers}
+    for name, changed in changes.items():
+        stored = float32(*family.array(f"{name}.weight"))
+        wanted = np.linalg.norm(adapter.whole[f"{name}.weight"] - stored) / np.linalg.norm(stored)
+        assert changed.relative == pytest.approx(wanted, rel=1e-5) and not changed.spectrum
+    assert (touched(model, list(changes.values())).weights, touched(model, list(changes.values())).pairs) == (3, 0)
 
 
 def test_what_training_every_weight_changes(folder: Path, tmp_path: Path) -> None:

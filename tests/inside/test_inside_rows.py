@@ -24,9 +24,10 @@ from riyaz.engine.runner import TokenRun, Whole
 from riyaz.events import quiet
 from riyaz.families import describe
 from riyaz.inside import wrong_answers as wrong_module
+from riyaz.inside.beside import touched, weight_changes
 from riyaz.inside.layers_off import EVERY, answer_rows, switched_off, variants
 from riyaz.inside.wrong_answers import WrongAnswer, WrongAnswers, label_scores_behind, wrong_answers
-from riyaz.predictor import ClosedPredictor, LabelHead, open_artifact
+from riyaz.predictor import ClosedPredictor, LabelHead, open_artifact, open_model
 from riyaz.sources import open_source
 
 NEAR = 2e-4  # nats between the engine in float32 and torch
@@ -284,3 +285,9 @@ def test_wrong_input_is_one_line(
         status, out, error = command(capsys, *words)
         last = error.strip().splitlines()[-1]
         assert status == 2 and not out and all(part in last for part in parts) and "Traceback" not in error, error
+
+
+def test_a_head_of_labels_is_touched_too(model: ClosedPredictor, base: Path, artifact: Path) -> None:
+    changed = list(weight_changes(open_model(base, "fp32"), model, str(artifact)))
+    parts = touched(model, changed)
+    assert parts.labels == (0 if model.head is None else 4) and parts.pairs == len(changed) == LAYERS * 7

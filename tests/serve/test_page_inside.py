@@ -107,7 +107,8 @@ def test_before_equals_the_command(served: Running, place: Path, capsys: pytest.
         assert between[key] == wanted[key]
     weights = part(served, "weights", model="lora", before="tiny")["weights"]
     assert weights == {key: wanted[key] for key in ("touched", "linears")}
-    assert weights["touched"] == {"prompt": [], "vectors": 0, "pairs": len(weights["linears"]), "weights": 0}
+    pairs = len(weights["linears"])
+    assert weights["touched"] == {"prompt": [], "vectors": 0, "pairs": pairs, "weights": 0, "labels": 0}
     assert len(weights["linears"]) == 14 and all(len(each["spectrum"]) == 4 for each in weights["linears"])
     assert part(served, "weights", model="tiny", before="tiny")["weights"]["linears"] == []
     alike = part(served, "before", before="tiny")["before"]

@@ -29,12 +29,13 @@ export function Touched({ read }: { read: Read }) {
 }
 
 function Parts({ weights }: { weights: Weights["weights"] }) {
-  const { prompt, vectors, pairs, weights: changed } = weights.touched;
+  const { prompt, vectors, pairs, weights: changed, labels } = weights.touched;
   const parts = [
     { name: "Text of the prompt", said: prompt.join(", ") },
     { name: "Vectors before the text", said: vectors ? many(vectors, "vector") : "" },
     { name: "Pairs beside matrices", said: pairs ? many(pairs, "matrix", "matrices") : "" },
     { name: "The weights themselves", said: changed ? many(changed, "matrix", "matrices") : "" },
+    { name: "A head of labels", said: labels ? many(labels, "label") : "" },
   ];
   return (
     <ul class="touched">

@@ -138,13 +138,14 @@ def changes(screen: Screen, made: dict[str, Any]) -> None:
             for one in largest
         ]
         titles = ["most changed weights", "change ÷ weights", "singular values of B·A"]
-        screen.table(titles[: 3 if largest[0]["spectrum"] else 2], rows, numbers=titles[1:2])
+        screen.table(titles[: 3 if any(one["spectrum"] for one in largest) else 2], rows, numbers=titles[1:2])
 
 
 def touches(parts: dict[str, Any]) -> str:
     """Which parts of the model the target touches, in one sentence."""
     own = [f"the {name} of its prompt" for name in parts["prompt"]]
-    counted = {"vectors": "{} vectors before the text", "pairs": "pairs beside {} matrices", "weights": "{} matrices"}
+    counted = {"vectors": "{} vectors before the text", "pairs": "pairs beside {} matrices", "weights": "{} matrices",
+               "labels": "a head of {} labels, which is not looked into here"}  # fmt: skip
     own += [words.format(parts[name]) for name, words in counted.items() if parts[name]]
     return f"What it changes: {', '.join(own) if own else 'nothing'}."
 

@@ -42,6 +42,7 @@ class Touched:
     vectors: int  # of a soft prompt
     pairs: int  # linears with a LoRA beside them
     weights: int  # matrices with other numbers
+    labels: int  # of a head of labels, which answers in the place of the model's own head
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,8 @@ def divergence(of: np.ndarray, from_: np.ndarray) -> float:
 
 def weight_changes(before: PromptedModel, after: PromptedModel, target: str) -> Iterator[Changed]:
     """What training changed in the weights of `target`, which is open as `after`: the pairs of a LoRA beside its own
-    base, or every matrix of another file. Nothing where `before` is adapted itself, or no weight is another one."""
+    base and the matrices that its adapter replaces, or every matrix of another file. Nothing where `before` is adapted
+    itself, or no weight is another one."""
     first, second = before.lm.runner.family, after.lm.runner.family
     assert first is not None and second is not None, "models from files"
     if before.adapter is not None:
@@ -110,16 +112,24 @@ def touched(model: PromptedModel, changes: Sequence[Changed]) -> Touched:
     pairs = [change for change in changes if change.spectrum]
     weights = [change for change in changes if change.relative and not change.spectrum]
     vectors = model.lm.runner.adapter_tokens(model.adapter)
-    return Touched(tuple(name for name, own in has.items() if own), vectors, len(pairs), len(weights))
+    head = getattr(model, "head", None)  # of a predictor of labels
+    labels = 0 if head is None else len(head.weight)
+    return Touched(tuple(name for name, own in has.items() if own), vectors, len(pairs), len(weights), labels)
 
 
 def lora_changes(family: Family[ModelConfig], adapter: Adapter) -> Iterator[Changed]:
-    """What the pairs of an adapter add to each linear of their base."""
+    """What the pairs of an adapter add to each linear of their base, and how far the matrices that it replaces lie from
+    the base's."""
     for name, pair in adapter.pairs.items():
         spectrum = _spectrum(pair.a, pair.b) * abs(pair.scale)
-        stored = f"{name}.weight"
-        length = _length(family, stored if stored in family.stored_names else next(iter(family.stored_names)))
+        length = _length(family, _stored(family, f"{name}.weight"))
         yield Changed(name, float(np.linalg.norm(spectrum)) / length, tuple(spectrum.tolist()))
+    for name, matrix in adapter.whole.items():
+        if matrix.ndim != 2:
+            continue  # a norm or a bias
+        own = float32(*family.array(_stored(family, name)))
+        length, change = (float(np.linalg.norm(each.astype(np.float64))) for each in (own, matrix - own))
+        yield Changed(name.removesuffix(".weight"), change / max(length, 1e-300))
 
 
 def whole_changes(before: Family[ModelConfig], after: Family[ModelConfig]) -> Iterator[Changed]:
@@ -141,6 +151,11 @@ def _spectrum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Singular values (r,) of B·A, by those of the small product of both QR factors."""
     right, left = np.linalg.qr(a.T.astype(np.float64))[1], np.linalg.qr(b.astype(np.float64))[1]
     return np.linalg.svd(left @ right.T, compute_uv=False)
+
+
+def _stored(family: Family[ModelConfig], name: str) -> str:
+    """The name of a matrix in the file: of a head that is tied to the embedding it is that of the embedding."""
+    return name if name in family.stored_names else f"{shapes_of(family).embeddings[0]}.weight"
 
 
 def _length(family: Family[ModelConfig], name: str) -> float:

@@ -18,7 +18,7 @@ LAYERS, FINAL_NORM = ("layers", "h"), ("norm", "ln_f")
 
 
 class Tracing:
-    """Reads a pass of a model from `with` to its end; of one token `only`, counted from the last, -1, for its `states`."""
+    """Reads a pass of a model from `with` to its end; of one token `only`, counted from the last, -1, for `states`."""
 
     def __init__(self, model: Any, only: int | None = None) -> None:
         self._only = only

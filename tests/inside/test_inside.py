@@ -10,6 +10,7 @@ import pytest
 import tiny_llama
 from native_models import Folders, folders_in, lora_of, ours, soft_of, theirs, whole_of
 from refusals import assert_refused
+from safetensors.numpy import load_file, save_file
 
 import riyaz
 from riyaz.adapters import peft
@@ -247,6 +248,18 @@ def test_what_training_every_weight_changes(folder: Path, tmp_path: Path) -> Non
     before, after = (float32(*family.array(f"{name}.weight")) for family in (one, two))
     assert changes[name] == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-5)
     assert not any(changed.relative for changed in whole_changes(one, one))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stream_of_zeros_has_no_shares_and_has_not_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny_llama.write_hf_folder(tmp_path / "zero", seed=3)
+    file = next(path.glob("*.safetensors"))
+    save_file({name: tensor * ("norm" in name) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    status, out, error = command(capsys, path, TEXT, "--before", path, "--json")
+    assert status == 0, error
+    made = json.loads(out, parse_constant=pytest.fail)
+    assert made["embedding_share"] == 0 and made["layers"][1]["mlp"] == {"norm": 0.0, "share": 0.0}
+    assert made["before"]["moved"] == [0.0] * 3
 
 
 def test_models_of_other_sizes_are_not_compared(model: PromptedModel, reading: Inside, tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ class Difference:
     """How `after` computes otherwise than `before` on the same tokens (T,)."""
 
     divergence: np.ndarray  # (T,): KL of the next token's distribution after from before, in nats
-    moved: np.ndarray  # (L + 1,): length of the residual stream's change ÷ the stream's, at the token looked at
+    moved: (
+        np.ndarray
+    )  # (L + 1,): length of the residual stream's change ÷ the stream's, at the token looked at; ÷ 1 for 0
     lens: np.ndarray  # (L + 1,): KL of the lens after from before, in nats, there
 
     @property
@@ -73,7 +75,8 @@ def differing(before: PromptedModel, after: PromptedModel, first: Inside, second
         hint = "give the model that the target was made from, or another artifact of it"
         raise RiyazError("the two models do not read the same tokens, or have other layers", "--before", hint)
     streams = [inside.trace.residual[::2, inside.at].astype(np.float64) for inside in (first, second)]  # (L + 1, C)
-    moved = np.linalg.norm(streams[1] - streams[0], axis=1) / np.linalg.norm(streams[0], axis=1)
+    far, own_length = (np.linalg.norm(each, axis=1) for each in (streams[1] - streams[0], streams[0]))
+    moved = far / np.where(own_length > 0, own_length, 1.0)
     lens = np.array([divergence(two, one) for one, two in zip(first.log_p, second.log_p)])
     at_each: list[float] = []
     for firsts, seconds in zip(_distributions(before, own[0]), _distributions(after, own[0])):

@@ -68,9 +68,9 @@ class Inside:
     def shares(self) -> tuple[float, np.ndarray]:
         """How much of the final residual stream x is the embedding's, and each layer's attention's and MLP's (L, 2):
         <part, x> / <x, x>. The parts add up to x, so the shares add up to 1; a part that points against x is below 0.
-        """
+        Of a stream that is 0 they are 0."""
         x = self._stream[-1]
-        shares = self._parts @ x / (x @ x)
+        shares = self._parts @ x / ((x @ x) or 1.0)
         return float(shares[0]), shares[1:].reshape(-1, 2)
 
     @cached_property

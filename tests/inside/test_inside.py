@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import riyaz
 from riyaz.adapters import peft
+from riyaz.cli import inside_keys
 from riyaz.cli import main as cli
 from riyaz.engine.engine import Engine
 from riyaz.engine.request import Sampling
@@ -392,3 +393,27 @@ def test_a_failed_trace_leaves_nothing_behind(kinds: Folders, engine: Callable[[
     log_p, trace = runner.traced(TokenRun(sequence, [5, 6, 7], Lens(2)))
     runner.close(sequence)
     assert trace.residual.shape[1] == 3 and len(trace.queries) == len(log_p) - 1
+
+
+def leaves(value: object, path: str = "") -> set[str]:
+    """The paths of all values in a document, such as `layers[].norm`."""
+    if isinstance(value, dict):
+        return {leaf for key, each in value.items() for leaf in leaves(each, f"{path}.{key}" if path else key)}
+    if isinstance(value, list) and value:
+        return {leaf for each in value for leaf in leaves(each, f"{path}[]")}
+    return {path}
+
+
+def test_the_reference_lists_every_key(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peft.write(lora_of(folder, 3, 4), tmp_path, describe(open_source(folder)), base=str(folder))
+    listed, made = set(inside_keys.paths()), set[str]()
+    for words in ((tmp_path, TEXT, "--before", folder), ("sample-animals-ternary", TEXT, "--codes")):
+        status, out, error = command(capsys, *words, "--json")
+        assert status == 0, error
+        made |= leaves(json.loads(out))
+    whole = {path.rstrip("[]") for path in listed}
+    covers = [
+        leaf for leaf in made if not any(leaf.startswith((path + ".", path + "[")) or leaf == path for path in whole)
+    ]
+    assert not covers, "keys that the reference does not list"
+    assert not [path for path in whole if not any(leaf.startswith(path) for leaf in made)], "keys that are not there"

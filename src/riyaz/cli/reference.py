@@ -5,6 +5,7 @@ import sys
 
 from rich.console import Console
 
+from riyaz.cli.inside_keys import table
 from riyaz.cli.main import NESTED, VERBS, build
 
 WIDTH = 96
@@ -45,6 +46,10 @@ def reference() -> str:
     parts = [HEAD, _section([], groups)]
     for verb in (verb for verbs in VERBS.values() for verb in verbs):
         parts.append(_section([verb], groups))
+        if verb == "inside":
+            parts.append(
+                f"Of one text; [Inside](inside.md#the-json-document-of---rows) has the keys of `--rows`.\n\n{table()}"
+            )
         parts += [_section([verb, name], groups) for name in NESTED.get(verb, ())]
     return "\n".join(parts)
 

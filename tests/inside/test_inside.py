@@ -297,6 +297,7 @@ def test_the_terminal_shows_every_part(folder: Path, tmp_path: Path, capsys: pyt
     peft.write(lora_of(folder, 3, 4), tmp_path / "lora", describe(open_source(folder)), base=str(folder))
     status, out, error = command(capsys, tmp_path / "lora", TEXT, "--before", "base")
     assert status == 0, error
+    assert out.startswith(f"{tmp_path / 'lora'}, "), "the target, not the file of its base"
     for part in (
         "Words to numbers",
         "Layers",

@@ -17,7 +17,7 @@ def show(screen: Screen, made: dict[str, Any]) -> None:
     facts = made["model"]
     line(
         screen,
-        f"{facts['name']}, {facts['served']}: {facts['layers']} layers, width {facts['width']}, {facts['heads']} heads",
+        f"{made['target']}, {facts['served']}: {facts['layers']} layers, width {facts['width']}, {facts['heads']} heads",
     )
     words(screen, made["tokens"])
     layers(screen, made)

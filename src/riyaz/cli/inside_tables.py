@@ -15,10 +15,8 @@ NAMED = (("previous token", "previous"), ("first token", "first"), ("copies", "c
 def show(screen: Screen, made: dict[str, Any]) -> None:
     """Print a document, part by part."""
     facts = made["model"]
-    line(
-        screen,
-        f"{made['target']}, {facts['served']}: {facts['layers']} layers, width {facts['width']}, {facts['heads']} heads",
-    )
+    sizes = f"{facts['layers']} layers, width {facts['width']}, {facts['heads']} heads"
+    line(screen, f"{made['target']}, {facts['served']}: {sizes}")
     words(screen, made["tokens"])
     layers(screen, made)
     attention(screen, made)

@@ -44,7 +44,7 @@ def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Fin
     found = {name for name in files(finished.out) if "/seed-" not in name and not name.endswith("/pace.json")}
     common = {"fit.json", "result.json", "predictions.jsonl", "log.txt"}
     common |= {"artifact/riyaz.json", "artifact/training_rows.txt"}
-    trained = {"search.json", "held_out.safetensors", "artifact/labels.safetensors"}
+    trained = {"search.json", "learned.jsonl", "held_out.safetensors", "artifact/labels.safetensors"}
     adapter = trained | {"artifact/adapter_config.json", "artifact/adapter_model.safetensors"}
     own: dict[str, set[str]] = {
         "nearest": {"artifact/examples.jsonl", "artifact/examples_index.json"},

@@ -27,6 +27,7 @@ from riyaz.methods.fitting.base import HALVED, VALID_ROWS, Context, Fitted, comb
 from riyaz.methods.fitting.choices import Choice, base_predictor, choose, rows_scored
 from riyaz.methods.fitting.held_out import HELD_OUT
 from riyaz.predictor import ClosedPredictor, ModelPredictor
+from riyaz.results import LEARNED
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import Source
 
@@ -235,7 +236,7 @@ def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context)
     assert fitted.valid_loss is not None and fitted.valid_loss < before - 1
     assert list(dict.fromkeys(phases)) == ["search", "train", "choose"]
     assert fitted.chosen["steps"] == 10 and 1 <= fitted.chosen["best_step"] <= 10
-    assert {path.name for path in context.folder.iterdir()} == {"search.json", HELD_OUT, "out"}
+    assert {path.name for path in context.folder.iterdir()} == {"search.json", LEARNED, HELD_OUT, "out"}
     assert fitted.search_seconds > 0 and fitted.train_seconds > 0
 
 
@@ -349,7 +350,9 @@ def test_a_trained_model_is_freed_before_the_engine_opens(
     def opened(source: Source, precision: Precision) -> Engine:
         assert not [weight for weight in built if weight() is not None]
         kept = {path.name for path in context.folder.iterdir()}
-        assert kept <= {"search.json", "openings", "checkpoints", "out"}, "what a killed process leaves is found again"
+        assert kept <= {"search.json", LEARNED, "openings", "checkpoints", "out"}, (
+            "what a killed process leaves is found again"
+        )
         sources.append(source.path)
         return open_engine(source, precision)
 
@@ -451,7 +454,9 @@ def test_weights_that_are_no_numbers_are_not_kept(
     monkeypatch.setattr(train, "train", spoilt)
     with assert_refused("the trained weights hold a NaN or an infinity; give a lower --learning-rate"):
         TRAINED[method].fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
-    assert {path.name for path in context.folder.iterdir()} == {"checkpoints", "search.json"}, "no weights are written"
+    assert {path.name for path in context.folder.iterdir()} == {"checkpoints", "search.json", LEARNED}, (
+        "no weights are written"
+    )
 
 
 def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fake_comparison import arm, comparison, typed
 from rich.console import Console
 
-from riyaz.cli import data, info, models, rag
+from riyaz.cli import data, doctor, models, rag
 from riyaz.cli.output import Screen
 from riyaz.events import Estimate, Phase, Planned, Progress
 from riyaz.methods.fitting.base import ArmPlan
@@ -93,7 +93,7 @@ def test_the_plan_keeps_every_figure(width: int) -> None:
 
 @WIDTHS
 @pytest.mark.parametrize("live", [False, True])
-def test_models_info_and_the_data_report_keep_every_name(
+def test_models_doctor_and_the_data_report_keep_every_name(
     width: int, live: bool, on_screen: Callable[..., Console], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = store.ModelEntry("smollm2-135m", Path(PATH), "gguf", "catalogue", "Apache-2.0", "0" * 64, 98_000_000)
@@ -104,8 +104,8 @@ def test_models_info_and_the_data_report_keep_every_name(
     text = everything(out)
     assert all(part in text for part in ("smollm2-135m", "gguf", "98", "Apache-2.0", "riyaz pull gemma3-270m"))
     out = on_screen(width, live=live)
-    info.info()
-    assert all(f"{name} " in everything(out) for name in info.PACKAGES)
+    doctor.doctor()
+    assert all(f"{name} " in everything(out) for name in doctor.PACKAGES)
     screen = Screen()
     labels = {f"label number {number}": {"train": number, "test": 3} for number in range(30)}
     counted = {"rows": {"train": 1234, "valid": 56, "test": 78}, "duplicates": 9, "conflicts": 8, "notes": ["n" * 200],

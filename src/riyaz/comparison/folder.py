@@ -9,7 +9,7 @@ events.jsonl    what its commands told: phases, progress, arms, and how each com
 problems.json   rows that may be wrong; the report writes them to problems.csv too
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
 earlier.jsonl   test rows of the task of the artifact that training went on from; earlier.json: their scores
-arms/ARM/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
+arms/ARM/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt; learned.jsonl of a training
 places.json     with --places: who did what when; places/: what each has measured, and the arms that it has not finished
 """
 

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
+
+from build_backend import REASON, add_file, build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 GLIBC = "2.28"  # of Debian 10, RHEL 8 and Ubuntu 20.04
@@ -27,9 +28,15 @@ WITHOUT = "this is the wheel without it, for machines that no other wheel is for
 
 
 def pythons() -> list[str]:
-    """The Pythons to build with: 3.11, and one from 3.12 on, of those here that have their header files."""
-    usable = [path for path in (shutil.which("python3.11"), *map(shutil.which, LATER)) if path and has_headers(path)]
-    return usable[:1] + [path for path in usable[1:2] if "3.11" in usable[0]]
+    """The Pythons to build with, of those on PATH that have their header files: 3.11, and one from 3.12 on. Raises
+    SystemExit where there is none."""
+    first = next(filter(has_headers, filter(None, [shutil.which("python3.11")])), None)
+    later = next(filter(has_headers, filter(None, map(shutil.which, LATER))), None)
+    usable = [path for path in (first, later) if path]
+    if not usable:
+        names = ", ".join(["python3.11", *LATER])
+        raise SystemExit(f"error: none of {names} is on PATH with its header files (Debian: python3-dev)")
+    return usable
 
 
 def has_headers(python: str) -> bool:
@@ -90,9 +97,6 @@ def built(python: str, machine: str, into: Path) -> Path:
 
 def pure(into: Path) -> Path:
     """The wheel without the C++ engine, for any CPU and system."""
-    sys.path.insert(0, str(ROOT / "native"))
-    from build_backend import REASON, add_file, build_wheel
-
     os.environ["SOURCE_DATE_EPOCH"] = commit_time()
     os.chdir(ROOT)
     wheel = into / build_wheel(str(into), {"wheel.cmake": "false", "wheel.platlib": "false"})
@@ -130,7 +134,8 @@ def main() -> None:
     for wheel in made:
         size = wheel.stat().st_size
         print(f"{wheel.name}  {size / 1e6:.1f} MB")
-        assert size <= LIMIT and zipfile.is_zipfile(wheel)
+        if size > LIMIT:
+            raise SystemExit(f"error: {wheel}: more than {LIMIT / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-from fit_context import TASK
 from tiny_comparison import closed_rows, write_rows
+from tiny_linear import classifier, written
 
-from riyaz import artifact as artifacts
 from riyaz import extras
-from riyaz.artifact import Artifact, WeightsPart
-from riyaz.classifiers.linear import Document, LinearClassifier
 from riyaz.errors import joined
 
 # Of a module that is None in sys.modules Python says that it is not installed.
@@ -27,19 +23,6 @@ print(json.dumps([main(line) for line in json.loads(sys.argv[1])]))
 """
 
 
-def linear_artifact(folder: Path) -> Path:
-    """An artifact of `linear` over three terms."""
-    tensors = {
-        "bias": np.zeros(len(TASK.labels), np.float32), "words.idf": np.ones(3, np.float32),
-        "words.weights": 4 * np.eye(3, len(TASK.labels), dtype=np.float32),
-    }  # fmt: skip
-    made = LinearClassifier(Document(list(TASK.labels), 2.0, {"words": ["card", "order", "money"]}), tensors)
-    folder.mkdir()
-    artifacts.write(folder / "artifact", Artifact("linear", weights=WeightsPart("linear"), task=TASK),
-                    made.files(folder))  # fmt: skip
-    return folder / "artifact"
-
-
 def test_what_answers_needs_none_of_them(model_folder: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", closed_rows(6, "please"))
     model, answers = str(model_folder), tmp_path / "answers.jsonl"
@@ -49,7 +32,7 @@ def test_what_answers_needs_none_of_them(model_folder: Path, tmp_path: Path) -> 
         ["generate", model, "the card", "--max-tokens", "4"],
         ["predict", "the card", "--model", model],
         ["inside", model, "the card"],
-        ["run", str(linear_artifact(tmp_path / "linear")), str(rows), "--out", str(answers)],
+        ["run", str(written(tmp_path / "linear", classifier())), str(rows), "--out", str(answers)],
         ["quantize", model, "--precision", "int8", "--out", str(tmp_path / "small")],
         ["compare", str(rows)],
     ]

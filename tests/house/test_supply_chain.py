@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from riyaz.extras import PACKAGES
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where an installation has compiled the kernels, the wheel is linked of them. Else one set of them is enough.
@@ -50,6 +52,8 @@ def test_dependencies_are_the_named_few_between_two_versions() -> None:
     extras["train"].remove("riyaz[compare]")
     assert names(PROJECT["project"]["dependencies"]) == ALWAYS
     assert {extra: names(requirements) for extra, requirements in extras.items()} == EXTRAS
+    assert set(PACKAGES["compare"]) == EXTRAS["compare"]
+    assert set(PACKAGES["train"]) == EXTRAS["compare"] | EXTRAS["train"]
     assert names(PROJECT["build-system"]["requires"]) == {"nanobind", "scikit-build-core"}
 
 

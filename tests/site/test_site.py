@@ -13,8 +13,9 @@ from searching import places
 
 ROOT = Path(__file__).parents[2]
 QUERIES: list[tuple[str, str]] = json.loads((Path(__file__).parent / "queries.json").read_text(encoding="utf-8"))
-FIRST, FOUND = 3, 16  # of the 20 queries so many find their page among the first results: 18 when it was tuned, and
-# any new paragraph moves a page by a place
+# Of the 20 queries so many find their page among the first results: 18 when the search was tuned, and any new paragraph
+# moves a page by a place.
+FIRST, FOUND = 3, 16
 BUILD = [sys.executable, str(ROOT / "docs/site/build.py")]
 LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
 IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')]+)""")

@@ -6,16 +6,17 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riyaz import __version__
+from riyaz import __version__, extras
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
+from riyaz.errors import joined
 
 PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "bm25s", "sacrebleu", "rich")
 
 
 def doctor(*, json: Json = False) -> None:
     """Show versions, packages, hardware, the model cache and what is wrong with any of them."""
-    from riyaz import extras, hardware, native
+    from riyaz import hardware, native
     from riyaz.sources import store
 
     screen = Screen(json)
@@ -56,10 +57,7 @@ def _version(package: str) -> str | None:
 
 def _said(extra: str, absent: list[str]) -> str:
     """Whether the commands of an extra can work here."""
-    from riyaz.errors import joined
-    from riyaz.extras import install
-
-    return f"{joined(absent)} missing; {install(extra)}" if absent else "all packages are installed"
+    return f"{joined(absent)} missing; {extras.install(extra)}" if absent else "all packages are installed"
 
 
 def _refused(folder: Path) -> str:

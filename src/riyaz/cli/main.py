@@ -220,9 +220,10 @@ def _print_next_step() -> None:
     from pathlib import Path
 
     from riyaz.cli.next_step import next_step
+    from riyaz.report.media.markup import printable_line  # names and commands come from the folder's files
 
     with contextlib.suppress(RiyazError, OSError):
-        print(f"\nNext, in this folder:  {next_step(Path.cwd())}")
+        print(f"\nNext, in this folder:  {printable_line(next_step(Path.cwd()))}")
 
 
 def _follows(tokens: Sequence[str]) -> bool:

@@ -117,7 +117,7 @@ def _left_out(why: str, hint: str, note: str, config: CompareConfig, listen: Lis
 
 
 def require_packages(methods: Sequence[str], named: bool) -> None:
-    """Say at once what is not installed, not from the first of many processes or at the report. Raises RiyazError."""
+    """Say at once what training needs and is not installed, not from the first of many processes. Raises RiyazError if
+    a method trains."""
     if any(METHODS[name].trains for name in methods):
         require("train", "" if named else ", or name methods that train nothing with --methods")
-    require("compare")

@@ -50,9 +50,8 @@ class Difference:
     """How `after` computes otherwise than `before` on the same tokens (T,)."""
 
     divergence: np.ndarray  # (T,): KL of the next token's distribution after from before, in nats
-    moved: (
-        np.ndarray
-    )  # (L + 1,): length of the residual stream's change ÷ the stream's, at the token looked at; ÷ 1 for 0
+    # (L + 1,): length of the residual stream's change ÷ the stream's, or ÷ 1 where that is 0, at the token looked at
+    moved: np.ndarray
     lens: np.ndarray  # (L + 1,): KL of the lens after from before, in nats, there
 
     @property

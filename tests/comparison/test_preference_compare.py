@@ -13,6 +13,7 @@ from riyaz.data.formats import load
 from riyaz.families import describe
 from riyaz.predictor import open_artifact
 from riyaz.preferences import dpo as preferences_dpo
+from riyaz.results import LEARNED, Learned
 from riyaz.scoring import answer_pairs, preferred
 from riyaz.sources import open_source
 
@@ -71,6 +72,21 @@ def test_what_pairs_have_trained_is_a_lora_that_is_served_as_it_was_measured(
         assert predictor.has_model
         rows = load(folder / "data/test.jsonl").examples
         assert preferred(answer_pairs(predictor, rows)).mean() == pytest.approx(arms[name]["score"])
+
+
+def test_the_better_answer_is_recorded_at_every_validation(judged: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = judged
+    arms = {arm["method"]: arm for arm in document["arms"]}
+    for name in TRAINED_ON_PAIRS:
+        kept = folder / f"out/arms/{name}/kept"
+        lines = Learned.read(kept / LEARNED)
+        validated = [entry["step"] for entry in arms[name]["curve"] if "valid_loss" in entry]
+        assert [line.step for line in lines] == [0, *validated] and len(validated) > 1
+        for line in lines:
+            answer = "".join(each.text for each in line.text[line.answer :])
+            assert "money payment" in answer and "did arrive" not in answer
+        loss = [sum(each.nats or 0 for each in line.text[line.answer :]) for line in (lines[0], lines[-1])]
+        assert loss[1] < loss[0] or name != "orpo", "only ORPO asks that the better answer itself becomes likelier"
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from riyaz.methods import METHODS, lora, rag
 from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import Context, combined
 from riyaz.predictor import open_artifact
+from riyaz.results import LEARNED, Learned
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -63,6 +64,14 @@ def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) 
     for row in map(json.loads, lines):
         answer = predictor.answers([[{"role": "user", "content": row["prompt"]}]])[0]
         assert list(answer.citations) == row["citations"] and len(row["citations"]) == 2
+
+
+def test_what_rag_lora_records_has_the_passages_in_its_prompt(retrieved: Finished) -> None:
+    folder = retrieved.artifact("rag_lora")
+    lines = Learned.read(folder.parent / LEARNED)
+    validated = [entry["step"] for entry in retrieved.arm("rag_lora")["curve"] if "valid_loss" in entry]
+    assert [line.step for line in lines] == [0, *validated] and len(validated) > 1
+    assert all("</documents" in line.sentence for line in lines)
 
 
 # a line that somebody adds

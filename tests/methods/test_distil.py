@@ -26,6 +26,7 @@ from riyaz.methods.fitting.taught import UNLABELLED, taught
 from riyaz.methods.fitting.weights import rows_for
 from riyaz.predictor import open_artifact
 from riyaz.predictor.from_files import open_base, open_on
+from riyaz.results import LEARNED, Learned
 from riyaz.teacher import outputs
 from riyaz.teacher.outputs import Output, of_label, prompt_key
 
@@ -122,6 +123,18 @@ def test_soft_targets_of_labels_are_numbered_behind_the_vocabulary(model_folder:
         assert row.wanted is not None and row.example is not None
         assert row.wanted.tokens.tolist() == [[V, V + 1, V + 2]]
         assert row.answer == (V + row.wanted.log_p[0].argmax(),) == (V + TASK.labels.index(row.example.answer),)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_teachers_answer_is_recorded_at_every_validation(kind: str, model_folder: Path, tmp_path: Path) -> None:
+    context = context_of(model_folder, tmp_path / "a", kind)
+    DISTIL.fit(context)
+    lines = Learned.read(context.folder / LEARNED)
+    assert [line.step for line in lines] == [0, 4, 8, 10]
+    answer = answer_of(context, context.valid[0], kind).text
+    for line in lines:
+        told = "".join(each.text for each in line.text[line.answer :])
+        assert told.startswith(answer) and context.valid[0].answer not in told
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -79,10 +79,13 @@ def built(python: str, machine: str, into: Path) -> Path:
         place = Path(folder)
         environment = {**os.environ, **compilers(machine, python), "SOURCE_DATE_EPOCH": commit_time()}
         settings = [f"build-dir={ROOT}/build/wheel-{machine}", "cmake.define.RIYAZ_INTO="]
+        settings += ["cmake.define.RIYAZ_ZIG=ON", "cmake.define.RIYAZ_COMPLETE=ON"]
         if int(printed(python, "import sys; print(sys.version_info.minor)")) >= STABLE:
             settings.append(f"wheel.py-api=cp3{STABLE}")
         if machine != os.uname().machine:
             environment["_PYTHON_HOST_PLATFORM"] = f"linux-{machine}"
+            suffix = printed(python, "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
+            environment["SETUPTOOLS_EXT_SUFFIX"] = suffix.replace(os.uname().machine, machine)
             settings += ["cmake.define.CMAKE_SYSTEM_NAME=Linux", f"cmake.define.CMAKE_SYSTEM_PROCESSOR={machine}"]
         venv = place / "venv"
         run([python, "-m", "venv", str(venv)], environment)

@@ -230,6 +230,15 @@ def test_what_compares_says_at_once_which_packages_are_missing(monkeypatch, caps
     assert capsys.readouterr().err == told
 
 
+@pytest.mark.parametrize("line", [["compare", "x", "--methods", "linear,lora"], ["adapt", "lora", "x", "--out", "o"]])
+def test_one_line_has_all_that_a_named_method_needs(monkeypatch, capsys, line):
+    for name in ("scipy", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(line) == 2
+    told = "error: torch and scipy are not installed; in riyaz's folder: pip install -e '.[train]'\n"
+    assert capsys.readouterr().err == told
+
+
 def test_of_a_wheel_the_hint_is_the_name_of_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(extras, "ROOT", tmp_path)
     assert extras.install("train") == "pip install 'riyaz[train]'"

@@ -49,6 +49,9 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
+    from riyaz.comparison.chosen_methods import require_packages
+
+    require_packages([method], named=True)
     require("compare")
     from riyaz.comparison import run
     from riyaz.report.comparison import terminal

@@ -35,6 +35,9 @@ def compare(
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     began = command_began()
+    from riyaz.comparison.chosen_methods import require_packages
+
+    require_packages(comparing.methods, named=True)
     require("compare")
     from riyaz.comparison import run
     from riyaz.library.options import results_folder

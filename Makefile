@@ -110,7 +110,7 @@ test-page: .make/test .make/native  ## the page in a browser, from a real server
 tree: $(READY)  ## write docs/tree.md: every folder and file in one line
 	$(PYTHON) tests/house/tree.py
 
-wheels: .make/test  ## wheels for x86-64, aarch64 and without the C++ engine, into dist/: half an hour the first time
+wheels: .make/test  ## wheels for x86-64, aarch64 and without the C++ engine, into dist/: a quarter of an hour on two cores
 	$(PYTHON) -m pip install --disable-pip-version-check -q -e '.[wheels]'
 	$(PYTHON) native/wheels.py
 

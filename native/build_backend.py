@@ -10,13 +10,17 @@ import argparse
 import base64
 import hashlib
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+
+import bill_of_materials
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH_FILE = "_riyaz_source.pth"
@@ -27,7 +31,6 @@ if importlib.util.find_spec("scikit_build_core"):  # `make native` does without
     from scikit_build_core import build
     from scikit_build_core.build import (
         build_sdist,
-        build_wheel,
         get_requires_for_build_sdist,
         get_requires_for_build_wheel,
         prepare_metadata_for_build_editable,
@@ -56,8 +59,20 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
     """PEP 660: builds the extension in place, and a wheel that holds the path of src/ and the commands."""
     build_in_place(ROOT / "src/riyaz")
     bare = {**(config_settings or {}), "wheel.cmake": "false", "wheel.packages": []}
-    name = build_wheel(wheel_directory, bare)
+    name = build.build_wheel(wheel_directory, bare)
     add_file(Path(wheel_directory, name), PATH_FILE, f"{ROOT / 'src'}\n".encode())
+    return name
+
+
+def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
+    """PEP 517: scikit-build-core's wheel, with a bill of materials (PEP 770: `riyaz-*.dist-info/sboms/`)."""
+    name = build.build_wheel(wheel_directory, config_settings, metadata_directory)
+    wheel = Path(wheel_directory, name)
+    with zipfile.ZipFile(wheel) as archive:
+        engine = any(re.fullmatch(r"riyaz/_native\..*(so|pyd)", held) for held in archive.namelist())
+    text = json.dumps(bill_of_materials.bill(engine), indent=1) + "\n"
+    about = "-".join(name.split("-")[:2])
+    add_file(wheel, f"{about}.dist-info/sboms/riyaz.cdx.json", text.encode())
     return name
 
 

@@ -9,6 +9,7 @@ PATH. The pure wheel holds no C++ engine. Two builds of one commit give the same
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
@@ -119,6 +120,13 @@ def commit_time() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS of all wheels and archives in a folder, in the form of `sha256sum`: `sha256sum -c SHA256SUMS`."""
+    packed = sorted(path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz")))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in packed]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
 def run(command: list[str], environment: dict[str, str]) -> None:
     """Run a command; raises SystemExit with its status where it fails."""
     if status := subprocess.run(command, env=environment).returncode:
@@ -143,6 +151,7 @@ def main() -> None:
         print(f"{wheel.name}  {size / 1e6:.1f} MB")
         if size > LIMIT:
             raise SystemExit(f"error: {wheel}: more than {LIMIT / 1e6:.0f} MB")
+    write_sums(options.into)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What is installed with riyaz: the few packages named here, within bounds, and a wheel of nothing but its source."""
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -21,6 +23,8 @@ built = usual_folder()
 how = {"build-dir": str(built)} if (built / "build.ninja").exists() else {"cmake.define.RIYAZ_ISAS": "scalar"}
 print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_INTO": "", **how}))"""
 EXTENSION = "riyaz/_native" + sysconfig.get_config_var("EXT_SUFFIX")
+LICENCES = ("licenses/LICENSE", "licenses/native/THIRD-PARTY.txt", "licenses/src/riyaz/serve/static/THIRD-PARTY.txt")
+BILL = "sboms/riyaz.cdx.json"
 ALWAYS = {"cyclopts", "jinja2", "numpy", "rich", "safetensors", "starlette", "threadpoolctl", "tokenizers", "uvicorn"}
 EXTRAS = {
     "compare": {"bm25s", "matplotlib", "sacrebleu", "scipy"},
@@ -80,7 +84,7 @@ def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path
     source = [path for path in source if not path.name.startswith("_native.")]  # built in place
     assert inside == {path.relative_to(ROOT / "src").as_posix(): path.read_bytes() for path in source}
     described = {name.removeprefix(about) for name in held.keys() - inside.keys()}
-    assert described == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    assert described == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", *LICENCES, BILL}
     assert held[about + "entry_points.txt"].split() == b"[console_scripts] riyaz = riyaz.cli.main:main".split()
     assert b"Root-Is-Purelib: false" in held[about + "WHEEL"]
 
@@ -92,11 +96,17 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
         environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-800:]
-        (wheel,) = (tmp_path / name).iterdir()
+        (wheel,) = (tmp_path / name).glob("*.whl")
         wheels.append(wheel.read_bytes())
+        sums = (tmp_path / name / "SHA256SUMS").read_text()
+        assert sums == f"{hashlib.sha256(wheels[-1]).hexdigest()}  {wheel.name}\n"
     assert wheel.name == f"riyaz-{PROJECT['project']['version']}-py3-none-any.whl"
     assert wheels[0] == wheels[1]
     with zipfile.ZipFile(wheel) as archive:
         assert "without it" in archive.read("riyaz/_native.txt").decode()
         assert EXTENSION not in archive.namelist()
         assert archive.testzip() is None
+        about = f"riyaz-{PROJECT['project']['version']}.dist-info/"
+        bill = json.loads(archive.read(about + BILL))
+    assert "nanobind" not in {part["name"] for part in bill["components"]}, "it holds no C++ engine"
+    assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"

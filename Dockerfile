@@ -5,11 +5,9 @@
 # BASE is any Debian or Ubuntu with Python from 3.11 on, its venv and its header files.
 ARG BASE=docker.io/library/python:3.13-slim-trixie
 
-# g++ 14.2, Debian 13's usual one, ends with an internal error in native/simd/any.h; 12 compiles it.
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-RUN apt-get update && apt-get install --yes --no-install-recommends g++-12
-ENV CC=gcc-12 CXX=g++-12
+RUN apt-get update && apt-get install --yes --no-install-recommends g++
 RUN python3 -m venv /opt/riyaz
 COPY deploy/requirements.txt /build/
 # A file with the settings of pip, for an index of your own, may be given as the secret `pip`. It is in no layer.

@@ -10,12 +10,13 @@ import tiny_llama
 from refusals import assert_refused
 from test_export import adapter_files
 from test_lora import change_config
+from tiny_store import keep
 
 from riyaz import export, predictor
 from riyaz.cli import main as cli
 from riyaz.engine.torch import load as torch_load
 from riyaz.errors import shown
-from riyaz.sources import open_source, store
+from riyaz.sources import open_source
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +37,6 @@ def adapter(base: Path, tmp_path: Path) -> Path:
     adapter_files(base, tmp_path / "adapter")
     change_config(tmp_path / "adapter", base_model_name_or_path=str(base))
     return tmp_path / "adapter"
-
-
-def keep(folder: Path, name: str) -> None:
-    with store.workspace() as space:
-        shutil.copytree(folder, space / name)
-        entry = store.ModelEntry(name, space / name, "hf", "x", "unknown", open_source(folder).sha256(), 1)
-        store.add_model(space / name, entry)
 
 
 def doubts(written: export.ExportResult) -> list[str]:

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
         Adapted,
         Comparison,
         Decision,
+        Decisions,
+        MeasuredLimits,
         Model,
+        Plan,
         Pretraining,
+        Stopped,
         Token,
         adapt,
         compare,
         open,
+        plan,
         pretrain,
         pull,
     )
@@ -31,8 +36,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # GNU's; torch's own wheels o
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
 __version__ = "0.1.0"
 __all__ = [
-    "Adapted", "Comparison", "Decision", "Model", "Pretraining", "RiyazError", "Token", "adapt", "compare", "open",
-    "pretrain", "pull",
+    "Adapted", "Comparison", "Decision", "Decisions", "MeasuredLimits", "Model", "Plan", "Pretraining", "RiyazError",
+    "Stopped", "Token", "adapt", "compare", "open", "plan", "pretrain", "pull",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # for a type checker there is no name beside those above

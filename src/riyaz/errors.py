@@ -19,6 +19,9 @@ class RiyazError(Exception):
         self.what, self.where, self.hint, self.options = what, where, hint, dict(options or {})
         super().__init__(what)
 
+    def _render_traceback_(self) -> list[str]:  # IPython shows this in a notebook's cell
+        return [f"RiyazError: {self}"]
+
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         line = f"{line}; {self.hint}" if self.hint else line

@@ -18,14 +18,14 @@ import pytest
 import tiny_comparison
 import tiny_llama
 from refusals import assert_refused
-from test_adapter_base import keep
+from tiny_store import keep
 
 import riyaz
 from riyaz import library
-from riyaz.config import DEFAULT_MODEL, AdaptConfig, CompareConfig, DataConfig, PretrainConfig
+from riyaz.config import DEFAULT_MODEL, AdaptConfig, CompareConfig, DataConfig, LimitsConfig, PretrainConfig
 from riyaz.engine.request import Sampling
 from riyaz.events import ArmDone, Event
-from riyaz.library import options
+from riyaz.library import frames, options
 from riyaz.library.model import SamplingOptions
 from riyaz.report import words
 
@@ -102,10 +102,10 @@ def test_rows_in_memory_give_what_their_files_give(
     assert re.fullmatch(r"riyaz-results/data-[0-9a-f]{8}", str(framed.folder.relative_to(here)))
     for method in ("nearest", "zero_shot"):
         scores = {each.arm(method).score for each in (compared, filed, framed)}
-        texts = {tuple(row.prediction for row in each.answers(method)) for each in (compared, filed, framed)}
+        texts = {tuple(row.prediction for row in each.answer_rows(method)) for each in (compared, filed, framed)}
         assert len(scores) == len(texts) == 1
-    assert [row.where for row in compared.answers("nearest")] == [f"test row {n}" for n in range(1, 19)]
-    assert [row.where for row in filed.answers("nearest")] == [f"test.jsonl:{n}" for n in range(1, 19)]
+    assert [row.where for row in compared.answer_rows("nearest")] == [f"test row {n}" for n in range(1, 19)]
+    assert [row.where for row in filed.answer_rows("nearest")] == [f"test.jsonl:{n}" for n in range(1, 19)]
     report = (compared.folder / "report.html").read_text(encoding="utf-8")
     assert compared.report == compared.folder / "report.html" and "riyaz.compare(list, test=list, methods=" in report
 
@@ -130,7 +130,9 @@ def test_a_comparison_shows_itself(compared: library.Comparison) -> None:
 
 
 def test_a_comparison_is_a_frame(compared: library.Comparison) -> None:
-    frame = compared.frame()
+    short, frame = compared.frame(), compared.frame(all=True)
+    assert list(short.columns) == [name for name in frames.USUAL if name != "base"] and len(short.columns) == 10
+    assert all((short[name] == frame[name]).all() for name in ("method", "pick", "score", "status"))
     assert list(frame["method"]) == [arm.method for arm in compared.arms]
     assert list(frame["method"][frame["pick"]]) == [compared.pick]
     assert list(frame["score"]) == [arm.score for arm in compared.arms] and "macro_f1" in frame
@@ -139,8 +141,19 @@ def test_a_comparison_is_a_frame(compared: library.Comparison) -> None:
 
 def test_without_pandas_one_line_says_so(compared: library.Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with assert_refused("a frame needs pandas; pip install pandas"):
+    with assert_refused("frame() needs pandas, which is not installed; pip install pandas, or take arms, which needs"):
         compared.frame()
+    with assert_refused("answers() needs pandas, which is not installed", "or take answer_rows(name), which needs no"):
+        compared.answers("lora")
+
+
+def test_answers_are_a_frame(compared: library.Comparison) -> None:
+    rows, frame = compared.answer_rows("lora"), compared.answers("lora")
+    assert len(frame) == len(rows) == len(TEST) and list(frame["prediction"]) == [row.prediction for row in rows]
+    assert list(frame["score"]) == [row.score for row in rows] and list(frame["answers"]) == [r.answers for r in rows]
+    assert "citations" not in frame, "a column that no row fills is left out"
+    with assert_refused("there is no method 'lorra' here; did you mean 'lora'?"):
+        compared.answers("lorra")
 
 
 def test_a_comparison_gives_its_pictures(compared: library.Comparison) -> None:
@@ -160,7 +173,9 @@ def test_a_comparison_opens_its_arms(compared: library.Comparison) -> None:
     model = compared.open("lora")
     assert model.answer(QUESTION) in tiny_comparison.CLOSED
     assert compared.open("nearest").answer(QUESTION) in tiny_comparison.CLOSED
-    assert riyaz.open(compared.artifact("lora")).answers(TEST) == [row.prediction for row in compared.answers("lora")]
+    assert riyaz.open(compared.artifact("lora")).answers(TEST) == [
+        row.prediction for row in compared.answer_rows("lora")
+    ]
     with assert_refused("there is no method 'lorra' here; did you mean 'lora'?"):
         compared.open("lorra")
     with assert_refused("has no language model, so no next tokens"):
@@ -336,6 +351,7 @@ def kinds(hint: Any) -> set[Any]:
         (options.ReadingOptions, DataConfig, set()),
         (options.CompareOptions, CompareConfig, {"test"}),
         (options.PretrainOptions, PretrainConfig, set()),
+        (options.LimitsOptions, LimitsConfig, set()),
         (SamplingOptions, Sampling, set()),
     ],
 )
@@ -345,7 +361,7 @@ def test_the_typed_options_are_the_fields_of_the_configuration(given: Any, confi
     assert set(hints) - reading == {option.name for option in fields(config)} - without
     for name in set(hints) - reading:
         if kinds(wanted[name]) & {int, bool} or any(typing.get_origin(kind) for kind in kinds(wanted[name])):
-            several = name in ("methods", "model", "places")
+            several = name in ("methods", "model", "places", "suite", "pairs", "questions")
             assert several or kinds(hints[name]) == kinds(wanted[name]), name
 
 

@@ -147,7 +147,7 @@ def test_reports_name_method_and_base(several: Several) -> None:
     assert "two" in shown._repr_html_() and shown.arm("lora@two").base == "two"
     with pytest.raises(RiyazError, match="no arm 'lora' here"):
         shown.arm("lora")
-    assert len(shown.answers("lora@two")) == 18 and shown.open("zero_shot@two") is not None
+    assert len(shown.answer_rows("lora@two")) == 18 and shown.open("zero_shot@two") is not None
     assert document.bases == ["one", "two"]
     assert "Base model: two" in card(str(several.out / "lora@two"))
     trained = document.arm("lora@two")

@@ -10,6 +10,7 @@ from riyaz.data.tables import Table
 from riyaz.events import Listen, Progress
 from riyaz.extras import require
 from riyaz.library.comparison import Adapted, Comparison
+from riyaz.library.hints import in_python
 from riyaz.library.options import (
     AdaptOptions,
     CompareOptions,
@@ -18,12 +19,12 @@ from riyaz.library.options import (
     as_path,
     called,
     checked_options,
-    heard,
-    in_python,
     resolve_options,
     results_folder,
 )
+from riyaz.library.planned import Plan
 from riyaz.library.pretraining import Pretraining
+from riyaz.library.progress import heard, resumable
 from riyaz.sources.store import ModelEntry
 
 
@@ -41,20 +42,20 @@ def compare(
     The options are those of the command (docs/reference.md), such as `budget="10m"`, `methods=["lora", "few_shot"]`,
     `documents="handbook"`, `model="smollm2-135m"`, `out="results"`. Without `out` the results are in
     riyaz-results/NAME. The same call goes on where it was stopped, and returns at once when it was finished.
-    Progress is shown on stderr, handed to `listen` instead if that is given, or not shown with `quiet`. Raises
-    RiyazError.
+    Progress is shown on stderr or in the notebook's cell, handed to `listen` instead if that is given, or not shown
+    with `quiet`. An interruption keeps what is finished. Raises RiyazError.
     """
-    require("compare")
-    from riyaz.comparison import run
-    from riyaz.report.write import write
-
     names = checked_options("compare", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
+        require("compare")
+        from riyaz.comparison import run
+        from riyaz.report.write import write
+
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = resolve_options(rows, {**names, "test": tested if isinstance(tested, Path) else None})
         config = replace(config, out=results_folder(config, rows))
         command = called("compare", data, test=test, **options)
-        with heard(listen, quiet) as listener:
+        with resumable(config.out), heard(listen, quiet) as listener:
             result = run.compare(
                 rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
                 listen=listener,
@@ -62,6 +63,32 @@ def compare(
         assert config.out is not None
         write(config.out)
         return Comparison(result, config.out.absolute())
+
+
+def plan(
+    data: RowSource,
+    *,
+    test: RowSource | None = None,
+    listen: Listen | None = None,
+    quiet: bool = False,
+    **options: Unpack[CompareOptions],
+) -> Plan:
+    """What `compare` with the same arguments would do, and how long: `riyaz compare --dry-run`.
+
+    Rows and models are read and speeds are measured, but no method is run. The speeds are kept in the folder of the
+    results, where the comparison finds them. Progress as in `compare`. Raises RiyazError.
+    """
+    names = checked_options("plan", options, CompareOptions, "test", "listen", "quiet")
+    with in_python():
+        require("compare")
+        from riyaz.comparison import run
+
+        rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
+        data_config, config = resolve_options(rows, {**names, "test": tested if isinstance(tested, Path) else None})
+        config = replace(config, out=results_folder(config, rows))
+        with resumable(config.out), heard(listen, quiet) as listener:
+            table = tested if isinstance(tested, Table) else None
+            return Plan(run.dry_run(rows, data_config, config, test=table, listen=listener))
 
 
 def adapt(
@@ -79,19 +106,20 @@ def adapt(
     Data, options and progress are those of `compare`; `from_` names an artifact whose LoRA is trained further. Raises
     RiyazError.
     """
-    require("compare")
-    from riyaz.comparison import run
-
     names = checked_options("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
     own = {name: names.pop(name) for name in ("from_", "earlier_test") if name in names}
     with in_python():
+        require("compare")
+        from riyaz.comparison import run
+
         continuing = AdaptConfig(**own)  # type: ignore[arg-type]
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = resolve_options(
             rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None}, continuing.from_
         )
         command = called("adapt", method, data, out=out, test=test, **options)
-        with heard(listen, quiet) as listener:
+        work = Path(out).with_name(f"{Path(out).name}.work")
+        with resumable(work), heard(listen, quiet) as listener:
             result = run.adapt(
                 method, rows, data_config, config, continuing, test=tested if isinstance(tested, Table) else None,
                 command=command, listen=listener,
@@ -123,7 +151,7 @@ def pretrain(
         paths, place = [as_path(path, "text") for path in text], as_path(out, "out")
         config = PretrainConfig(**names)  # type: ignore[arg-type]
         command = called("pretrain", *text, out=out, resume=resume or None, **options)
-        with heard(listen, quiet) as listener:
+        with resumable(place, "the same call with resume=True goes on"), heard(listen, quiet) as listener:
             run.pretrain(paths, config, place, resume=resume, command=command, listen=listener)
         run_page.write(place)
         return Pretraining.read(out)
@@ -137,7 +165,7 @@ def pull(model: str, *, accept_licence: bool = False, listen: Listen | None = No
     """
     from riyaz.sources import origins
 
-    with in_python(), heard(listen, quiet) as listener:
+    with in_python(), resumable(), heard(listen, quiet) as listener:
 
         def progress(what: str, done: int, total: int) -> None:
             listener(Progress(what, round(done / 1e6, 1), round(total / 1e6, 1), model, "MB"))

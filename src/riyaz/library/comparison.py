@@ -2,20 +2,23 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from io import StringIO
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from riyaz import results
 from riyaz.comparison.folder import FINAL, ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.library import model
+from riyaz.library.frames import answer_figures, arm_figures, frame_of
+from riyaz.library.hints import comparison_in_python
+from riyaz.library.measured_limits import MeasuredLimits
 from riyaz.library.options import Place
+from riyaz.library.showing import arms_html, printed
 from riyaz.report import write
 from riyaz.report.comparison import terminal
 from riyaz.report.media.markup import Markup, element, join
-from riyaz.report.words import columns, floor_line, has_bases, headline, made, metric_name, troubles, verdict
+from riyaz.report.words import floor_line, headline, made, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
 if TYPE_CHECKING:
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Draw = Callable[[], Markup | None]
-# fields of an arm that are no figures
-NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds", "batch_flips", "remeasured"}
-RIGHT, LEFT, STRONG = "text-align: right", "text-align: left", "font-weight: bold"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,7 +59,7 @@ class Comparison:
     @property
     def reason(self) -> str:
         """Why this arm was picked, or none, in a few sentences."""
-        return verdict(self.result)
+        return verdict(self._in_python)
 
     @property
     def arms(self) -> list[ArmResult]:
@@ -88,14 +88,24 @@ class Comparison:
         """The model of an arm, by default of the pick, ready to answer. Raises RiyazError."""
         return model.open(self.artifact(name))
 
-    def frame(self) -> "pandas.DataFrame":
-        """One row for each arm, best score first: its figures and second scores. RiyazError without pandas."""
-        return frame_of([_figures(arm, self.pick, has_bases(self.arms)) for arm in self.arms])
+    def frame(self, all: bool = False) -> "pandas.DataFrame":
+        """One row for each arm, best score first: the ten figures that are asked for most, or with `all` every figure
+        and the second scores. RiyazError without pandas."""
+        return frame_of(arm_figures(self._in_python.ranked, self.pick, all), "frame()", "arms")
 
-    def answers(self, name: str) -> list[Answer]:
+    def answers(self, name: str) -> "pandas.DataFrame":
+        """What an arm answered on the test rows, and how each answer scored, as a frame: one row for each test row.
+        RiyazError without pandas; `answer_rows` gives the same as a list."""
+        return frame_of(answer_figures(self.answer_rows(name)), "answers()", "answer_rows(name)")
+
+    def answer_rows(self, name: str) -> list[Answer]:
         """What an arm answered on the test rows, and how each answer scored. Raises RiyazError."""
         arm = self.arm(name)
         return write.answers(self.folder, self.result).get(arm.name, [])
+
+    def limits(self, name: str | None = None) -> MeasuredLimits:
+        """What was measured of the limits of an arm, by default of the pick. RiyazError where nothing was."""
+        return MeasuredLimits.read(self.artifact(name))
 
     @property
     def report(self) -> Path:
@@ -127,18 +137,22 @@ class Comparison:
             "rows": lambda: retrieval_pictures.data_curve(self.result, metric, width, "figure"),
         }
 
+    @property
+    def _in_python(self) -> results.Comparison:
+        return comparison_in_python(self.result)
+
     def _repr_html_(self) -> str:
-        arms = self.arms
-        notes = [element("div", f"{status}: {name}: {reason}") for name, status, reason in troubles(arms)]
+        shown, arms = self._in_python, self.arms
+        notes = [element("div", f"{status}: {name}: {reason}") for name, status, reason in troubles(shown.ranked)]
         return join(
-            table_of(arms, self.pick),
-            element("p", floor) if (floor := floor_line(self.result)) else None,
-            element("p", element("b", headline(self.result)), element("br"), self.reason),
+            arms_html(arms, self.pick),
+            element("p", floor) if (floor := floor_line(shown)) else None,
+            element("p", element("b", headline(shown)), element("br"), verdict(shown)),
             *notes,
         )
 
     def __repr__(self) -> str:
-        return printed(lambda console: terminal.print_comparison(self.result, console))
+        return printed(lambda console: terminal.print_comparison(self._in_python, console))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,33 +167,11 @@ class Adapted:
         return model.open(self.path)
 
     def _repr_html_(self) -> str:
-        return table_of([self.result], None)
+        return arms_html([self.result], None)
 
     def __repr__(self) -> str:
         table = printed(lambda console: terminal.print_arm(self.result, console))
         return f"{table}\n{made(self.result, str(self.path))}"
-
-
-def table_of(arms: Sequence[ArmResult], pick: str | None) -> Markup:
-    """The arms as a table of HTML; that of the pick is bold."""
-    shown = columns(arms, pick)
-    head = element("tr", *(element("th", column.title, style=LEFT if column.text else RIGHT) for column in shown))
-    rows = [
-        element(
-            "tr",
-            *(element("td", column.fill(arm), style=LEFT if column.text else RIGHT) for column in shown),
-            style=STRONG if arm.name == pick else None,
-        )
-        for arm in arms
-    ]
-    return element("table", element("thead", head), element("tbody", *rows))
-
-
-def printed(show: Callable[[Any], None]) -> str:
-    """What a function prints on a console of a fixed width, as text."""
-    text = StringIO()
-    show(terminal.PipeConsole(file=text, width=terminal.PLAIN_WIDTH, highlight=False, markup=False, emoji=False))
-    return text.getvalue().rstrip()
 
 
 def drawn(pictures: dict[str, Draw], name: str) -> "Figure":
@@ -192,22 +184,6 @@ def drawn(pictures: dict[str, Draw], name: str) -> "Figure":
     if not isinstance(made, Picture):
         raise RiyazError(f"nothing was measured for the picture {name!r}", hint="figures lists those that there are")
     return made.figure
-
-
-def frame_of(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
-    """The rows as a frame of pandas. RiyazError when that is not installed."""
-    try:
-        import pandas
-    except ImportError:
-        raise RiyazError("a frame needs pandas", hint="pip install pandas") from None
-    return pandas.DataFrame(rows)
-
-
-def _figures(arm: ArmResult, pick: str | None, bases: bool) -> dict[str, Any]:
-    plain = {each.name: getattr(arm, each.name) for each in fields(arm) if each.name not in NESTED}
-    base = plain.pop("base")
-    head = {"method": plain.pop("method"), **({"base": base} if bases else {})}
-    return {**head, "pick": arm.name == pick, **plain, **arm.extras}
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> RiyazError:

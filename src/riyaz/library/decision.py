@@ -9,7 +9,9 @@ from typing import Any
 from riyaz.data.questions import OWN_NAME, Question, questions_of, read_questions
 from riyaz.errors import RiyazError, brief
 from riyaz.library.options import Place
+from riyaz.library.showing import bar_html, table_html
 from riyaz.predictor import Decided, Predictor, answered_by, own_questions
+from riyaz.report.media.markup import Markup, element, join
 
 Asked = Place | Mapping[str, Any] | Sequence[Question | Mapping[str, Any]]
 
@@ -30,6 +32,30 @@ class Decision:
     probabilities: Mapping[str | bool, float]
     score: float | None = None
     trained: bool = False
+
+    def _repr_html_(self) -> str:
+        return decisions_html([self])
+
+
+class Decisions(dict[str, Decision | None]):
+    """The answers to several questions about one text, by the names of the questions; None where nothing can answer."""
+
+    def _repr_html_(self) -> str:
+        unanswered = [element("div", f"{name}: nothing can answer it") for name, each in self.items() if each is None]
+        return join(decisions_html([each for each in self.values() if each is not None]), *unanswered)
+
+
+def decisions_html(decisions: Sequence[Decision]) -> Markup:
+    """A table with a row for every choice: its question, its probability, a bar; the answers are bold."""
+    rows: list[list[object]] = []
+    answers = set()
+    for decision in decisions:
+        for place, (choice, probability) in enumerate(decision.probabilities.items()):
+            if choice == decision.answer:
+                answers.add(len(rows))
+            name = decision.question.name if place == 0 else ""
+            rows.append([name, choice, f"{probability:.1%}", bar_html(probability)])
+    return table_html(["question", "choice", "probability", ""], rows, ("question", "choice", ""), answers)
 
 
 def decision_of(decided: Decided) -> Decision:

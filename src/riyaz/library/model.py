@@ -22,8 +22,10 @@ from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError, brief
 from riyaz.events import Listen
 from riyaz.inside import Inside, message_tokens, read, text_tokens
-from riyaz.library.decision import Asked, Decision, decision_of, given_questions, questions_for
-from riyaz.library.options import Place, ReadingOptions, checked_options, heard, in_python, resolve_options
+from riyaz.library.decision import Asked, Decisions, decision_of, given_questions, questions_for
+from riyaz.library.hints import in_python
+from riyaz.library.options import LimitsOptions, Place, ReadingOptions, checked_options, resolve_options
+from riyaz.library.progress import heard, resumable
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
@@ -37,10 +39,10 @@ from riyaz.predictor import (
 
 if TYPE_CHECKING:
     from riyaz.inside.rows import RowsInside
+    from riyaz.library.measured_limits import MeasuredLimits
 
 Messages = str | Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | Place  # a JSON schema, or the path of its file
-Decisions = dict[str, Decision | None]  # by the names of the questions
 Progress = Callable[[int, int], None]  # (done, total)
 IN_MEMORY = "data"  # the name of rows in memory in errors
 
@@ -159,7 +161,9 @@ class Model:
             typed_questions = questions_for(self.predictor, given_questions(questions), self.name)
             rows = finished(deciding_rows(self.predictor, conversations, typed_questions, where))
         answers = [
-            {question.name: decision_of(each) if each else None for question, each in zip(typed_questions, decided)}
+            Decisions(
+                (question.name, decision_of(each) if each else None) for question, each in zip(typed_questions, decided)
+            )
             for decided in rows
         ]
         return answers[0] if one else answers
@@ -208,6 +212,19 @@ class Model:
             config, _ = resolve_options(table, names)
             opened = open_scored(self.name, table, config, limit=limit, opened=self.predictor, listen=listener)
             return inside_rows(opened, layers_off, listener)
+
+    def limits(
+        self, *, out: Place | None = None, listen: Listen | None = None, quiet: bool = False,
+        **options: Unpack[LimitsOptions],
+    ) -> "MeasuredLimits":  # fmt: skip
+        """What the model cannot do: bias, truth, context, cost, fragility; `riyaz limits`, with its options, such as
+        `suite=["bias"], budget="2m"`. limits.json is written to the folder `out`, or into an artifact's own. Progress
+        as in `compare`. Raises RiyazError."""
+        from riyaz.library.measuring import measure
+
+        names = checked_options("limits", options, LimitsOptions, "out", "listen", "quiet")
+        with in_python(), resumable(), heard(listen, quiet) as listener:
+            return measure(self.name, self.predictor, names, out, listener)
 
     def _keeping_to(self, schema: Schema | None) -> Predictor:
         """The predictor whose answers keep to a schema."""

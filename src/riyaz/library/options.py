@@ -6,24 +6,18 @@ The dictionaries below type the keyword arguments; values, ranges and defaults h
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from riyaz import events
 from riyaz.config import (
-    AdaptConfig,
     CompareConfig,
     DataConfig,
     FreshFamily,
     Lookup,
     Metric,
     Precision,
-    PretrainConfig,
-    SamplingConfig,
     TaskKind,
     Turns,
     read_toml,
@@ -31,12 +25,7 @@ from riyaz.config import (
 )
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError
-from riyaz.events import Listen
 
-FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-CONFIGS = (DataConfig, CompareConfig, AdaptConfig, PretrainConfig, SamplingConfig)
-OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete", "unsafe_code"}
 Place = str | PathLike[str]
 
 
@@ -140,6 +129,21 @@ class PretrainOptions(TypedDict, total=False):
     prompt: str | None
 
 
+class LimitsOptions(TypedDict, total=False):
+    """What is measured of a model's limits, and on what: the fields of `config.LimitsConfig`."""
+
+    suite: str | Sequence[str] | None
+    pairs: Place | Sequence[Place] | None
+    questions: Place | Sequence[Place] | None
+    rows: Place | None
+    documents: Place | None
+    budget: str | float | None
+    precision: Precision | None
+    price_per_hour: float | None
+    price_per_million: float | None
+    carbon: float | None
+
+
 def checked_options(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:
     """The options that were given a value. RiyazError for one that the function has not, with the nearest that it has;
     `others` are its arguments beside the options of `allowed`."""
@@ -211,32 +215,3 @@ def _written(value: object) -> str:
         isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
     )
     return repr(value) if plain else type(value).__name__
-
-
-@contextmanager
-def heard(listen: Listen | None, quiet: bool) -> Iterator[Listen]:
-    """The listener of a call: the one that is given, none, or the progress that the commands show on stderr."""
-    if listen is not None or quiet:
-        yield listen or events.quiet
-        return
-    from riyaz.report.comparison import terminal
-
-    with terminal.listener(terminal.console(stderr=True)) as shown:
-        yield shown
-
-
-@contextmanager
-def in_python() -> Iterator[None]:
-    """Errors name options as Python writes them: `answer_column` for --answer-column."""
-    try:
-        yield
-    except RiyazError as error:
-        what, where, hint = (FLAG.sub(_argument, part) for part in (error.what, error.where, error.hint))
-        raise RiyazError(what, where, hint) from error.__cause__
-
-
-def _argument(flag: re.Match[str]) -> str:
-    name = flag[1].replace("-", "_")
-    if name in SWITCHES:
-        return f"{name}=True"
-    return next((option for option in (name, f"{name}_") if option in OPTIONS), flag[0])

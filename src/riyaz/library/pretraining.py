@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from riyaz import results
 from riyaz.errors import RiyazError
 from riyaz.library import model
-from riyaz.library.comparison import Draw, drawn, frame_of, printed
+from riyaz.library.comparison import Draw, drawn
+from riyaz.library.frames import frame_of
 from riyaz.library.options import Place
+from riyaz.library.showing import printed
 from riyaz.report.media.markup import element
 from riyaz.report.pretraining import terminal as run_terminal
 from riyaz.results import PretrainRun, Samples, StepMetrics
@@ -53,7 +55,7 @@ class Pretraining:
 
     def frame(self) -> "pandas.DataFrame":
         """One row for each step. RiyazError without pandas."""
-        return frame_of([asdict(step) for step in self.metrics])
+        return frame_of([asdict(step) for step in self.metrics], "frame()", "metrics")
 
     @property
     def report(self) -> Path:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import riyaz
 from riyaz import adapters, artifact, hardware
 from riyaz.artifact import Artifact
 from riyaz.config import LimitsConfig
@@ -25,7 +24,7 @@ from riyaz.limits import bbq, bias, context, cost, fragile, own_rows, pairs, tru
 from riyaz.limits.ask import first_token, plain
 from riyaz.limits.inputs import Inputs, Speed
 from riyaz.limits.limits_file import artifact_hash
-from riyaz.predictor import open_target
+from riyaz.predictor import Predictor, open_target
 from riyaz.results import FIT, SUITES, Fit, Limits
 from riyaz.sources import open_source
 
@@ -34,11 +33,14 @@ PROBE, WRITTEN = 24, 12  # texts read and tokens written to measure the speed
 PROBE_TEXT = "The meeting begins at nine, and we will talk about the plans for the coming year before lunch."
 
 
-def measure_target(target: str, config: LimitsConfig, *, command: str = "", listen: Listen = quiet) -> Limits:
-    """What the model, artifact or adapter of this name or path cannot do. Raises RiyazError."""
+def measure_target(
+    target: str, config: LimitsConfig, *, command: str = "", listen: Listen = quiet, opened: Predictor | None = None
+) -> Limits:
+    """What the model, artifact or adapter of this name or path cannot do; `opened` is it where it is open already, in
+    the precision to measure in. Raises RiyazError."""
     began = time.monotonic()
     names = _suites(config)
-    inputs = _inputs(target, config, listen)
+    inputs = _inputs(target, config, opened, listen)
     listen(Phase("measure", "speed"))
     speed = _speed(inputs)
     works = {name: MODULES[name].work(inputs) for name in names}
@@ -60,7 +62,7 @@ def measure_target(target: str, config: LimitsConfig, *, command: str = "", list
         target=target, sha256=_hash(target), suites=suites, served=inputs.predictor.served,
         budget_seconds=float(config.budget), estimate_seconds=needed,
         seconds=time.monotonic() - began, date=time.strftime("%Y-%m-%d"), hardware=hardware.describe(Path(".")),
-        command=command, version=riyaz.__version__,
+        command=command, version=hardware.versions(["riyaz"]).get("riyaz", ""),
     )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def _suites(config: LimitsConfig) -> list[str]:
     return [name for name in SUITES if name in (config.suite or SUITES)]
 
 
-def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
+def _inputs(target: str, config: LimitsConfig, opened: Predictor | None, listen: Listen) -> Inputs:
     """Everything that is measured on, read and checked before anything is measured. Raises RiyazError."""
     sets, questions = [], []
     for name in config.pairs:
@@ -94,7 +96,7 @@ def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
         else:
             sets.append(pairs.read(path))
     claims = [truths.read(read_table(Path(name), numbered=True)) for name in config.questions]
-    predictor = open_target(target, precision=config.precision)
+    predictor = open_target(target, precision=config.precision) if opened is None else opened
     if predictor.has_questions:
         raise RiyazError("answers several questions, and limits are measured of one answer", target, "give its base")
     rows, answering = own_rows.own_rows(target, predictor, config, listen)

@@ -58,13 +58,17 @@ LINE_SECONDS = 60.0  # between two plain progress lines of a phase
 NEXT = 13  # columns of the titles before the next commands
 LEAST_LEFT = 0.05  # seconds; less would be said as "0.0 s left" while work goes on
 STAGES = ("fit", "search", "train", "evaluate")  # of an arm, in a plan
+PLAN_TEXTS = ("method", "learning rates")  # columns of a plan that are aligned left
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns that stand below the others on a narrow terminal, the first of them first
 LATER = ("artifact MB", "peak MB", "fit", "of prose", "forgetting")
 
 
 class PipeConsole(Console):
-    """A console that prints no control characters from texts and hands a broken pipe on to the command line."""
+    """A console that prints no control characters from texts and hands a broken pipe on to the command line.
+
+    In the kernel of a notebook it writes to its file as elsewhere; rich would show a cell's output beside it.
+    """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments to write, without the control characters of labels, answers and documents."""
@@ -79,7 +83,7 @@ class PipeConsole(Console):
 def console(*, stderr: bool, quiet: bool = False) -> Console:
     """A console on stderr (progress) or stdout (results), PLAIN_WIDTH columns wide when it is not a terminal; a `quiet`
     one prints nothing."""
-    made = PipeConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+    made = PipeConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, force_jupyter=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = PLAIN_WIDTH
     return made
@@ -369,8 +373,8 @@ class _Planned(Protocol):
     def skipped(self) -> str: ...
 
 
-def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Console) -> None:
-    """Prints the plan of a dry run: seconds per stage, steps and learning rates of every arm, then the estimate."""
+def plan_rows(arms: Sequence[_Planned]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the plan of a dry run: seconds per stage, steps and learning rates of every arm."""
     rows = []
     for arm in arms:
         seconds = dict(arm.seconds)
@@ -378,9 +382,13 @@ def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Con
         steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
         rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
         rows.append([arm.name, *(duration(seconds.get(stage) or None) for stage in STAGES), steps, rates])
-    titles = ("method", *STAGES, "steps", "learning rates")
-    texts = ("method", "learning rates")
-    cells = [Cells(title, [row[place] for row in rows], title in texts) for place, title in enumerate(titles)]
+    return ["method", *STAGES, "steps", "learning rates"], rows
+
+
+def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Console) -> None:
+    """Prints the plan of a dry run, why arms are skipped, then the estimate."""
+    titles, rows = plan_rows(arms)
+    cells = [Cells(title, [row[place] for row in rows], title in PLAN_TEXTS) for place, title in enumerate(titles)]
     print_lines(table(cells, out.width), out)
     for arm in arms:
         if arm.skipped:

@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree site man
+.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree site man notebooks
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -116,6 +116,10 @@ wheels: .make/test  ## wheels for x86-64, aarch64 and without the C++ engine, in
 
 site: .make/site  ## build the documentation site into build/site: every page of docs/, with search; a warning is an error
 	$(PYTHON) docs/site/build.py
+
+notebooks: .make/test .make/native  ## make the notebooks of docs/notebooks from their pages and execute them: a quarter of an hour
+	$(RIYAZ) pull smollm2-135m
+	$(PYTHON) docs/notebooks/make.py
 
 man: $(READY)  ## write the manual pages of every command into build/man
 	$(PYTHON) -m riyaz.cli.manual build/man

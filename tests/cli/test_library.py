@@ -17,6 +17,7 @@ import pandas
 import pytest
 import tiny_comparison
 import tiny_llama
+import tiny_notebook
 from refusals import assert_refused
 from tiny_store import keep
 
@@ -32,10 +33,6 @@ from riyaz.report import words
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/library.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-SHORTER = [  # than the page says: enough for a test
-    ('budget="10m"', 'budget="2h", limit_train=60, limit_test=20, general="general.txt"'),
-    ('out="fresh", budget="5m"', 'out="fresh", steps=4, tokenizer="bytes", layers=1, heads=2, width=32, context=64'),
-]
 TRAIN, TEST = tiny_comparison.closed_rows(45, "please"), tiny_comparison.closed_rows(18, "today")
 ASKED: dict[str, Any] = {"methods": ["nearest", "zero_shot"], "budget": "3h", "seed": 3, "quiet": True}
 THREE: dict[str, Any] = {**ASKED, "methods": "nearest,zero_shot,lora"}
@@ -73,10 +70,8 @@ def run_page(folder: Path) -> dict[str, Any]:
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "general.txt").write_text(tiny_llama.CORPUS)
     text = "\n".join(BLOCKS)
-    for long, short in SHORTER:
-        assert long in text
-        text = text.replace(long, short)
-    (folder / "page.py").write_text(text, encoding="utf-8")
+    assert all(long in text for long, _ in tiny_notebook.SHORTER["library"])
+    (folder / "page.py").write_text(tiny_notebook.shortened("library", text), encoding="utf-8")
     return runpy.run_path(str(folder / "page.py"))
 
 

@@ -39,6 +39,7 @@ class NotebookProgress:
     clock: Callable[[], float] = time.monotonic
     board: Board = field(init=False)
     notes: list[str] = field(default_factory=list)
+    estimate: str = ""  # shown until the whole call has ended
     ended: bool = False
     whole: bool = False  # ended without an error
     drawn_at: float = field(init=False)
@@ -52,9 +53,10 @@ class NotebookProgress:
         """Take one event in, and draw what has changed; steps of one phase are drawn every EVERY seconds."""
         now = self.clock()
         self.board.apply(event, now)
-        if isinstance(event, Note | Estimate):
-            line = event.text if isinstance(event, Note) else terminal.estimate_line(event)
-            self.notes.append(in_words_of_python(line))
+        if isinstance(event, Note):
+            self.notes.append(in_words_of_python(event.text))
+        elif isinstance(event, Estimate):
+            self.estimate = terminal.estimate_line(event)
         if not isinstance(event, Progress) or event.done >= event.total or now - self.drawn_at >= EVERY:
             self._draw(now)
 
@@ -77,6 +79,11 @@ class NotebookProgress:
         return f"{methods if self.whole else 'stopped after '}{duration(self.seconds)}"
 
     @property
+    def heads(self) -> list[str]:
+        """The lines above the arms: what riyaz noted, then the estimate."""
+        return [*self.notes, *([self.estimate] if self.estimate and not self.whole else [])]
+
+    @property
     def rows(self) -> list[Arm]:
         """The arms that are shown: none after the whole call."""
         return [] if self.whole else list(self.board.arms.values())
@@ -89,12 +96,12 @@ class NotebookProgress:
             )
             for arm in self.rows
         ]  # fmt: skip
-        notes = [element("div", note, style=FAINT) for note in self.notes]
-        return join(*notes, element("table", *rows) if rows else None, element("div", self.line, style=FAINT))
+        heads = [element("div", head, style=FAINT) for head in self.heads]
+        return join(*heads, element("table", *rows) if rows else None, element("div", self.line, style=FAINT))
 
     def __repr__(self) -> str:
         rows = [f"{arm.name or 'riyaz'}: {arm.status}, {terminal.says(arm)}" for arm in self.rows]
-        return printable("\n".join([*self.notes, *rows, self.line]))
+        return printable("\n".join([*self.heads, *rows, self.line]))
 
 
 def _bar(arm: Arm, ended: bool) -> Markup:

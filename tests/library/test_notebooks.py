@@ -54,6 +54,7 @@ def test_a_committed_notebook_is_its_page(make: ModuleType, name: str) -> None:
     assert (ROOT / f"docs/notebooks/{name}.ipynb").stat().st_size <= make.LARGEST
     kinds = {output.output_type for output in outputs(notebook)}
     assert "execute_result" in kinds and "error" not in kinds
+    assert not [output for output in outputs(notebook) if output.get("name") == "stderr"], "a warning"
     assert not [text for text in ("/tmp", "/root", "/home/") if text in json.dumps(notebook)], "a path of a machine"
 
 

@@ -1,6 +1,7 @@
 """How a call of the library shows that it works: lines or live rows on stderr, or one display of a notebook."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from typing import Any
 from riyaz import events
 from riyaz.events import Estimate, Event, Listen, Note, Progress
 from riyaz.library.hints import in_notebook, in_words_of_python
+from riyaz.library.showing import FAINT
 from riyaz.report.comparison import terminal
 from riyaz.report.comparison.terminal import Arm, Board
 from riyaz.report.media.markup import Markup, element, join, printable
 from riyaz.report.words import count, duration
 
 EVERY = 0.25  # seconds between two drawings of the same phase
-FAINT = "opacity: 0.7; margin: 0.2em 0"
+NO_WIDGETS = "IProgress not found"  # what tqdm, which other packages import, says in a kernel without ipywidgets
 CELL = "text-align: left; padding: 0.1em 1.2em 0.1em 0"
 
 
@@ -119,7 +121,8 @@ def heard(listen: Listen | None, quiet: bool) -> Iterator[Listen]:
     if listen is not None or quiet:
         yield listen or events.quiet
     elif in_notebook():
-        with notebook_listener(_new_display()) as shown:
+        with warnings.catch_warnings(), notebook_listener(_new_display()) as shown:
+            warnings.filterwarnings("ignore", NO_WIDGETS)
             yield shown
     else:
         with terminal.listener(terminal.console(stderr=True)) as shown:

@@ -226,8 +226,8 @@ INLINE I dot_nibbles(I sum, B w, B x) {
     return sum;
 }
 INLINE I dot_bytes(I sum, B w, B x) {
-    // Bytes less 128. As `int8_t(w ^ 0x80)` g++ 14.2 ends with an internal error (expand_expr_real_2).
-    LANES for (int j = 0; j < 4; j++) sum.v[i] += (w.v[4 * i + j] - 128) * int8_t(x.v[4 * i + j]);
+    // One loop over all bytes, w less 128: g++ 14.2 ends with an internal error (expand_expr_real_2) at two loops.
+    for (int i = 0; i < 64; i++) sum.v[i / 4] += (w.v[i] - 128) * int8_t(x.v[i]);
     return sum;
 }
 template <int N>

@@ -33,7 +33,7 @@ COMMANDS = {
     *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer"),
     *("pretrain", "ternarize", "blend", "distil", "join"),
 }
-LOG_WORDS, CHANGELOG_LINES = 60, 25  # of an entry, and of the file
+LOG_WORDS, CHANGELOG_LINES = 60, 18  # of an entry, and of a version
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
@@ -165,7 +165,10 @@ def changelog_problems(text: str) -> list[str]:
     """Why a changelog is no short list of what a user sees."""
     lines = [line for line in text.splitlines() if line.strip()]
     problems = [f"{len(line)} characters: {line[:60]}" for line in lines if len(line) > 120]
-    return problems + [f"{len(lines)} lines > {CHANGELOG_LINES}"] * (len(lines) > CHANGELOG_LINES)
+    for version in text.split("\n## ")[1:]:
+        name, *below = [line for line in version.splitlines() if line.strip()]
+        problems += [f"{name}: {len(below)} lines > {CHANGELOG_LINES}"] * (len(below) > CHANGELOG_LINES)
+    return problems
 
 
 def test_help_lists_the_commands_and_each_explains_itself() -> None:
@@ -387,9 +390,10 @@ def test_a_bad_log_entry_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_long_changelog_is_seen() -> None:
-    good = "# Changelog\n\n## 0.1.0\n\n" + "- a line\n" * (CHANGELOG_LINES - 2)
+    good = "# Changelog\n\n## 0.1.0\n\n" + "- a line\n" * CHANGELOG_LINES + "\n## 0.0.1\n\n- a line\n"
     assert changelog_problems(good) == []
-    assert changelog_problems(good + "- one more\n") == [f"{CHANGELOG_LINES + 1} lines > {CHANGELOG_LINES}"]
+    longer = good.replace("- a line\n", "- a line\n- one more\n", 1)
+    assert changelog_problems(longer) == [f"0.1.0: {CHANGELOG_LINES + 1} lines > {CHANGELOG_LINES}"]
     assert changelog_problems(good.replace("a line", "a" * 120, 1)) == [f"122 characters: - {'a' * 58}"]
 
 

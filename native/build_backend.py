@@ -8,6 +8,7 @@ Here the extension is built in build/, which is kept, and lands beside the Pytho
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,6 @@ REASON = "_native.txt"  # written by CMakeLists.txt where something that the eng
 if importlib.util.find_spec("scikit_build_core"):  # `make native` does without
     from scikit_build_core import build
     from scikit_build_core.build import (
-        build_sdist,
         get_requires_for_build_sdist,
         get_requires_for_build_wheel,
         prepare_metadata_for_build_editable,
@@ -55,6 +56,30 @@ def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     return [*build.get_requires_for_build_editable(config_settings), NINJA]
 
 
+@contextlib.contextmanager
+def commit_inside() -> Iterator[None]:
+    """Within the block the package's folder holds the file that names the commit, if that is known. An sdist brings it
+    along, so that its wheel is the clone's; in a clone it must not stay, since the commit changes."""
+    spec = importlib.util.spec_from_file_location("commit", ROOT / "src/riyaz/commit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    file, known = ROOT / "src/riyaz" / module.FILE, module.commit_of(ROOT)
+    if file.exists() or not known:
+        yield
+        return
+    file.write_text(f"{known}\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
+    """PEP 517: the sources, with their commit."""
+    with commit_inside():
+        return build.build_sdist(sdist_directory, config_settings)
+
+
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """PEP 660: builds the extension in place, and a wheel that holds the path of src/ and the commands."""
     build_in_place(ROOT / "src/riyaz")
@@ -65,8 +90,10 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
 
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
-    """PEP 517: scikit-build-core's wheel, with a bill of materials (PEP 770: `riyaz-*.dist-info/sboms/`)."""
-    name = build.build_wheel(wheel_directory, config_settings, metadata_directory)
+    """PEP 517: scikit-build-core's wheel, which names its commit, with a bill of materials (PEP 770:
+    `riyaz-*.dist-info/sboms/`)."""
+    with commit_inside():
+        name = build.build_wheel(wheel_directory, config_settings, metadata_directory)
     wheel = Path(wheel_directory, name)
     with zipfile.ZipFile(wheel) as archive:
         engine = any(re.fullmatch(r"riyaz/_native\..*(so|pyd)", held) for held in archive.namelist())

@@ -31,7 +31,7 @@ from riyaz.data.schema import read_schema
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.files import chunks, disk_error, encoded, is_bare, sync_folder, write_synced
-from riyaz.json_files import from_json, json_line, read_json, read_lines, to_json
+from riyaz.json_files import from_json, json_line, read_json, read_lines, refuse_newer, to_json
 from riyaz.results import COMPARE, Comparison
 
 NAME = "riyaz.json"
@@ -41,7 +41,7 @@ TRAINED = "training_rows.txt"
 LABELS = "labels.safetensors"
 SCHEMA = "schema.json"
 KEY_DIGITS = 16  # of the hexadecimal `Example.key` that are kept of each row
-FORMAT = 1  # version of the folder's format; any other is refused
+FORMAT = 1  # number of the folder's format; absent: 1; a newer one is refused
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
 ADAPTER_KINDS = ("lora", "soft_prompt")  # stored as an adapter in PEFT's format, without the base's weights
@@ -137,7 +137,8 @@ class Artifact:
         if not path.is_file():
             raise RiyazError(f"the folder holds no {NAME}", str(folder), "give the folder of an artifact")
         document = read_json(path, TAMPERED)
-        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        if not isinstance(document, dict) or (number := document.pop("format", 1)) != FORMAT:
+            refuse_newer(number if isinstance(document, dict) else None, FORMAT, str(path))
             raise RiyazError("is of another format", str(path), "it was written by another version of riyaz")
         artifact = from_json(cls, document, str(path), TAMPERED)
         _check_values(artifact, str(path))

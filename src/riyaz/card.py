@@ -12,6 +12,7 @@ from typing import Any
 
 from riyaz import __version__, artifact
 from riyaz.artifact import Artifact
+from riyaz.commit import version_line
 from riyaz.config import TOOLS
 from riyaz.engine.opening import EMBEDDER
 from riyaz.errors import RiyazError
@@ -51,7 +52,7 @@ def card(target: str, use: str | None = None) -> str:
     parts = [
         _metadata(made, row, compared, name),
         f"# {escape(name)}",
-        f"Written by riyaz {__version__} from what it measured; what it did not measure is called so.",
+        f"Written by riyaz {version_line(__version__)} from what it measured; what it did not measure is called so.",
         "## Intended use", escape(use) if use else f"{NOT_STATED.capitalize()}.",
         "## Data", _data(made, compared),
         "## Method", _method(made, row),

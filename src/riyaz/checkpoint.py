@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from riyaz.errors import RiyazError
-from riyaz.json_files import write_json
+from riyaz.json_files import refuse_newer, write_json
 from riyaz.models import to_arrays, to_torch
 from riyaz.sources import safetensors
 
 MANIFEST = "MANIFEST.json"
+FORMAT = 1  # of a checkpoint's files; absent: 1; a newer one is refused
 
 
 class Checkpoints:
@@ -103,16 +104,17 @@ class Checkpoints:
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
-        return {"run": self.run, "files": files}
+        return {"format": FORMAT, "run": self.run, "files": files}
 
     def _verifies(self, folder: Path) -> bool:
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            refuse_newer(manifest.get("format"), FORMAT, str(folder))
             if manifest["run"] != self.run:
                 return False
-            if manifest == self._manifest(folder):
+            if {"format": 1, **manifest} == self._manifest(folder):
                 return True
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         self.damaged.append(folder)
         return False

@@ -10,10 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-try:
-    import resource
-except ImportError:  # not on Windows, where only the limits on wall time apply
-    resource = None  # type: ignore[assignment]
+from riyaz.system import limit, set_limit
 
 CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process killed at its CPU limit
 # The environment variables a Python process needs; the others are withheld, since they may hold secrets.
@@ -34,19 +31,15 @@ def confine(memory_mib: int, files: int = 3) -> None:
     """Limits this process to so much memory, no new processes, no reaction to Ctrl-C, nothing written to a file, and
     file descriptors below `files`: with 3 it opens no more files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if resource is None:
-        return
     limits = {"AS": memory_mib << 20, "NOFILE": files, "FSIZE": 0, "NPROC": 0, "CORE": 0}
     for name, value in limits.items():
         try:
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        except (AttributeError, ValueError, OSError):  # a stricter limit is set already, or the system lacks this one
+            set_limit(name, value, value)
+        except (ValueError, OSError):  # a stricter limit is set already
             continue
 
 
 def limit_cpu(seconds: float) -> None:
     """Limits the CPU time from now on: the operating system kills an endless loop even when the parent is gone."""
-    if resource is not None:
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        soft = math.ceil(time.process_time() + seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    hard = limit("CPU")[1]
+    set_limit("CPU", min(math.ceil(time.process_time() + seconds), hard), hard)

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from riyaz.errors import RiyazError, shown
+from riyaz.system import lives, try_lock
 
 if TYPE_CHECKING:
     import hashlib
@@ -95,21 +96,10 @@ def sweep(folder: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             made = TEMPORARY.fullmatch(entry.name)
-            if made and entry.is_file(follow_symlinks=False) and not _lives(int(made[1])):
+            if made and entry.is_file(follow_symlinks=False) and not lives(int(made[1])):
                 with contextlib.suppress(OSError), open(entry, "rb") as file:
                     if os.fstat(file.fileno()).st_uid == os.geteuid() and try_lock(file):
                         os.unlink(entry)
-
-
-def _lives(process: int) -> bool:
-    """Whether there is a process of this number, or may be."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's, or no number of a process
-        pass
-    return True
 
 
 def is_bare(name: str) -> bool:
@@ -184,17 +174,6 @@ def make_folder(folder: Path) -> None:
 def encoded(text: str) -> bytes:
     """The text in UTF-8; a lone surrogate, which UTF-8 cannot encode, becomes its JSON escape."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def try_lock(handle: IO[Any] | int) -> bool:
-    """Take the lock of an open file or folder; False when another process has it. The lock ends with the process."""
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def remove(path: Path) -> None:

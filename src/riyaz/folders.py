@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from riyaz.errors import RiyazError, shown
-from riyaz.files import remove, try_lock
+from riyaz.files import remove
+from riyaz.system import try_lock
 
 
 def refuse_links(folder: Path) -> None:

@@ -7,10 +7,10 @@ smaller value is used. `root` is "/" except in tests, which create a tree of the
 
 import contextlib
 import math
+import mmap
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riyaz import system
 from riyaz.errors import RiyazError
 
 ROOT = Path("/")
@@ -222,19 +223,17 @@ def memory(root: Path = ROOT) -> Memory:
 
 def trim() -> None:
     """Give memory that is free again back to the system, where the C library keeps it for later (glibc)."""
-    import ctypes  # 10 ms, which no command should take to start
-
-    if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+    if malloc_trim := system.c_function("malloc_trim"):
         malloc_trim(0)
 
 
 def address_space(root: Path = ROOT) -> int | None:
     """Bytes of address space that this process may still reserve (`ulimit -v`); None without a limit."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    most = system.limit("AS")[0]
     pages = _text(root / "proc/self/statm").split()
-    if limit == resource.RLIM_INFINITY or not pages:
+    if most == math.inf or not pages:
         return None
-    return max(0, limit - int(pages[0]) * resource.getpagesize())
+    return max(0, int(most) - int(pages[0]) * mmap.PAGESIZE)
 
 
 def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: bool = True) -> None:
@@ -322,8 +321,7 @@ def peak_rss(root: Path = ROOT) -> int:
     for line in _text(root / "proc/self/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return system.most_memory()
 
 
 def process_seconds(root: Path = ROOT) -> float:

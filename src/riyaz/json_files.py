@@ -122,6 +122,15 @@ def parse_json(content: bytes, where: str, hint: str = "", *, numbered: bool = T
     raise RiyazError(what, f"{where}:{line}" if numbered and line else where, hint)
 
 
+def refuse_newer(number: Any, newest: int, where: str) -> None:
+    """Raises RiyazError where a format's number, absent (None) or a value of a file, is above the newest one that this
+    riyaz reads."""
+    if type(number) is int and number > newest:
+        reads = f"1 to {newest}" if newest > 1 else "1"
+        what = f"made by a newer riyaz (format {str(number)[:20]}, this one reads {reads})"
+        raise RiyazError(what, where, "update riyaz")
+
+
 def json_or(text: str, otherwise: Any = None) -> Any:
     """The value of a JSON text, `otherwise` for another text; NaN and infinities are no JSON."""
     try:

@@ -40,7 +40,7 @@ from riyaz.layers.swaps.label_head import LabelledModel
 from riyaz.metrics.calibration import fit_temperature, log_losses, probabilities, right_probability
 from riyaz.ranks import ALONE, Ranks
 
-FORMAT = 4  # of checkpoints: those of another one belong to another run
+FORMAT, OF_CORPORA = 4, 2  # of checkpoints, and of those of a corpus, as 0.1 wrote them; another one is of another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
 
 
@@ -292,8 +292,8 @@ def run_name(
     del settings["changes"]
     shapes = {name: weight.shape for name, weight in weights.items()}
     tokens = [getattr(part, "sha256", None) or [_tokens_of(row) for row in part] for part in (rows, valid)]
-    local = [local_steps] if local_steps else []
-    return hashlib.sha256(json.dumps([FORMAT, settings, shapes, tokens, *local]).encode()).hexdigest()
+    number, *local = OF_CORPORA if hasattr(rows, "sha256") else FORMAT, *([local_steps] if local_steps else [])
+    return hashlib.sha256(json.dumps([number, settings, shapes, tokens, *local]).encode()).hexdigest()
 
 
 def _tokens_of(row: Row) -> tuple:

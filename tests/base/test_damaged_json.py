@@ -249,7 +249,7 @@ def test_a_newer_schema_is_said(out: Path, tmp_path: Path) -> None:
 
     whole = Comparison.read(out / "compare.json")
     write_json(tmp_path / "compare.json", replace(whole, schema=2))  # type: ignore[arg-type]
-    with pytest.raises(RiyazError, match="was written by another version of riyaz"):
+    with pytest.raises(RiyazError, match="made by a newer riyaz"):
         Comparison.read(tmp_path / "compare.json")
     old = json.loads((out / "compare.json").read_text())
     assert old.pop("schema") == 1

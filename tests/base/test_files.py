@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from riyaz import files, json_files
+from riyaz import files, json_files, system
 from riyaz.errors import RiyazError
 
 
@@ -196,7 +196,7 @@ def test_what_a_killed_write_left_is_swept_by_the_next_one_in_that_folder(tmp_pa
     (tmp_path / f".link.riyaz-{dead}.tmp").symlink_to("elsewhere")
     (tmp_path / f".folder.riyaz-{dead}.tmp").mkdir()
     with (tmp_path / f".held.riyaz-{dead}.tmp").open() as held:  # as by a process of another container
-        assert files.try_lock(held)
+        assert system.try_lock(held)
         files.write_text(tmp_path / "b.json", "new")
         assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.json"}
     files.write_text(tmp_path / "b.json", "newer")
@@ -207,6 +207,6 @@ def test_a_file_that_is_being_written_is_held(tmp_path: Path) -> None:
     with files.atomic_file(tmp_path / "a.json") as file:
         (being_written,) = tmp_path.iterdir()
         with being_written.open() as other:
-            assert not files.try_lock(other)
+            assert not system.try_lock(other)
         file.write(b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -19,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 # A module imports from earlier rows, and inside its row from names written before it. Each row is
+FIRST = ("errors", "system", "commit")
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("errors", "config", "hardware", "files", "json_files", "folders", "events", "ranks", "extras"), ()),
+    ((*FIRST, "config", "hardware", "files", "json_files", "folders", "events", "ranks", "extras"), ()),
     (("native", "confined", "child", "text", "sources", "data", "families"), ()),
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),

@@ -46,9 +46,11 @@ FOLDERS = {  # folders without a package's docstring
     "tests/cli": "The command line and the library.",
     "tests/examples": "The rows of the examples, and the scripts that gather them.",
     "tests/site": "The documentation site: built, searched.",
+    "tests/formats": "What earlier versions wrote opens: folders, checkpoints, collections.",
+    "tests/formats/v0_1": "What riyaz 0.1 wrote with a tiny model; tests/formats/make_old.py makes all of it.",
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
-SAMPLES = "src/riyaz/samples"  # one line for all of its folders
+ONE_LINE = ("src/riyaz/samples", "tests/formats/v0_1")  # one line for all of their folders
 PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")
 COMMENT = {".cpp": "//", ".h": "//", ".inc": "//", ".ts": "//", ".tsx": "//"}
 
@@ -94,7 +96,8 @@ def files(root: Path) -> dict[str, list[Path]]:
     for name in sorted(listed):
         path = root / name
         if path.exists():
-            folder = folders.setdefault(SAMPLES if name.startswith(SAMPLES) else str(Path(name).parent), [])
+            whole = next((each for each in ONE_LINE if name.startswith(f"{each}/")), "")
+            folder = folders.setdefault(whole or str(Path(name).parent), [])
             if path.suffix in {".py", *COMMENT} and path.name != "__init__.py" and "static" not in path.parts:
                 folder.append(path)
     return folders

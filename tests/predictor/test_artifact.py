@@ -98,7 +98,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     ("content", "says"),
     [
         ([], "is of another format"),
-        (document(format=99), "is of another format"),
+        (document(format=99), "made by a newer riyaz (format 99, this one reads 1)"),
         (document(colour="red"), "unknown key 'colour'"),
         (document(text={"instruction": "x", "mood": 1}), "unknown key 'text.mood'"),
         ({"format": 1}, "method is missing"),

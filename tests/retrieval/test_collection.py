@@ -283,7 +283,7 @@ def test_no_embedded_text_is_longer_than_the_embedder_reads(tmp_path):
         ("UPDATE meta SET value = '63' WHERE key = 'dim'", "is not as it was written"),
         ("UPDATE meta SET value = '99999999999999999999' WHERE key = 'dim'", "is not as it was written"),
         ("DELETE FROM meta WHERE key = 'dim'", "has a vector"),
-        ("UPDATE meta SET value = '2' WHERE key = 'version'", "is a collection of version 2; this Riyaz"),
+        ("UPDATE meta SET value = '2' WHERE key = 'version'", "made by a newer riyaz (format 2, this one reads 1)"),
         ("DROP TABLE vectors", "its tables differ"),
         ("CREATE VIEW v AS SELECT 1", "its tables differ"),
         ("PRAGMA application_id = 0", "is not a Riyaz collection"),
@@ -293,7 +293,7 @@ def test_verify_names_what_was_changed(path, statement, problem):
     change(path, statement)
     found = verify(path)
     assert any(problem in line for line in found), found
-    assert all("--rebuild" in line or "riyaz rag add" in line for line in found)
+    assert all("--rebuild" in line or "riyaz rag add" in line or "update riyaz" in line for line in found)
 
 
 def test_open_refuses_a_vector_of_another_size_without_hashing(path):

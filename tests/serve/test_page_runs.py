@@ -109,7 +109,7 @@ def test_every_run_is_found_with_what_it_is_at(served: Running, quick: Finished)
     workshop = found["workshop"]
     assert workshop["pick"] == quick.document["pick"] and workshop["score"] == quick.arm(workshop["pick"])["score"]
     assert workshop["command"].split()[0] == "riyaz" and workshop["started"] > 1e9
-    assert "was written by another version of riyaz" in found["newer"]["problem"]
+    assert "made by a newer riyaz (format" in found["newer"]["problem"]
 
 
 def test_a_run_says_what_its_files_say(served: Running, quick: Finished) -> None:

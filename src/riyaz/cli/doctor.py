@@ -9,6 +9,7 @@ from pathlib import Path
 from riyaz import __version__, extras
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
+from riyaz.commit import commit, version_line
 from riyaz.errors import joined
 
 PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "bm25s", "sacrebleu", "rich")
@@ -20,13 +21,17 @@ def doctor(*, json: Json = False) -> None:
     from riyaz.sources import store
 
     screen = Screen(json)
-    versions: dict[str, str | None] = {"riyaz": __version__, "python": platform.python_version()}
+    versions: dict[str, str | None] = {
+        "riyaz": __version__,
+        "commit": commit() or None,
+        "python": platform.python_version(),
+    }
     versions |= {name: _version(name) for name in PACKAGES}
     machine, models = hardware.describe(store.home()), [entry.name for entry in store.models()]
     home, here, time = store.home(), Path.cwd(), datetime.now(UTC).isoformat(timespec="seconds")
     absent = {extra: extras.absent(extra) for extra in extras.PACKAGES}
     rows = [
-        ("riyaz", f"{__version__} on Python {versions['python']}, {platform.platform()}"),
+        ("riyaz", f"{version_line(__version__)} on Python {versions['python']}, {platform.platform()}"),
         ("packages", ", ".join(f"{name} {versions[name] or 'absent'}" for name in PACKAGES)),
         *((extra, _said(extra, names)) for extra, names in absent.items()),
         ("CPU", f"{machine['cpu']}, {machine['cores']} cores usable"),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Self
 
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, try_lock
+from riyaz.files import disk_error
+from riyaz.system import try_lock
 
 
 class LockedFile:

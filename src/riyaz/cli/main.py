@@ -30,6 +30,7 @@ from cyclopts import (
 from riyaz import __version__
 from riyaz.cli import signals
 from riyaz.cli.help import SHORT, Formatter
+from riyaz.commit import version_line
 from riyaz.errors import SHOWN, RiyazError, brief, listed
 from riyaz.extras import absence
 from riyaz.ranks import ProcessError, ToldElsewhere, launched
@@ -103,7 +104,7 @@ def build(all_options: bool = False) -> App:
     made = App(
         name="riyaz",
         help=ABOUT,
-        version=__version__,
+        version=lambda: f"riyaz {version_line(__version__)}",
         help_format="plaintext",
         help_formatter=Formatter(),
         default_parameter=Parameter(negative=(), negative_iterable=()),

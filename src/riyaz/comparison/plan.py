@@ -31,11 +31,12 @@ from riyaz.comparison.folder import DAMAGED
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError, joined, shown
 from riyaz.files import is_bare
-from riyaz.json_files import Keys, from_json, read_json
+from riyaz.json_files import Keys
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import VALID_ROWS, ArmPlan
 from riyaz.methods.fitting.recipe import opening, search_rates, trains_opening
 from riyaz.results import parted
+from riyaz.results.documents import read_document
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
@@ -70,6 +71,7 @@ class ComparisonPlan:
     estimate: Needs  # of the whole command, measuring included
     folds: bool = True  # whether a small data set is tested in folds
     limit_test: int | None = None  # most test rows
+    format: Literal[1] = 1
 
     def arm(self, name: str) -> ArmPlan:
         """The plan of the arm of this name."""
@@ -81,7 +83,7 @@ class ComparisonPlan:
     @classmethod
     def read(cls, path: Path) -> "ComparisonPlan":
         """The plan in a plan.json. Raises RiyazError naming the place that is wrong."""
-        plan = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
+        plan = read_document(cls, path, DAMAGED)
         strange = [arm.name for arm in plan.arms if arm.method not in METHODS or not is_bare(arm.name)]
         if strange:  # it names a folder
             raise RiyazError(f"{shown(strange[0])} is not the name of an arm", str(path), DAMAGED)

@@ -13,6 +13,7 @@ from pathlib import Path
 from riyaz import folders, hardware, ranks
 from riyaz.errors import RiyazError
 from riyaz.events import Failed, Listen, from_json
+from riyaz.system import KILLED
 
 PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which may end before the child starts
 PATIENCE = 5  # seconds between terminating a child and killing it
@@ -92,7 +93,7 @@ def run_or_raise(arguments: list[str], log: Path, listen: Listen, threads: int |
 
 
 def _why(code: int, log: Path) -> str:
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         return "killed by the system, most often because memory ran out"
     if code < 0:
         return f"ended by signal {signal.Signals(-code).name}; see {log}"

@@ -12,13 +12,11 @@ an exit as their last statement is no exit (`_code_of_tests`).
 
 import ast
 import builtins
-import fcntl
 import gc
 import io
 import json
 import os
 import random
-import resource
 import select
 import signal
 import sys
@@ -32,6 +30,7 @@ from typing import Any, NoReturn
 
 from riyaz.confined import confine
 from riyaz.metrics import namespaces
+from riyaz.system import fcntl, resource
 
 MEMORY_MIB = 256
 PRINTED = 64 << 10  # bytes that it may print

@@ -171,6 +171,7 @@ class Frozen:
     text: Annotated[dict[str, Any], Keys(**dict.fromkeys(TEXT[:-1], int), sha256=str, tokens_sha256=str)]
     tokenizer: RunTokenizer
     seconds: float
+    format: Literal[1] = 1
 
 
 def kind_of_tokenizer(options: PretrainConfig, text_bytes: int) -> tuple[str, int, str]:

@@ -21,7 +21,7 @@ from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, about, quiet
 from riyaz.joining import announce_start, joined
-from riyaz.json_files import from_json, read_json, to_document
+from riyaz.json_files import from_json, to_document
 from riyaz.pace import Pace
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
@@ -36,6 +36,7 @@ from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_token
 from riyaz.pretraining.watch import Watch, bits_per_byte
 from riyaz.ranks import Ranks, on_this_machine
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
+from riyaz.results.documents import read_document
 from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.text.tokenizer import Tokenizer
 
@@ -364,7 +365,7 @@ def read_run(folder: RunFolder) -> tuple[PretrainRun | None, Frozen | None]:
     from_json(PretrainConfig, earlier.asked, f"{run}: asked", ELSEWHERE)
     if not plan.exists():
         return earlier, None
-    frozen = from_json(Frozen, read_json(plan, ELSEWHERE), str(plan), ELSEWHERE)
+    frozen = read_document(Frozen, plan, ELSEWHERE)
     try:
         _ = frozen.plan.config, frozen.plan.settings(), range(1, 2**16).index(frozen.threads)
     except (ArithmeticError, ValueError, TypeError, RiyazError) as error:

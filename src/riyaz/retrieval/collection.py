@@ -18,6 +18,7 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
+from riyaz.json_files import refuse_newer
 from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, passage, word_offsets
 from riyaz.retrieval.database import APPLICATION, BROKEN, REBUILD, opened, replacing, writing
 from riyaz.retrieval.documents import Document
@@ -65,7 +66,7 @@ class Collection:
         path = Path(path)
         with opened(path, "rw") as database:
             database.execute("BEGIN")
-            problem = _format_problem(database)
+            problem = _format_problem(path, database)
             if problem:
                 raise RiyazError(problem, str(path), "name a file that riyaz rag add has written")
             meta = _meta(database)
@@ -124,7 +125,10 @@ def verify(path: Path) -> list[str]:
     try:
         with opened(path, "rw") as database:
             database.execute("BEGIN")
-            problem = _format_problem(database)
+            try:
+                problem = _format_problem(path, database)
+            except RiyazError as newer:
+                return [f"{newer.what}; {newer.hint}"]
             if problem:
                 return [f"{problem}; name a file that riyaz rag add has written"]
             rows = database.execute("PRAGMA integrity_check(5)").fetchall()
@@ -150,7 +154,7 @@ def _add(
     """`add` inside its transaction; chunking and embedding come before the first write."""
     meta_before: dict[str, str] = {}
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        problem = _format_problem(database)
+        problem = _format_problem(path, database)
         if problem:
             raise RiyazError(problem, str(path), "name a new file or a collection")
         meta_before = _meta(database)
@@ -233,8 +237,8 @@ def _threshold_of(meta: dict[str, str]) -> float | None:
     return least if THRESHOLD in meta else None
 
 
-def _format_problem(database: sqlite3.Connection) -> str:
-    """Why a readable database is not a collection of this version, or "" if it is."""
+def _format_problem(path: Path, database: sqlite3.Connection) -> str:
+    """Why a readable database is not a collection of this version, "" if it is. Raises RiyazError for a newer one."""
     schema = {
         (str(row[0]), str(row[1])): row[2] for row in database.execute("SELECT type, name, sql FROM sqlite_master")
     }
@@ -244,8 +248,8 @@ def _format_problem(database: sqlite3.Connection) -> str:
         return "is not a Riyaz collection"
     meta = _meta(database) if ("table", "meta") in schema else {}
     version = meta.get("version", "")
-    if version.isascii() and version.isdigit() and int(version[:9]) > VERSION:
-        return f"is a collection of version {version[:9]}; this Riyaz reads version {VERSION}"
+    if version.isascii() and version.isdigit():
+        refuse_newer(int(version[:9]), VERSION, str(path))
     tables = {name: sql for (kind, name), sql in schema.items() if not name.startswith("sqlite_autoindex_")}
     if tables != TABLES or version != str(VERSION):
         return "is not a Riyaz collection: its tables differ"

@@ -11,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riyaz import __version__
+from riyaz.commit import commit
 from riyaz.engine.lookup import Counts
 from riyaz.errors import RiyazError
 from riyaz.serve import adapters
@@ -58,7 +59,7 @@ async def ready(request: Request) -> Response:
 
 async def version(request: Request) -> Response:
     """Riyaz' version."""
-    return JSONResponse({"version": __version__})
+    return JSONResponse({"version": __version__, "commit": commit() or None})
 
 
 async def metrics(request: Request) -> Response:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from riyaz.serve.app import application
 from riyaz.serve.guard import expect_guarded
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import State
+from riyaz.system import limit, set_limit
 
 WATCH = 0.1  # seconds between two looks whether the server is to end
 FILES = 65_536  # most files that are open at once
@@ -131,7 +131,7 @@ async def _watch(
 
 def _allow_many_connections() -> None:
     """Each connection is an open file, of which a process may often have 1,024 unless it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    soft, hard = limit("NOFILE")
+    most = min(FILES, hard)
+    if soft < most:
+        set_limit("NOFILE", most, hard)

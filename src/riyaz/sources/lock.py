@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from riyaz.files import new_sha256, try_lock
+from riyaz.files import new_sha256
 from riyaz.sources import store
 from riyaz.sources.store import Progress
+from riyaz.system import try_lock
 
 POLL_SECONDS = 0.2
 

@@ -4,11 +4,9 @@ torch's store holds the values. Each process also writes its pulse there every f
 the others can wait as long as the first one reads or writes files, and still notice within PATIENCE that it is gone.
 """
 
-import fcntl
 import json
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ import torch.distributed as dist
 
 from riyaz.errors import RiyazError
 from riyaz.ranks import Lost
+from riyaz.system import address_of
 
 PATIENCE = 120.0  # seconds until a process that does not answer is gone
 PULSE, LOOK = 5.0, 1.0  # seconds between two pulses of a process, and between two looks at another's
@@ -28,7 +27,6 @@ SHORTEST, LONGEST = 0.0005, 0.2  # seconds between two questions for a value tha
 LINGER, AT_END = 5.0, 60.0
 GONE = "gone"  # the pulse of a process that has left
 INTERFACE = "GLOO_SOCKET_IFNAME"
-ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
 
 
 class Meeting:
@@ -205,7 +203,6 @@ def _name_interface(host: str) -> None:
         own = socket.inet_aton(probe.getsockname()[0])
         for _, name in socket.if_nameindex():
             with suppress(OSError):
-                answer = fcntl.ioctl(probe.fileno(), ADDRESS_OF_INTERFACE, struct.pack("256s", name.encode()[:15]))
-                if answer[20:24] == own:
+                if address_of(probe.fileno(), name) == own:
                     os.environ[INTERFACE] = name
                     return

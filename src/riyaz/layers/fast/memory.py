@@ -5,7 +5,6 @@ block is too small for the next tensor of the same size (up to 2.41 at least): a
 held were such holes. Numpy asks for unaligned memory, whose blocks fit again.
 """
 
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from riyaz.hardware import trim
+from riyaz.system import c_function
 
 ALIGNED = 64  # bytes: a line of the cache, and a register of AVX-512
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -43,7 +43,7 @@ def empty_like(x: Tensor) -> Tensor:
 def retained() -> Iterator[None]:
     """Inside the `with` block glibc keeps what is freed instead of giving it back to the system, from which each new
     page costs microseconds; a step of training frees and takes hundreds of MB. Elsewhere nothing happens."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = c_function("mallopt")
     if mallopt and any(mallopt(MMAP_THRESHOLD, largest) for largest in LARGEST):
         mallopt(TRIM_THRESHOLD, TRIM_NEVER)
     try:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from riyaz import events
 from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
-from riyaz.files import try_lock
 from riyaz.json_files import parse_json
 from riyaz.results import (
     COMPARE,
@@ -24,6 +23,7 @@ from riyaz.results import (
     arm_name,
 )
 from riyaz.serve.page.place import UPLOADS
+from riyaz.system import lives, try_lock
 
 State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
 SETTINGS, ARMS, LOCK = "settings.json", "arms", ".lock"
@@ -162,13 +162,7 @@ def _time(line: str) -> float | None:
 
 
 def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return process > 0
+    return process > 0 and lives(process)
 
 
 def _held(path: Path) -> bool:

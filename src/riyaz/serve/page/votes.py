@@ -1,13 +1,12 @@
 """/page/votes: which of two answers a person prefers, kept as rows of preferences.jsonl."""
 
 import errno
-import fcntl
 import os
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +23,7 @@ from riyaz.serve.fields import OBJECT, Field, listed, text
 from riyaz.serve.http import read_body
 from riyaz.serve.schema import Schema
 from riyaz.serve.state import page_of, state_of
+from riyaz.system import CLOSE_ON_EXEC, NO_FOLLOW, try_lock
 
 FILE = "preferences.jsonl"
 READING = Reading("prompt", "chosen", called=True, rejected="rejected")  # of the file, as training reads it
@@ -65,14 +65,14 @@ def append(path: Path, row: dict[str, Any]) -> None:
     """Append a row, whole or not at all. Raises RiyazError where it cannot be written."""
     line = json_line(row)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_FOLLOW | CLOSE_ON_EXEC, 0o666)
     except OSError as error:
         raise disk_error(error, path) from None
     with os.fdopen(descriptor, "rb+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # another server may vote too
+        try_lock(file, wait=True)  # another server may vote too
         before = file.seek(0, os.SEEK_END)
         try:
-            if before and os.pread(descriptor, 1, before - 1) != b"\n":  # a line that a killed process began
+            if before and _last_byte(file, before) != b"\n":  # a line that a killed process began
                 line = b"\n" + line
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -80,6 +80,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
         except OSError as error:
             os.ftruncate(descriptor, before)
             raise disk_error(error, path) from None
+
+
+def _last_byte(file: BinaryIO, size: int) -> bytes:
+    file.seek(size - 1)
+    return file.read(1)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

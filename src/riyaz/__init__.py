@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Read when torch loads its OpenMP.
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # GNU's; torch's own wheels on Linux
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Adapted", "Comparison", "Decision", "Decisions", "MeasuredLimits", "Model", "Plan", "Pretraining", "RiyazError",
     "Stopped", "Token", "adapt", "compare", "open", "plan", "pretrain", "pull",

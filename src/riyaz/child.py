@@ -6,15 +6,14 @@ fresh one.
 
 import atexit
 import json
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from riyaz.confined import CPU_LIMIT_REACHED
 from riyaz.errors import RiyazError
+from riyaz.system import CPU_LIMIT_REACHED, in_forks
 
 SECONDS_TO_START = 60.0
 CHUNK = 1 << 16
@@ -38,8 +37,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         atexit.register(self.stop)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+        in_forks(self._forget)
 
     @property
     def pid(self) -> int | None:

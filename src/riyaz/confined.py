@@ -12,7 +12,6 @@ from pathlib import Path
 
 from riyaz.system import limit, set_limit
 
-CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process killed at its CPU limit
 # The environment variables a Python process needs; the others are withheld, since they may hold secrets.
 ENVIRONMENT = "PATH HOME PYTHONHOME PYTHONUSERBASE LD_LIBRARY_PATH DYLD_LIBRARY_PATH"
 ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"

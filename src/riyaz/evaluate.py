@@ -109,7 +109,7 @@ def evaluate_artifact(
             points = [score(artifact.task, answers, sample).each.tolist() for answers in (batch, alone)]
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
-        result["serve_rss_mb"] = hardware.peak_rss() / hardware.MB
+        result["serve_rss_mb"] = hardware.peak_rss() / hardware.MB or None
         drift, known = against_base(artifact.weights.kind, predictor, base, kl_rows, general)
         result |= drift
     alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))

@@ -18,6 +18,7 @@ from riyaz.errors import RiyazError
 from riyaz.json_files import from_json as read
 from riyaz.json_files import parse_json
 from riyaz.json_files import to_json as write
+from riyaz.system import PLAIN_FILE
 
 VERSION = 1  # of the lines; a reader ignores lines of another version
 EVENTS = "events.jsonl"  # in the folder of a run
@@ -181,13 +182,13 @@ def _is_soon(event: Progress, latest: dict[tuple[str, str], float]) -> bool:
 def _appending(path: Path) -> Iterator[IO[bytes]]:
     """The file, unbuffered, after a line that a killed process began; the null device where it cannot be written."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PLAIN_FILE, 0o666)
     except OSError:
         descriptor = os.open(os.devnull, os.O_WRONLY)
     with os.fdopen(descriptor, "ab", buffering=0) as file:
         with contextlib.suppress(OSError):
             size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            if size and os.lseek(descriptor, -1, os.SEEK_END) >= 0 and os.read(descriptor, 1) != b"\n":
                 file.write(b"\n")
         yield file
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from riyaz.errors import RiyazError, shown
-from riyaz.system import lives, try_lock
+from riyaz.system import lives, open_folder, try_lock, user
 
 if TYPE_CHECKING:
     import hashlib
@@ -91,14 +91,15 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 def sweep(folder: Path) -> None:
     """Remove the temporary files of `atomic_file` that this user's killed processes left in a folder: those whose
     process does not live and that no process holds, in another container or on another machine."""
-    if not hasattr(os, "geteuid"):  # on Windows, where no process can be asked whether it lives
+    mine = user()
+    if mine is None:  # on Windows, where no process can be asked whether it lives
         return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             made = TEMPORARY.fullmatch(entry.name)
             if made and entry.is_file(follow_symlinks=False) and not lives(int(made[1])):
                 with contextlib.suppress(OSError), open(entry, "rb") as file:
-                    if os.fstat(file.fileno()).st_uid == os.geteuid() and try_lock(file):
+                    if os.fstat(file.fileno()).st_uid == mine and try_lock(file):
                         os.unlink(entry)
 
 
@@ -156,7 +157,9 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 def sync_folder(folder: Path) -> None:
     """Sync a folder's directory entries, so that renames in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = open_folder(folder, follow=True)
+    if descriptor is None:
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError, shown
 from riyaz.files import remove
-from riyaz.system import try_lock
+from riyaz.system import OPENS_FOLDERS, PLAIN_FILE, open_folder, try_lock
 
 
 def refuse_links(folder: Path) -> None:
@@ -52,7 +52,7 @@ def locked(folder: Path, ours: Callable[[set[str]], bool], begun: Callable[[], b
             raise RiyazError("this folder holds something else", str(folder), "choose another --out")
         if (folder / ".lock").is_symlink():
             raise _link(folder, ".lock", "a link")
-        handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+        handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | PLAIN_FILE, 0o666))
     except OSError as error:
         raise RiyazError(f"cannot write here ({error.strerror})", str(folder), "choose another --out") from error
     with handle:
@@ -95,13 +95,14 @@ def temporary(parent: Path, prefix: str) -> Iterator[Path]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         held = _taken(folder)
-        if held is not None:  # else another process took it for one that is left
+        if held is not None or not OPENS_FOLDERS:  # else another process took it for one that is left
             break
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def beside(path: Path) -> str:
@@ -119,8 +120,10 @@ def _leftovers(parent: Path, prefix: str) -> list[Path]:
 def _taken(folder: Path) -> int | None:
     """An open file that holds the folder's lock; None if a living process has it, or the folder is gone."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = open_folder(folder)
     except OSError:
+        return None
+    if descriptor is None:
         return None
     with contextlib.suppress(OSError):
         if try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):

@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +142,7 @@ def _quota(root: Path) -> float:
 def cores(root: Path = ROOT) -> int:
     """Cores this process may use: the smaller of CPU affinity and the cgroup's quota rounded down, at least 1."""
     # rounded down, because one throttled thread stalls all threads that wait for it
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, _quota(root))))
+    return max(1, int(min(system.usable_cores(), _quota(root))))
 
 
 def threads() -> int:
@@ -316,7 +314,7 @@ def disk_free(path: Path | str = ".") -> int:
 
 
 def peak_rss(root: Path = ROOT) -> int:
-    """Peak resident memory of this process so far, bytes."""
+    """Peak resident memory of this process so far, bytes; 0 where the system does not report it."""
     # on Linux, ru_maxrss survives exec, so a child would report its parent's peak; VmHWM is reset
     for line in _text(root / "proc/self/status").splitlines():
         if line.startswith("VmHWM:"):
@@ -327,9 +325,8 @@ def peak_rss(root: Path = ROOT) -> int:
 def process_seconds(root: Path = ROOT) -> float:
     """Wall seconds since this process began, its imports included; 0 where the system does not say."""
     fields = _text(root / "proc/self/stat").rpartition(")")[2].split()  # the name before it may hold anything
-    if len(fields) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0.0
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    seconds = system.since_boot(int(fields[19])) if len(fields) >= 20 else None
+    return max(0.0, seconds or 0.0)
 
 
 def cpu_time(root: Path = ROOT) -> CpuTime | None:
@@ -360,7 +357,7 @@ def describe(path: Path | str = ".") -> dict[str, Any]:
         "cores": cores(),
         "isa": list(isa()),
         "bf16_is_fast": bf16_is_fast(),
-        "memory_total_mb": now.total // MB,
-        "memory_available_mb": now.available // MB,
+        "memory_total_mb": now.total // MB or None,  # not known
+        "memory_available_mb": now.available // MB or None,
         "disk_free_mb": disk_free(path) // MB,
     }

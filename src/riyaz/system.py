@@ -1,16 +1,16 @@
 """What only some operating systems have: locks of files, signals to processes, limits of resources, network interfaces.
 
-On Linux each function calls the system directly. Elsewhere it gives the answer that is written in its docstring; where
-there is none, `needs_linux` makes the error.
+On Linux each function calls the system directly. Elsewhere it gives the answer that is written in its docstring.
 """
 
 import os
 import signal
 import struct
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
-
-from riyaz.errors import RiyazError
 
 fcntl: Any
 resource: Any
@@ -25,13 +25,10 @@ except ImportError:  # on Windows
 
 ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR
 KILLED = -getattr(signal, "SIGKILL", 0) or None  # return code of a process that the system has killed; None: not known
-NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # flags of os.open that Windows lacks
-CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
-
-
-def needs_linux(what: str) -> RiyazError:
-    """The error of something that no other system has, in one line."""
-    return RiyazError(f"{what} needs Linux, and this is {sys.platform}")
+CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # that of a process that reached its limit of CPU time
+# Flags of os.open: no link is followed, and Windows writes the bytes as they are. Windows has no O_NOFOLLOW.
+PLAIN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OPENS_FOLDERS = sys.platform != "win32"  # to lock or to sync them
 
 
 def try_lock(handle: IO[Any] | int, wait: bool = False) -> bool:
@@ -57,6 +54,37 @@ def lives(process: int) -> bool:
     except (OSError, OverflowError):  # another user's, or no number of a process
         pass
     return True
+
+
+def user() -> int | None:
+    """The number of the user that this process works for; None on Windows."""
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def open_folder(folder: Path, follow: bool = False) -> int | None:
+    """An open descriptor of a folder, to lock or to sync it; None on Windows, which opens no folder. Raises OSError,
+    also for a link unless it is to `follow` it."""
+    if not OPENS_FOLDERS:
+        return None
+    return os.open(folder, os.O_RDONLY | (0 if follow else PLAIN_FILE))
+
+
+def usable_cores() -> int:
+    """Cores that this process is allowed to run on (its CPU affinity); all cores where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def since_boot(ticks: int) -> float | None:
+    """Seconds from a time that Linux gives in ticks after its start until now; None where no clock tells."""
+    if not hasattr(time, "CLOCK_BOOTTIME") or not hasattr(os, "sysconf"):
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def in_forks(function: Callable[[], None]) -> None:
+    """Call a function in every process that is forked from this one; does nothing where no process forks (Windows)."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
 
 
 def limit(name: str) -> tuple[float, float]:

@@ -48,7 +48,20 @@ def pretend(platform: str) -> None:
                 delattr(owner, name)
     for owner, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "stat"), (os, "scandir"), (os, "listdir")):
         setattr(owner, name, hiding(getattr(owner, name)))
+    if platform == "win32":
+        os.open = without_folders(os.open)
     sys.platform = platform
+
+
+def without_folders(function: Callable[..., int]) -> Callable[..., int]:
+    """The function, which opens no folder, as on Windows."""
+
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if isinstance(path, str | os.PathLike) and os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return function(path, *arguments, **named)
+
+    return opened
 
 
 def hiding(function: Callable[..., Any]) -> Callable[..., Any]:

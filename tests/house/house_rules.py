@@ -18,8 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# A module imports from earlier rows, and inside its row from names written before it. Each row is
 FIRST = ("errors", "system", "commit")
+# A module imports from earlier rows, and inside its row from names written before it. Each row is
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((*FIRST, "config", "hardware", "files", "json_files", "folders", "events", "ranks", "extras"), ()),

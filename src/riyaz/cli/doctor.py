@@ -36,8 +36,8 @@ def doctor(*, json: Json = False) -> None:
         *((extra, _said(extra, names)) for extra, names in absent.items()),
         ("CPU", f"{machine['cpu']}, {machine['cores']} cores usable"),
         ("instructions", " ".join(machine["isa"])),
-        ("C++ engine", f"kernels for {native.isa()}" if native.available() else native.why_not()),
-        ("memory", f"{machine['memory_total_mb']:,} MB, {machine['memory_available_mb']:,} MB available"),
+        ("C++ engine", _kernels() if native.available() else native.why_not()),
+        ("memory", _memory(machine["memory_total_mb"], machine["memory_available_mb"])),
         ("cache", f"{home}, {machine['disk_free_mb']:,} MB free{_refused(home)}"),
         ("models", ", ".join(models) or "none yet; riyaz pull smollm2-135m"),
         ("this folder", f"{here}{_refused(here)}"),
@@ -53,11 +53,25 @@ def doctor(*, json: Json = False) -> None:
     })  # fmt: skip
 
 
+def _kernels() -> str:
+    """Which kernels run, and that plain loops are slow."""
+    from riyaz import native
+
+    slow = ", which are plain loops and slow: this CPU or RIYAZ_ISA allows no others"
+    return f"kernels for {native.isa()}{slow if native.isa() == 'scalar' else ''}"
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _memory(total: int | None, available: int | None) -> str:
+    """Memory in MB, in words."""
+    known = [f"{total:,} MB"] if total else []
+    return ", ".join([*known, f"{available:,} MB available"] if available else known) or "not known on this system"
 
 
 def _said(extra: str, absent: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Self
 
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
-from riyaz.system import try_lock
+from riyaz.system import PLAIN_FILE, try_lock
 
 
 class LockedFile:
@@ -19,7 +19,7 @@ class LockedFile:
     def __enter__(self) -> Self:
         """Raises RiyazError where the file cannot be written, also for a link, and where it cannot be continued."""
         try:
-            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | PLAIN_FILE, 0o666)
         except OSError as error:
             raise RiyazError(f"cannot be written ({error.strerror})", str(self.path), "choose another --out") from error
         try:

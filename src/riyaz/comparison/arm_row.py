@@ -65,7 +65,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         train_seconds=sum(fit.train_seconds for fit in fits),
         search_seconds=sum(fit.search_seconds for fit in fits),
         eval_seconds=sum(result.eval_seconds for result in results),
-        peak_rss_mb=max([*(fit.peak_rss_mb for fit in fits), *(result.peak_rss_mb for result in results)]),
+        peak_rss_mb=max([*(fit.peak_rss_mb for fit in fits), *(result.peak_rss_mb for result in results)]) or None,
         serve_rss_mb=final.serve_rss_mb,
         served=final.served,
         trainable_params=final_fit.trainable_params,

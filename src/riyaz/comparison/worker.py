@@ -194,7 +194,7 @@ def send(event: Event) -> None:
     """Send an event to the parent process, with the memory that the work has needed; end this process if the parent is
     gone."""
     if isinstance(event, Phase | Progress):
-        event = replace(event, memory_mb=round(hardware.peak_rss() / hardware.MB))
+        event = replace(event, memory_mb=round(hardware.peak_rss() / hardware.MB) or None)
     try:
         print(to_json(event), flush=True)
     except BrokenPipeError:

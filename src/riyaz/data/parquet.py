@@ -10,11 +10,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from riyaz.confined import CPU_LIMIT_REACHED, module_command
+from riyaz.confined import module_command
 from riyaz.data import parquet_worker
 from riyaz.data.arrow_batches import batches
 from riyaz.errors import RiyazError, listed
 from riyaz.extras import install
+from riyaz.system import CPU_LIMIT_REACHED
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
 DECODED = 64  # rows that are then turned into Python's values: at most 64 MiB of text

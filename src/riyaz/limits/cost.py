@@ -53,6 +53,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     single = Used(float(np.mean(times)), float(np.mean([each.joules for each in used])), used[0].measured)
     many = Used(together.seconds / len(prompts), together.joules / len(prompts), together.measured)
     spread = float(stdtrit(len(times) - 1, 0.975)) * float(np.std(times, ddof=1)) / len(times) ** 0.5
+    peak = hardware.peak_rss() / hardware.MB
     figures = [
         Figure("time of 1,000 answers", THOUSAND * single.seconds, THOUSAND * max(0, single.seconds - spread),
                THOUSAND * (single.seconds + spread), alone, "seconds", "one at a time"),
@@ -61,7 +62,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
         *_energy(inputs, single, alone, "one at a time"), *_energy(inputs, many, len(prompts), f"{TOGETHER} together"),
         Figure("tokens read per answer", read, n=len(prompts), unit="tokens"),
         Figure("tokens written per answer", written, n=len(prompts), unit="tokens"),
-        Figure("peak memory", hardware.peak_rss() / hardware.MB, n=1, unit="MB"),
+        *([Figure("peak memory", peak, n=1, unit="MB")] if peak else []),
     ]  # fmt: skip
     if inputs.parameters:
         figures.append(Figure("computation of 1,000 answers", THOUSAND * 2.0 * inputs.parameters * (read + written),

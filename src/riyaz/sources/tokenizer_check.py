@@ -12,10 +12,11 @@ from typing import Any
 
 import tokenizers
 
-from riyaz.confined import CPU_LIMIT_REACHED, module_command
+from riyaz.confined import module_command
 from riyaz.errors import RiyazError
 from riyaz.files import new_sha256, write_text
 from riyaz.sources import store
+from riyaz.system import CPU_LIMIT_REACHED
 from riyaz.text import tokenizer_files
 from riyaz.text.tokenizer import Tokenizer
 from riyaz.text.tokenizer_gguf import LLAMA3_SPLIT, QWEN2_SPLIT

@@ -191,7 +191,7 @@ def says(arm: Arm) -> str:
 
 def estimate_line(estimate: Estimate) -> str:
     """`estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk`."""
-    memory, disk = number(estimate.peak_rss_mb), number(estimate.disk_mb)
+    memory, disk = number(estimate.peak_rss_mb or None), number(estimate.disk_mb)
     return f"estimate: {duration(estimate.seconds)}, {memory} MB of memory, {disk} MB of disk"
 
 

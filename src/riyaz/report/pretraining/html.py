@@ -84,7 +84,7 @@ def _head(run: PretrainRun, metrics: list[StepMetrics]) -> Markup:
             powers(took.flops),
             "FLOP" + (f", at {share(took.peak_share)} of the machine's peak" if took.peak_share is not None else ""),
         ),
-        ("peak memory", megabytes(took.peak_rss_mb), "of the process"),
+        ("peak memory", megabytes(took.peak_rss_mb or None), "of the process"),
     ]
     measured = [tile(title, figure, note) for title, figure, note in tiles if figure != MISSING]
     return element(
@@ -248,7 +248,7 @@ def _cost(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
         "tokens per second": number(took.tokens_s),
         "computation": f"{powers(took.flops)} FLOP" if took.flops else MISSING,
         "share of the peak": f"{share(peak)} of the measured matrix-product speed" if peak is not None else MISSING,
-        "peak memory": megabytes(took.peak_rss_mb),
+        "peak memory": megabytes(took.peak_rss_mb or None),
     }  # fmt: skip
     return details.named_values({name: figure for name, figure in figures.items() if figure != MISSING})
 

@@ -42,7 +42,7 @@ def _figures(run: PretrainRun, metrics: list[StepMetrics]) -> list[tuple[str, st
         ("speed", f"{number(took.tokens_s)} tokens per second"
          + (f", {share(peak)} of the machine's peak" if peak is not None else "")),
         ("cost", f"{duration(took.seconds)}, {powers(took.flops)} FLOP, "
-         f"{number(took.peak_rss_mb)} MB"),
+         f"{number(took.peak_rss_mb or None)} MB"),
     ]  # fmt: skip
     return lines
 

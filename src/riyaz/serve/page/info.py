@@ -28,7 +28,7 @@ async def info(request: Request) -> Response:
             "upload_bytes": int(state.config.max_upload_mb * MB), "body_bytes": int(state.config.max_body_mb * MB),
         },
         "resources": {
-            "memory_free": hardware.memory().available, "disk_free": hardware.disk_free(page.folder),
+            "memory_free": hardware.memory().available or None, "disk_free": hardware.disk_free(page.folder),
             "threads": hardware.threads(),
         },
     })  # fmt: skip

@@ -23,7 +23,7 @@ from riyaz.results import (
     arm_name,
 )
 from riyaz.serve.page.place import UPLOADS
-from riyaz.system import lives, try_lock
+from riyaz.system import PLAIN_FILE, lives, try_lock
 
 State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
 SETTINGS, ARMS, LOCK = "settings.json", "arms", ".lock"
@@ -168,7 +168,7 @@ def _lives(process: int) -> bool:
 def _held(path: Path) -> bool:
     """Whether a process holds the lock of a run's folder."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | PLAIN_FILE)
     except OSError:
         return False
     try:

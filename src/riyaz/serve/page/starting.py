@@ -29,6 +29,7 @@ from riyaz.serve.page.place import Page
 from riyaz.serve.page.runs import Run
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
+from riyaz.system import PLAIN_FILE
 
 LOGS = ".riyaz-page"
 LOG_TAIL = 4096  # bytes at the end of a log that are read
@@ -92,7 +93,7 @@ def _begin(page: Page, out: Path, words: list[str]) -> Started:
         logs.mkdir(exist_ok=True)
         if logs.is_symlink():
             raise RiyazError("is a link", str(logs), "remove it")
-        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN_FILE, 0o600), "wb") as file:
             process = subprocess.Popen(
                 [*_riyaz(), *words], cwd=page.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file,
                 start_new_session=True,

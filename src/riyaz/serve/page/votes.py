@@ -23,7 +23,7 @@ from riyaz.serve.fields import OBJECT, Field, listed, text
 from riyaz.serve.http import read_body
 from riyaz.serve.schema import Schema
 from riyaz.serve.state import page_of, state_of
-from riyaz.system import CLOSE_ON_EXEC, NO_FOLLOW, try_lock
+from riyaz.system import PLAIN_FILE, try_lock
 
 FILE = "preferences.jsonl"
 READING = Reading("prompt", "chosen", called=True, rejected="rejected")  # of the file, as training reads it
@@ -65,7 +65,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
     """Append a row, whole or not at all. Raises RiyazError where it cannot be written."""
     line = json_line(row)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_FOLLOW | CLOSE_ON_EXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PLAIN_FILE, 0o666)
     except OSError as error:
         raise disk_error(error, path) from None
     with os.fdopen(descriptor, "rb+", buffering=0) as file:

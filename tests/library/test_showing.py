@@ -1,5 +1,7 @@
 """Results in a notebook: each shows once, as HTML in which every text is escaped."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,3 +119,11 @@ def test_text_is_text_in_a_kernel_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rich_console, "_is_jupyter", lambda: True)
     assert printed(lambda console: console.print("a line")) == "a line"
+
+
+def test_the_base_installation_opens_models() -> None:
+    """It has neither scipy nor matplotlib nor pandas, and a program that is no notebook loads no IPython."""
+    absent = ("torch", "scipy", "matplotlib", "pandas", "sacrebleu", "bm25s", "IPython")
+    code = f"import sys, riyaz; riyaz.open, riyaz.Plan; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from riyaz.comparison.run import DryRun
 from riyaz.events import Estimate
 from riyaz.library.frames import frame_of
 from riyaz.library.hints import in_words_of_python
 from riyaz.library.showing import FAINT, printed, table_html
-from riyaz.methods.fitting.base import ArmPlan
 from riyaz.report.comparison import terminal
 from riyaz.report.media.markup import element, join
 
 if TYPE_CHECKING:
     import pandas
+
+    from riyaz.comparison.run import DryRun
+    from riyaz.methods.fitting.base import ArmPlan
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,10 +24,10 @@ class Plan:
     `result` holds all that `riyaz compare --dry-run --json` prints, as typed values.
     """
 
-    result: DryRun
+    result: "DryRun"
 
     @property
-    def arms(self) -> tuple[ArmPlan, ...]:
+    def arms(self) -> "tuple[ArmPlan, ...]":
         """The plan of every arm."""
         return self.result.plan.arms
 

@@ -175,6 +175,8 @@ def test_a_comparison_opens_its_arms(compared: library.Comparison) -> None:
         compared.open("lorra")
     with assert_refused("has no language model, so no next tokens"):
         compared.open("nearest").logprobs(QUESTION, "refund")
+    with assert_refused("no limits were measured here; measure them: riyaz.open(…).limits(), or limits=True in"):
+        compared.limits("lora")
     with assert_refused("there is no comparison here"):
         library.Comparison.read(compared.folder / "arms")
 

@@ -64,7 +64,7 @@ def commit_inside() -> Iterator[None]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     file, known = ROOT / "src/riyaz" / module.FILE, module.commit_of(ROOT)
-    if file.exists() or not known:
+    if not known:  # an sdist's file stays; one that a killed build left in a clone does not
         yield
         return
     file.write_text(f"{known}\n", encoding="ascii")

@@ -193,6 +193,15 @@ def test_every_error_ends_in_one_line_and_its_status(monkeypatch, capsys, error,
     assert err.startswith(expected)
 
 
+@pytest.mark.parametrize("line", [["data", "x", "--", "--json"], ["run", "x", "y", "--out", "z", "--", "--force"]])
+def test_an_option_after_two_dashes_is_no_option(line, capsys):
+    assert cli.main(line) == 2
+    told = (
+        f"error: {line[-1]} stands after --, where nothing is an option; write it before --; see riyaz {line[0]} --help"
+    )
+    assert capsys.readouterr().err == f"{told}\n"
+
+
 def test_a_very_long_word_of_the_command_line_is_not_repeated_whole(capsys):
     for line in (["compare", "x", "--seed", "9" * 5000], ["compare", "x", *map(str, range(400))]):
         assert cli.main(line) == 2

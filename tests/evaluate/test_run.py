@@ -419,7 +419,7 @@ def test_two_runs_do_not_write_the_same_answers(echo: Echo) -> None:
         assert "partial: another riyaz is writing these answers; wait for it" in run().line
 
 
-def test_devices_and_pipes_are_streams_and_links_lead_to_their_file(capfd: pytest.CaptureFixture[str]) -> None:
+def test_devices_and_pipes_are_streams(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("/dev/null").status == 0 and Path("/dev/null").is_char_device()
     assert run("/dev/stdout").status == 0
     assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == EXPECTED
@@ -432,8 +432,25 @@ def test_devices_and_pipes_are_streams_and_links_lead_to_their_file(capfd: pytes
     assert len(heard[0].splitlines()) == 11 and heard[0].startswith(b"id,text,score,prediction\n")
     os.mkfifo("pipe.parquet")
     assert "Parquet cannot be written as a stream; name a file" in run("pipe.parquet").line
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_is_neither_followed_nor_replaced(there: bool, force: bool) -> None:
+    victim = Path("data/real.jsonl")
+    victim.parent.mkdir()
+    if there:
+        victim.write_text("mine\n")
+    Path("link.jsonl").symlink_to(victim)
+    told = run("link.jsonl", *["--force"] * force)
+    assert told.status == 2 and "link.jsonl: is a link to data/real.jsonl, which is neither followed" in told.line
+    assert (
+        Path("link.jsonl").is_symlink() and victim.exists() is there and (not there or victim.read_text() == "mine\n")
+    )
+    assert sorted(file.name for file in Path().glob("*.partial")) == []
+
+
+def test_a_link_in_the_path_of_the_folder_is_followed() -> None:
     Path("data").mkdir()
-    Path("link.jsonl").symlink_to("data/real.jsonl")
-    told = run("link.jsonl")
-    assert told.status == 0 and f"answered in {Path('data/real.jsonl').absolute()}, where link.jsonl leads" in told.err
-    assert Path("link.jsonl").is_symlink() and lines("data/real.jsonl") == EXPECTED
+    Path("short").symlink_to("data")
+    assert run("short/out.jsonl").status == 0 and lines("data/out.jsonl") == EXPECTED

@@ -305,6 +305,8 @@ def _usage(error: CycloptsError) -> str:
     else:
         text = " ".join(str(error).split())
         text = (text[:1].lower() + text[1:]).rstrip(".").replace(". Did you mean", "; did you mean")
+        if itself := re.fullmatch(r"unknown option: (\S+); did you mean \1\?", text):
+            text = f"{itself[1]} stands after --, where nothing is an option; write it before --"
     text = re.sub(rf"\S{{{SHOWN},}}", lambda word: f"{word[0][:SHOWN]}…", text)
     return f"{text}; see {chain} --help"
 

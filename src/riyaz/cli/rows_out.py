@@ -11,14 +11,14 @@ from riyaz.json_files import json_line
 
 
 def writable(out: Path, read: Iterable[Path], force: bool) -> Path:
-    """The file that is written, behind links, where those in `read` are read; raises RiyazError before any row is
-    answered."""
-    real = Path(os.path.realpath(out))
+    """The file that is written, where those in `read` are read; raises RiyazError before any row is answered, also for
+    a link, which may lead to any file."""
+    check_plain(out)
+    real = Path(os.path.realpath(out))  # behind links in its folder's path
     if not real.parent.is_dir():
         raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
     if real.is_dir():
         raise RiyazError("is a folder", str(out), "choose another --out")
-    check_plain(real)
     if real in {Path(os.path.realpath(each)) for each in read}:
         raise RiyazError("is the file that is read", str(out), "choose another --out")
     if real.exists() and not force:

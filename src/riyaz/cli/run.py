@@ -107,18 +107,15 @@ def run(
         _into_shard(real, answerer, job, head)
     else:
         _into_file(real, answerer, job, answered)
-    _finish(screen, job, answered, out, path, real, part)
+    _finish(screen, job, answered, out, path, part)
 
 
-def _finish(
-    screen: Screen, job: "_Job", answered: "AnsweredRows", out: Path, path: Path, real: Path, part: "Shard | None"
-) -> None:
+def _finish(screen: Screen, job: "_Job", answered: "AnsweredRows", out: Path, path: Path, part: "Shard | None") -> None:
     """Say what was written, and where."""
     for warning in [] if is_stream(out) else answered.warnings():
         screen.talk.print(warning, soft_wrap=True)
-    place = f"{real}, where {path} leads" if path.is_symlink() and not is_stream(path) else path
     of = f", {part} of {job.rows.count:,} rows" if part else ""
-    screen.talk.print(f"{len(job.span):,} rows answered in {place}{of}", soft_wrap=True)
+    screen.talk.print(f"{len(job.span):,} rows answered in {path}{of}", soft_wrap=True)
     for note in [] if part else answered.notes():
         screen.talk.print(note, soft_wrap=True)
     document: dict[str, Any] = {"target": job.target, "file": str(job.rows.path), "out": str(path)}

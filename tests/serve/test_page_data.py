@@ -63,6 +63,7 @@ def test_data_is_read_as_the_command_reads_it(served: Running) -> None:
         ({"path": "absent.csv"}, 404, "there is no 'absent.csv'"), ({"path": "../x"}, 404, "there is no '../x'"),
         ({"path": "pages.sqlite"}, 400, "pages.sqlite"), ({"path": "rows.jsonl", "model": "../x"}, 404, "../x"),
         ({"path": "rows.jsonl", "prompt_column": "absent"}, 400, "absent"),
+        ({"path": "rows.jsonl", "prompt_column": "a\0b"}, 400, "holds a NUL character"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_read_is_one_line(served: Running, params: dict[str, str], status: int, says: str) -> None:

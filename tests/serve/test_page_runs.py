@@ -386,6 +386,9 @@ def test_a_forged_process_is_not_told_to_end(served: Running, place: Path) -> No
         "riyaz compare x --places 'touch y'",
         "riyaz compare x --places=here",
         "riyaz compare x --ray 10.0.0.1:6379",
+        "riyaz compare /etc/passwd",
+        "riyaz compare x --documents ../secrets",
+        "riyaz compare x --model=a,/etc",
     ):
         (forged / EVENTS).write_text(json.dumps(begun) + "\n")
         assert_error(served.post("/page/start", {"verb": "resume", "path": "forged"}), 409)

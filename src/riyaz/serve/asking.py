@@ -1,5 +1,6 @@
 """From the fields of a request to prepared prompts: messages, sampling, limits. Nothing is generated here."""
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ Body = dict[str, Any]
 DRAWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 READ = ("role", "content", "tool_calls", "tool_call_id", "refusal")  # of a message
 PART = ("type", "text", "annotations", "logprobs")
+PLAIN_NUMBER = re.compile("0|[1-9][0-9]{0,11}")  # of a token; "077" would be a second key of the same one
 IDLE = (*DRAWN, "seed", "frequency_penalty", "presence_penalty", "logit_bias", "stop", "max_tokens",
         "max_completion_tokens", "ignore_eos")  # fmt: skip
 
@@ -138,9 +140,10 @@ def added_of(body: Body, lm: Engine) -> Added | None:
     """What is added to log-probabilities; None where nothing is asked. Raises Problem for a token that is none."""
     bias = []
     for key, value in body.get("logit_bias", {}).items():
-        if not key.isdecimal() or not key.isascii() or int(key[:12]) >= lm.runner.vocab_size:
+        number = int(key) if PLAIN_NUMBER.fullmatch(key) else lm.runner.vocab_size
+        if number >= lm.runner.vocab_size:
             raise Problem(400, f"logit_bias: {key[:20]!a} is no token of the model", "logit_bias")
-        bias.append((int(key), float(value)))
+        bias.append((number, float(value)))
     frequency, presence = float(body.get("frequency_penalty", 0)), float(body.get("presence_penalty", 0))
     return Added(tuple(bias), frequency, presence) if bias or frequency or presence else None
 

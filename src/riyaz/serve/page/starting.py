@@ -87,6 +87,7 @@ async def begun_run(page: Page, out: Path, words: list[str]) -> dict[str, Any]:
 
 def _begin(page: Page, out: Path, words: list[str]) -> Started:
     """Start `riyaz WORDS…` in the page's folder. Raises RiyazError where the log cannot be written."""
+    _expect_words(words)
     logs = page.folder / LOGS
     log = logs / f"{page.name(out).replace('/', '-')}.log"
     try:
@@ -104,6 +105,12 @@ def _begin(page: Page, out: Path, words: list[str]) -> Started:
     made = Started(process, shlex.join(["riyaz", *words]), log)
     _started[out] = made
     return made
+
+
+def _expect_words(words: list[str]) -> None:
+    """Raises Problem for words that no process can be started with."""
+    if strange := next((word for word in words if "\0" in word), None):
+        raise Problem(400, f"{shown(strange)} holds a NUL character, which no name can", None)
 
 
 def _riyaz() -> list[str]:
@@ -152,7 +159,17 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
     if any(word.startswith(("--place", "--ray")) for word in words):  # nor say where it is trained
         raise Problem(409, "it runs at places that its command names; go on with it by its command", "path")
     again = _written_to(f"./{page.name(path)}", words)
+    _expect_within(page, again)
     return path, again if run.kind in ANEW or "--resume" in again else [*again, "--resume"]
+
+
+def _expect_within(page: Page, words: list[str]) -> None:
+    """Raises Problem where a run's command, which may be a stranger's, reads a file or folder outside the page's."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    for value in [*values, *(part for each in values for part in each.split(","))]:
+        if not (page.folder / value).resolve().is_relative_to(page.folder):
+            what = f"it reads {shown(value)} outside the page's folder; go on with it by its command"
+            raise Problem(409, what, "path")
 
 
 def _written_to(out: str, words: list[str]) -> list[str]:
@@ -275,6 +292,7 @@ async def finished(
     """The JSON document of `riyaz WORDS… --json`, run to its end in the page's folder, as a member of an answer that
     also holds the command (`typed` where that is another). Raises Problem with the command's last line. It is
     told to end when nobody waits for it any longer."""
+    _expect_words(words)
     process = await asyncio.create_subprocess_exec(
         *_riyaz(), *words, "--json", cwd=page.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,

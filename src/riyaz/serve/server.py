@@ -13,6 +13,7 @@ import uvicorn
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
 from riyaz.serve.app import application
+from riyaz.serve.connection import Connection
 from riyaz.serve.guard import expect_guarded
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import State
@@ -76,7 +77,7 @@ def made(state: State) -> Server:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         application(state), lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
-        timeout_graceful_shutdown=2 * GRACE, backlog=2048,
+        http=Connection, timeout_graceful_shutdown=2 * GRACE, backlog=2048,
     )  # fmt: skip
     return Server(config, state)
 

@@ -8,7 +8,6 @@ Here the extension is built in build/, which is kept, and lands beside the Pytho
 
 import argparse
 import base64
-import contextlib
 import hashlib
 import importlib.util
 import json
@@ -18,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,28 +54,27 @@ def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     return [*build.get_requires_for_build_editable(config_settings), NINJA]
 
 
-@contextlib.contextmanager
-def commit_inside() -> Iterator[None]:
-    """Within the block the package's folder holds the file that names the commit, if that is known. An sdist brings it
-    along, so that its wheel is the clone's; in a clone it must not stay, since the commit changes."""
+def known_commit() -> tuple[str, bytes]:
+    """The file of the package that names the commit, and what it holds; nothing where the commit is not known, as in an
+    sdist, which brings the file along."""
     spec = importlib.util.spec_from_file_location("commit", ROOT / "src/riyaz/commit.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    file, known = ROOT / "src/riyaz" / module.FILE, module.commit_of(ROOT)
-    if not known:  # an sdist's file stays; one that a killed build left in a clone does not
-        yield
-        return
-    file.write_text(f"{known}\n", encoding="ascii")
-    try:
-        yield
-    finally:
-        file.unlink()
+    known = module.commit_of(ROOT)
+    return module.FILE, f"{known}\n".encode() if known else b""
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
-    """PEP 517: the sources, with their commit."""
-    with commit_inside():
+    """PEP 517: the sources, with their commit. In the clone the file must not stay, since the commit changes."""
+    name, content = known_commit()
+    if not content:
         return build.build_sdist(sdist_directory, config_settings)
+    file = ROOT / "src/riyaz" / name
+    file.write_bytes(content)
+    try:
+        return build.build_sdist(sdist_directory, config_settings)
+    finally:
+        file.unlink()
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
@@ -92,14 +89,16 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """PEP 517: scikit-build-core's wheel, which names its commit, with a bill of materials (PEP 770:
     `riyaz-*.dist-info/sboms/`)."""
-    with commit_inside():
-        name = build.build_wheel(wheel_directory, config_settings, metadata_directory)
+    name = build.build_wheel(wheel_directory, config_settings, metadata_directory)
     wheel = Path(wheel_directory, name)
     with zipfile.ZipFile(wheel) as archive:
         engine = any(re.fullmatch(r"riyaz/_native\..*(so|pyd)", held) for held in archive.namelist())
     text = json.dumps(bill_of_materials.bill(engine), indent=1) + "\n"
     about = "-".join(name.split("-")[:2])
     add_file(wheel, f"{about}.dist-info/sboms/riyaz.cdx.json", text.encode())
+    file, commit = known_commit()
+    if commit:
+        add_file(wheel, f"riyaz/{file}", commit)
     return name
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -71,13 +72,16 @@ def test_the_command_prints_version_and_commit(capsys: pytest.CaptureFixture[str
     assert commit.commit() in commit.version_line(__version__)
 
 
-def test_a_wheel_is_built_with_its_commit_and_leaves_the_clone_as_it_was(tmp_path: Path) -> None:
+def test_a_wheel_and_an_sdist_name_their_commit_and_leave_the_clone_as_it_was(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, 'native'); import build_backend as b; "
-        f"print(b.build_wheel({str(tmp_path)!r}, {{'wheel.cmake': 'false'}}))"
+        f"b.build_wheel({str(tmp_path)!r}, {{'wheel.cmake': 'false'}}); b.build_sdist({str(tmp_path)!r})"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"riyaz/{commit.FILE}").decode().strip() == commit.commit_of(ROOT)
+    with tarfile.open(sdist) as archive:
+        file = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/src/riyaz/{commit.FILE}")
+        assert file is not None and file.read().decode().strip() == commit.commit_of(ROOT)
     assert not (ROOT / "src/riyaz" / commit.FILE).exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from riyaz import commit
 from riyaz.extras import PACKAGES
 
 ROOT = Path(__file__).parents[2]
@@ -79,10 +80,12 @@ def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path
         held = {name: wheel.read(name) for name in wheel.namelist()}
     assert held.pop(EXTENSION)
     about = f"riyaz-{PROJECT['project']['version']}.dist-info/"
+    assert len(held.pop(f"riyaz/{commit.FILE}").strip()) == 40
     inside = {name: data for name, data in held.items() if not name.startswith(about)}
     source = [path for path in (ROOT / "src/riyaz").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     source = [path for path in source if not path.name.startswith("_native.")]  # built in place
-    assert inside == {path.relative_to(ROOT / "src").as_posix(): path.read_bytes() for path in source}
+    assert inside.keys() == {path.relative_to(ROOT / "src").as_posix() for path in source}
+    assert [name for name, data in inside.items() if data != (ROOT / "src" / name).read_bytes()] == []
     described = {name.removeprefix(about) for name in held.keys() - inside.keys()}
     assert described == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", *LICENCES, BILL}
     assert held[about + "entry_points.txt"].split() == b"[console_scripts] riyaz = riyaz.cli.main:main".split()

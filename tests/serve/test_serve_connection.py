@@ -98,7 +98,10 @@ def test_a_head_that_does_not_come_ends_the_connection(
     with connected(guarded) as client:
         if earlier:
             client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+            told = client.recv(65536)
+            while not told.endswith(b"}"):
+                told += client.recv(65536)
+            assert told.startswith(b"HTTP/1.1 200")
         client.sendall(begun)
         began = time.monotonic()
         assert answer_to(client) == b""

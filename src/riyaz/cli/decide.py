@@ -75,7 +75,7 @@ def decide(
 
     began, screen, part = time.monotonic(), Screen(json, quiet), read_shard(shard)
     path, read = part.path(out) if part else out, many_files.matching_files(file)
-    real, form = writable(path, read, force), _form(out, file)
+    form, real = _form(out, file), writable(path, read, force)
     typed_questions = given_questions(questions)
     answerer, like = answerer_of(target, precision), artifact.reading_of(target)
     answer_columns = [question.column or question.name for question in typed_questions]

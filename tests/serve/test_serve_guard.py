@@ -82,6 +82,59 @@ def test_both_headers_go_through_one_check(locked: Running, headers: dict[str, s
     assert locked.http.get("/v1/models", headers=headers).status_code == status
 
 
+OTHER = "https://shop.example"
+
+
+@pytest.fixture(scope="module")
+def open_to_others(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    keys = tmp_path_factory.mktemp("others") / "keys.txt"
+    keys.write_text(f"{KEY}\n")
+    with running(opener(model_folder), api_key_file=keys, allow_origin=(OTHER, "http://localhost:3000")) as found:
+        yield found
+
+
+def test_a_named_origin_is_answered_before_it_sends_a_key(open_to_others: Running) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+    for path in PATHS:
+        answer = open_to_others.http.options(path, headers={"origin": OTHER, **asked})
+        assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == OTHER
+        assert answer.headers["access-control-allow-headers"] == asked["access-control-request-headers"]
+        assert "POST" in answer.headers["access-control-allow-methods"] and "Origin" in answer.headers["vary"]
+        assert "access-control-allow-credentials" not in answer.headers
+    for origin in "https://evil.example", f"{OTHER}.evil.example", "null", "*":
+        answer = open_to_others.http.options("/v1/completions", headers={"origin": origin, **asked})
+        assert_error(answer, 403)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_named_origin_reads_answers_and_errors(open_to_others: Running) -> None:
+    answer = open_to_others.http.post("/v1/completions", json=ASK, headers={"origin": OTHER})
+    assert_error(answer, 401)
+    assert answer.headers["access-control-allow-origin"] == OTHER
+    headers = {"origin": OTHER, "x-api-key": KEY}
+    for more, status in ({}, 200), ({"stream": True}, 200), ({"max_tokens": -1}, 400):
+        answer = open_to_others.http.post("/v1/completions", json=ASK | more, headers=headers)
+        assert answer.status_code == status and answer.headers["access-control-allow-origin"] == OTHER
+        assert answer.headers["access-control-expose-headers"] == "*"
+    alone = open_to_others.http.post("/v1/completions", json=ASK, headers={"x-api-key": KEY})
+    assert "access-control-allow-origin" not in alone.headers
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "example.org", "https://example.org/", "https://example.org/app", "https://example.org:443",
+               "http://a.org:80", "HTTPS://example.org", "https://Example.org", "https://a@example.org", "https://[::1",
+               "https://example.org:99999", "https://", "file://"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused_at_start(origin: str) -> None:
+    with assert_refused("--allow-origin:", "is not an origin as browsers send it"):
+        server.bound(ServeConfig(port=0, allow_origin=("https://example.org", origin)))
+
+
+def test_origins_of_apps_and_ports_are_taken() -> None:
+    for origin in "https://example.org", "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abcdef":
+        server.bound(ServeConfig(port=0, allow_origin=(origin,))).close()
+
+
 def test_an_address_that_others_reach_needs_a_key(tmp_path: Path) -> None:
     with assert_refused("--host: 0.0.0.0 can be reached from other machines, and there is no key; give --api-key-file"):
         server.bound(ServeConfig(host="0.0.0.0", port=0))

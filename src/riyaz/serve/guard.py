@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riyaz.config import ServeConfig
@@ -21,14 +22,22 @@ PUBLIC = ("/health",)
 TOKEN = "x-riyaz-token"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MAX_KEYS, MAX_KEY_FILE, SHORTEST = 1000, 2**20, 16
+ASKED_WITH = ("GET", "POST", "DELETE")
+PORTS = {"http": 80, "https": 443}  # that browsers leave out of an origin
 
 
 class Guard:
-    """Checks Host, Origin and key of every request before the application gets it."""
+    """Checks Host, Origin and key of every request before the application gets it. A browser asks without a key whether
+    a page of another origin may ask, so this is answered between the checks; errors about keys can be read there too."""
 
     def __init__(self, app: ASGIApp, config: ServeConfig, page: Page | None = None) -> None:
         self._app, self._config, self._page = app, config, page
         self._keys = read_keys(config.api_key_file) if config.api_key_file else ()
+        self._inner: ASGIApp = self._with_key
+        if config.allow_origin:  # no cookies are involved, so every header may be sent and read
+            self._inner = CORSMiddleware(
+                self._inner, config.allow_origin, ASKED_WITH, allow_headers=["*"], expose_headers=["*"]
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that may be answered; answer any other with its error."""
@@ -37,20 +46,30 @@ class Guard:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         try:
-            self.check(Headers(scope=scope), scope["path"], scope.get("query_string", b"").decode("latin-1"))
+            self.check_names(Headers(scope=scope))
         except Problem as problem:
             return await error_response(problem, scope["path"])(scope, receive, send)
         with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
-            await self._app(scope, receive, send)
+            await self._inner(scope, receive, send)
 
-    def check(self, headers: Headers, path: str, query: str = "") -> None:
-        """Raises Problem 403 for another Host or Origin, 401 without a key or token where one is needed."""
+    async def _with_key(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.check_key(Headers(scope=scope), scope["path"], scope.get("query_string", b"").decode("latin-1"))
+        except Problem as problem:
+            return await error_response(problem, scope["path"])(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    def check_names(self, headers: Headers) -> None:
+        """Raises Problem 403 for another Host or Origin."""
         host = headers.get("host", "")
         if not self._is_known(host):
             raise Problem(403, "this Host header is not one of the server's names", code="forbidden_host")
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", *self._config.allow_origin):
             raise Problem(403, "pages of this origin may not ask", code="forbidden_origin")
+
+    def check_key(self, headers: Headers, path: str, query: str = "") -> None:
+        """Raises Problem 401 without a key or token where one is needed."""
         if self._page is not None and path.startswith(PREFIX):
             if not (self._has_token(headers) or (path == REPORT and self._has_ticket(query))):
                 what = "the page's token is missing or of an earlier start; open the link that the server printed"
@@ -109,6 +128,25 @@ def expect_guarded(config: ServeConfig) -> None:
     if not is_local(config.host) and config.api_key_file is None:
         hint = "give --api-key-file, or listen on 127.0.0.1"
         raise RiyazError(f"{config.host} can be reached from other machines, and there is no key", "--host", hint)
+
+
+def check_origins(origins: tuple[str, ...]) -> None:
+    """Raises RiyazError for what no browser sends as an origin, which would never match."""
+    for origin in origins:
+        if not _is_origin(origin):
+            what = f"{origin[:100]!r} is not an origin as browsers send it"
+            hint = "give scheme, name and port alone, such as https://example.org or http://localhost:3000"
+            raise RiyazError(what, "--allow-origin", hint)
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        usual_port = parts.port == PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return False
+    sent = f"{parts.scheme}://{parts.netloc.lower()}"
+    return bool(parts.hostname) and text == sent and "@" not in text and not usual_port
 
 
 def is_local(host: str) -> bool:

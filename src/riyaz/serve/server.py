@@ -14,7 +14,7 @@ from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
 from riyaz.serve.app import application
 from riyaz.serve.connection import Connection
-from riyaz.serve.guard import expect_guarded
+from riyaz.serve.guard import check_origins, expect_guarded
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import State
 from riyaz.system import limit, set_limit
@@ -28,6 +28,7 @@ def bound(config: ServeConfig) -> socket.socket:
     """The socket that the server will listen on. Raises RiyazError for a port that is in use, an address that is not
     this machine's, and one that others reach where there is no key."""
     expect_guarded(config)
+    check_origins(config.allow_origin)
     where = f"--host {config.host} --port {config.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -118,6 +118,27 @@ def test_prompts_that_begin_alike_share_what_is_alike(folder: Path) -> None:
     assert len(engine._prefixes._begun) == 3
 
 
+@pytest.mark.parametrize("prefix", [(), tuple(range(3, 60))], ids=["", "prefix"])
+@pytest.mark.parametrize("adapter", [None, "soft"])
+def test_a_kept_prompt_is_its_owners_alone_also_within_one_batch(
+    folder: Path, adapter: str | None, prefix: tuple
+) -> None:
+    engine = opened(folder)
+    request = Request(0, ids(np.random.default_rng(5), 140, 512), prefix, adapter, limit=6)
+    wanted = run(opened(folder, keep=0), [request])[0][0]
+    cached = []
+    for owner in (1, 2, 1, 2, 0):
+        answers, (end,) = run(engine, [replace(request, owner=owner)])
+        assert answers == [wanted]
+        cached.append(end.cached - len(prefix) * (owner != 1 or bool(cached)))
+    assert cached == [0, 0, 96, 96, 0], "the text of the served prefix is everyone's, the prompt its owner's"
+    both = [replace(request, owner=owner) for owner in (3, 4, 1)]
+    answers, ends = run(engine, both)
+    assert answers == [wanted] * 3 and [end.cached - len(prefix) for end in ends] == [0, 0, 96]
+    again, _ = run(engine, [replace(request, tokens=request.tokens[:70], owner=5)] * 2)
+    assert again == [run(opened(folder, keep=0), [replace(request, tokens=request.tokens[:70])])[0][0]] * 2
+
+
 def test_kept_prompts_are_bounded_and_make_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "MOST", 4)
     engine, generator = opened(folder, keep=9), np.random.default_rng(4)

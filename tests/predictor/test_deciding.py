@@ -13,6 +13,7 @@ from riyaz.data.questions import Choice, Question
 from riyaz.engine.engine import Engine
 from riyaz.engine.parts import finished
 from riyaz.engine.request import Request
+from riyaz.engine.runner import TokenRun
 from riyaz.engine.torch import load as torch_load
 from riyaz.predictor import PromptedModel, open_model
 from riyaz.predictor.decided import Decided
@@ -95,6 +96,29 @@ def test_the_order_of_choices_changes_no_bit(model: PromptedModel, seed: int) ->
         (one,), (other,) = decided(model, [question]), decided(model, [turned])
         assert one.probabilities[order].tobytes() == other.probabilities.tobytes()
         assert one.answer == other.answer or question.type == "predicate"
+
+
+def test_what_is_known_of_a_question_is_its_owners_alone(model_folder: Path) -> None:
+    """Or the time of an answer would tell one who asks that another has asked the same question."""
+    model, lengths = open_model(model_folder, precision="fp32"), list[int]()
+    model.lm.read_in_pieces(256, 2**24)
+    forward = model.lm.runner.forward
+
+    def counted(runs: Sequence[TokenRun]) -> list:
+        lengths.append(sum(len(run.tokens) for run in runs))
+        return forward(runs)
+
+    model.lm.runner.forward = counted  # type: ignore[method-assign]
+    read, answers = [], []
+    for owner in (0, 7, 8, 7, 8, 0):
+        (made,) = finished(deciding_counted(model, [TEXT], QUESTIONS, owner=owner))
+        answers.append(bits(made.answers))
+        read.append((sum(lengths), made.cached_tokens > 0))
+        lengths.clear()
+    beginning = len(_known[model.lm].beginning or ())
+    assert read[1] == read[2] and read[3] == read[4] == read[5] and read[3][0] < read[1][0], read
+    assert read[0][0] - read[1][0] in (0, beginning) and len(set(map(str, answers))) == 1
+    assert [cached for _, cached in read[3:]] == [True] * 3
 
 
 def test_probabilities_are_those_of_whole_prompts(model_folder: Path) -> None:

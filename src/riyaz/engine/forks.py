@@ -129,7 +129,8 @@ class _Tree:
 
 
 @lru_cache(maxsize=64)
-def _tree(endings: tuple[tuple[int, ...], ...]) -> _Tree:
+def _tree(endings: tuple[tuple[int, ...], ...], owner: int) -> _Tree:
+    """The tree of endings, kept for who asked about them."""
     return _Tree(endings)
 
 
@@ -147,7 +148,7 @@ def read_forks(prefixes: Prefixes, stems: Sequence[Stem], piece: int) -> Steps[l
     def read(batch: list[int]) -> Steps[list[None]]:
         parts = []
         for s, f, endings in (dealt[each] for each in batch):
-            tree = _tree(tuple(stems[s].forks[f].endings[each] for each in endings))
+            tree = _tree(tuple(stems[s].forks[f].endings[each] for each in endings), stems[s].request.owner)
             parts.append(_Part(s, f, endings, tree, np.zeros(len(tree.token))))
         try:
             yield from _read_parts(prefixes, stems, inputs, unread, parts, piece)

@@ -1,9 +1,10 @@
 """Prefixes of requests and beginnings of prompts: what was read before is not read again.
 
 A prefix is read by the model when it is first asked for. A server also keeps the whole pages of the prompts that it has
-read (`keep`), so that the next turn of a conversation reads what is new. A sequence that goes on after kept pages has
-the same slots in its own pages, and the rest of its prompt is long enough for the same products, so that its results
-are bit by bit those of a prompt that is read whole.
+read (`keep`), so that the next turn of a conversation reads what is new. They are kept for the owner of the prompt
+alone: else the count of kept tokens, or the time, would tell whoever asks which texts others have asked about. A
+sequence that goes on after kept pages has the same slots in its own pages, and the rest of its prompt is long enough
+for the same products, so that its results are bit by bit those of a prompt that is read whole.
 
 Where keys and values would exceed the runner's limit, first kept prompts and then those prefixes are closed that no
 open sequence begins with, the least recently used first; who asks for one again has it read again.
@@ -30,8 +31,9 @@ class Key(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """The beginning of a prompt, in whole pages behind a prefix."""
+    """The beginning of a prompt, in whole pages behind a prefix, and whose it is."""
 
+    owner: int
     key: Key
     tokens: tuple[int, ...]
 
@@ -67,7 +69,7 @@ class Prefixes:
         """A new sequence with the request's adapter and prefix, and the beginning of its own `tokens` that is kept of
         an earlier one; and the number of these tokens. Raises CacheFull."""
         key = self.key(request)
-        longest = self._longest(Begun(key or Key(request.adapter, ()), tuple(tokens)))
+        longest = self._longest(Begun(request.owner, key or Key(request.adapter, ()), tuple(tokens)))
         if longest is not None:
             return self._after(*longest, room), longest[1]
         if key is None:
@@ -85,10 +87,10 @@ class Prefixes:
         """Keep the whole pages of a prompt that a sequence has read."""
         page = self.runner.page
         count = len(request.tokens) // page * page if page else 0
-        begun = Begun(self.key(request) or Key(request.adapter, ()), tuple(request.tokens[:count]))
+        begun = Begun(request.owner, self.key(request) or Key(request.adapter, ()), tuple(request.tokens[:count]))
         if not count or self.runner.bytes_of(count) > self.keep_bytes:
             return
-        for other in [each for each in self._begun if each.key == begun.key]:
+        for other in [each for each in self._begun if each[:2] == begun[:2]]:
             if other.tokens[:count] == begun.tokens:
                 return self._begun.move_to_end(other)
             if begun.tokens[: len(other.tokens)] == other.tokens:
@@ -116,11 +118,12 @@ class Prefixes:
             self.runner.close(self._begun.pop(begun))
 
     def _longest(self, wanted: Begun) -> tuple[Begun, int] | None:
-        """The kept prompt that shares most whole pages with the wanted one, and their tokens; None without any."""
+        """The kept prompt of the same owner that shares most whole pages with the wanted one, and their tokens; None
+        without any."""
         best: tuple[Begun, int] | None = None
         page = self.runner.page
         for begun in self._begun:
-            if begun.key == wanted.key:
+            if begun[:2] == wanted[:2]:
                 most = min(len(begun.tokens), len(wanted.tokens) - SHORTEST) // page
                 count = page * _common(begun.tokens, wanted.tokens, page, most)
                 if count and (best is None or count > best[1]):

@@ -61,7 +61,8 @@ class Request:
     closed set, each with its end token; `grammar` is what the answer must be otherwise. `top` asks that every token of
     the answer is Scored, with so many likeliest tokens; `echo` the same of every token of the prompt but the first,
     which then has no `prefix`. `likely` holds texts that parts of the answer may repeat, beside the prompt; they change
-    how fast it comes and nothing else.
+    how fast it comes and nothing else. `owner` is a number for who asks: what is kept of a prompt is used for later
+    ones of the same owner alone.
     """
 
     id: int
@@ -77,6 +78,7 @@ class Request:
     top: int | None = None
     echo: int | None = None
     likely: tuple[tuple[int, ...], ...] = ()
+    owner: int = 0
 
     @property
     def length(self) -> int:

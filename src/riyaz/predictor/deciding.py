@@ -63,20 +63,20 @@ def deciding(
 
 def deciding_counted(
     model: PromptedModel, conversations: Sequence[Sequence[Message]], questions: Sequence[Question],
-    where: Sequence[str] = (),
+    where: Sequence[str] = (), owner: int = 0,
 ) -> Steps[list[Decisions]]:  # fmt: skip
     """The answers to the questions about each conversation, all read together, in parts. An answer is bit by bit the
-    same whatever else is asked. Raises RiyazError, with the conversation's entry of `where`, for one that does not fit
-    the context."""
+    same whatever else is asked. What is kept is used for the same `owner` alone, as with a Request. Raises RiyazError,
+    with the conversation's entry of `where`, for one that does not fit the context."""
     bare = replace(model, text=TextPart(), task=None, examples=(), retriever=None, head=None, beside=None)
     known = _known.setdefault(bare.lm, _Known())
-    wordings = [known.wording(question, bare) for question in questions]
+    wordings = [known.wording(question, bare, owner) for question in questions]
     unknown = {each.key: each for each in wordings if bare.adapter or each.key not in known.offsets}
     stems = []
     for row, conversation in enumerate(conversations):
-        stems.append((yield from _stem(bare, conversation, wordings, where[row] if row < len(where) else "")))
+        stems.append((yield from _stem(bare, conversation, wordings, where[row] if row < len(where) else "", owner)))
     for null in NULL_TEXTS if unknown else ():
-        stems.append((yield from _stem(bare, [{"role": "user", "content": null}], list(unknown.values()))))
+        stems.append((yield from _stem(bare, [{"role": "user", "content": null}], list(unknown.values()), owner=owner)))
     results = yield from bare.lm.forking(stems)
     rows, nulls = results[: len(conversations)], results[len(conversations) :]
     offsets = {key: np.mean([null.scores[i] for null in nulls], axis=0) for i, key in enumerate(unknown)}
@@ -93,16 +93,17 @@ class _Known:
     def __init__(self) -> None:
         self.beginning: tuple[int, ...] | None = None
         self.offsets: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._wordings: OrderedDict[Question, _Wording] = OrderedDict()
+        self._wordings: OrderedDict[tuple[int, Question], _Wording] = OrderedDict()
 
-    def wording(self, question: Question, model: PromptedModel) -> "_Wording":
-        """A question with its texts in tokens, made once while it is among the last ones."""
-        if question not in self._wordings:
-            self._wordings[question] = _Wording(question, model)
+    def wording(self, question: Question, model: PromptedModel, owner: int) -> "_Wording":
+        """A question with its texts in tokens, made once for its owner while it is among the last ones."""
+        name = owner, question
+        if name not in self._wordings:
+            self._wordings[name] = _Wording(question, model, owner)
             if len(self._wordings) > WORDED:
                 self._wordings.popitem(last=False)
-        self._wordings.move_to_end(question)
-        return self._wordings[question]
+        self._wordings.move_to_end(name)
+        return self._wordings[name]
 
     def keep(self, offsets: dict[bytes, np.ndarray]) -> None:
         """Keep those that were used last."""
@@ -128,8 +129,8 @@ _known: "WeakKeyDictionary[Engine, _Known]" = WeakKeyDictionary()  # only an eng
 class _Wording:
     """A question with the texts of its choices in tokens, each once: `endings`."""
 
-    def __init__(self, question: Question, model: PromptedModel) -> None:
-        self.question = question
+    def __init__(self, question: Question, model: PromptedModel, owner: int) -> None:
+        self.question, self._owner = question, owner
         self.prompt = question.instructions + ASKING[question.type]
         values = list(_texts(question))
         described = [place for place, choice in enumerate(question.choices) if choice.description.strip()]
@@ -143,8 +144,8 @@ class _Wording:
 
     @cached_property
     def key(self) -> bytes:
-        """What its scores without content depend on."""
-        return hashlib.sha256(repr((self.prompt, self.endings)).encode("utf-8", "surrogatepass")).digest()
+        """What its scores without content depend on, and whose they are."""
+        return hashlib.sha256(repr((self._owner, self.prompt, self.endings)).encode("utf-8", "surrogatepass")).digest()
 
     @property
     def longest(self) -> int:
@@ -198,7 +199,7 @@ def _said(choice: Choice) -> str:
 
 
 def _stem(
-    model: PromptedModel, conversation: Sequence[Message], wordings: Sequence[_Wording], where: str = ""
+    model: PromptedModel, conversation: Sequence[Message], wordings: Sequence[_Wording], where: str = "", owner: int = 0
 ) -> Steps[Stem]:
     """The tokens of a conversation, and behind them those of each question. Raises TooLong."""
     expect_short(conversation[-1]["content"], where)
@@ -220,7 +221,8 @@ def _stem(
         if begin + RENDERED < len(wordings):
             yield
     before = _known[model.lm].beginning_of(tokens, model.tokenizer)
-    return Stem(Request(0, tokens[len(before) :], prefix=before, adapter=model.adapter), tuple(forks))
+    request = Request(0, tokens[len(before) :], prefix=before, adapter=model.adapter, owner=owner)
+    return Stem(request, tuple(forks))
 
 
 def _with(conversation: Sequence[Message], question: str) -> list[Message]:

@@ -16,6 +16,7 @@ from riyaz.predictor import Decided, ModelPredictor, Prediction, answered_by, de
 from riyaz.predictor.deciding import deciding_counted
 from riyaz.predictor.own_questions import TRAINING, calibrated, own_answers
 from riyaz.serve.generation import Usage
+from riyaz.serve.owners import owner
 from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State
@@ -58,7 +59,8 @@ async def _answers(
     if not others or predictor.bare is not None:
         return answers
     base = predictor.base()
-    (rest,) = await state.engine.work(lambda: deciding_counted(base, [conversation], others))
+    asking = owner()
+    (rest,) = await state.engine.work(lambda: deciding_counted(base, [conversation], others, owner=asking))
     usage.prompt += rest.input_tokens
     usage.cached += rest.cached_tokens
     left = iter(rest.answers)

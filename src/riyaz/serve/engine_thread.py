@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from riyaz.engine import Request
@@ -20,6 +20,7 @@ from riyaz.engine.engine import Engine, Step
 from riyaz.engine.parts import Steps
 from riyaz.predictor import Chooser, Prediction, Prepared
 from riyaz.serve.long_work import Aside, Choose, Line, Long, Work
+from riyaz.serve.owners import owner
 
 T = TypeVar("T")
 
@@ -92,7 +93,8 @@ class EngineThread:
         return sum(job.began is not None for job in list(self._jobs.values()))
 
     def add(self, job: Job) -> None:
-        """Queue a request."""
+        """Queue a request of who asks."""
+        job.request = replace(job.request, owner=owner())
         self._inbox.put(job)
 
     def cancel(self, job: Job) -> None:
@@ -120,7 +122,8 @@ class EngineThread:
 
     async def choose(self, predictor: Chooser, prepared: Prepared) -> Prediction:
         """The answer that a search chooses. A task that is cancelled takes its question back."""
-        choose = Choose(predictor, prepared)
+        owned = replace(prepared, request=replace(prepared.request, owner=owner()))
+        choose = Choose(predictor, owned)
         self._inbox.put(choose)
         return await asyncio.wrap_future(choose.result)
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
 from riyaz.serve.http import error_response
+from riyaz.serve.owners import asking_as, owner_of
 from riyaz.serve.page.place import ASSETS, INDEX, PREFIX, REPORT, Page
 from riyaz.serve.problems import Problem
 
@@ -49,6 +50,7 @@ class Guard:
             self.check_names(Headers(scope=scope))
         except Problem as problem:
             return await error_response(problem, scope["path"])(scope, receive, send)
+        asking_as(self._owner(Headers(scope=scope)))
         with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
             await self._inner(scope, receive, send)
 
@@ -100,12 +102,23 @@ class Guard:
             return True
         return not is_local(self._config.host) and _is_address(name)
 
+    def _owner(self, headers: Headers) -> int:
+        """Whose a request is: of its key, else of the page's token; 0 on a server without keys, which is one user's."""
+        if not self._keys:
+            return 0
+        return owner_of(_secret(headers) if self._has_key(headers) else headers.get(TOKEN, ""))
+
     def _has_key(self, headers: Headers) -> bool:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        secret = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        secret = _secret(headers)
         digest = hashlib.sha256(secret.encode()).digest()
         matches = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, so that time says nothing
         return any(matches) or (self._page is not None and self._page.is_token(secret))
+
+
+def _secret(headers: Headers) -> str:
+    """The key that a request brings; empty without one."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:

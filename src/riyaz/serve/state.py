@@ -16,6 +16,7 @@ from riyaz.engine.scheduler import MAX_RUNNING
 from riyaz.serve.engine_thread import EngineThread
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
+from riyaz.serve.owners import owner
 from riyaz.serve.page.place import Page
 from riyaz.serve.page.readings import Readings
 from riyaz.serve.problems import Problem
@@ -47,6 +48,7 @@ class State:
     users: Counter[Served | None] = field(default_factory=Counter)  # the same, by what they use
 
     _embedder: "ModelEmbedder | None" = None
+    _prepared_for: int = 0  # whose prompts were prepared last
 
     def embedder(self) -> "ModelEmbedder":
         """The embedder, opened when it is first asked for. Raises RiyazError, with the command that gets a missing
@@ -89,8 +91,22 @@ class State:
                 del self.users[served]  # else what was removed stayed in memory
 
     async def prepare(self, function: Callable[[], T]) -> T:
-        """What a function gives in the thread that prepares prompts, which the event loop does not wait for."""
-        return await asyncio.get_running_loop().run_in_executor(self.preparing, function)
+        """What a function gives in the thread that prepares prompts, which the event loop does not wait for. Searches
+        that are kept there are forgotten when another owner asks."""
+        asking = owner()
+
+        def prepared() -> T:
+            if asking != self._prepared_for:
+                self._forget_searches()
+                self._prepared_for = asking
+            return function()
+
+        return await asyncio.get_running_loop().run_in_executor(self.preparing, prepared)
+
+    def _forget_searches(self) -> None:
+        for served in self.shelf:
+            if served.predictor.has_model and served.predictor.retriever is not None:
+                served.predictor.retriever.clear_cache()
 
 
 def ending() -> Problem:

@@ -5,11 +5,13 @@ import json
 import math
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from live_server import KEY, Running, assert_error, running
 
 from riyaz import files
 from riyaz.predictor import open_model
+from riyaz.serve import http
 from riyaz.serve.opening import Opener
 from riyaz.serve.page import routes, static
 from riyaz.serve.page.place import Page
@@ -256,6 +259,47 @@ def test_two_uploads_of_one_name_do_not_mix(served: Running, place: Path) -> Non
     go.set()
     first.join()
     assert answers[0].status_code == 201 and (place / "uploads/both").read_bytes() == b"first whole"
+
+
+def begun_upload(served: Running, name: str, size: int) -> socket.socket:
+    """A connection on which a file of so many bytes is to come."""
+    address = urlsplit(served.url)
+    client = socket.create_connection((address.hostname, address.port), timeout=20)
+    head = f"POST /page/files?name={name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n"
+    client.sendall(f"{head}X-Riyaz-Token: {served.http.headers['x-riyaz-token']}\r\n\r\n".encode())
+    return client
+
+
+@pytest.mark.parametrize("dripping", [False, True])
+def test_an_upload_that_hardly_comes_is_given_up(
+    served: Running, place: Path, monkeypatch: pytest.MonkeyPatch, dripping: bool
+) -> None:
+    """One byte now and then kept a connection and a half-written file for ever."""
+    monkeypatch.setattr(http, "READING", 0.6)
+    began = time.monotonic()
+    with begun_upload(served, "drip", 500_000) as client:
+        client.sendall(b"x" * 1000)
+        client.settimeout(0.1)
+        told = b""
+        while not told and time.monotonic() - began < 10:
+            try:
+                told = client.recv(4096)
+            except TimeoutError:
+                client.sendall(b"x" * dripping)
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head.lower()
+    assert b"too slowly: 1,0" in body and time.monotonic() - began < 3
+    assert not [path.name for path in (place / "uploads").iterdir() if "drip" in path.name], "nothing is kept"
+
+
+def test_a_slow_upload_becomes_a_file(served: Running, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "READING", 0.3)
+    with begun_upload(served, "slow", 30_000) as client:
+        for _ in range(15):
+            time.sleep(0.1)  # 20 kB a second, for five times as long as a short body may take
+            client.sendall(b"x" * 2000)
+        assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
+    assert (place / "uploads/slow").read_bytes() == b"x" * 30_000
 
 
 def test_a_full_disk_is_one_line_and_keeps_nothing(

@@ -281,7 +281,7 @@ def test_a_stream_whose_client_left_is_not_written_to(
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     left.set()
     until(lambda: served.state.metrics.cancelled == 1)
-    assert caplog.records == [] and len(made) < 5
+    assert caplog.records == [] and len(made) < 10
 
 
 def test_a_failing_engine_fails_its_requests_only(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

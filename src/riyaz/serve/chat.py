@@ -97,7 +97,7 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
     """The answers piece by piece, in whichever way the model answers. Raises Problem, RiyazError."""
     state, served, usage = chat.state, chat.served, chat.usage
     predictor = served.predictor
-    with state.place(chat.count, served):
+    with state.place(chat.count, served) as places:
         if not predictor.has_model:
             (prediction,) = await state.prepare(lambda: predictor.answers([chat.turns.messages]))
             for index in range(chat.count):
@@ -122,7 +122,7 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
             )
             for index in range(chat.count)
         ]  # fmt: skip
-        async for piece in generated(state, generations, usage):
+        async for piece in generated(state, places, generations, usage):
             yield replace(piece, citations=made.citations) if piece.finish else piece
 
 

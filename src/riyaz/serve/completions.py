@@ -139,14 +139,14 @@ async def _pieces(completion: Completion) -> AsyncIterator[tuple[Generation, Pie
     """The answers piece by piece. Raises Problem, RiyazError."""
     state, body = completion.state, completion.body
     count = len(prompts_of(body["prompt"])) * int(body.get("n", 1))
-    with state.place(count, completion.served):
+    with state.place(count, completion.served) as places:
         generations = await state.prepare(lambda: _generations(completion))
         state.metrics.prompt_tokens += completion.usage.prompt
         if completion.echo and completion.top is None and not completion.limit:  # there is nothing to compute
             for index, each in enumerate(generations):
                 yield each, Piece(index, finish="length")
             return
-        async for piece in generated(state, generations, completion.usage):
+        async for piece in generated(state, places, generations, completion.usage):
             yield generations[piece.index], piece
 
 

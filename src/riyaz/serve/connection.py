@@ -1,16 +1,22 @@
 """One connection, read by uvicorn's HTTP/1.1, with bounds on what a client may make the server do before it has a key:
-the time of a request's head, what is read at once, and what is read after the answer."""
+the time of a request's head, what is read at once, and what is read after the answer. And bounds for a client that does
+not read its answer."""
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from riyaz.serve.unread import ABORT, UNREAD, UNREAD_SECONDS
+
 HEAD = 15.0  # seconds within which the head of a request must come, from the connection or its first byte on
 PIECE = 4096  # bytes of a connection that are read before others have their turn: 700 chunks of one byte, 15 ms
 AFTER, AFTER_SECONDS = 16 * 2**20, 2.0  # bytes and time in which the rest of a body goes by, so that its answer is seen
+UNSENT = 2**17  # bytes that the system keeps for a client beside those on their way
 
 
 class Connection(H11Protocol):
@@ -22,16 +28,20 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **named)
         self._ended: int | None = None  # bytes that are still to be read unseen; None before the connection ends
         self._timer: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None  # while something is unread
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request's head."""
         super().connection_made(_Closing(transport, self))  # type: ignore[arg-type]
         transport.max_size = PIECE  # type: ignore[attr-defined]  # of one read of asyncio's sockets, else 256 KiB
+        transport.set_write_buffer_limits(0)  # so that `pause_writing` is called while anything is unsent
+        _bound_unsent(transport)
         self._timer = self.loop.call_later(HEAD, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for."""
         self._stop_timer()
+        self._stop_reading()
         self._ended = 0
         super().connection_lost(exc)
 
@@ -55,6 +65,7 @@ class Connection(H11Protocol):
         cycle = self.cycle
         if cycle is not before:
             cycle.send = lambda message: self._send(cycle, message)  # type: ignore[method-assign]
+            cycle.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
 
     async def _send(self, cycle: RequestResponseCycle, message: Any) -> None:
         if message["type"] == "http.response.start" and cycle.more_body:
@@ -72,10 +83,46 @@ class Connection(H11Protocol):
             self._timer = self.loop.call_later(AFTER_SECONDS, self.transport.abort)
         return self._ended is not None
 
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._stop_reading()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """All is sent."""
+        self._stop_reading()
+        super().resume_writing()
+
+    def _expect_reading(self, before: int | None = None) -> None:
+        """Close the connection where of an answer, `before` bytes that were unsent, too little is read in time."""
+        size = self.transport.get_write_buffer_size()
+        if before is not None and size > before - UNREAD:
+            self.transport.abort()
+        else:
+            self._reading = self.loop.call_later(UNREAD_SECONDS, self._expect_reading, size)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _bound_unsent(transport: asyncio.Transport) -> None:
+    """Bound what the system keeps for a client that does not read, in bytes and in time, where it can (Linux). Without
+    it that is megabytes for each connection, and after the connection is closed too."""
+    unsent, patience = getattr(socket, "TCP_NOTSENT_LOWAT", None), getattr(socket, "TCP_USER_TIMEOUT", None)
+    made = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        if unsent is not None:
+            made.setsockopt(socket.IPPROTO_TCP, unsent, UNSENT)
+        if patience is not None:
+            made.setsockopt(socket.IPPROTO_TCP, patience, int(1000 * UNREAD_SECONDS))
 
 
 class _Closing:

@@ -27,12 +27,14 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Job:
-    """A request to generate. `events` gets (job, step), or (job, error) at its end; several jobs may share it. `began`
-    is the time at which the engine started it."""
+    """A request to generate. `events` gets (job, step), or (job, error) at its end; several jobs may share it. With the
+    last of them `ended` is called with the index, whether or not somebody takes them. `began` is the time at which the
+    engine started it."""
 
     lm: Engine
     request: Request
     events: "Events"
+    ended: Callable[[int], None]
     index: int = 0
     began: float | None = None
     ticket: int = 0
@@ -208,6 +210,8 @@ class EngineThread:
         def deliver() -> None:
             for job, event in events:
                 job.events.put_nowait((job, event))
+                if isinstance(event, Exception) or event.done:
+                    job.ended(job.index)
 
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited

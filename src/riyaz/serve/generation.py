@@ -15,7 +15,7 @@ from riyaz.engine.request import Scored
 from riyaz.predictor import Chooser, Prediction, Prepared
 from riyaz.serve.engine_thread import Events, Job
 from riyaz.serve.problems import Problem, problem_of
-from riyaz.serve.state import RETRY, State
+from riyaz.serve.state import RETRY, Places, State
 from riyaz.serve.text import Text
 from riyaz.text.calls import Calls
 
@@ -75,10 +75,13 @@ class Usage:
         }  # fmt: skip
 
 
-async def generated(state: State, generations: Sequence[Generation], usage: Usage) -> AsyncIterator[Piece]:
-    """The pieces of all answers as they come, each with its index. Raises Problem."""
+async def generated(
+    state: State, places: Places, generations: Sequence[Generation], usage: Usage
+) -> AsyncIterator[Piece]:
+    """The pieces of all answers as they come, each with its index. The place of each is free when it is made, also
+    where its pieces are still to be taken. Raises Problem."""
     events: Events = asyncio.Queue()
-    jobs = [Job(each.lm, each.request, events, index) for index, each in enumerate(generations)]
+    jobs = [Job(each.lm, each.request, events, places.free, index) for index, each in enumerate(generations)]
     left, latest = dict.fromkeys(jobs), dict.fromkeys(jobs, 0.0)
     loop, config = asyncio.get_running_loop(), state.config
     alarms = [
@@ -111,6 +114,7 @@ async def generated(state: State, generations: Sequence[Generation], usage: Usag
                 del left[job]
                 if not step.done:
                     state.engine.cancel(job)
+                    places.free(job.index)
                 _count_end(state, usage, "length" if piece.finish == "length" else "stop")
             if piece.text or piece.calls or piece.tokens or piece.prompt or piece.finish:
                 yield piece

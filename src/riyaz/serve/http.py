@@ -7,7 +7,8 @@ it what the engine does for it.
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Coroutine
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
 
 from starlette.requests import Request
@@ -18,9 +19,11 @@ from riyaz.errors import brief
 from riyaz.serve.fields import Table, ignored_header, sort_out
 from riyaz.serve.problems import Problem, in_messages, problem_of
 from riyaz.serve.state import State, state_of
+from riyaz.serve.unread import ABORT, Unread
 
 MB = 2**20
-READING = 30.0  # seconds within which a request's body must come
+READING = 30.0  # seconds within which a request's body must come, and in which a longer one may be silent
+SLOWEST = 8192  # bytes per second of a longer body, after READING
 WRITING = 30.0  # seconds in which a client must read what was answered
 PING = 15.0  # seconds between comments that keep an idle stream open
 EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -110,8 +113,26 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+async def incoming(request: Request) -> AsyncIterator[bytes]:
+    """The parts of a long body as they come. Raises Problem 408 where nothing comes for READING seconds, and where it
+    is slower in all than SLOWEST after these seconds."""
+    parts, began, size = request.stream(), time.monotonic(), 0
+    while True:
+        left = READING + size / SLOWEST - (time.monotonic() - began)
+        try:
+            part = await asyncio.wait_for(anext(parts, None), max(0.0, min(READING, left)))
+        except TimeoutError:
+            slow = f"the body comes too slowly: {size:,} bytes in {time.monotonic() - began:.0f} s"
+            raise Problem(408, f"{slow}; send it again") from None
+        if part is None:
+            return
+        size += len(part)
+        yield part
+
+
 class EventStream(Response):
-    """Server-sent events. The status is sent with the first event, or after PING seconds, so that what goes wrong
+    """Server-sent events. They are taken as they are made, and a client that leaves too much unread is given up
+    (`Unread`). The status is sent with the first event, or after PING seconds, so that what goes wrong
     before it is an error like any other; what goes wrong later is an event, and the stream ends without DONE, as every
     stream of Anthropic's messages does."""
 
@@ -121,25 +142,32 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client has gone."""
-        sending, gone = asyncio.ensure_future(self._send(scope, receive, send)), asyncio.ensure_future(_gone(receive))
+        unread = Unread(self.events)
+        filling, gone = asyncio.ensure_future(unread.fill()), asyncio.ensure_future(_gone(receive))
+        sending = asyncio.ensure_future(self._send(unread, scope, receive, send))
+        until = time.monotonic() + self.state.config.request_timeout + WRITING
         try:
-            longest = self.state.config.request_timeout + WRITING  # a client that reads nothing keeps no place
-            await asyncio.wait({sending, gone}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
+            while not (sending.done() or gone.done()):
+                left = min(until - time.monotonic(), unread.patience)
+                if left <= 0:
+                    await _abort(scope, gone)
+                    break
+                await asyncio.wait({sending, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 self.state.metrics.cancelled += 1
             elif not isinstance(sending.exception(), OSError):
                 sending.result()
         finally:
-            gone.cancel()
-            sending.cancel()
-            await asyncio.wait({sending, gone})
+            for task in (gone, sending, filling):
+                task.cancel()
+            await asyncio.wait({sending, gone, filling})
             await self.events.aclose()
 
-    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send(self, unread: Unread, scope: Scope, receive: Receive, send: Send) -> None:
         writer, named = _Writer(send, self.own), in_messages(scope["path"])
         pinging = asyncio.ensure_future(writer.ping())
         try:
-            async for event in self.events:
+            async for event in unread.sent():
                 await writer.write(f"{event}\n\n" if event.startswith("event: ") else f"data: {event}\n\n")
             await writer.write("" if named else f"data: {DONE}\n\n", more=False)
         except OSError:
@@ -153,6 +181,14 @@ class EventStream(Response):
             await writer.write(f"{event}data: {dumped(problem.body(scope['path']))}\n\n", more=False)
         finally:
             pinging.cancel()
+
+
+async def _abort(scope: Scope, gone: asyncio.Future[None]) -> None:
+    """Close a connection whose client does not read, with what is unread, where the server is the one of
+    `connection.py`; and wait until that is noticed."""
+    if (extension := scope.get("extensions", {}).get(ABORT)) is not None:
+        extension["call"]()
+        await asyncio.wait({gone}, timeout=1)
 
 
 class _Writer:

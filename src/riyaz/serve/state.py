@@ -65,9 +65,9 @@ class State:
         return max(0, MAX_RUNNING + self.config.max_queue - self.open)
 
     @contextlib.contextmanager
-    def place(self, count: int, served: Served | None = None) -> Iterator[None]:
-        """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server ends,
-        404 for a model that was removed since it was found."""
+    def place(self, count: int, served: Served | None = None) -> Iterator["Places"]:
+        """Places for so many answers of a model, each until it is freed or the block ends. Raises Problem: 429 where
+        the queue is full, 503 when the server ends, 404 for a model that was removed since it was found."""
         if self.draining:
             raise ending()
         if count > MAX_RUNNING + self.config.max_queue:
@@ -80,12 +80,14 @@ class State:
             raise Problem(429, message, headers={"Retry-After": str(RETRY)}, extra=where)
         if served is not None and self.shelf.find(served.name) is not served:
             raise Problem(404, f"{served.name} was removed", "model", "model_not_found")
+        places = Places(self, set(range(count)))
         self.open += count
         self.users[served] += count
         try:
-            yield
+            yield places
         finally:
-            self.open -= count
+            for index in range(count):
+                places.free(index)
             self.users[served] -= count
             if not self.users[served]:
                 del self.users[served]  # else what was removed stayed in memory
@@ -107,6 +109,20 @@ class State:
         for served in self.shelf:
             if served.predictor.has_model and served.predictor.retriever is not None:
                 served.predictor.retriever.clear_cache()
+
+
+@dataclass(eq=False)
+class Places:
+    """The places that a request has left: an answer that is made needs none, also while nobody reads it."""
+
+    _state: State
+    _left: set[int]
+
+    def free(self, index: int) -> None:
+        """Give back the place of an answer whose generation has ended; no effect on one that has none."""
+        if index in self._left:
+            self._left.discard(index)
+            self._state.open -= 1
 
 
 def ending() -> Problem:

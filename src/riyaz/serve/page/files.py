@@ -13,7 +13,7 @@ from riyaz.adapters import CONFIG
 from riyaz.errors import shown
 from riyaz.files import atomic_file
 from riyaz.results import COMPARE
-from riyaz.serve.http import MB, READING
+from riyaz.serve.http import MB, incoming
 from riyaz.serve.page.place import UPLOADS, Page, expect_file_name
 from riyaz.serve.page.runs import KINDS
 from riyaz.serve.problems import Problem
@@ -110,15 +110,9 @@ async def _written(request: Request, path: Path, most: int) -> int:
     """Write a body to a file as it comes; returns its size. Raises Problem, RiyazError."""
     length = request.headers.get("content-length", "0")
     _expect_room(int(length[:20]) if length.isdecimal() else 0, most, path)
-    size, chunks = 0, request.stream()
+    size = 0
     with atomic_file(path) as file:
-        while True:
-            try:
-                chunk = await asyncio.wait_for(anext(chunks, None), READING)
-            except TimeoutError:
-                raise Problem(408, f"nothing of the file came for {READING:g} s; upload it again") from None
-            if chunk is None:
-                break
+        async for chunk in incoming(request):
             size += len(chunk)
             _expect_room(size, most, path)
             await asyncio.to_thread(file.write, chunk)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from riyaz.engine.request import Scored
 from riyaz.predictor import Prediction, Prepared
@@ -18,6 +18,7 @@ from riyaz.serve.fields import CHAT, ignored_header
 from riyaz.serve.generation import Piece, Usage, chosen, generated
 from riyaz.serve.grammar import Syntax, new_grammar, syntax_of
 from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
+from riyaz.serve.large import dumped_in_parts, json_response
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
@@ -158,11 +159,16 @@ async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
         calls[piece.index].extend(piece.calls)
         if piece.finish:
             ends[piece.index] = piece
-    choices = [
-        _choice(chat, ends[index], "".join(texts[index]), calls[index], tokens[index]) for index in range(chat.count)
-    ]
-    document = {"object": "chat.completion", **chat.head, "choices": choices, "usage": usage_of(chat.usage)}
-    return JSONResponse({**document, "timings": chat.usage.timings()}, headers=headers)
+
+    def response() -> Response:
+        choices = (
+            _choice(chat, ends[index], "".join(texts[index]), calls[index], tokens[index])
+            for index in range(chat.count)
+        )
+        document = {"object": "chat.completion", **chat.head, "choices": choices, "usage": usage_of(chat.usage)}
+        return json_response({**document, "timings": chat.usage.timings()}, headers)
+
+    return await chat.state.write(response, sum(map(len, tokens)) * (1 + (chat.top or 0)))
 
 
 def _choice(chat: Chat, end: Piece, text: str, calls: list[dict], tokens: Sequence[Scored]) -> dict[str, Any]:
@@ -200,7 +206,7 @@ def _chunk(
 ) -> str:
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
     document = {"object": "chat.completion.chunk", **chat.head, "choices": [choice]}
-    return dumped({**document, "usage": None} if usage else document)
+    return dumped_in_parts({**document, "usage": None} if usage else document)
 
 
 def own_members(end: Piece) -> dict[str, Any]:
@@ -219,14 +225,15 @@ def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:
 
 
 def _logprobs(chat: Chat, tokens: Sequence[Scored]) -> dict[str, Any] | None:
+    """The log-probabilities of tokens, for `dumped_in_parts`."""
     if chat.top is None:
         return None
     tokenizer = chat.served.open.tokenizer
-    content = [
+    content = (
         {**_token(tokenizer, each.token, each.log_probability),
          "top_logprobs": [_token(tokenizer, token, value) for token, value in each.top]}
         for each in tokens
-    ]  # fmt: skip
+    )  # fmt: skip
     return {"content": content, "refusal": None}
 
 

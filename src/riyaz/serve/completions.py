@@ -7,10 +7,11 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from riyaz import engine
 from riyaz.engine.request import Scored
@@ -22,6 +23,7 @@ from riyaz.serve.chat import NO_LOGPROBS, usage_of
 from riyaz.serve.fields import COMPLETIONS
 from riyaz.serve.generation import Generation, Piece, Usage, generated
 from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
+from riyaz.serve.large import dumped_in_parts, json_response
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
@@ -192,31 +194,50 @@ class Choice:
 
 async def _whole(completion: Completion, headers: dict[str, str]) -> Response:
     """All answers in one response."""
-    by_index: dict[int, Choice] = {}
-    texts: dict[int, str] = {}
-    logprobs: dict[int, dict[str, list[Any]]] = {}
-    ends: dict[int, str | None] = {}
+    kept: dict[int, tuple[Generation, list[Piece]]] = {}
     async for generation, piece in _pieces(completion):
-        text, more = by_index.setdefault(piece.index, Choice(completion, generation)).add(piece)
-        texts[piece.index] = texts.get(piece.index, "") + text
+        kept.setdefault(piece.index, (generation, []))[1].append(piece)
+
+    def response() -> Response:
+        choices = (_choice(completion, *kept[index]) for index in sorted(kept))
+        usage = {"usage": usage_of(completion.usage), "timings": completion.usage.timings()}
+        return json_response({**completion.head, "choices": choices, **usage}, headers)
+
+    numbers = sum(_numbers(completion, piece) for _, pieces in kept.values() for piece in pieces)
+    return await completion.state.write(response, numbers)
+
+
+def _choice(completion: Completion, generation: Generation, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """A whole choice."""
+    choice, logprobs = Choice(completion, generation), dict[str, list[Any]]()
+    texts = []
+    for piece in pieces:
+        text, more = choice.add(piece)
+        texts.append(text)
         for name, values in (more or {}).items():
-            logprobs.setdefault(piece.index, {}).setdefault(name, []).extend(values)
-        ends[piece.index] = piece.finish
-    choices = [
-        {"index": index, "text": texts[index], "logprobs": logprobs.get(index), "finish_reason": ends[index]}
-        for index in sorted(texts)
-    ]
-    usage = {"usage": usage_of(completion.usage), "timings": completion.usage.timings()}
-    return JSONResponse({**completion.head, "choices": choices, **usage}, headers=headers)
+            logprobs.setdefault(name, []).extend(values)
+    ends = {"logprobs": logprobs or None, "finish_reason": pieces[-1].finish}
+    return {"index": pieces[0].index, "text": "".join(texts), **ends}
+
+
+def _numbers(completion: Completion, piece: Piece) -> int:
+    """Log-probabilities that a piece shows."""
+    return (len(piece.prompt) + len(piece.tokens)) * (1 + (completion.top or 0))
 
 
 async def _chunks(completion: Completion) -> AsyncGenerator[str, None]:
     wanted = bool((completion.body.get("stream_options") or {}).get("include_usage"))
     by_index: dict[int, Choice] = {}
     async for generation, piece in _pieces(completion):
-        text, logprobs = by_index.setdefault(piece.index, Choice(completion, generation)).add(piece)
-        choice = {"index": piece.index, "text": text, "logprobs": logprobs, "finish_reason": piece.finish}
-        yield dumped({**completion.head, "choices": [choice], **({"usage": None} if wanted else {})})
+        choice = by_index.setdefault(piece.index, Choice(completion, generation))
+        chunk = partial(_chunk, completion, choice, piece, wanted)
+        yield await completion.state.write(chunk, _numbers(completion, piece))
     if wanted:
         end = {"choices": [], "usage": usage_of(completion.usage), "timings": completion.usage.timings()}
         yield dumped({**completion.head, **end})
+
+
+def _chunk(completion: Completion, choice: Choice, piece: Piece, usage: bool) -> str:
+    text, logprobs = choice.add(piece)
+    shown = {"index": piece.index, "text": text, "logprobs": logprobs, "finish_reason": piece.finish}
+    return dumped_in_parts({**completion.head, "choices": [shown], **({"usage": None} if usage else {})})

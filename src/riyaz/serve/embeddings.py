@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from riyaz.engine.embedder import ModelEmbedder
 from riyaz.engine.parts import Steps
 from riyaz.serve import asking
 from riyaz.serve.fields import EMBEDDINGS
 from riyaz.serve.http import read_body, unless_gone
+from riyaz.serve.large import json_response
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import State, state_of
 
@@ -42,13 +43,17 @@ async def _answer(state: State, body: dict[str, Any], inputs: list[Any], headers
             raise Problem(400, f"dimensions: the vectors have {embedder.dim}", "dimensions")
         rows = await state.prepare(lambda: [ids_of(embedder, each, f"input.{n}") for n, each in enumerate(inputs)])
         vectors = await state.engine.work(lambda: vectors_of(embedder, rows))
-    data = [
-        {"object": "embedding", "index": place, "embedding": _written(row, body.get("encoding_format"))}
-        for place, row in enumerate(vectors)
-    ]
-    count = sum(map(len, rows))
-    usage = {"prompt_tokens": count, "total_tokens": count}
-    return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage}, headers=headers)
+
+    def response() -> Response:
+        made = [
+            {"object": "embedding", "index": place, "embedding": _written(row, body.get("encoding_format"))}
+            for place, row in enumerate(vectors)
+        ]
+        count = sum(map(len, rows))
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return json_response({"object": "list", "data": made, "model": body["model"], "usage": usage}, headers)
+
+    return await state.write(response, vectors.size)
 
 
 def _inputs(value: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from riyaz.config import ServeConfig
 from riyaz.engine.scheduler import MAX_RUNNING
 from riyaz.serve.engine_thread import EngineThread
+from riyaz.serve.large import INLINE
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
 from riyaz.serve.owners import owner
@@ -31,7 +32,8 @@ RETRY = 2  # seconds after which a client may ask again
 
 @dataclass(eq=False)
 class State:
-    """The models, the engine's thread, the thread that prepares prompts, and how many requests there are."""
+    """The models, the engine's thread, those that prepare prompts and write large answers, and how many requests there
+    are."""
 
     config: ServeConfig
     shelf: Shelf
@@ -39,6 +41,7 @@ class State:
     engine: EngineThread = field(default_factory=EngineThread)
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
+    writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-write"))
     page: Page | None = None  # None: the server has none
     readings: Readings = field(default_factory=Readings)
     loaded: bool = True  # False while the models are opened
@@ -105,6 +108,13 @@ class State:
 
         return await asyncio.get_running_loop().run_in_executor(self.preparing, prepared)
 
+    async def write(self, function: Callable[[], T], numbers: int) -> T:
+        """What a function gives that writes an answer of so many numbers: a large one in a thread of its own, which the
+        event loop does not wait for."""
+        if numbers <= INLINE:
+            return function()
+        return await asyncio.get_running_loop().run_in_executor(self.writing, function)
+
     def _forget_searches(self) -> None:
         for served in self.shelf:
             if served.predictor.has_model and served.predictor.retriever is not None:
@@ -153,3 +163,4 @@ async def running(state: State) -> AsyncIterator[None]:
     finally:
         await asyncio.get_running_loop().run_in_executor(None, state.engine.stop)
         state.preparing.shutdown(wait=False, cancel_futures=True)
+        state.writing.shutdown(wait=False, cancel_futures=True)

@@ -168,9 +168,14 @@ class Tokenizer:
         backend = self._backends[MARK]
         if backend.id_to_token(number) is None:
             return f"<id {number}>"
-        # decoded after another token, since a decoder may drop a leading space
-        anchor = self.encode("a")
-        return self._decode([*anchor, number])[len(self._decode(anchor)) :]
+        anchor, length = self._anchor
+        return self._decode([*anchor, number])[length:]
+
+    @cached_property
+    def _anchor(self) -> tuple[list[int], int]:
+        """What a token is decoded after, since a decoder may drop a leading space, and the length of its text."""
+        tokens = self.encode("a")
+        return tokens, len(self._decode(tokens))
 
     def token_bytes(self, number: int) -> int:
         """UTF-8 bytes that one token adds, also for part of a character; 0 for a control token."""

@@ -1,0 +1,105 @@
+"""Answers of megabytes: the same bytes as any, and others do not wait while they are made."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live_server import Running, running
+
+from riyaz.serve import large
+from riyaz.serve.http import dumped
+from riyaz.serve.large import PART, dumped_in_parts
+from riyaz.serve.opening import Opener
+
+LATE = 0.25  # seconds by which one client may delay another
+LIKELY = [None, *({f"é{token}": -0.1 * token for token in range(20)} for _ in range(1000))]
+LETTERS = [{"token": "ü", "logprob": -0.5, "bytes": [195, 188], "top_logprobs": [{"token": "a", "bytes": [97]}] * 20}]
+DOCUMENTS: list[Any] = [
+    {}, [], None, "ü", 1.5, [1, 2], {"a": {}}, {"a": []}, [{}], [[]], {"a": [{"b": []}]},
+    {"id": 1, "choices": [{"index": n, "logprobs": {"top_logprobs": LIKELY, "tokens": ["a"] * 999}} for n in range(3)]},
+    {"choices": [{"message": {"content": "é", "calls": [{"f": {"x": '"'}}]}, "logprobs": {"content": LETTERS * 300}}]},
+    {"data": [{"embedding": [0.25] * 384, "index": n} for n in range(300)], "usage": {"total": 1}},
+    {"few": list(range(PART)), "more": list(range(PART + 1)), "twice": list(range(2 * PART)), "object": {"y": None}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_large_document_is_written_as_any(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest, dump = [0], json.dumps
+
+    def measured(value: Any, **options: Any) -> str:
+        text = dump(value, **options)
+        longest[0] = max(longest[0], len(text))
+        return text
+
+    wanted = dumped(document)
+    monkeypatch.setattr(large.json, "dumps", measured)
+    assert dumped_in_parts(document) == wanted
+    assert longest[0] < 200_000, "one call keeps all threads waiting"
+    if isinstance(document, dict):
+        lazy = {name: iter(member) if isinstance(member, list) else member for name, member in document.items()}
+        assert dumped_in_parts(lazy) == wanted
+    plain = large.json_response(document, {"x": "y"})
+    assert json.loads(plain.body) == json.loads(wanted) and plain.headers["x"] == "y"
+    assert plain.headers["content-type"] == "application/json"
+
+
+@pytest.fixture(scope="module")
+def served(model_folder: Path) -> Iterator[Running]:
+    opener = Opener("fp32")
+    opener.serve(str(model_folder))
+    with running(opener) as server:
+        yield server
+
+
+def longest_wait(server: Running, body: dict[str, Any], path: str) -> tuple[float, bytes]:
+    """The longest time that /health takes while a request is answered, and the answer."""
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(server.post(path, body, timeout=120)))
+    waited = 0.0
+    with httpx.Client(base_url=server.url, timeout=60) as other:
+        other.get("/health")
+        asking.start()
+        while asking.is_alive():
+            began = time.perf_counter()
+            assert other.get("/health").status_code == 200
+            waited = max(waited, time.perf_counter() - began)
+            time.sleep(0.002)
+    (answer,) = answers
+    assert answer.status_code == 200
+    return waited, answer.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_others_are_answered_while_log_probabilities_of_prompts_are_written(served: Running, stream: bool) -> None:
+    """The loop stood for 2.5 s. A busy machine may be late once, so the best of three counts."""
+    prompts = [[10 + (n + token) % 400 for token in range(300)] for n in range(64)]
+    body = {"model": "tiny", "prompt": prompts, "echo": True, "logprobs": 20, "max_tokens": 0, "stream": stream}
+    waits = []
+    while len(waits) < 3 and (not waits or min(waits) >= LATE):
+        waited, content = longest_wait(served, body, "/v1/completions")
+        assert len(content) > 5_000_000
+        waits.append(waited)
+    assert min(waits) < LATE, waits
+    if not stream:
+        choices = json.loads(content)["choices"]
+        assert [len(each["logprobs"]["top_logprobs"]) for each in choices] == [300] * 64
+        assert [each["logprobs"]["top_logprobs"][0] for each in choices] == [None] * 64
+
+
+def test_others_are_answered_while_those_of_answers_are_written(served: Running) -> None:
+    body = {
+        "model": "tiny", "messages": [{"role": "user", "content": "hello"}], "n": 8, "logprobs": True,
+        "top_logprobs": 20, "max_tokens": 900, "ignore_eos": True, "temperature": 1.0,
+    }  # fmt: skip
+    waits = []
+    while len(waits) < 3 and (not waits or min(waits) >= LATE):
+        waited, content = longest_wait(served, body, "/v1/chat/completions")
+        assert len(content) > 5_000_000
+        waits.append(waited)
+    assert min(waits) < LATE, waits

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -116,6 +117,43 @@ def test_rows_of_the_test_among_the_training_rows(model_folder: Path, rows: Path
     test = tiny_comparison.write_rows(Path("test.jsonl"), [*ROWS[:3], *tiny_comparison.closed_rows(9, "today")])
     line = refused(rows, "--test", test, "--model", model_folder)
     assert "3 of 12 test rows (25.0%) are training rows too" in line and "--allow-leakage" in line
+
+
+def test_prompts_that_hold_their_label(model_folder: Path, rows: Path) -> None:
+    words = [
+        word for name in tiny_comparison.NUMBERS for word in (name, f"{name} again", f"{name} more", f"{name} less")
+    ]
+    told = [{"text": f"{word} [{row['label']}]", "label": row["label"]} for word, row in zip(words, ROWS)]
+    held = tiny_comparison.write_rows(Path("held.jsonl"), told)
+    given = (held, "--model", model_folder, "--methods", "nearest,linear")
+    line = refused(*given)
+    assert "45 of 45 different prompts (100.0%) tell their label, such as held.jsonl:1: it stands at the end" in line
+    assert line.endswith(
+        f"{shlex.join(['riyaz', 'compare', *map(str, given)])} --out results/deep/out --allow-answer-in-prompt"
+    )
+    line = command("adapt", "linear", held, "--model", model_folder, "--out", "out").line
+    assert "(100.0%) tell their label" in line and "--allow-answer-in-prompt" in line and not Path("out").exists()
+    shown = command("data", held, "--json")
+    report, out = shown.document["report"], "out"
+    assert report["answer_in_prompt"] == {
+        "rows": 45, "looked_at": 45, "share": 1.0, "telling": 45, "telling_share": 1.0, "sign": "it stands at the end",
+        "first": "held.jsonl:1",
+    }  # fmt: skip
+    assert report["notes"][-1].startswith("45 of 45 different prompts (100.0%) tell their label")
+    assert "45 of 45 different prompts (100.0%) hold their label\n" in command("data", held).out
+    assert "--allow-answer-in-prompt" in command("data", held).out.splitlines()[-1]
+    done = command("compare", *given, "--allow-answer-in-prompt", "--out", out, "--budget", "2m", "--json")
+    assert done.status == 0 and done.document["data"]["answer_in_prompt"] == report["answer_in_prompt"], done.err
+    assert any("tell their label" in note for note in done.document["data"]["notes"])
+    for name in ("report.html", "report.md"):
+        text = Path(out, name).read_text()
+        assert (
+            "45 tell it (100.0%): it stands at the end" in text
+            and "In 100% of the prompts a sign tells the label" in text
+        )
+    assert "answer_in_prompt" not in json.loads(Path(out, "settings.json").read_text())["settings"], (
+        "it changes no figure"
+    )
 
 
 def test_an_unknown_method_to_adapt(model_folder: Path, rows: Path) -> None:

@@ -52,6 +52,7 @@ def data(
     data_config, config = resolve_options(data, reading, others={"model": model, "test": test})
 
     from riyaz.data import formats, split, task
+    from riyaz.data.answer_in_prompt import OPTION, answer_in_prompt
     from riyaz.data.turns import facts_of
 
     screen = Screen(json)
@@ -90,6 +91,7 @@ def data(
         for row in folder.train.examples[window]
     ]
     document |= _tokens(screen, folder.train.examples, detected, config.model[0], window, wanted=model is not None)
+    telling = answer_in_prompt(folder.train, folder.test, detected)
     _, report = split.split(
         folder.train,
         folder.test,
@@ -99,6 +101,9 @@ def data(
         seed=config.seed,
         allow_leakage=True,  # this command shows leakage, `compare` refuses it
     )
+    if telling is not None:
+        report.answer_in_prompt = telling.to_dict()
+        report.notes += [telling.note] if telling.telling else []
     document["report"] = report.to_dict()
     _show_split(screen, document["report"])
     if not skip_problems:
@@ -107,7 +112,7 @@ def data(
         document["label_next"] = show_label_next(screen, folder, detected, more, label_next, out)
     if columns := _also_answers(folder.train):
         screen.fact("questions", f"{listed(columns)} may be answers too: --questions-out q.json writes the questions")
-    flags |= _mending(folder, detected)
+    flags |= _mending(folder, detected) | ({OPTION: True} if telling is not None and telling.telling else {})
     screen.fact("next", command_with("compare", data, flags))
     screen.finish(document)
 
@@ -253,6 +258,9 @@ def _show_split(screen: Screen, report: dict[str, Any]) -> None:
     screen.fact("duplicates", repeated)
     share = f"{leakage['test_rows']:,} test rows ({leakage['share']:.1%})"
     screen.fact("leakage", f"{share} are also in the training rows")
+    if telling := report.get("answer_in_prompt"):
+        rows_read = f"{telling['rows']:,} of {telling['looked_at']:,} different prompts ({telling['share']:.1%})"
+        screen.fact("in prompts", f"{rows_read} hold their label{'' if telling['telling'] else '; no sign tells it'}")
     screen.fact("answer words", _named(report["answer_words"]))
     labels = list(report["labels"].items())
     for place, (label, counts) in enumerate(labels[:LABELS]):

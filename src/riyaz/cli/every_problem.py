@@ -19,6 +19,7 @@ def every_problem(
     The hint ends in `riyaz VERB DATA` with `flags`, the flags of the command that failed, and these options.
     """
     from riyaz.data import formats, split, task
+    from riyaz.data.answer_in_prompt import OPTION, answer_in_prompt, refuse_telling
 
     problems, options = [first], dict(first.options)
     while True:
@@ -28,6 +29,9 @@ def every_problem(
             rows = task.detect(folder.train, config.instruction, config.metric, config.task, config.schema,
                                max_new_tokens=config.max_new_tokens)  # fmt: skip
             split.split(folder.train, folder.test, rows, allow_leakage="allow_leakage" in options or verb == "data")
+            allowed = verb == "data" or OPTION in options or bool(flags.get(OPTION))
+            telling = None if allowed else answer_in_prompt(folder.train, folder.test, rows)
+            refuse_telling(telling, str(folder.train.path), allowed)
             break
         except RiyazError as error:
             problems.append(error)

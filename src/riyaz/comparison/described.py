@@ -12,7 +12,7 @@ from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.families import describe
 from riyaz.methods.fitting.base import instruction_only
-from riyaz.results import Data, Documents, FileFacts, Leakage, Model
+from riyaz.results import AnswerInPrompt, Data, Documents, FileFacts, Leakage, Model
 from riyaz.sources import Source
 
 RENDERED = 5  # rows shown in the report
@@ -25,6 +25,8 @@ def data_of(
     """The rows: their files, task and counts, and the first ones as rendered for the model of `source`. `documents` is
     their entry in settings.json."""
     counts: dict[str, Any] = report.to_dict() | {"leakage": Leakage(**report.leakage)}
+    if report.answer_in_prompt is not None:
+        counts["answer_in_prompt"] = AnswerInPrompt(**report.answer_in_prompt)
     return Data(
         files={name: FileFacts(str(d.path), d.sha256, d.format)
                for name, d in (("train", files.train), ("test", files.test)) if d},

@@ -10,6 +10,7 @@ from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.shorter_test import Divide
 from riyaz.config import MIN_ROWS, CompareConfig
 from riyaz.data import Dataset, Example
+from riyaz.data.answer_in_prompt import answer_in_prompt, refuse_telling
 from riyaz.data.data_report import count_labels
 from riyaz.data.formats import DataFolder
 from riyaz.data.sampling import sample, without
@@ -32,7 +33,9 @@ def divider(
 ) -> Divide:
     """A function that divides the rows into parts, without those too long for one of the models: all arms answer the
     same rows. `used` are the documents that a method retrieves from. Rows whose keys an artifact has `learned` are
-    trained on, and never held out."""
+    trained on, and never held out. Raises RiyazError for prompts that tell their label, unless that is allowed."""
+    telling = answer_in_prompt(data_files.train, data_files.test, task)
+    refuse_telling(telling, str(data_files.train.path), config.allow_answer_in_prompt)
     reading = {name: (source.tokenizer(), describe(source)) for name, source in bases.items()}
     prefix = max(METHODS[name].prefix_tokens for name in methods)
     tested = data_files.test or data_files.train
@@ -58,6 +61,9 @@ def divider(
                              for note in (*family.notes, *tokenizer.notes)]  # fmt: skip
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
+        if telling is not None:
+            report.answer_in_prompt = telling.to_dict()
+            report.notes += [telling.note] if telling.telling else []
         if test_in_documents:
             note = "holds the documents and the test rows: retrieval can find the answers themselves"
             report.notes.append(f"{tested.path.name} {note}")

@@ -47,6 +47,7 @@ def settings_of(
             "teacher_model",
             "places",
             "ray",
+            "allow_answer_in_prompt",
         )
         and (key, value) != ("seeds", None)
     } | {"instructions": instructions and list(instructions)}

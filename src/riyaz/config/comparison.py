@@ -68,6 +68,9 @@ class CompareConfig:
     allow_leakage: bool = option(
         False, "continue when over 5 % of the test rows are also training rows (which training then leaves out)"
     )
+    allow_answer_in_prompt: bool = option(
+        False, "continue when the prompts of a closed set tell their labels, by the label itself or by another sign"
+    )
     replay: float = option(
         0.1,
         "share of general text among the tokens that lora and full learn from: there they keep what the base predicts, "

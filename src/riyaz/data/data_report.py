@@ -4,6 +4,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from riyaz.data import Example
 
@@ -22,6 +23,7 @@ class DataReport:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # closed tasks: rows of each label in each part
     unseen_labels: list[str] = field(default_factory=list)  # labels of test rows that no training row has
     slices: dict[str, int] = field(default_factory=dict)  # test rows of each slice
+    answer_in_prompt: dict[str, Any] | None = None  # closed tasks: prompts that hold or tell their label
     groups: dict[str, int] | None = None  # groups of the rows of each part; None where rows have none
     notes: list[str] = field(default_factory=list)
 

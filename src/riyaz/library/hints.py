@@ -15,8 +15,8 @@ FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 CONFIGS = (DataConfig, CompareConfig, AdaptConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 SWITCHES = {
-    "accept_licence", "allow_leakage", "data_curve", "limits", "merge_labels", "resume", "skip_incomplete",
-    "unsafe_code",
+    "accept_licence", "allow_answer_in_prompt", "allow_leakage", "data_curve", "limits", "merge_labels", "resume",
+    "skip_incomplete", "unsafe_code",
 }  # fmt: skip
 PATTERN = r"\briyaz (pull|compare|adapt|pretrain)\b"
 QUOTED = re.compile(rf"`{PATTERN}([^`]*)`")

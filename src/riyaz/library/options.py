@@ -63,6 +63,7 @@ class MethodOptions(ReadingOptions, total=False):
     limit_test: int | None
     general: Place | None
     allow_leakage: bool | None
+    allow_answer_in_prompt: bool | None
     replay: float | None
     replay_from: Place | None
     seed: int | None

@@ -289,6 +289,10 @@ def caveats(comparison: Comparison) -> list[str]:
     notes = ["Times and memory were measured on the machine named above; elsewhere only their ratios are similar."]
     if comparison.pick:
         notes.insert(0, "The best method is chosen on these test rows, so its own score is a little optimistic.")
+    telling = comparison.data.answer_in_prompt
+    if telling and telling.telling:
+        where = f"In {telling.telling_share:.0%} of the prompts a sign tells the label ({telling.sign})"
+        notes.insert(0, f"{where}: the scores do not show what is right without it.")
     best = max((arm.score or 0.0 for arm in arms), default=0.0)
     unknown = [arm.name for arm in comparison.arms if arm.status == "skipped" and arm.may_beat(best)]
     few = comparison.rows_needed or not (unknown or any(arm.may_beat(best) for arm in arms))

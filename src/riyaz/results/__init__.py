@@ -36,7 +36,7 @@ from riyaz.results.comparison import (
     Worth,
 )
 from riyaz.results.documents import ELSEWHERE
-from riyaz.results.inputs import Data, Documents, FileFacts, Leakage, Model
+from riyaz.results.inputs import AnswerInPrompt, Data, Documents, FileFacts, Leakage, Model
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
 from riyaz.results.metric_names import metric_name
 from riyaz.results.precisions import PrecisionScore, in_words, smallest_merged, smallest_precision
@@ -65,9 +65,9 @@ from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
     "ADAPTED", "COMPARE", "ELSEWHERE", "FAR", "FIT", "FLOORS", "LEARNED", "LIMITS", "METRICS", "PREDICTIONS",
-    "REFITTED", "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "ArmResult",
-    "Calibration", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer", "Decision",
-    "Derived", "Documents", "EarlierTask", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor",
+    "REFITTED", "RESULT", "RUN", "SAMPLES", "SUITES", "TERNARIZE", "About", "Abstention", "Answer", "AnswerInPrompt",
+    "ArmResult", "Calibration", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data", "DecidedAnswer",
+    "Decision", "Derived", "Documents", "EarlierTask", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor",
     "FloorKind", "Leakage", "Learned", "Limits", "Model", "Pair", "Part", "PrecisionScore", "PretrainRun",
     "QuestionScore", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText", "RunTokenizer",
     "Samples", "SeedScore", "SliceLead", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores", "Teacher",

@@ -24,6 +24,20 @@ class Leakage:
 
 
 @dataclass(frozen=True)
+class AnswerInPrompt:
+    """Prompts of a closed set that hold an accepted answer: rows of those looked at, and their share; rows that tell
+    their label by a sign, their share, the sign in words ("" where there is none), and the place of such a row."""
+
+    rows: int
+    looked_at: int
+    share: float
+    telling: int = 0
+    telling_share: float = 0.0
+    sign: str = ""
+    first: str = ""
+
+
+@dataclass(frozen=True)
 class Documents:
     """The documents that passages were retrieved from; `embedder` is the hash of the embedding model."""
 
@@ -55,6 +69,7 @@ class Data:
     rendered: list[list[tuple[str, bool]]] = field(default_factory=list)  # (text, whether the loss counts it)
     documents: Documents | None = field(default=None, metadata=OPTIONAL)
     groups: dict[str, int] | None = field(default=None, metadata=OPTIONAL)  # of rows, in each part
+    answer_in_prompt: AnswerInPrompt | None = field(default=None, metadata=OPTIONAL)  # of a closed set
 
 
 @dataclass(frozen=True)

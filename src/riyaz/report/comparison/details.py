@@ -20,7 +20,7 @@ from riyaz.report.words import (
     totals,
     value,
 )  # fmt: skip
-from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
+from riyaz.results import AnswerInPrompt, ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
 from riyaz.results.problems import PROBLEMS_TABLE, RowProblems
 
 ROW_KINDS = {
@@ -36,14 +36,14 @@ SHOWN_LABELS = 100
 
 def data(facts: Data) -> Markup | None:
     """Files, row counts, duplicates, leakage, labels, notes, and some rows as the model sees them."""
-    named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage"}
+    named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage", "answer_in_prompt"}
     rest = {name: value for name, value in to_document(facts).items() if name not in named}
     rest |= {"task": TASKS.get(facts.task or "", facts.task), "metric": facts.metric and metric_name(facts.metric)}
     counted = [(ROW_KINDS.get(name, name), number(value)) for name, value in facts.rows.items() if value]
     return join(
         element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in counted),
                 class_="counts") if counted else None,
-        named_values(rest | leakage(facts.leakage)),
+        named_values(rest | leakage(facts.leakage) | labels_in_prompts(facts.answer_in_prompt)),
         _files(facts.files),
         element("h3", "Notes on the rows") if facts.notes else None,
         element("ul", *(element("li", note) for note in facts.notes)) if facts.notes else None,
@@ -70,6 +70,19 @@ def leakage(leaks: Leakage | None) -> dict[str, str]:
         return {}
     rows = f"test rows that are also in the training rows: {number(leaks.test_rows)}"
     return {"leakage": f"{rows}; training rows dropped because of this: {number(leaks.dropped)}"}
+
+
+def labels_in_prompts(telling: AnswerInPrompt | None) -> dict[str, str]:
+    """Prompts that hold or tell their label, as one named value."""
+    if telling is None:
+        return {}
+    rows = f"{number(telling.rows)} of {number(telling.looked_at)} different prompts hold it ({telling.share:.1%})"
+    sign = (
+        f"{number(telling.telling)} tell it ({telling.telling_share:.1%}): {telling.sign}"
+        if telling.telling
+        else "none tells it"
+    )
+    return {"answer in the prompt": f"{rows}; {sign}"}
 
 
 def _files(files: dict[str, FileFacts]) -> Markup | None:

@@ -8,7 +8,7 @@ from typing import Any
 from riyaz.json_files import to_document
 from riyaz.report import row_problems
 from riyaz.report.comparison import confidence, extra_findings, questions, schedule
-from riyaz.report.comparison.details import ROW_KINDS, leakage
+from riyaz.report.comparison.details import ROW_KINDS, labels_in_prompts, leakage
 from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.report.comparison.precisions import merged_line, served_line
 from riyaz.report.comparison.worth import TITLE as WORTH_TITLE
@@ -204,7 +204,9 @@ def _briefly(data: Data) -> dict[str, Any]:
             f"{number(data.rows[part])} {name}" for part, name in ROW_KINDS.items() if data.rows.get(part)
         )
     }
-    return {**to_document(data), **rows, **labels, **leakage(data.leakage), "rendered": None}
+    telling = labels_in_prompts(data.answer_in_prompt)
+    own = {"rendered": None, "answer_in_prompt": None}
+    return {**to_document(data), **rows, **labels, **leakage(data.leakage), **telling, **own}
 
 
 def _arm(arm: ArmResult) -> str:

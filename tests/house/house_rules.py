@@ -31,7 +31,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("checkpoint", "train", "preferences", "pace", "joining"),
     ),
     (("methods", "quality", "drift", "evaluate", "scored_columns", "target_scores", "limits", "inside", "export"), ()),
-    (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
+    (("comparison", "pretraining", "ternarizing", "report", "card", "serve", "verifying"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}

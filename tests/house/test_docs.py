@@ -31,7 +31,7 @@ COMMANDS = {
     *("pull", "models", "doctor", "completion", "data", "compare", "report", "adapt", "evaluate", "limits", "run"),
     *("chat", "generate"),
     *("predict", "inside", "decide", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer"),
-    *("pretrain", "ternarize", "blend", "distil", "join"),
+    *("pretrain", "ternarize", "blend", "distil", "join", "verify"),
 }
 LOG_WORDS, CHANGELOG_LINES = 60, 18  # of an entry, and of a version
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python

@@ -40,6 +40,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "pull": "Download a base model once; every later use is offline",
         "models": "List the models in the cache",
         "doctor": "Show versions, packages, hardware, the model cache and what is wrong with any of them",
+        "verify": "Check hashes, shapes, numbers, links and counts of a file or folder, without loading or changing it",
         "completion": "Print the script that completes commands and options in bash, zsh or fish",
     },
     "Compare and adapt": {
@@ -185,11 +186,11 @@ def main(tokens: Sequence[str] | None = None) -> int:
             words, all_options = read_help(tokens)
             if words[:1] and words[0] in ALONE and launched()[1] > 1:
                 raise RiyazError("works in one process only", f"riyaz {words[0]}", "start it without torchrun")
-            build(all_options)(words)
+            status = build(all_options)(words)
             if not words:
                 _print_next_step()
             sys.stdout.flush()
-        return 0
+        return status if type(status) is int else 0
     except BrokenPipeError:
         _drop_unwritten(sys.stdout)
         return 141

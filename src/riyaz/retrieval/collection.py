@@ -118,12 +118,12 @@ def add(
         raise
 
 
-def verify(path: Path) -> list[str]:
-    """Problems of a collection, each with a hint; [] if it is intact. Raises RiyazError if the file is missing or
-    cannot be read."""
+def verify(path: Path, mode: str = "rw") -> list[str]:
+    """Problems of a collection, each with a hint; [] if it is intact. With the mode "ro" nothing is written: a killed
+    write is not taken back. Raises RiyazError if the file is missing or cannot be read."""
     path = Path(path)
     try:
-        with opened(path, "rw") as database:
+        with opened(path, mode) as database:
             database.execute("BEGIN")
             try:
                 problem = _format_problem(path, database)

@@ -19,9 +19,7 @@ from riyaz.errors import RiyazError
 
 MOST_ROWS = 5000  # rows that are looked at, evenly spread over the file
 RIGHT = 0.97  # share of the rows with a sign whose label it must tell
-LABEL_AT_PLACE = (
-    0.1  # share of the rows that a label at one place must tell, without the label that it tells most often
-)
+LABEL_AT_PLACE = 0.1  # share that a label at one place must tell, without the rows of the one that it tells most often
 CONTENT_OF_PLACE = 0.5  # share that any content of one place must tell, mean of the half of the labels it tells worst
 ANYWHERE = 0.9  # the same for a label, or for one word of each label, wherever it stands
 ONE_SIDED = 0.99  # share of the rows of one of two labels that always have a content which the other label never has
@@ -132,8 +130,8 @@ def _of_rows(examples: Sequence[Example], labels: Iterable[str]) -> AnswerInProm
     if len(sizes) > 1:
         telling = [each for each in at_places
                    if each.is_right(LEAST_LABELS) and each.without_most(sizes) >= LABEL_AT_PLACE]  # fmt: skip
-        wherever = (each for each in (anywhere, _by_word(rows, sizes)) if each.is_right(LEAST_LABELS))
-        telling += [each for each in wherever if each.worst_half(sizes) >= ANYWHERE]
+        wherever = ((anywhere, LEAST_LABELS), (_by_word(rows, sizes), LEAST_SIGNS))
+        telling += [each for each, least in wherever if each.is_right(least) and each.worst_half(sizes) >= ANYWHERE]
         for each in _by_place(rows):
             all_labels = each.is_right(LEAST_SIGNS) and each.worst_half(sizes) >= CONTENT_OF_PLACE
             if all_labels or (each.is_right(LEAST_SIGNS, ONE_SIDED) and each.of_one_side(sizes)):

@@ -50,7 +50,6 @@ class Guard:
             self.check_names(Headers(scope=scope))
         except Problem as problem:
             return await error_response(problem, scope["path"])(scope, receive, send)
-        asking_as(self._owner(Headers(scope=scope)))
         with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
             await self._inner(scope, receive, send)
 
@@ -59,6 +58,7 @@ class Guard:
             self.check_key(Headers(scope=scope), scope["path"], scope.get("query_string", b"").decode("latin-1"))
         except Problem as problem:
             return await error_response(problem, scope["path"])(scope, receive, send)
+        asking_as(self._owner(Headers(scope=scope)))
         await self._app(scope, receive, send)
 
     def check_names(self, headers: Headers) -> None:

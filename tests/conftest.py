@@ -37,6 +37,7 @@ GROUPS = (
         *("quality", "quantize", "ray_nodes", "serve_command", "spellings", "tie_break", "torch_free", "wheels"),
         *("wrong_input",),
     ),
+    ("pages_run",),
     ("export_families", "export_formats", "export"),
     ("native_build", "native_cross", "supply_chain"),
 )

@@ -97,18 +97,21 @@ def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_dire
     about = "-".join(name.split("-")[:2])
     add_file(wheel, f"{about}.dist-info/sboms/riyaz.cdx.json", text.encode())
     file, commit = known_commit()
+    of_sdist = ROOT / "src/riyaz" / file  # at the same place of the wheel as in one of a clone
+    commit = commit or (of_sdist.read_bytes() if of_sdist.is_file() else b"")
     if commit:
         add_file(wheel, f"riyaz/{file}", commit)
     return name
 
 
 def add_file(wheel: Path, name: str, data: bytes) -> None:
-    """Adds one file to a wheel, and to the wheel's list of its files, with the time of its other files."""
+    """Adds or replaces one file of a wheel, and its line in the wheel's list, with the time of its other files."""
     with zipfile.ZipFile(wheel) as archive:
-        held = {item: archive.read(item) for item in archive.infolist()}
+        held = {item: archive.read(item) for item in archive.infolist() if item.filename != name}
     record = next(item for item in held if item.filename.endswith(".dist-info/RECORD"))
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-    held[record] = f"{name},sha256={digest},{len(data)}\n".encode() + held[record]
+    others = [line for line in held[record].splitlines(keepends=True) if not line.startswith(f"{name},".encode())]
+    held[record] = b"".join([f"{name},sha256={digest},{len(data)}\n".encode(), *others])
     added = zipfile.ZipInfo(name, record.date_time)
     added.external_attr, added.compress_type = record.external_attr, zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(wheel, "w") as archive:

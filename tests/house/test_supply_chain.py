@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -19,6 +20,8 @@ from riyaz.extras import PACKAGES
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where an installation has compiled the kernels, the wheel is linked of them. Else one set of them is enough.
+SDIST = """import sys; sys.path.insert(0, "native"); from build_backend import build_sdist
+print(build_sdist(sys.argv[1]))"""
 BUILD = """import sys; sys.path.insert(0, "native"); from build_backend import build_wheel, usual_folder
 built = usual_folder()
 how = {"build-dir": str(built)} if (built / "build.ninja").exists() else {"cmake.define.RIYAZ_ISAS": "scalar"}
@@ -113,3 +116,28 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
         bill = json.loads(archive.read(about + BILL))
     assert "nanobind" not in {part["name"] for part in bill["components"]}, "it holds no C++ engine"
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
+
+
+@pytest.mark.slow
+def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> None:
+    """The wheel without the engine, byte by byte; the engine is compiled by the same CMakeLists.txt."""
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+
+    def printed(folder: Path, *command: str) -> str:
+        arguments = [sys.executable, *command]
+        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-800:]
+        return done.stdout.splitlines()[-1]
+
+    with tarfile.open(tmp_path / printed(ROOT, "-c", SDIST, str(tmp_path))) as archive:
+        archive.extractall(tmp_path / "sources", filter="data")
+    (unpacked,) = (tmp_path / "sources").iterdir()
+    wheels = []
+    for name, folder in (("clone", ROOT), ("archive", unpacked)):
+        printed(folder, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name))
+        (wheel,) = (tmp_path / name).glob("*.whl")
+        wheels.append(wheel)
+    listed = [[(item.filename, item.CRC) for item in zipfile.ZipFile(wheel).infolist()] for wheel in wheels]
+    assert listed[0] == listed[1]
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    assert not (ROOT / "src/riyaz" / commit.FILE).exists(), "the archive's commit is not left in the clone"

@@ -28,8 +28,10 @@ PORTS = {"http": 80, "https": 443}  # that browsers leave out of an origin
 
 
 class Guard:
-    """Checks Host, Origin and key of every request before the application gets it. A browser asks without a key whether
-    a page of another origin may ask, so this is answered between the checks; errors about keys can be read there too."""
+    """Checks Host, Origin and key of every request before the application gets it.
+
+    A browser asks without a key whether a page of another origin may ask, so this is answered between the checks.
+    """
 
     def __init__(self, app: ASGIApp, config: ServeConfig, page: Page | None = None) -> None:
         self._app, self._config, self._page = app, config, page

@@ -132,7 +132,8 @@ def test_an_origin_that_no_browser_sends_is_refused_at_start(origin: str) -> Non
 
 def test_origins_of_apps_and_ports_are_taken() -> None:
     for origin in "https://example.org", "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abcdef":
-        server.bound(ServeConfig(port=0, allow_origin=(origin,))).close()
+        with server.bound(ServeConfig(port=0, allow_origin=(origin,))) as listening:
+            assert listening.getsockname()[1] > 0
 
 
 def test_an_address_that_others_reach_needs_a_key(tmp_path: Path) -> None:

@@ -400,6 +400,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
         labels = artifact.task.labels if artifact.task else ()
         if len(offsets) != len(labels) or not all(map(math.isfinite, offsets)):
             raise RiyazError(f"label_offsets are {shown(str(offsets))}", where, TAMPERED)
+    if artifact.task is not None:
+        _check_labels(artifact.task, where)
     if artifact.temperatures and (len(artifact.temperatures) != question_count or min(artifact.temperatures) <= 0):
         raise RiyazError(f"temperatures are {shown(str(artifact.temperatures))}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]
@@ -407,3 +409,19 @@ def _check_values(artifact: Artifact, where: str) -> None:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)
     if artifact.base is None and kind not in MODEL_FREE:
         raise RiyazError("names no base model", where, TAMPERED)
+
+
+def _check_labels(task: Task, where: str) -> None:
+    """Raises RiyazError where an answer cannot be chosen: there is no label, or one is empty or stands twice."""
+    if (task.kind == "closed" and not task.labels) or (task.kind == "questions" and not task.questions):
+        raise RiyazError(f"a {task.kind} task has nothing to choose from", where, TAMPERED)
+    sets: dict[str, Sequence[str | bool]] = {"task.labels": task.labels}
+    for number, question in enumerate(task.questions):
+        sets[f"task.questions.{number}.choices"] = [choice.value for choice in question.choices]
+        if not question.choices:
+            raise RiyazError(f"task.questions.{number} has no choices", where, TAMPERED)
+    for name, values in sets.items():
+        if not all(value.strip() for value in values if isinstance(value, str)):
+            raise RiyazError(f"{name} has an empty one", where, TAMPERED)
+        if len({(type(value), value) for value in values}) < len(values):
+            raise RiyazError(f"{name} has one twice", where, TAMPERED)

@@ -12,6 +12,7 @@ from refusals import assert_refused
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
+from riyaz.data.questions import Choice, Question
 from riyaz.data.task import Task
 from riyaz.json_files import write_json
 from riyaz.results import ArmResult, Comparison
@@ -252,4 +253,39 @@ def test_a_negative_count_of_a_stranger_is_refused(name: str, tmp_path: Path) ->
     document["text"][name] = -1
     path.write_text(json.dumps(document))
     with assert_refused(f"text.{name} is -1"):
+        Artifact.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (["blue", "red", "blue"], "task.labels has one twice"), (["blue", ""], "task.labels has an empty one"),
+        (["blue", " \n"], "task.labels has an empty one"), ([], "a closed task has nothing to choose from"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_chosen_are_refused_when_it_is_opened(
+    labels: list[str], says: str, tmp_path: Path
+) -> None:
+    write_document(tmp_path / "a", document(task={**asdict(TASK), "labels": labels}))
+    with assert_refused(says, "riyaz.json"):
+        Artifact.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""), ({"choices": ["a", "a"]}, "task.questions.0.choices has one twice"),
+        ({"choices": []}, "task.questions.0 has no choices"), ({"choices": ["a", ""]}, "choices has an empty one"),
+        ({"choices": ["true", True]}, ""),
+    ],
+)  # fmt: skip
+def test_choices_that_cannot_be_chosen_are_refused_when_it_is_opened(changes: dict, says: str, tmp_path: Path) -> None:
+    choices = changes.pop("choices", ["a", "b"])
+    question = Question("colour", "choice", "Which?", tuple(Choice(each) for each in choices))
+    task = replace(TASK, kind="questions", labels=(), questions=(replace(question, **changes),))
+    write_document(tmp_path / "a", document(task=asdict(task)))
+    if not says:
+        assert Artifact.read(tmp_path / "a").task == task
+        return
+    with assert_refused(says, "riyaz.json"):
         Artifact.read(tmp_path / "a")

@@ -15,9 +15,11 @@ from conftest import Finished
 from live_server import Running, assert_error, running
 
 from riyaz import adapters
+from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.predictor import ClosedPredictor, open_artifact
 from riyaz.results import Comparison
+from riyaz.serve import opening
 from riyaz.serve.opening import Opener
 from riyaz.sources import open_source, store
 
@@ -249,6 +251,73 @@ def test_what_does_not_fit_is_refused_and_the_server_lives_on(served: Running, b
     assert_error(served.post("/v1/adapters", body), status)
     assert {model.id for model in served.openai.models.list().data} == before
     assert asked(served, "out/zero_shot", "a")["choices"]
+
+
+def lora(folder: Path, base: Path, rank: int, path: str = "model.layers.0.self_attn.q_proj") -> None:
+    """A LoRA of this rank on one matrix of the tiny model."""
+    family = describe(open_source(base))
+    rows, columns = family_shapes(family)[f"{path}.weight"]
+    pair = adapters.Pair(np.full((rank, columns), 0.01, np.float32), np.full((rows, rank), 0.01, np.float32), 1.0)
+    folder.mkdir()
+    adapters.peft.write(adapters.Adapter(pairs={path: pair}), folder, family, base=str(base))
+
+
+def test_a_large_adapter_is_the_command_lines_alone(
+    served: Running, folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora(folder / "deep", model_folder, opening.MAX_RANK + 1)
+    what = assert_error(served.post("/v1/adapters", {"name": "deep"}), 400)["message"]
+    assert "q_proj is 513; clients may load adapters of at most 512" in what and "when it starts" in what
+    opener = Opener("fp32")
+    opener.serve(str(folder / "deep"))
+    monkeypatch.setattr(opening, "LARGEST", 1000)
+    what = assert_error(served.post("/v1/adapters", {"name": "deep"}), 400)["message"]
+    assert what.startswith("the adapter has ") and "clients may load" in what
+
+
+def test_an_adapter_is_packed_while_others_are_answered(
+    served: Running, folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = served.state.opener.bases[0].lm.runner
+    lora(folder / "slow", model_folder, 8)
+    prepared, times = runner.prepared, []
+
+    def slowly(name: str, adapter: adapters.Adapter) -> object:
+        time.sleep(1)  # as packing a large one takes
+        return prepared(name, adapter)
+
+    monkeypatch.setattr(runner, "prepared", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(served.post, "/v1/adapters", {"name": "slow"})
+        while not loading.done():
+            began = time.monotonic()
+            assert asked(served, "out/zero_shot", "a", max_tokens=1)["choices"]
+            times.append(time.monotonic() - began)
+        assert loading.result().status_code == 201
+    assert len(times) > 3 and max(times) < 0.6, times
+    assert asked(served, "slow", "a", max_tokens=2)["choices"]
+    assert served.http.delete("/v1/adapters/slow").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "more.txt"])
+def test_a_link_in_an_adapters_folder_tells_nothing_of_its_file(
+    served: Running, folder: Path, model_folder: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "secret").write_text("SECRET OF THE SERVER")
+    shutil.copytree(folder / "lora1", folder / f"linked-{name}")
+    (folder / f"linked-{name}" / name).unlink(missing_ok=True)
+    (folder / f"linked-{name}" / name).symlink_to(tmp_path / "secret")
+    what = assert_error(served.post("/v1/adapters", {"name": f"linked-{name}"}), 400)["message"]
+    assert "is a link out of" in what and "SECRET" not in what and str(folder) not in what
+    with pytest.raises(RiyazError, match="is a link out of"):
+        adapters.read(folder / f"linked-{name}", describe(open_source(model_folder)))
+
+
+def test_errors_name_no_path_of_the_server(served: Running, folder: Path) -> None:
+    (folder / "broken").mkdir()
+    (folder / "broken/adapter_config.json").write_text("{")
+    what = assert_error(served.post("/v1/adapters", {"name": "broken"}), 400)["message"]
+    assert "broken/adapter_config.json" in what and str(folder) not in what and str(folder.resolve()) not in what
 
 
 def test_what_the_command_line_serves_stays(served: Running) -> None:

@@ -3,7 +3,7 @@
 `engine/torch/` implements it in torch; engine, scheduler, sampling and search work over any Runner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -167,6 +167,10 @@ class Runner(Protocol):
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError when it does not fit the model."""
 
+    def prepared(self, name: str, adapter: Adapter) -> Callable[[], None]:
+        """The same in two parts: this one packs the weights, also in another thread while the model runs; what it
+        returns then loads them at once, between two passes. Raises RiyazError when it does not fit the model."""
+
     def unload(self, name: str) -> None:
         """Unload an adapter; no open sequence may use it."""
 
@@ -210,3 +214,11 @@ def cache_limit(weights: float = 0.0) -> int:
     """Most bytes of keys and values: a share of the memory that is free beside so many bytes of weights still to be
     loaded."""
     return max(0, int(((hardware.memory().available or UNKNOWN) - weights) * CACHE_SHARE))
+
+
+def expect_loadable(name: str, loaded: Collection[str], problems: Sequence[str]) -> None:
+    """Raises RiyazError for an adapter whose name is taken, or that does not fit the model."""
+    if name in loaded:
+        raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
+    if problems:
+        raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")

@@ -62,22 +62,29 @@ async def loaded(state: State, name: str, path: str, param: str) -> Served:
 
 
 async def serve_folder(state: State, name: str, find: Callable[[], Path], param: str, further: bool = False) -> Served:
-    """A folder that is served from now on. Its files are read beside running answers; only the last step stands between
-    two steps of the engine. `further`: it may need a model that is not open. Raises Problem, and serves nothing new,
-    for one that does not fit."""
+    """A folder that is served from now on. Its files are read and packed beside running answers; only the last step
+    stands between two steps of the engine. `further`: it may need a model that is not open. Raises Problem, and serves
+    nothing new, for one that does not fit."""
     async with state.loading:
         try:
             expect_name(name)
-            served, adapter = await state.prepare(lambda: state.opener.opened(name, find(), True, further))
-            await state.engine.work(lambda: load(served, adapter))
+            served, enter = await state.open_files(lambda: state.opener.opened(name, find(), True, further))
+            await state.engine.work(lambda: load(served, enter))
             state.shelf.put(served)
         except RiyazError as error:
             status = 409 if "already" in error.what else 400
-            raise Problem(status, str(error), param) from None
+            raise Problem(status, _without_path(str(error), state.config.adapters), param) from None
         except OSError as error:
             what = f"a file of the server cannot be read or written ({error.strerror})"
             raise Problem(503, what, param) from None
     return served
+
+
+def _without_path(text: str, folder: Path | None) -> str:
+    """A message to a client, who need not know where the server's folder of adapters lies."""
+    for path in (folder, folder.resolve()) if folder is not None else ():
+        text = text.replace(f"{path}/", "")
+    return text
 
 
 def adapter_folder(folder: Path, path: str) -> Path:

@@ -1,6 +1,7 @@
 """Fills a Shelf: the model of the command line, adapters, and the arms of a comparison."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from riyaz.adapters import Adapter
 from riyaz.config import Kv, Lookup, Precision
 from riyaz.engine.parts import Steps, finished
 from riyaz.errors import RiyazError, joined
+from riyaz.hardware import MB
 from riyaz.predictor import Base, Predictor, open_base, open_on, source_for
 from riyaz.results import COMPARE, Comparison
 from riyaz.serve.shelf import Served, Shelf, expect_name
 from riyaz.sources import Source, open_source, store
 
+MAX_RANK = 512  # of an adapter that a client loads
+LARGEST = 2**29  # bytes of its files that are allowed beside a small model too
 FALLBACK = "model"  # the name of a folder of whose name nothing is left
 
 
@@ -62,8 +66,8 @@ class Opener:
 
     def put(self, name: str, folder: Path) -> None:
         """Serve an artifact or an adapter folder under a name, before any request runs. Raises RiyazError."""
-        served, adapter = self.opened(name, folder)
-        finished(load(served, adapter))
+        served, enter = self.opened(name, folder)
+        finished(load(served, enter))
         self.shelf.put(served)
 
     def further(self, name: str, path: Path) -> Served:
@@ -75,17 +79,22 @@ class Opener:
 
     def opened(
         self, name: str, folder: Path, removable: bool = False, further: bool = False
-    ) -> tuple[Served, Adapter | None]:
-        """An artifact or adapter folder on the model that it needs, and the adapter that this one must load. Where it
-        is `removable`, requests run, and only `further` lets it open a model. Raises RiyazError for a name that is
-        taken, and where it needs a model more than there may be."""
+    ) -> tuple[Served, Callable[[], None] | None]:
+        """An artifact or adapter folder on the model that it needs, and what loads its adapter there. Where it is
+        `removable`, a client asked for it while requests run: its adapter has limits, and only `further` lets it open
+        a model. Raises RiyazError for a name that is taken, and where it needs a model more than there may be."""
         self._expect_free(name)
         source = source_for(folder, [base.source for base in self.bases])
         base = None if source is None else self._base(source, removable and not further)
-        predictor, adapter = open_on(base, folder, name)
         whole = source is not None and source.path.resolve() == folder.resolve()
+        if removable and base is not None and not whole:
+            expect_size(folder, base.parameters)
+        predictor, adapter = open_on(base, folder, name)
+        if removable and adapter is not None:
+            expect_rank(adapter)
+        enter = None if adapter is None or base is None else base.lm.runner.prepared(name, adapter)
         parent = None if base is None or whole else self._name(base, name)
-        return Served(name, predictor, base, str(folder), parent, removable), adapter
+        return Served(name, predictor, base, str(folder), parent, removable), enter
 
     def _base(self, source: Source, running: bool) -> Base:
         """The open model with the weights of a source. Raises RiyazError where none may be opened."""
@@ -133,12 +142,29 @@ class Opener:
         return free[0]
 
 
-def load(served: Served, adapter: Adapter | None) -> Steps[None]:
+def load(served: Served, enter: Callable[[], None] | None) -> Steps[None]:
     """Load the adapter of a model into its engine, and compute what its answers are weighed with, in parts."""
-    if adapter is not None:
-        served.open.lm.load(served.name, adapter)
+    if enter is not None:
+        enter()
     if served.predictor.has_model and served.predictor.has_labels:
         yield from served.predictor.calibrating()
+
+
+def expect_size(folder: Path, parameters: int) -> None:
+    """Raises RiyazError for an adapter of more bytes than its model has parameters, and than LARGEST."""
+    size, most = sum(file.stat().st_size for file in folder.glob("*.safetensors")), max(LARGEST, parameters)
+    if size > most:
+        what = f"the adapter has {size / MB:,.0f} MB; clients may load {most / MB:,.0f}"
+        raise RiyazError(what, hint="give it to riyaz serve when it starts")
+
+
+def expect_rank(adapter: Adapter) -> None:
+    """Raises RiyazError for a LoRA of a larger rank than clients may load: each token of its answers is so much more
+    work for all."""
+    path, pair = max(adapter.pairs.items(), key=lambda entry: entry[1].rank, default=("", None))
+    if pair is not None and pair.rank > MAX_RANK:
+        what = f"the rank of {path} is {pair.rank:,}; clients may load adapters of at most {MAX_RANK:,}"
+        raise RiyazError(what, hint="give it to riyaz serve when it starts")
 
 
 def unload(served: Served) -> None:

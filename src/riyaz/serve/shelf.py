@@ -10,6 +10,7 @@ from typing import Any
 from riyaz.adapters import CONFIG
 from riyaz.artifact import NAME
 from riyaz.errors import RiyazError, shown
+from riyaz.folders import expect_inside
 from riyaz.predictor import Base, Predictor
 from riyaz.serve.problems import Problem
 
@@ -92,9 +93,11 @@ def expect_name(name: str) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The folder of this name in the folder of adapters. Raises RiyazError for one outside it or not there."""
+    """The folder of this name in the folder of adapters. Raises RiyazError for one outside it or not there, and for one
+    with a link to a file elsewhere, of which an error might tell the first bytes."""
     expect_name(name)
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or not ((path / NAME).is_file() or (path / CONFIG).is_file()):
         raise RiyazError(f"there is no adapter or artifact {shown(name)} in the server's folder of adapters")
+    expect_inside(path, path.rglob("*"))
     return path

@@ -32,8 +32,8 @@ RETRY = 2  # seconds after which a client may ask again
 
 @dataclass(eq=False)
 class State:
-    """The models, the engine's thread, those that prepare prompts and write large answers, and how many requests there
-    are."""
+    """The models, the engine's thread, those that prepare prompts, open adapters and write large answers, and how many
+    requests there are."""
 
     config: ServeConfig
     shelf: Shelf
@@ -41,6 +41,7 @@ class State:
     engine: EngineThread = field(default_factory=EngineThread)
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
+    opening: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-open"))
     writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-write"))
     page: Page | None = None  # None: the server has none
     readings: Readings = field(default_factory=Readings)
@@ -108,6 +109,11 @@ class State:
 
         return await asyncio.get_running_loop().run_in_executor(self.preparing, prepared)
 
+    async def open_files(self, function: Callable[[], T]) -> T:
+        """What a function gives that opens an adapter or a model, in a thread of its own: it may take long, and prompts
+        are prepared meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self.opening, function)
+
     async def write(self, function: Callable[[], T], numbers: int) -> T:
         """What a function gives that writes an answer of so many numbers: a large one in a thread of its own, which the
         event loop does not wait for."""
@@ -162,5 +168,5 @@ async def running(state: State) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.get_running_loop().run_in_executor(None, state.engine.stop)
-        state.preparing.shutdown(wait=False, cancel_futures=True)
-        state.writing.shutdown(wait=False, cancel_futures=True)
+        for threads in state.preparing, state.opening, state.writing:
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
 """The Runner in C++: sequences, adapters and products are the extension's; here its arrays are filled and read."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from riyaz.engine.runner import (
     Trace,
     Want,
     Whole,
+    expect_loadable,
 )
 from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
@@ -61,10 +62,12 @@ class NativeRunner:
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
-        if name in self._adapters:
-            raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
-        if problems := self._misfits(adapter):
-            raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
+        self.prepared(name, adapter)()
+
+    def prepared(self, name: str, adapter: Adapter) -> Callable[[], None]:
+        """What loads an adapter whose weights are packed here, also in another thread while the model runs. Raises
+        RiyazError."""
+        expect_loadable(name, self._adapters, self._misfits(adapter))
         native.extension().begin_chunk()  # so that the adapter's memory can be given back alone
         whole, config = [], self.family.config
         for path, array in adapter.whole.items():
@@ -82,7 +85,11 @@ class NativeRunner:
             else:
                 pairs.append((*self._places[f"{path}.weight"], self._pair(pair.a), self._pair(b)))
         vectors = None if adapter.soft_prompt is None else np.ascontiguousarray(adapter.soft_prompt, np.float32)
-        self._adapters[name] = self.model.load(whole, pairs, vectors)
+
+        def enter() -> None:
+            self._adapters[name] = self.model.load(whole, pairs, vectors)
+
+        return enter
 
     def unload(self, name: str) -> None:
         """Unload an adapter; no open sequence may use it."""

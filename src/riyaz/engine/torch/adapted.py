@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riyaz.adapters import Pair
+from riyaz.adapters import Adapter, Pair
 from riyaz.engine.torch.packed import PackedLinear
 
 
@@ -151,3 +151,32 @@ class AdaptedModule(nn.Module):
                 own = slice(rows.start * heads, rows.stop * heads)
                 out[own] = self.trained[name](x[own])
         return out
+
+
+def misfits(model: Any, adapter: Adapter, context: int) -> list[str]:
+    """One error text per part of an adapter that does not fit the model, whose context has so many positions."""
+    problems = []
+    for path, pair in adapter.pairs.items():
+        linear = _bare(model, path)
+        shape = getattr(linear, "out_features", None), getattr(linear, "in_features", None)
+        if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
+            problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
+    for path, array in adapter.whole.items():
+        module, _, part = path.rpartition(".")
+        if array.shape != getattr(getattr(_bare(model, module), part, None), "shape", None):
+            problems.append(f"{path} has the shape {array.shape}")
+    vectors, width = adapter.soft_prompt, model.config.hidden_size
+    if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < context):
+        problems.append(f"its soft prompt has the shape {vectors.shape}")
+    return problems
+
+
+def _bare(model: Any, path: str) -> Any:
+    """The model's own module at a path, inside the modules that loaded adapters put around it; None if missing."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    while isinstance(module, AdaptedLinear | AdaptedModule):
+        module = module.base
+    return module

@@ -4,8 +4,9 @@ Padding costs time only in attention. Sequences first run in the same pass with 
 lengths share a block. Other runs of a pass change a token's log-probability by at most TOLERANCE.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,21 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Each, Every, Hidden, LayerWant, Named, TokenRun, Top, Trace, Whole, cache_limit
-from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
+from riyaz.engine.runner import (
+    Best,
+    Each,
+    Every,
+    Hidden,
+    LayerWant,
+    Named,
+    TokenRun,
+    Top,
+    Trace,
+    Whole,
+    cache_limit,
+    expect_loadable,
+)
+from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route, misfits
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
 from riyaz.engine.torch.tracing import Tracing
@@ -105,10 +119,14 @@ class TorchRunner:
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
-        if name in self._adapters:
-            raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
-        if problems := self._misfits(adapter):
-            raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
+        self.prepared(name, adapter)()
+
+    def prepared(self, name: str, adapter: Adapter) -> Callable[[], None]:
+        """What loads an adapter that fits; its weights are copied when it is called. Raises RiyazError."""
+        expect_loadable(name, self._adapters, misfits(self.model, adapter, self.context))
+        return partial(self._enter, name, adapter)
+
+    def _enter(self, name: str, adapter: Adapter) -> None:
         for path, pair in adapter.pairs.items():
             self._adapted(path).put(name, pair)
         modules: dict[str, dict[str, np.ndarray]] = {}
@@ -122,33 +140,6 @@ class TorchRunner:
                 swap(self.model, path, adapted)
             adapted.put(name, tensors)
         self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
-
-    def _misfits(self, adapter: Adapter) -> list[str]:
-        """One error text per part of an adapter that does not fit the model."""
-        problems = []
-        for path, pair in adapter.pairs.items():
-            linear = self._bare(path)
-            shape = getattr(linear, "out_features", None), getattr(linear, "in_features", None)
-            if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
-                problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
-        for path, array in adapter.whole.items():
-            module, _, part = path.rpartition(".")
-            if array.shape != getattr(getattr(self._bare(module), part, None), "shape", None):
-                problems.append(f"{path} has the shape {array.shape}")
-        vectors, width = adapter.soft_prompt, self.model.config.hidden_size
-        if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < self.context):
-            problems.append(f"its soft prompt has the shape {vectors.shape}")
-        return problems
-
-    def _bare(self, path: str) -> Any:
-        """The model's own module at a path, inside the modules that loaded adapters put around it; None if missing."""
-        try:
-            module = self.model.get_submodule(path)
-        except AttributeError:
-            return None
-        while isinstance(module, AdaptedLinear | AdaptedModule):
-            module = module.base
-        return module
 
     def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
         """The linear at a path, replaced by one that takes adapters if it is not one already."""

@@ -54,8 +54,8 @@ async def _artifact(state: State, name: str, path: Path) -> Served:
 
 
 async def _model(state: State, name: str, path: Path) -> Served:
-    """A whole model, opened in the thread that prepares prompts."""
+    """A whole model, opened beside running answers."""
     async with state.loading:
-        served = await state.prepare(lambda: state.opener.further(name, path))
+        served = await state.open_files(lambda: state.opener.further(name, path))
         state.shelf.put(served)
     return served

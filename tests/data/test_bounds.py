@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,35 @@ def test_a_long_line_is_named_with_its_size_and_never_parsed(tmp_path: Path, mon
     packed.write_bytes(gzip.compress(path.read_bytes()))
     with assert_refused("b.jsonl.gz:2: the row has 1,048,603 characters"):
         formats.load(packed)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.jsonl.gz", "a.JSONL"])
+def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path: Path, name: str) -> None:
+    size = 48 * 2**20
+    words = random.Random(0).randbytes(2**16).hex().encode()
+    content = b'{"text": "t", "label": "l"}\n{"text": "' + words * (size // len(words))
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    stored = path.stat().st_size
+    del content
+    tracemalloc.start()
+    try:
+        with assert_refused(
+            f"{name}:2: the row has at least 1,048,577 characters, and a row may have 1,048,576; {HINT}"
+        ):
+            tables.read_table(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20 + (2 * stored if name.endswith(".gz") else 0)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_many_lines_of_any_end_are_no_long_line(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.jsonl"
+    line = json.dumps({"text": "a" * 1000, "label": "l"})
+    path.write_bytes((line + end).encode() * 6000)
+    assert len(tables.read_table(path).rows) == 6000
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])

@@ -3,6 +3,7 @@
 A tokenizer needs some 130 bytes for each character of a row, and few models read more than 131,072 tokens.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ MAX_BYTES = 2**31  # of a file, decompressed
 BOMB_BYTES = 16 * 2**20
 BOMB_RATIO = 300
 DOCUMENT = 16 * 2**20  # characters of a row that is a document to retrieve from: it is cut before it is tokenised
+CR_IS_LF = bytes.maketrans(b"\r", b"\n")
+BYTES = 4  # most bytes of a character, in UTF-8 and in other encodings
 SHORTEN = "shorten it, split it into several rows or leave out what is not needed"
 
 
@@ -55,3 +58,18 @@ class Bounds:
         if self.row is not None and not self.streamed and rows > MAX_ROWS:
             what = f"has more than {MAX_ROWS:,} rows"
             raise RiyazError(what, str(self.path), "take a part of them, such as the first 100,000")
+
+
+def short_lines(pieces: Iterable[bytes], bounds: Bounds) -> Iterator[bytes]:
+    """The pieces of a file, unchanged. Raises RiyazError at a line of more bytes than a row's characters can take, so
+    that a file of one endless line is refused before it is in memory."""
+    line, length = 1, 0  # the number of the open line, and its bytes so far
+    for piece in pieces:
+        ends = piece.translate(CR_IS_LF)
+        first, last = ends.find(b"\n"), ends.rfind(b"\n")
+        length += first if last >= 0 else len(piece)
+        if bounds.row is not None and length > BYTES * bounds.row:
+            bounds.check(line, bounds.row + 1, least=True)
+        if last >= 0:
+            line, length = line + piece.count(b"\n"), len(piece) - last - 1
+        yield piece

@@ -9,12 +9,12 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
-from riyaz.data.bounds import MAX_BYTES, ROW, SHORTEN, Bounds
-from riyaz.data.encodings import decode, gunzip
+from riyaz.data.bounds import MAX_BYTES, ROW, SHORTEN, Bounds, short_lines
+from riyaz.data.encodings import CHUNK, decode, unpacked
 from riyaz.data.parquet import parquet_rows
 from riyaz.data.workbook import workbook_rows
 from riyaz.errors import RiyazError
@@ -22,6 +22,7 @@ from riyaz.files import new_sha256, refuse_device
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 PACKED = (".xlsx", ".parquet")  # never gzipped
+LINES = (".jsonl", ".csv", ".tsv")  # each row ends with a line
 GZIP = ".gz"
 WHITE = re.compile(r"[ \t\n\r]*")
 LINES_NAMED = 5  # further lines that an error lists
@@ -93,7 +94,10 @@ def read_table(
     without a name, as pandas writes its index, is called "number"; else it is refused.
     """
     path = Path(path)
-    kind, content = kind_of(path), _read_bytes(path)
+    bounds = Bounds(path, row=longest)
+    kind, packed = kind_of(path), path.name.lower().endswith(GZIP)
+    of_lines = bounds if kind in LINES else replace(bounds, row=None)  # a .json file may be one line
+    content = _read_bytes(path, replace(bounds, row=None) if packed else of_lines)
     digest = new_sha256(content).hexdigest()
     if not content:
         raise RiyazError("the file is empty", str(path), "write one example per line")
@@ -103,10 +107,11 @@ def read_table(
     if kind == ".xlsx":
         table_rows, names, mark = workbook_rows(path, content)
         return Table(path, table_rows, names, digest, mark)
-    text = decode(path, gunzip(path, content) if path.name.lower().endswith(GZIP) else content, encoding, hint)
+    if packed:
+        content = b"".join(short_lines(unpacked(path, io.BytesIO(content), len(content)), of_lines))
+    text = decode(path, content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
-    bounds = Bounds(path, row=longest)
     if kind in (".csv", ".tsv"):
         text = text.replace("\r\n", "\n")
         if "\n" not in text:
@@ -129,11 +134,15 @@ def expect_table(path: Path) -> None:
         raise RiyazError(what, str(path), hint)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, lines: Bounds) -> bytes:
     expect_table(path)
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise RiyazError(f"has more than {MAX_BYTES:,} bytes", str(path), "split it, or take fewer rows")
+        if path.is_file() and lines.row is not None:
+            with open(path, "rb") as file:
+                for _ in short_lines(iter(lambda: file.read(CHUNK), b""), lines):
+                    pass  # it raises
         return path.read_bytes()
     except OSError as error:
         raise not_read(error, path) from None

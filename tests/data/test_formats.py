@@ -250,7 +250,7 @@ def test_line_ends_of_every_kind(tmp_path, name, newline):
 def test_a_gzip_bomb_is_one_line_and_is_not_unpacked(tmp_path, monkeypatch):
     """20 MiB in 20 kB: unpacking ends after 16 MiB."""
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(bytes([32]) * 2**20) * 20)
+    path.write_bytes(gzip.compress((b" " * 1023 + b"\n") * 2**10) * 20)
     with assert_refused(
         "a.jsonl.gz: ", "bytes of gzip decompress to more than 16,777,216; decompression stopped", "split it"
     ):
@@ -369,7 +369,7 @@ def test_shards_that_conflict_or_are_missing_are_named(tmp_path, names, parts):
 
 
 def test_the_pages_tables_are_seen():
-    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 11
+    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 12
 
 
 def test_a_table_of_many_columns_is_not_listed_whole(tmp_path: Path) -> None:

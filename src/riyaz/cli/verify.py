@@ -16,10 +16,7 @@ Target = Annotated[
 
 
 def verify(path: Target, /, *, json: Json = False) -> int:
-    """Check hashes, shapes, numbers, links and counts of a file or folder, without loading or changing it.
-
-    The status is 1 where something is wrong; every problem has a line.
-    """
+    """Check hashes, shapes, numbers, links and counts of a file or folder, without loading or changing it."""
     from riyaz.verifying import verify as verified_at
 
     screen = Screen(json)

@@ -143,6 +143,24 @@ def test_an_artifact_with_small_weights(method: str, quick: Finished, tmp_path: 
     assert open_target(moved).answer(row) == after.answer(row)
 
 
+@pytest.mark.parametrize("kind", ["model", "artifact"])
+def test_what_stops_in_the_comparison_with_bf16_leaves_nothing(
+    kind: str, folder: Path, quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = str(folder if kind == "model" else quick.artifact("lora"))
+    with monkeypatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            assert not (tmp_path / "small").exists(), "a command that is killed now cannot be given again"
+            raise KeyboardInterrupt
+
+        patch.setattr("riyaz.export.quantize.compared", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(target, Small("int8"), tmp_path / "small")
+    assert list(tmp_path.iterdir()) == []
+    assert quantize(target, Small("int8"), tmp_path / "small").tokens > 100
+
+
 def test_what_cannot_be_made_smaller_is_refused(folder: Path, quick: Finished, tmp_path: Path) -> None:
     quantize(str(folder), Small("int4"), tmp_path / "small")
     for form in (Small("int4"), Small("int8")):

@@ -110,11 +110,12 @@ def quantize(target: str, form: Small, out: Path, base: str | None = None, liste
         # one model after the other, so that there is never more than one in memory
         blocks = general_text_blocks(source)
         before = read_text(_opened(target, base, "bf16"), blocks, work.parent / "before", listen)
-        if document is None:
-            publish(work, out)
-        else:
-            artifacts.write(out, *_artifact(document, folder, work / QUANTISED))
-        bf16, small, divergence, tokens = compared(before, _opened(out), listen)
+        made = work
+        if document is not None:
+            made = work.parent / "artifact"
+            artifacts.write(made, *_artifact(document, folder, work / QUANTISED))
+        bf16, small, divergence, tokens = compared(before, _opened(made), listen)
+        publish(made, out)  # last, so that a command that is killed before can be given again
     size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
     return Quantised(
         str(out), form.precision, form.group, form.minimum, form.bits, size, math.exp(small), math.exp(bf16),

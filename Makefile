@@ -55,7 +55,8 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 torture-grid: .make/test .make/native  ## every case of the large grids, of which the other targets run a sample
 	WHOLE_GRID=1 $(PYTEST) -m "grid or hypothesis"
 
-torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
+torture: .make/test .make/native  ## kill commands at random moments, run them again, compare them with some never killed: 40 minutes
+	PYTHONPATH=tests:tests/helpers $(PYTHON) tests/torture/campaign.py --kills 8 --seconds 1800
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture_ranks.py --processes 2 --kills 8
 

@@ -40,6 +40,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/helpers": "What tests import: tiny models, fake results, a live server.",
     "tests/house": "The house rules and the documents.",
     "tests/base": "Files, folders, JSON, hardware, configuration, processes.",
+    "tests/torture": "Commands that are killed at random moments, and end as those that nobody kills.",
     "tests/benchmarks": "The benchmarks on tiny models, and the figures of the guides.",
     "tests/native": "The C++ engine beside the torch engine and numpy, on every instruction set.",
     "tests/training": "The training loop, its kernels, and runs that stop and go on.",

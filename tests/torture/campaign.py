@@ -34,8 +34,8 @@ TESTS = Path(__file__).parents[1]
 LIMIT = 300  # seconds of one command
 LEAVING = 10  # seconds in which the workers of a killed command end
 AGAIN = 0.3  # share of kills after which the next start is killed too
-# of a comparison: what its measured speeds and memory lead to, which tests/same.py, told of a machine, compares
-MEASURED = re.compile(r" \S*\.(after_seconds|step_seconds|train_limit|more_mb|more_ms) ")
+# keys that tests/same.py compares: what measured times and memory lead to, and the commands by which a run went on
+MEASURED = re.compile(r" \S*\.(after_seconds|step_seconds|train_limit|more_mb|more_ms|resumed) ")
 TEMPORARY = re.compile(r"(^|/)(\.tmp-|\.lock$|[^/]*\.tmp$)")  # in a store, whose other files are kept on purpose
 EXISTS = ("already exists", "exists already")  # what a command says whose result is complete
 

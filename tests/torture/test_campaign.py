@@ -32,6 +32,9 @@ def test_equal_results_pass_also_where_times_differ(cases: tuple[Path, Path]) ->
     (case / "out.json").write_text('{"score": 1, "seconds": 3}')
     (case.with_name("case.home") / "entry.json").write_text("kept on purpose")
     campaign.expect_same(whole, case)
+    (case / "out.json").write_text('{"score": 2, "seconds": 2}')
+    with pytest.raises(campaign.Failure, match=r"score 1 became 2"):
+        campaign.expect_same(whole, case)
 
 
 @pytest.mark.parametrize(("name", "kind"), [

@@ -12,7 +12,9 @@ from tiny_comparison import command
 from tiny_pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, words
 
 from riyaz import hardware
+from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
+from riyaz.families import llama
 from riyaz.json_files import Lines
 from riyaz.pretraining import run as running
 from riyaz.pretraining import speed
@@ -345,3 +347,22 @@ def test_lines_drop_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
     with pytest.raises(RiyazError, match="is damaged") as error:
         Lines(path).add({"step": 3})
     assert error.value.where == f"{path}:1" and len(path.read_text().splitlines()) == 2
+
+
+def test_a_measurement_removes_what_a_killed_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[Path] = []
+
+    def train(
+        model: object, rows: object, valid: object, plan: object, scratch: Path, *_: object, **__: object
+    ) -> None:
+        seen.append(scratch)
+
+    monkeypatch.setattr("riyaz.train.train", train)
+    monkeypatch.setattr(speed, "step_seconds", lambda run: [run(print), 1.0][1])
+    config = llama.fresh_config(256, 32, 2, 2, 32)
+    for _ in range(2):
+        speed.measured(config, [Row((1,), (2,))], "float32", 32, 0)
+        assert list(tmp_path.iterdir()) == []
+        seen[-1].mkdir()  # as SIGKILL leaves it
+    assert not seen[0].exists() and seen[0] != seen[1]

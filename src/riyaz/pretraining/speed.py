@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from riyaz import hardware
+from riyaz import folders, hardware
 from riyaz.data.rows import Row
 from riyaz.events import Listen
 from riyaz.families import FAMILIES, ModelConfig
@@ -20,6 +20,7 @@ from riyaz.ranks import ALONE, Ranks
 
 STEPS = 4  # the first is a warm-up and does not count
 STEP_TOKENS = 2048
+SCRATCH = "riyaz-speed-"  # beginning of the name of the folder that is trained in
 BOTH_UP_TO = 256  # width; a wider model is never faster in float32 on a CPU with bf16 instructions
 PEAK_SIZE = 2048  # rows and columns of the matrices whose product is timed
 PEAK_SECONDS = 0.4
@@ -71,11 +72,9 @@ def measured(
     batch = min(len(rows), max(1, STEP_TOKENS // context))
     plan = TrainPlan(STEPS, 1e-4, batch, validate_every=STEPS + 1, keep_best=False, compute=compute, seed=seed,
                      checkpoint_every=STEPS + 1, micro_tokens=micro_tokens(context))  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
+    with folders.temporary(Path(tempfile.gettempdir()), SCRATCH) as scratch:
         seconds = step_seconds(
-            lambda listen: train(
-                fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen, ranks=ranks
-            )
+            lambda listen: train(fresh(config, seed, ternary), rows, [rows[0]], plan, scratch, listen, ranks=ranks)
         )
     return batch * context / seconds
 

@@ -220,7 +220,10 @@ def chosen(only: str | None) -> list[Verb]:
 def prepare(root: Path, verbs: list[Verb]) -> None:
     """Make what the verbs read, once. Raises Failure."""
     if not (root / "ready").exists():
-        shutil.rmtree(root, ignore_errors=True)
+        if root.exists() and any(path.name not in ("inputs", "setup") for path in root.iterdir()):
+            raise SystemExit(f"{root}: holds something else; name a new --folder")
+        for name in ("inputs", "setup"):  # of a campaign that was stopped before it was ready
+            shutil.rmtree(root / name, ignore_errors=True)
         write_inputs(root / "inputs")
         (root / "setup").mkdir()
         (root / "ready").touch()
@@ -276,8 +279,8 @@ def main() -> int:
         where = root / f"{case.verb}-{case.number}"
         print(f"FAILED {case.verb}, seed {options.seed}, in {where}\n  riyaz {case.command}\n  {case.failure}")
     print(summary(done, options.seed, (time.monotonic() - began) / 60))
-    if not failed and not stopped:
-        shutil.rmtree(root)
+    if not failed and not stopped and before.keys() <= {(case.verb, case.number) for case in done}:
+        shutil.rmtree(root)  # it holds no case of another --only or --kills
     return 1 if failed else 0
 
 

@@ -1,5 +1,8 @@
 """A small form of `make torture`: two quick verbs are killed, and the campaign sees what is lost and what is left."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import campaign
@@ -61,6 +64,23 @@ def test_an_unknown_verb_is_told_with_the_known_ones() -> None:
     with pytest.raises(SystemExit, match="no such verb; there are export, quantize"):
         campaign.chosen("quantise")
     assert [verb.name for verb in campaign.chosen("compare")] == ["compare", "compare-more"]
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(SystemExit, match="holds something else"):
+        campaign.prepare(tmp_path, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_campaign_of_one_verb_keeps_the_cases_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ready").touch()
+    state = tmp_path / "state.jsonl"
+    state.write_text(json.dumps(asdict(campaign.Case("export", 0, 2, 0))) + "\n")
+    monkeypatch.setattr(campaign, "run_case", lambda verb, number, *_: campaign.Case(verb.name, number, 1, 0))
+    monkeypatch.setattr(sys, "argv", ["campaign.py", "--only", "rag", "--kills", "1", "--folder", str(tmp_path)])
+    assert campaign.main() == 0
+    assert [json.loads(line)["verb"] for line in state.read_text().splitlines()] == ["export", "rag-add"]
 
 
 def test_the_summary_counts() -> None:

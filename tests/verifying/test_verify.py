@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_comparison import Told, command
 
+from riyaz import checkpoint
 from riyaz.sources import safetensors
-from riyaz.verifying import Verified, verify
+from riyaz.verifying import Verified, runs, verify
+from riyaz.verifying.checks import Checks
 
 OLD = Path(__file__).parents[1] / "formats" / "v0_1"
 KINDS = {
@@ -203,3 +206,14 @@ def test_what_cannot_be_verified_is_one_line(old: Path, name: str) -> None:
 def test_the_line_says_what_was_checked() -> None:
     verified = Verified("p", "model", {"files": 12, "hashes": 3, "rows": 0, "tensors finite": 1210}, [], [])
     assert verified.line == "ok: model, 12 files, 3 hashes, 1,210 tensors finite"
+
+
+def test_checkpoints_of_today_are_known(tmp_path: Path) -> None:
+    """The checks need no torch, so they name the files and the hash of `checkpoint.py` themselves."""
+    assert (runs.MANIFEST, runs.CHECKPOINT_FORMAT) == (checkpoint.MANIFEST, checkpoint.FORMAT)
+    made = checkpoint.Checkpoints(tmp_path, "run")
+    made.save_best({"b": torch.ones(2, 3), "a": torch.arange(4.0)}, 7, 0.5, 0.25)
+    assert made.best == tmp_path / runs.BEST
+    checks = Checks(tmp_path)
+    runs.check_checkpoints(checks, tmp_path)
+    assert checks.problems == [] and checks.counts["hashes"] == 1

@@ -206,7 +206,8 @@ def _chunk(
 ) -> str:
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
     document = {"object": "chat.completion.chunk", **chat.head, "choices": [choice]}
-    return dumped_in_parts({**document, "usage": None} if usage else document)
+    written = dumped if logprobs is None else dumped_in_parts  # most have none, and each token has a chunk
+    return written({**document, "usage": None} if usage else document)
 
 
 def own_members(end: Piece) -> dict[str, Any]:

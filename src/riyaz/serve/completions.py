@@ -240,4 +240,5 @@ async def _chunks(completion: Completion) -> AsyncGenerator[str, None]:
 def _chunk(completion: Completion, choice: Choice, piece: Piece, usage: bool) -> str:
     text, logprobs = choice.add(piece)
     shown = {"index": piece.index, "text": text, "logprobs": logprobs, "finish_reason": piece.finish}
-    return dumped_in_parts({**completion.head, "choices": [shown], **({"usage": None} if usage else {})})
+    written = dumped if logprobs is None else dumped_in_parts
+    return written({**completion.head, "choices": [shown], **({"usage": None} if usage else {})})

@@ -10,7 +10,7 @@ from riyaz.artifact import COLLECTION, LABELS, NAME, TAMPERED, TRAINED, Artifact
 from riyaz.errors import RiyazError, shown
 from riyaz.families import describe
 from riyaz.files import is_bare
-from riyaz.json_files import read_json, read_lines
+from riyaz.json_files import read_json
 from riyaz.limits.limits_file import artifact_hash
 from riyaz.results import (
     COMPARE,
@@ -32,7 +32,6 @@ from riyaz.verifying.checks import Checks, Verified
 from riyaz.verifying.runs import MANIFEST, check_checkpoint, check_checkpoints, check_run
 from riyaz.verifying.weights import check_gguf, check_model, check_safetensors
 
-ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KNOWN = "name a model, an artifact, a collection, a comparison, a run, a checkpoint or a limits.json"
 
 
@@ -64,7 +63,7 @@ def _kind_of(path: Path) -> tuple[str, Callable[[Checks, Path], object]]:
             ({NAME}, "artifact", _check_artifact),
             ({RUN, TERNARIZE}, "run", check_run),
             ({MANIFEST}, "checkpoint", check_checkpoint),
-            ({ADAPTER}, "adapter", _check_adapter),
+            ({adapters.CONFIG}, "adapter", _check_adapter),
             ({"config.json", *(name for name in names if name.endswith((".gguf", ".safetensors.index.json")))}, "model",
              check_model),
             ({LIMITS}, "limits", lambda checks, folder: _check_limits(checks, folder / LIMITS)),
@@ -131,7 +130,7 @@ def _check_artifact(checks: Checks, folder: Path) -> None:
         checks.counts["rows"] += len(checks.attempt(each, partial(read_examples, each)) or [])
     if (folder / LIMITS).is_file():
         _check_limits(checks, folder / LIMITS)
-    if (folder / ADAPTER).is_file():
+    if (folder / adapters.CONFIG).is_file():
         _check_shapes(checks, folder, artifact.source_name() if artifact is not None else None)
     elif (folder / "config.json").is_file():
         _expect_model(checks, folder)
@@ -148,14 +147,14 @@ def _check_adapter(checks: Checks, folder: Path) -> None:
     """An adapter without an artifact around it."""
     for each in sorted(folder.glob("*.safetensors")):
         check_safetensors(checks, each)
-    if not (folder / WEIGHTS).is_file() and not list(folder.glob("*.safetensors")):
-        checks.add(folder / WEIGHTS, "is missing", "a file", "none")
+    if not (folder / adapters.WEIGHTS).is_file() and not list(folder.glob("*.safetensors")):
+        checks.add(folder / adapters.WEIGHTS, "is missing", "a file", "none")
     _check_shapes(checks, folder, None)
 
 
 def _check_shapes(checks: Checks, folder: Path, base: str | None) -> None:
     """The shapes of an adapter against its base, where that is on this machine."""
-    config = checks.attempt(folder / ADAPTER, lambda: read_json(folder / ADAPTER))
+    config = checks.attempt(folder / adapters.CONFIG, lambda: read_json(folder / adapters.CONFIG))
     named = base or (config.get("base_model_name_or_path") if isinstance(config, dict) else None)
     try:
         family = describe(open_source(str(named)))
@@ -206,4 +205,4 @@ def _check_part(checks: Checks, part: Path, rows: dict[tuple[str, str], int | No
         answers = checks.attempt(path, lambda: len(Answer.read(path)))
         if answers is not None and expected is not None:
             checks.expect_equal(path, "its lines are not the test rows", expected, answers)
-        checks.counts["rows"] += len(list(read_lines(path))) if answers is not None else 0
+        checks.counts["rows"] += answers or 0

@@ -38,14 +38,27 @@ ASKED = (
     ("how long may a book be kept", "three weeks"), ("how long may a film be kept", "one week"),
 )  # fmt: skip
 WORDS = ("the baker", "a river", "my aunt", "sees", "carries", "paints", "the bread", "a red boat", "an old song")
-ARTIFACTS = ("nearest", "few_shot", "lora", "full")
+ARTIFACTS = ("nearest", "few_shot", "prompt_tuning", "lora", "full")
+BY_HAND = {"prompt_tuning": ("--steps", "4", "--learning-rate", "0.02"),
+           "lora": ("--steps", "4", "--learning-rate", "0.001", "--rank", "2"),
+           "full": ("--steps", "4", "--learning-rate", "0.001")}  # fmt: skip
+COMPARE = (
+    "train.jsonl", "--test", "test.jsonl", "--model", "tiny", "--methods", "nearest,zero_shot,few_shot", "--precision",
+    "fp32", "--threads", "1", "--seed", "0", "--quiet",
+)  # fmt: skip
+TERNARIZE = ("small", "text.txt", "--steps", "6", "--learning-rate", "0.001", "--group", "16", "--quiet")
 PRETRAIN = (
     "--tokenizer", "bytes", "--layers", "1", "--width", "8", "--heads", "1", "--context", "32", "--batch", "4",
     "--steps", "6", "--validate-every", "2", "--checkpoint-every", "2", "--compute", "float32", "--threads", "1",
 )  # fmt: skip
+MODELS = ("ternary-packed", "full-int4/model.gguf")
+TEXT = "the baker sees"
 LEFT_OUT = (
     "home",
     "whole",
+    "whole-comparison",
+    "ternary",
+    "best.safetensors",
     "report*",
     "*.html",
     "events.jsonl",
@@ -54,8 +67,8 @@ LEFT_OUT = (
     ".lock",
     "README.md",
     "inductor",
+    "measuring",
     "tokens.*",
-    "base_kl.safetensors",
 )  # what is made again, or only read by people
 
 
@@ -85,6 +98,9 @@ def write_inputs(work: Path) -> None:
     tiny_llama.write_hf_folder(
         work / "tiny", layers=1, hidden=32, intermediate=32, heads=2, kv_heads=1, vocab=262, context=512, dtype="BF16"
     )
+    tiny_llama.write_hf_folder(  # a checkpoint of it takes half as many bytes
+        work / "small", layers=1, hidden=16, intermediate=16, heads=1, kv_heads=1, vocab=262, context=512, dtype="BF16"
+    )
     pairs = [(text, label) for label, texts in TEXTS.items() for text in texts]
     for name, count, ending in (("train", 36, "today"), ("test", 9, "now")):
         rows = [{"text": f"{pairs[i % 9][0]} {ending} {i}", "label": pairs[i % 9][1]} for i in range(count)]
@@ -105,9 +121,8 @@ def make_artifacts() -> None:
     """An artifact of each kind of weights, and one that retrieves."""
     common = ("--model", "tiny", "--seed", "0", "--threads", "1", "--quiet")
     for method in ARTIFACTS:
-        steps = ("--steps", "4", "--learning-rate", "0.001") if method in ("lora", "full") else ()
-        rank = ("--rank", "2") if method == "lora" else ()
-        riyaz("adapt", method, "train.jsonl", "--test", "test.jsonl", "--out", method, *common, *steps, *rank)
+        by_hand = BY_HAND.get(method, ())
+        riyaz("adapt", method, "train.jsonl", "--test", "test.jsonl", "--out", method, *common, *by_hand)
     riyaz("adapt", "rag", "questions-train.jsonl", "--test", "questions-test.jsonl", "--documents", "documents",
           "--out", "rag", *common)  # fmt: skip
 
@@ -134,6 +149,46 @@ def stop_after(step: int, *arguments: object) -> None:
         Checkpoints.save = save
 
 
+def make_stopped_comparison() -> dict[str, float]:
+    """A comparison that was ended, as by Ctrl-C, after few_shot was fitted and before it was evaluated; returns the
+    scores of one that nobody stopped, by method."""
+    from riyaz.comparison.arms import Arms
+
+    riyaz("compare", *COMPARE, "--out", "whole-comparison")
+    process = Arms._process
+
+    def stopping(self: Any, work: str, method: str, part: str, run: Path) -> None:
+        if (work, method) == ("evaluate", "few_shot"):
+            raise KeyboardInterrupt
+        process(self, work, method, part, run)
+
+    Arms._process = stopping
+    try:
+        riyaz("compare", *COMPARE, "--out", "stopped-comparison")
+    except RuntimeError:
+        pass  # it was stopped
+    else:
+        raise AssertionError("few_shot was not evaluated by a process of its own")
+    finally:
+        Arms._process = process
+    return {
+        arm["method"]: arm["score"] for arm in json.loads(Path("whole-comparison/compare.json").read_text())["arms"]
+    }
+
+
+def make_ternary() -> float:
+    """A ternary model in its packed form, and a run that was stopped; returns the loss of
+    the whole run in nats per token."""
+    from riyaz import hardware
+
+    hardware.bf16_is_fast = lambda: False  # the same on every CPU
+    riyaz("ternarize", *TERNARIZE, "--out", "ternary")
+    riyaz("quantize", "ternary", "--precision", "ternary", "--out", "ternary-packed", "--quiet")
+    stop_after(4, "ternarize", *TERNARIZE, "--out", "ternarizing")
+    loss: float = json.loads(Path("ternary/ternarize.json").read_text())["loss"]
+    return loss
+
+
 def predictions(target: str, rows: str) -> list[str]:
     """The answers of a target to the rows of a file."""
     riyaz("run", target, rows, "--out", "answers.jsonl", "--quiet", "--precision", "fp32", "--force")
@@ -147,7 +202,8 @@ def make_all() -> dict[str, Any]:
     """Make every folder, and what the old code answers with each."""
     expected: dict[str, Any] = {"version": riyaz("--version").strip(), "answers": {}, "scores": {}}
     make_artifacts()
-    for name in (*ARTIFACTS, "rag"):
+    riyaz("quantize", "full", "--precision", "int4", "--out", "full-int4", "--quiet")
+    for name in (*ARTIFACTS, "rag", "full-int4"):
         rows = "questions-test.jsonl" if name == "rag" else "test.jsonl"
         expected["answers"][name] = predictions(name, rows)
         expected["scores"][name] = document_of("evaluate", name, "--test", rows, "--precision", "fp32")["score"]
@@ -157,15 +213,31 @@ def make_all() -> dict[str, Any]:
     riyaz("limits", "nearest", "--suite", "fragile", "--rows", "test.jsonl", "--out", "limits", "--quiet")
     riyaz("pretrain", "text.txt", *PRETRAIN, "--out", "whole")
     expected["loss"] = json.loads(Path("whole/run.json").read_text())["result"]
+    expected["comparison"] = make_stopped_comparison()
+    expected["ternary_loss"] = make_ternary()
+    expected["likeliest"] = {name: likeliest(name) for name in MODELS}
     expected["sha256"] = hashlib.sha256(Path("whole/model.safetensors").read_bytes()).hexdigest()
     stop_after(4, "pretrain", "text.txt", *PRETRAIN, "--out", "pretraining")
     return expected
+
+
+def likeliest(model: str) -> list[list[Any]]:
+    """The five likeliest next tokens of a model after a text, with their probabilities."""
+    rows = document_of("predict", TEXT, "--model", model, "--top", "5", "--precision", "fp32")["before"]
+    return [[row["token"], row["probability"]] for row in rows]
 
 
 def found(question: str) -> list[list[Any]]:
     """The passages of the old collection that answer a question: document, first and last character, score."""
     passages = document_of("rag", "ask", "rag/collection.sqlite", question)["passages"]
     return [[each[key] for key in ("doc_id", "start", "end", "score")] for each in passages]
+
+
+def leave_out(folder: str, names: list[str]) -> set[str]:
+    """What is not copied: also the base's probabilities beside a comparison that is finished. The best weights of the
+    stopped runs are those of the last step."""
+    finished = {"base_kl.safetensors"} if folder == str(MADE_IN / "comparison") else set()
+    return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | finished
 
 
 def main(out: Path) -> None:
@@ -178,7 +250,7 @@ def main(out: Path) -> None:
     riyaz("pull", "./tiny")
     expected = make_all()
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(MADE_IN, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(MADE_IN, out, ignore=leave_out)
     (out / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 

@@ -19,8 +19,15 @@ from riyaz.results import Comparison, Limits
 
 OLD = Path(__file__).parent / "v0_1"
 EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
-MOST_BYTES = 300_000
+MADE_IN = "/tmp/riyaz-0.1-formats"  # as in make_old.py
+MOST_BYTES = 500_000
 NEWER = "made by a newer riyaz (format 9, this one reads 1)"
+
+COMPARE = (
+    "train.jsonl", "--test", "test.jsonl", "--model", "tiny", "--methods", "nearest,zero_shot,few_shot", "--precision",
+    "fp32", "--threads", "1", "--seed", "0", "--quiet",
+)  # fmt: skip
+TERNARIZE = ("small", "text.txt", "--steps", "6", "--learning-rate", "0.001", "--group", "16", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +35,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the folders, a store that has the tiny model, and torch on one thread, as they were made with."""
     work = tmp_path_factory.mktemp("old") / "v0_1"
     shutil.copytree(OLD, work)
+    for path in work.rglob("*.json"):  # as if the folders lay where they were made
+        path.write_text(path.read_text(encoding="utf-8").replace(MADE_IN, str(work)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RIYAZ_HOME", str(work / "home"))
         patch.setenv("RIYAZ_NATIVE", "0")
@@ -70,6 +79,36 @@ def test_a_comparison_is_reported_and_its_pick_answers(old: Path) -> None:
     assert comparison.pick == "nearest" and all(arm.method in report for arm in comparison.arms)
     told = command("evaluate", "comparison", "--test", "test.jsonl", "--json")
     assert told.document["score"] == comparison.arm("nearest").score  # type: ignore[union-attr]
+
+
+def test_a_stopped_comparison_goes_on_and_repeats_no_finished_arm(old: Path) -> None:
+    """It was stopped after few_shot was fitted and before it was evaluated."""
+    folder = old / "stopped-comparison"
+    fitted = {name: (folder / f"arms/{name}/kept/fit.json").read_bytes() for name in EXPECTED["comparison"]}
+    told = command("compare", *COMPARE, "--out", folder)
+    assert told.status == 2 and "another comparison (other replay)" in told.line, "its default was 0 then"
+    told = command("compare", *COMPARE, "--replay", "0", "--out", folder, "--json")
+    assert told.status == 0, told.err
+    assert {name: (folder / f"arms/{name}/kept/fit.json").read_bytes() for name in fitted} == fitted
+    scores = {arm["method"]: arm["score"] for arm in told.document["arms"]}
+    assert scores == pytest.approx(EXPECTED["comparison"])
+    assert command("verify", folder).status == 0
+
+
+@pytest.mark.parametrize("name", list(EXPECTED["likeliest"]))
+def test_a_ternary_or_quantized_model_has_the_probabilities_of_then(old: Path, name: str) -> None:
+    told = command("predict", "the baker sees", "--model", name, "--top", "5", "--precision", "fp32", "--json")
+    assert told.status == 0, told.err
+    tokens, probabilities = zip(*EXPECTED["likeliest"][name])
+    assert [row["token"] for row in told.document["before"]] == [*tokens]
+    assert [row["probability"] for row in told.document["before"]] == pytest.approx(probabilities, rel=1e-4)
+
+
+def test_a_stopped_ternarize_goes_on_from_its_checkpoint_to_the_same_loss(old: Path) -> None:
+    told = command("ternarize", *TERNARIZE, "--out", "ternarizing", "--resume", "--json")
+    assert told.status == 0, told.err
+    assert told.document["loss"] == pytest.approx(EXPECTED["ternary_loss"], abs=1e-3)
+    assert told.document["loss_rounded"] - told.document["loss"] > 0.01, "it was trained"
 
 
 def test_limits_are_read_and_those_of_a_newer_riyaz_are_refused(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ Here the extension is built in build/, which is kept, and lands beside the Pytho
 
 import argparse
 import base64
+import copy
+import gzip
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -65,16 +69,29 @@ def known_commit() -> tuple[str, bytes]:
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
-    """PEP 517: the sources, with their commit. In the clone the file must not stay, since the commit changes."""
+    """PEP 517: the sources, with their commit, which is written into the archive and not into the clone."""
+    archive = build.build_sdist(sdist_directory, config_settings)
     name, content = known_commit()
-    if not content:
-        return build.build_sdist(sdist_directory, config_settings)
-    file = ROOT / "src/riyaz" / name
-    file.write_bytes(content)
-    try:
-        return build.build_sdist(sdist_directory, config_settings)
-    finally:
-        file.unlink()
+    if content:
+        add_source(Path(sdist_directory, archive), f"src/riyaz/{name}", content)
+    return archive
+
+
+def add_source(archive: Path, name: str, content: bytes) -> None:
+    """Adds one file to a source archive, with the time and the owner of its other files."""
+    held = []
+    with tarfile.open(archive) as old:
+        for item in old:
+            file = old.extractfile(item) if item.isfile() else None
+            held.append((item, file.read() if file else b""))
+    about = next(item for item, _ in held if item.name.endswith("/PKG-INFO"))
+    added = copy.copy(about)
+    added.name, added.size = f"{about.name.split('/')[0]}/{name}", len(content)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as new:
+        for item, old_content in [*held, (added, content)]:
+            new.addfile(item, io.BytesIO(old_content) if item.isfile() else None)
+    archive.write_bytes(gzip.compress(packed.getvalue(), mtime=int(about.mtime)))
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:

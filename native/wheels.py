@@ -10,6 +10,7 @@ PATH. The pure wheel holds no C++ engine. Two builds of one commit give the same
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -24,8 +25,15 @@ GLIBC = "2.28"  # of Debian 10, RHEL 8 and Ubuntu 20.04
 STABLE = 12  # the stable ABI that nanobind uses begins with Python 3.12
 LATER = ("python3.14", "python3.13", "python3.12")
 LIMIT = 12_000_000  # bytes of a wheel
+TOOLS = ("auditwheel", "ziglang")
 KINDS = ("x86_64", "aarch64", "pure")
 WITHOUT = "this is the wheel without it, for machines that no other wheel is for"
+
+
+def expect_tools() -> None:
+    """Raises SystemExit where what repairs and compiles wheels is not installed."""
+    if missing := [name for name in TOOLS if importlib.util.find_spec(name) is None]:
+        raise SystemExit(f"error: {', '.join(missing)} missing; pip install -e '.[wheels]', or make wheels")
 
 
 def pythons() -> list[str]:
@@ -139,9 +147,12 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=ROOT / "dist")
     parser.add_argument("--only", choices=KINDS, action="append")
     options = parser.parse_args()
+    kinds = options.only or KINDS
+    if {*kinds} - {"pure"}:
+        expect_tools()
     options.into.mkdir(parents=True, exist_ok=True)
     made = []
-    for kind in options.only or KINDS:
+    for kind in kinds:
         if kind == "pure":
             made.append(pure(options.into))
             continue

@@ -41,7 +41,10 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
         for word, count in section.words.items():
             postings.setdefault(word, []).extend((place, count))
     index = {
-        "sections": [[each.page, each.anchor, each.title, each.words.total()] for each in sections],
+        "sections": [
+            [each.page, each.anchor, each.title, each.words.total(), " ".join(sorted(set(stems(each.title, language))))]
+            for each in sections
+        ],
         "later": app.config.later_pages,
         "words": postings,
     }
@@ -52,6 +55,7 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
 def sections_of(page: str, tree: nodes.document, language: SearchEnglish) -> list[Section]:
     """The sections of a page in their order. What stands before the first heading belongs to the page itself."""
     sections: dict[int, Section] = {}
+    options: list[Section] = []
     heads = list(tree.findall(nodes.section))
     page_title = heads[0].next_node(nodes.title).astext() if heads else page
     for text in tree.findall(nodes.Text):
@@ -65,7 +69,19 @@ def sections_of(page: str, tree: nodes.document, language: SearchEnglish) -> lis
         sections[id(owner)].words.update(stems(text.astext(), language))
         if isinstance(text.parent, nodes.literal_block):  # an option explained in a help text counts as a title
             sections[id(owner)].words.update(OPTION.findall(text.astext()) * TITLE)
-    return list(sections.values())
+            options += options_in(text.astext(), Section(page, anchor, title), language)
+    return [*sections.values(), *options]
+
+
+def options_in(text: str, section: Section, language: SearchEnglish) -> list[Section]:
+    """A section for every option of a help text: a page of a hundred of them says too many other words."""
+    starts = [match.start() for match in OPTION.finditer(text)]
+    explained = []
+    for start, end in zip(starts, [*starts[1:], len(text)]):
+        lines = text[start:end].split("\n\n")[0]
+        words = Counter(stems(lines.replace("-", " "), language))
+        explained.append(Section(section.page, section.anchor, section.title, words))
+    return explained
 
 
 def owner_of(text: nodes.Text) -> tuple[nodes.Element | None, str, str]:

@@ -3,13 +3,17 @@
 import importlib
 import os
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 from riyaz.errors import RiyazError
+from riyaz.extras import install
 
 REASON = Path(__file__).with_name("_native.txt")  # written by CMakeLists.txt where there is nothing to build with
 VERSION = 5  # of the kernels of training: another one where they round otherwise
+PLAIN = "plain loops, which are slow: this CPU or RIYAZ_ISA allows no others"
+WITHOUT = "this is the wheel without it"  # as native/wheels.py writes into REASON
 BUILD = "install g++ 12 or newer and Python's header files, then `make native` or pip install riyaz again"
 
 
@@ -21,7 +25,7 @@ def _loaded() -> tuple[ModuleType | None, str]:
     except ModuleNotFoundError as error:
         if error.name != "riyaz._native":
             return None, f"the C++ engine cannot be loaded: {error}"
-        return None, f"the C++ engine is not built: {_reason()}; {BUILD}"
+        return None, f"the C++ engine is not built: {_not_built()}"
     except ImportError as error:  # built for another Python, or a library is missing
         return None, f"the C++ engine cannot be loaded: {' '.join(str(error).split())}; build it again: {BUILD}"
     try:
@@ -31,12 +35,15 @@ def _loaded() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
-def _reason() -> str:
-    """What CMake found missing, or that nothing was built yet."""
+def _not_built() -> str:
+    """What CMake found missing, or that nothing was built yet, and what to do."""
     try:
-        return REASON.read_text(encoding="utf-8").strip() or "no reason was written"
+        reason = REASON.read_text(encoding="utf-8").strip() or "no reason was written"
     except OSError:
-        return "there is none for this Python"
+        reason = "there is none for this Python"
+    if not reason.startswith(WITHOUT):
+        return f"{reason}; {BUILD}"
+    return reason if find_spec("torch") else f"{reason}; {install('train')}, so that torch answers"
 
 
 def available() -> bool:

@@ -118,9 +118,25 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
 
 
+def test_pip_installs_a_wheel_by_its_hash_and_refuses_another_file(tmp_path: Path) -> None:
+    """As docs/installing.md says it: the hash is that of SHA256SUMS."""
+    command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    digest, name = (tmp_path / "SHA256SUMS").read_text().split()
+    listed = tmp_path / "requirements.txt"
+    pip = [sys.executable, "-m", "pip", "install", "--require-hashes", "--no-deps", "--no-index", "--no-compile"]
+    for written, place in ((digest, "right"), (digest[::-1], "wrong")):
+        listed.write_text(f"riyaz @ {(tmp_path / name).as_uri()} --hash=sha256:{written}\n")
+        done = subprocess.run([*pip, "--target", str(tmp_path / place), "-r", str(listed)], capture_output=True,
+                              text=True, timeout=120)  # fmt: skip
+        assert (done.returncode == 0) is (place == "right"), done.stderr[-800:]
+    assert (tmp_path / "right/riyaz/__init__.py").read_bytes() == (ROOT / "src/riyaz/__init__.py").read_bytes()
+    assert "DO NOT MATCH THE HASHES" in done.stderr and not (tmp_path / "wrong/riyaz").exists()
+
+
 @pytest.mark.slow
 def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> None:
-    """The wheel without the engine, byte by byte; the engine is compiled by the same CMakeLists.txt."""
+    """The wheel without the engine, byte by byte; the engine is compiled from the same files."""
     environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
 
     def printed(folder: Path, *command: str) -> str:
@@ -132,6 +148,11 @@ def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> Non
     with tarfile.open(tmp_path / printed(ROOT, "-c", SDIST, str(tmp_path))) as archive:
         archive.extractall(tmp_path / "sources", filter="data")
     (unpacked,) = (tmp_path / "sources").iterdir()
+    tracked = subprocess.run(["git", "ls-files", "native", "CMakeLists.txt", "pyproject.toml"], cwd=ROOT,
+                             capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
+    compiled = [name for name in tracked if not name.startswith(("native/fuzz/", "native/tests/"))]
+    assert len(compiled) > 50
+    assert [name for name in compiled if (unpacked / name).read_bytes() != (ROOT / name).read_bytes()] == []
     wheels = []
     for name, folder in (("clone", ROOT), ("archive", unpacked)):
         printed(folder, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name))

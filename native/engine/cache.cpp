@@ -1,6 +1,8 @@
 #include "engine/cache.h"
 
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <algorithm>
 #include <bit>
@@ -11,11 +13,13 @@
 #include <string>
 #include <utility>
 
+#include "engine/memory.h"
+
 namespace riyaz {
 
 namespace {
 
-constexpr size_t SLAB_BYTES = size_t(16) << 20;
+constexpr size_t SLAB_BYTES = GUARDED ? 1 : size_t(16) << 20;
 
 int count(uint32_t mask) { return std::popcount(mask); }
 
@@ -34,16 +38,15 @@ std::string megabytes(size_t bytes) {
 
 // Memory for some pages. The system gives it zeroed, and only as it is touched.
 struct Cache::Slab {
-    Slab(size_t page_bytes, int count, bool huge) : bytes(page_bytes * count), pages(count) {
-        void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (mapped == MAP_FAILED) throw std::bad_alloc();
+    Slab(size_t page_bytes, int count, [[maybe_unused]] bool huge) : bytes(page_bytes * count), pages(count) {
+        void* mapped = zeroed_pages(bytes);
         memory = static_cast<uint8_t*>(mapped);
 #if defined(__linux__)
-        if (huge) madvise(mapped, bytes, MADV_HUGEPAGE);  // where the system refuses, its pages stay small
+        if (huge && !GUARDED) madvise(mapped, bytes, MADV_HUGEPAGE);  // where the system refuses, its pages stay small
 #endif
         for (int i = 0; i < count; i++) pages[i].data = memory + i * page_bytes, pages[i].slab = this;
     }
-    ~Slab() { munmap(memory, bytes); }
+    ~Slab() { give_back_pages(memory, bytes); }
     Slab(const Slab&) = delete;
     Slab& operator=(const Slab&) = delete;
 
@@ -89,6 +92,7 @@ int Cache::fork(int id, int length) {
 // that has them.
 const Cache::Sequence& Cache::begin(int id, int length, Sequence& sequence) {
     assert(changes_.empty());
+    if (length < 0) throw std::logic_error("no such tokens");
     while (find(id).head.parent && length <= find(id).head.shared) id = find(id).head.parent;
     const Sequence& from = find(id);
     if (!from.head.parent && length <= from.length)

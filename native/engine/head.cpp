@@ -134,7 +134,8 @@ void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, in
         if (at != y + count) seen.sum = variances[i * rows + begin * ROWS + (at - y)];
     }
     barrier(thread);
-    float logits[ROWS];
+    float of_block[ROWS];
+    float* const logits = of_block;  // a product counts its rows from the first of the vocabulary
     int blocks[BLOCKS];
     for (int i = 0; i < n; i++) {
         const Found* best = &found[from + i];

@@ -8,6 +8,23 @@
 
 namespace riyaz {
 
+// `bytes` of zeros at the beginning of a page of the system, which takes memory as they are written. Throws
+// std::bad_alloc.
+void* zeroed_pages(size_t bytes);
+
+// Gives back what `zeroed_pages` gave.
+void give_back_pages(void* pages, size_t bytes);
+
+// Under AddressSanitizer `zeroed_pages` and `take_memory` give blocks of the heap, and each matrix and each page of the
+// cache is one of its own, so that a byte beyond it is reported.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool GUARDED = true;
+#elif defined(__has_feature)
+constexpr bool GUARDED = __has_feature(address_sanitizer);
+#else
+constexpr bool GUARDED = false;
+#endif
+
 // `bytes` aligned to 64; a chunk is given back when nothing in it is in use. Throws std::bad_alloc.
 std::shared_ptr<uint8_t> take_memory(size_t bytes);
 

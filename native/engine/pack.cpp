@@ -38,6 +38,11 @@ uint16_t word16(const uint8_t* bytes) {
 
 bool is_finite_half(uint16_t bits) { return (bits & 0x7c00) != 0x7c00; }
 
+// A code from least to greatest; the least where the number is none
+int code_of(float number, float least, float greatest) {
+    return int(std::min(std::max(least, std::nearbyintf(number)), greatest));
+}
+
 constexpr uint32_t LOW = 0x0f0f0f0f, HIGH = 0xf0f0f0f0, SIGNS = 0x80808080;
 
 // 8 codes from the low, or the high, halves of 8 bytes
@@ -154,8 +159,7 @@ void round_int8(Int8Row row, int g, const float* w, int n) {
     const float scale = half(bits), inverse = scale > 0 ? 1 / scale : 0;
     uint8_t codes[GROUP];
     for (int i = 0; i < GROUP; i++) {
-        const float code = i < n ? std::clamp(std::nearbyintf(w[i] * inverse), -127.0f, 127.0f) : 0;
-        codes[i] = uint8_t(int(code) + 128);
+        codes[i] = uint8_t((i < n ? code_of(w[i] * inverse, -127, 127) : 0) + 128);
     }
     row.put_group(g, codes, bits);
 }
@@ -188,7 +192,7 @@ void round_int4(Int4Row row, int g, const float* w, int n) {
                 zero = with_minimum ? -half(lowest) : 8 * scale;
     row.put_scale(g, bits, lowest);
     for (int i = 0; i < padded(n, GROUP); i++) {
-        const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] + zero) * inverse), 0.0f, 15.0f)) : 0;
+        const int code = i < n ? code_of((w[i] + zero) * inverse, 0, 15) : 0;
         uint8_t& both = row.word(g + i / GROUP, i % GROUP / 8)[i % 4];
         both = i % 8 < 4 ? uint8_t(code) : uint8_t(both | code << 4);  // the low half comes first
     }

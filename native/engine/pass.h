@@ -3,11 +3,9 @@
 // tokens. Of one or two tokens, each thread makes all of that for itself: a norm takes less time than a barrier.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <atomic>
-#include <new>
 
+#include "engine/memory.h"
 #include "engine/model.h"
 
 namespace riyaz {
@@ -21,14 +19,13 @@ class Array {
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
     ~Array() {
-        if (data_) munmap(data_, size_ * sizeof(T));
+        if (data_) give_back_pages(data_, size_ * sizeof(T));
     }
 
     T* get(size_t n) {
         if (n <= size_) return data_;
-        void* fresh = mmap(nullptr, n * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (fresh == MAP_FAILED) throw std::bad_alloc();
-        if (data_) munmap(data_, size_ * sizeof(T));
+        void* fresh = zeroed_pages(n * sizeof(T));
+        if (data_) give_back_pages(data_, size_ * sizeof(T));
         data_ = (T*)fresh, size_ = n;
         return data_;
     }

@@ -90,7 +90,12 @@ uint64_t read(const uint8_t* data, size_t bytes) {
             sums[j] = iadd(sums[j], words);
         }
     }
-    return uint64_t(isum_of(iadd(iadd(sums[0], sums[1]), iadd(sums[2], sums[3]))));
+    const I all = iadd(iadd(sums[0], sums[1]), iadd(sums[2], sums[3]));
+    uint32_t words[16];
+    memcpy(words, &all, sizeof words);
+    uint64_t sum = 0;  // any bytes are read here, so 32 bits do not hold it
+    for (const uint32_t word : words) sum += word;
+    return sum;
 }
 
 }  // namespace RIYAZ_ISA

@@ -69,9 +69,14 @@ INLINE F floor(F a) {
     LANES a.v[i] = __builtin_floorf(a.v[i]);
     return a;
 }
+// As vector units do: what is no int32 becomes the least one, and sums begin again beyond the greatest
+INLINE int32_t to_word(float whole) {
+    return whole >= -0x1p31f && whole < 0x1p31f ? int32_t(whole) : int32_t(0x80000000);
+}
+INLINE int32_t wrapped(uint32_t sum) { return int32_t(sum); }
 INLINE F times_power_of_2(F a, F whole) {
     LANES {
-        const int32_t word = (int32_t(whole.v[i]) + 127) << 23;
+        const uint32_t word = (uint32_t(to_word(whole.v[i])) + 127) << 23;
         float power;
         memcpy(&power, &word, 4);
         a.v[i] *= power;
@@ -170,17 +175,17 @@ INLINE F to_float(I a) {
 }
 INLINE I to_int(F a) {
     I r;
-    LANES r.v[i] = int32_t(__builtin_rintf(a.v[i]));
+    LANES r.v[i] = to_word(__builtin_rintf(a.v[i]));
     return r;
 }
 INLINE I iadd(I a, I b) {
-    LANES a.v[i] += b.v[i];
+    LANES a.v[i] = wrapped(uint32_t(a.v[i]) + uint32_t(b.v[i]));
     return a;
 }
 INLINE int32_t isum_of(I a) {
-    int32_t s = 0;
-    LANES s += a.v[i];
-    return s;
+    uint32_t s = 0;
+    LANES s += uint32_t(a.v[i]);
+    return wrapped(s);
 }
 INLINE void store_i8(int8_t* x, I a) { LANES x[i] = int8_t(a.v[i]); }
 
@@ -250,15 +255,15 @@ INLINE I halved(I a) {
     return a;
 }
 INLINE I itimes(I a, I b) {
-    LANES a.v[i] = int32_t(uint32_t(a.v[i]) * uint32_t(b.v[i]));
+    LANES a.v[i] = wrapped(uint32_t(a.v[i]) * uint32_t(b.v[i]));
     return a;
 }
 INLINE I times_256(I a) {
-    LANES a.v[i] *= 256;
+    LANES a.v[i] = wrapped(uint32_t(a.v[i]) * 256);
     return a;
 }
 INLINE I isub(I a, I b) {
-    LANES a.v[i] -= b.v[i];
+    LANES a.v[i] = wrapped(uint32_t(a.v[i]) - uint32_t(b.v[i]));
     return a;
 }
 INLINE B byte_set(uint8_t x) {

@@ -1,10 +1,11 @@
 """Feeds mutated files to one reader, in this process: nothing but RiyazError may come out, in bounded memory.
 
-    python tests/house/fuzz_readers.py gguf|safetensors|tokenizer|rows|documents|folders --inputs 1000000 --seed 0
+    python tests/house/fuzz_readers.py gguf --inputs 50000 --seed 1       # the same command goes on where it stopped
     python tests/house/fuzz_readers.py all --seconds 600                  # `make fuzz`: every reader, so long together
     python tests/house/fuzz_readers.py gguf --atheris --inputs 1000000    # coverage-guided, where atheris is installed
 
-Input N of a seed is always the same bytes; `--first N --inputs 1` repeats it. Prints inputs, refused, accepted,
+READERS names the readers. Input N of a seed is always the same bytes; `--first N --inputs 1` repeats it. What a reader
+has behind it lies in build/fuzz/readers, if it began with input 0. Prints inputs, refused, accepted,
 crashes (each with its number and exception) and the peak memory; exit status 1 when anything crashed.
 """
 
@@ -22,12 +23,15 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("house", "helpers", "sources")]
+import fuzz_files  # noqa: E402
 from fuzz_folders import folders_reader  # noqa: E402
 
+STATES = Path(__file__).resolve().parents[2] / "build/fuzz/readers"
 MEMORY = 2**30  # bytes of address space that the inputs may need beyond those of the start
 NAME = Path("fuzz")
 NUMBERS = (0, 1, 2, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**61, 2**63, 2**64 - 32, 2**64 - 1)
@@ -91,6 +95,14 @@ def mutated_header(data: bytes, rng: random.Random) -> bytes:
 def mutated_kept(data: bytes, rng: random.Random) -> bytes:
     """The file changed as `mutated` does, its first byte kept."""
     return data[:1] + mutated(data[1:], rng)
+
+
+def mutated_bits(data: bytes, rng: random.Random) -> bytes:
+    """One or two bits of the file changed, its first byte kept: what cannot bear any other length is still read."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 2)):
+        out[rng.randrange(1, len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
 
 
 def mutated_member(data: bytes, rng: random.Random) -> bytes:
@@ -217,6 +229,13 @@ def _tables(rows: list[dict[str, str]]) -> list[bytes]:
     return [parquet.getvalue(), arrow.getvalue()]
 
 
+def tables_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """Parquet and Arrow files alone, each read by a child process."""
+    return fuzz_files.tables_reader(
+        _tables([{"prompt": f"Frage {i}: wohin?", "completion": "nach Köln"} for i in range(3)])
+    )
+
+
 def documents_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
     """Documents to retrieve from: the first byte of an input names its format."""
     from docx import Document
@@ -261,6 +280,10 @@ def mutated_file(data: bytes, rng: random.Random) -> bytes:
 READERS = {
     "rows": rows_reader,
     "folders": folders_reader,
+    "workbooks": fuzz_files.workbooks_reader, "collections": fuzz_files.collections_reader,
+    "checkpoints": fuzz_files.checkpoints_reader, "questions": fuzz_files.questions_reader,
+    "schemas": fuzz_files.schemas_reader, "templates": fuzz_files.templates_reader,
+    "tables": tables_reader, "pdfs": fuzz_files.pdfs_reader,
     "documents": documents_reader,
     "gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader,
 }  # fmt: skip
@@ -268,6 +291,14 @@ MUTATORS = {
     "rows": [mutated_kept],
     "folders": [mutated_kept, *[mutated_file] * 3],
     "documents": [mutated_kept, mutated_member],
+    "workbooks": [mutated_kept, *[mutated_member] * 3],
+    "collections": [mutated],
+    "checkpoints": [mutated_kept, *[mutated_file] * 3],
+    "questions": [mutated, *[mutated_json] * 3],
+    "schemas": [mutated, *[mutated_json] * 3],
+    "templates": [mutated],
+    "tables": [mutated_kept, *[mutated_bits] * 3],
+    "pdfs": [mutated],
     "gguf": [mutated],
     "safetensors": [mutated, mutated_header],
     "tokenizer": [mutated, *[mutated_json] * 3],
@@ -276,6 +307,8 @@ MUTATORS = {
 # How many of a reader's last seeds are read by a child process, which takes some tenths of a second, and how many
 # inputs there are for one of these
 CHILDREN = {"documents": (1, 50), "rows": (2, 1000)}
+SLOW = ("tables", "pdfs")  # every input is read by a child process
+SLICE = 500  # inputs after which the state is written
 
 
 def outcome(read: Callable[[bytes], None], data: bytes) -> str:
@@ -294,6 +327,9 @@ def outcome(read: Callable[[bytes], None], data: bytes) -> str:
     return "accepted"
 
 
+Opened = tuple[list[bytes], Callable[[bytes], None]] | None
+
+
 def _chosen(seeds: list[bytes], costly: int, every: int, rng: random.Random) -> bytes:
     """One of the seeds; of the last `costly` of them, one in `every` inputs."""
     if not costly:
@@ -302,10 +338,11 @@ def _chosen(seeds: list[bytes], costly: int, every: int, rng: random.Random) -> 
 
 
 def fuzz(
-    reader: str, inputs: int | None, seed: int, first: int = 0, seconds: float = float("inf")
+    reader: str, inputs: int | None, seed: int, first: int = 0, seconds: float = float("inf"), opened: Opened = None
 ) -> tuple[dict[str, int], list[str]]:
-    """Counts of refused and accepted inputs, and a line per crash; None: as many inputs as `seconds` allow."""
-    seeds, read = READERS[reader]()
+    """Counts of refused and accepted inputs, and a line per crash; None: as many inputs as `seconds` allow. `opened`:
+    what the reader of READERS returned before."""
+    seeds, read = opened or READERS[reader]()
     for data in seeds[:1]:
         assert outcome(read, data) == "accepted", outcome(read, data)
     counts, crashes = {"refused": 0, "accepted": 0}, []
@@ -354,6 +391,31 @@ def every_reader(seconds: float, seed: int) -> None:
     sys.exit(failed)
 
 
+def campaign(reader: str, inputs: int | None, seconds: float, seed: int, first: int) -> dict[str, Any]:
+    """Counts, seconds and crashes of inputs `first`, `first` + 1, ...; the state is kept where these begin with 0 and
+    have a number, and the campaign goes on behind it."""
+    state = STATES / f"{reader}-{seed}.json"
+    known: dict[str, Any] = {"refused": 0, "accepted": 0, "crashes": [], "seconds": 0.0, "used": 0.0}
+    kept = inputs is not None and first == 0
+    if kept and state.exists():
+        known = json.loads(state.read_text())
+    opened, end = READERS[reader](), time.monotonic() + seconds
+    while time.monotonic() < end:
+        done = known["refused"] + known["accepted"] + len(known["crashes"])
+        count = SLICE if inputs is None else min(SLICE, inputs - done)
+        if count <= 0:
+            break
+        begin, used = time.perf_counter(), time.process_time()
+        counts, crashes = fuzz(reader, count, seed, first + done, end - time.monotonic(), opened)
+        known["seconds"] += time.perf_counter() - begin
+        known["used"] += time.process_time() - used
+        known |= {name: known[name] + counts[name] for name in counts} | {"crashes": known["crashes"] + crashes}
+        if kept:
+            STATES.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps(known))
+    return known
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", choices=[*READERS, "all"])
@@ -371,20 +433,18 @@ def main() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    begin, used = time.perf_counter(), time.process_time()
     inputs = None if options.seconds else options.inputs
-    seconds = options.seconds or float("inf")
-    counts, crashes = fuzz(options.reader, inputs, options.seed, options.first, seconds)
-    seconds, used = time.perf_counter() - begin, time.process_time() - used
-    for crash in crashes[:20]:
+    known = campaign(options.reader, inputs, options.seconds or float("inf"), options.seed, options.first)
+    for crash in known["crashes"][:20]:
         print(crash)
-    total = sum(counts.values()) + len(crashes)
+    total = known["refused"] + known["accepted"] + len(known["crashes"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
-        f"{options.reader}: {total} inputs, {counts['refused']} refused, {counts['accepted']} accepted, "
-        f"{len(crashes)} crashes; {seconds:.0f} s ({total / used:.0f} inputs per CPU second), peak {peak} MB"
+        f"{options.reader}: {total} inputs of seed {options.seed}, {known['refused']} refused, "
+        f"{known['accepted']} accepted, {len(known['crashes'])} crashes; {known['seconds']:.0f} s "
+        f"({total / max(known['used'], 1e-9):.0f} inputs per CPU second), peak {peak} MB"
     )
-    sys.exit(bool(crashes))
+    sys.exit(bool(known["crashes"]))
 
 
 if __name__ == "__main__":

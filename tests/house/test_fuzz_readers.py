@@ -11,9 +11,26 @@ from riyaz.errors import RiyazError
 
 @pytest.mark.parametrize("reader", fuzz_readers.READERS)
 def test_mutated_inputs_are_read_or_refused_in_one_line(reader):
-    counts, crashes = fuzz_readers.fuzz(reader, 400, seed=7)
+    inputs = 12 if reader in fuzz_readers.SLOW else 400
+    counts, crashes = fuzz_readers.fuzz(reader, inputs, seed=7)
     assert not crashes, crashes[:5]
-    assert counts["refused"] > 100 and counts["accepted"] > 5
+    assert sum(counts.values()) == inputs
+    # damaged checkpoints are passed over, and of twelve PDFs two are refused
+    assert counts["refused"] > {"checkpoints": 0, "pdfs": 0, "tables": 2}.get(reader, 100)
+    assert counts["accepted"] > (0 if reader == "tables" else 5)
+
+
+def test_a_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz_readers, "STATES", tmp_path)
+    monkeypatch.setattr(fuzz_readers, "SLICE", 40)
+    numbers = []
+    fuzz = fuzz_readers.fuzz
+    monkeypatch.setattr(fuzz_readers, "fuzz", lambda *of: numbers.append((of[3], of[1])) or fuzz(*of))
+    fuzz_readers.campaign("questions", 60, float("inf"), 3, 0)
+    known = fuzz_readers.campaign("questions", 130, float("inf"), 3, 0)
+    assert numbers == [(0, 40), (40, 20), (60, 40), (100, 30)]
+    whole, crashes = fuzz("questions", 130, 3)
+    assert {name: known[name] for name in whole} == whole and known["crashes"] == crashes == []
 
 
 def test_a_crash_and_an_unclear_line_are_seen():

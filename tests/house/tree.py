@@ -30,6 +30,9 @@ FOLDERS = {  # folders without a package's docstring
     "native/simd": "16 floats as one value on each instruction set, and which set this CPU runs.",
     "native/bindings": "What Python may call: shapes are checked here.",
     "native/tests": "A program that compares the kernels of all instruction sets with plain loops: `make kernels`.",
+    "native/tests/threads": "What threads do together, under ThreadSanitizer: `make threads`.",
+    "native/fuzz": "Programs that libFuzzer feeds: `make fuzz-native`.",
+    "native/fuzz/corpus": "Inputs with which they begin, and those that once failed.",
     "page/src": "The web page of `riyaz ui`; `make page` builds it into src/riyaz/serve/static.",
     "page/src/lesson": "The six stations, the game and the sheet of the screen Lesson.",
     "page/src/parts": "What the screens are made of.",
@@ -51,7 +54,7 @@ FOLDERS = {  # folders without a package's docstring
     "tests/formats/v0_1": "What riyaz 0.1 wrote with a tiny model; tests/formats/make_old.py makes all of it.",
     "tests/evaluate": "Scoring, and answering every row of a file.",
 }
-ONE_LINE = ("src/riyaz/samples", "tests/formats/v0_1")  # one line for all of their folders
+ONE_LINE = ("native/fuzz/corpus", "src/riyaz/samples", "tests/formats/v0_1")  # one line for all of their folders
 PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")
 COMMENT = {".cpp": "//", ".h": "//", ".inc": "//", ".ts": "//", ".tsx": "//"}
 

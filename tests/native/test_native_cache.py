@@ -137,3 +137,12 @@ def test_requests_wait_for_room(opened: Opened) -> None:
     assert len(engine.step()) == 2
     while steps := engine.step():
         assert len(steps) <= 2
+
+
+def test_a_beginning_of_less_than_no_tokens_is_refused(opened: Opened) -> None:
+    runner = opened(4).runner
+    sequence = runner.model.open(-1)
+    runner.forward([TokenRun(sequence, prefixes(1)[0], None)])
+    for begin in (runner.model.fork, runner.model.open_after):
+        with pytest.raises(RuntimeError, match="no such tokens"):
+            begin(sequence, -1)

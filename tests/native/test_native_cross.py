@@ -71,3 +71,13 @@ def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:
         for kernel in ("inputs", "whole numbers int8", "whole numbers int4", "whole numbers int4k", "store", "ternary",
                        "trits"):  # fmt: skip
             assert set(found[kernel].values()) == {0}, kernel
+
+
+def test_kernels_of_windows_under_wine() -> None:
+    tools = ("x86_64-w64-mingw32-g++-posix", "wine")
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
+        pytest.skip(f"no {', '.join(missing)}; apt-get install g++-mingw-w64-x86-64-posix wine64 wine")
+    (run,) = make("windows", "SOME=--some")
+    found = compared(run)
+    assert found.keys() >= KERNELS and found["few tokens int4"].keys() == {"scalar", "avx2"}
+    assert all(error <= 1 for errors in found.values() for error in errors.values())

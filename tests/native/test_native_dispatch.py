@@ -48,7 +48,7 @@ def test_import_riyaz_does_not_load_the_engine() -> None:
 def test_a_broken_or_missing_extension_is_one_line(tmp_path: Path) -> None:
     package = tmp_path / "riyaz"
     package.mkdir()
-    for name in ("__init__.py", "errors.py", "native.py"):
+    for name in ("__init__.py", "errors.py", "extras.py", "native.py"):
         shutil.copy(PACKAGE / name, package)
     assert python(SAY, tmp_path).startswith("False the C++ engine is not built: there is none for this Python; ")
     (package / f"_native{SUFFIX}").write_text("not a library")

@@ -24,8 +24,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import same
 from verbs import SETUP, VERBS, Verb, write_inputs
@@ -34,8 +37,12 @@ TESTS = Path(__file__).parents[1]
 LIMIT = 300  # seconds of one command
 LEAVING = 10  # seconds in which the workers of a killed command end
 AGAIN = 0.3  # share of kills after which the next start is killed too
-# keys that tests/same.py compares: what measured times and memory lead to, and the commands by which a run went on
-MEASURED = re.compile(r" \S*\.(after_seconds|step_seconds|train_limit|more_mb|more_ms|resumed) ")
+# keys that tests/same.py compares: what measured times and memory lead to, which place was free (whose mark is drawn
+# anew), and the commands by which a run went on
+MEASURED = re.compile(
+    r"/places/\w+/mark: | \S*\.((schedule|turns)(\[\S*)?|place|after_seconds|step_seconds|train_limit|more_mb|more_ms|"
+    r"resumed) "
+)
 TEMPORARY = re.compile(r"(^|/)(\.tmp-|\.lock$|[^/]*\.tmp$)")  # in a store, whose other files are kept on purpose
 EXISTS = ("already exists", "exists already")  # what a command says whose result is complete
 
@@ -46,6 +53,9 @@ class Failure(Exception):
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(what)
         self.kind = kind
+
+
+Hit = TypeVar("Hit", bound=Any)  # a dataclass: one case of a campaign
 
 
 @dataclass(frozen=True)
@@ -61,15 +71,20 @@ class Case:
     command: str = ""
 
 
-def start(command: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Start the command in a session of its own, with a store and a temporary folder of its own beside `folder`."""
+def start(
+    command: str, folder: Path, more: Mapping[str, str] | None = None, before: Sequence[str] = (), said: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start the command in a session of its own, with a store and a temporary folder of its own beside `folder`, with
+    `more` variables in its environment and the words `before` in front of it; `said` ends the names of the two files
+    that it prints to."""
     home, temporary = beside(folder, "home"), beside(folder, "tmp")
     home.mkdir(exist_ok=True)
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "RIYAZ_HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    with open(beside(folder, "stdout"), "wb") as out, open(beside(folder, "stderr"), "wb") as errors:
+    environment |= more or {}
+    with open(beside(folder, f"stdout{said}"), "wb") as out, open(beside(folder, f"stderr{said}"), "wb") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "riyaz.cli.main", *shlex.split(command)],
+            [*before, sys.executable, "-m", "riyaz.cli.main", *shlex.split(command)],
             cwd=folder, env=environment, stdout=out, stderr=errors, start_new_session=True,
         )  # fmt: skip
 
@@ -93,10 +108,13 @@ def expect_no_process(group: int, command: str) -> None:
         time.sleep(0.05)
 
 
-def attempt(command: str, folder: Path, seconds: float, group: bool = True) -> int | None:
+def attempt(
+    command: str, folder: Path, seconds: float, group: bool = True, more: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
+) -> int | None:  # fmt: skip
     """Run the command and kill it after so many seconds, with its workers if `group`: its status, None where it was
     killed. Raises Failure where a process is left."""
-    process = start(command, folder)
+    process = start(command, folder, more, before)
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -155,6 +173,13 @@ def listed(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
+def is_kept(path: Path, there: bool) -> bool:
+    """Whether a file may be left: answers to go on with, `there`, and what Python's tempfile writes for an instant to
+    see whether it may write in a folder."""
+    is_probe = re.fullmatch("[a-z0-9_]{8}", path.name) and path.is_file() and path.stat().st_size <= len("blat")
+    return bool(is_probe) or (there and path.name.endswith(".partial"))
+
+
 def same_rows(whole: Path, folder: Path, name: str) -> bool:
     """Whether two collections hold the same rows: their order changes where a command that was done is given again."""
     dumps = []
@@ -164,11 +189,13 @@ def same_rows(whole: Path, folder: Path, name: str) -> bool:
     return dumps[0] == dumps[1]
 
 
-def expect_same(whole: Path, folder: Path) -> None:
-    """Raises Failure where the case's results are not the reference's, or where more is left than the reference has."""
+def expect_same(whole: Path, folder: Path, there: bool = False) -> None:
+    """Raises Failure where the case's results are not the reference's, or where more is left than the reference has.
+    Where a command was killed after its result was complete (`there`), the answers to go on with may lie beside it:
+    the same command with --force would use them, so the refused one leaves them."""
     for name in ("", "tmp"):
         mine, other = (beside(each, name) if name else each for each in (folder, whole))
-        if extra := sorted(listed(mine) - listed(other)):
+        if extra := sorted(each for each in listed(mine) - listed(other) if not is_kept(mine / each, there)):
             raise Failure("left", f"left behind in {mine.name}: {', '.join(extra[:5])}")
         if missing := sorted(listed(other) - listed(mine)):
             raise Failure("lost", f"missing in {mine.name}: {', '.join(missing[:5])}")
@@ -176,7 +203,8 @@ def expect_same(whole: Path, folder: Path) -> None:
         raise Failure("left", f"left behind in the store: {', '.join(extra[:5])}")
     alike = tuple(f"{name}: " for name in listed(whole) if name.endswith(".sqlite") and same_rows(whole, folder, name))
     lines = same.compare(whole, folder)[0]
-    wrong = [line for line in lines if not MEASURED.search(line) and not line.startswith(alike)]
+    kept = tuple(f"{name}: " for name in listed(folder) - listed(whole))
+    wrong = [line for line in lines if not MEASURED.search(line) and not line.startswith((*alike, *kept))]
     if wrong:
         raise Failure("lost", "; ".join(wrong[:5]))
 
@@ -202,7 +230,7 @@ def run_case(verb: Verb, number: int, seed: int, root: Path) -> Case:
             kills += killed
             there += is_there(status, folder, killed > 0)
         keep_printed(verb, folder)
-        expect_same(whole, folder)
+        expect_same(whole, folder, there > 0)
     except Failure as failure:
         return Case(verb.name, number, kills, there, str(failure), failure.kind, command)
     clear(folder)
@@ -233,6 +261,27 @@ def prepare(root: Path, verbs: list[Verb]) -> None:
             is_there(attempt(command, root / "setup", LIMIT), root / "setup", killed=False)
 
 
+def resumed(
+    root: Path, kind: type[Hit], planned: Iterable[tuple[Any, ...]], run: Callable[..., Hit], seconds: float
+) -> Iterator[tuple[Hit, bool]]:
+    """(each planned case, whether it was run now): those that `state.jsonl` holds are taken from it, the others are run
+    and recorded there; none is begun after `seconds`. A case's first fields are what was planned, by name."""
+    began, state = time.monotonic(), root / "state.jsonl"
+    before = [kind(**json.loads(line)) for line in (state.read_text().splitlines() if state.exists() else ())]
+    for plan in planned:
+        named = tuple(getattr(part, "name", part) for part in plan)
+        case = next((case for case in before if astuple(case)[: len(plan)] == named), None)
+        if case is not None:
+            yield case, False
+            continue
+        if time.monotonic() - began > seconds:
+            return
+        case = run(*plan)
+        with open(state, "a") as file:
+            file.write(json.dumps(asdict(case)) + "\n")
+        yield case, True
+
+
 def summary(cases: list[Case], seed: int, minutes: float) -> str:
     """The one line at the end."""
     count = {kind: sum(case.kind == kind for case in cases) for kind in ("lost", "left")}
@@ -255,31 +304,21 @@ def main() -> int:
     verbs = chosen(options.only)
     root = (options.folder or TESTS.parent / f"build/torture-{options.seed}").resolve()
     prepare(root, verbs)
-    began = time.monotonic()
-    state = root / "state.jsonl"
-    lines = state.read_text().splitlines() if state.exists() else []
-    before = {(case.verb, case.number): case for case in (Case(**json.loads(line)) for line in lines)}
-    done, stopped = [], False
-    for number in range(options.kills):  # each verb once, then each once more
-        for verb in verbs:
-            case = before.get((verb.name, number))
-            if case is None and (stopped := time.monotonic() - began > options.seconds):
-                break
-            if case is None:
-                case = run_case(verb, number, options.seed, root)
-                with open(state, "a") as file:
-                    file.write(json.dumps(asdict(case)) + "\n")
-                ended = case.kind or "same"
-                print(f"{case.verb} {number + 1}/{options.kills}: {case.kills} kills, {ended}", flush=True)
-            done.append(case)
-        if stopped:
-            break
+    began, done = time.monotonic(), []
+    planned = [(verb, number) for number in range(options.kills) for verb in verbs]  # each once, then each once more
+    run = partial(run_case, seed=options.seed, root=root)
+    for case, fresh in resumed(root, Case, planned, run, options.seconds):
+        if fresh:
+            ended = case.kind or "same"
+            print(f"{case.verb} {case.number + 1}/{options.kills}: {case.kills} kills, {ended}", flush=True)
+        done.append(case)
     failed = [case for case in done if case.failure]
     for case in failed:
         where = root / f"{case.verb}-{case.number}"
         print(f"FAILED {case.verb}, seed {options.seed}, in {where}\n  riyaz {case.command}\n  {case.failure}")
     print(summary(done, options.seed, (time.monotonic() - began) / 60))
-    if not failed and not stopped and before.keys() <= {(case.verb, case.number) for case in done}:
+    recorded = len((root / "state.jsonl").read_text().splitlines()) if done else 0
+    if not failed and len(done) == len(planned) == recorded:
         shutil.rmtree(root)  # it holds no case of another --only or --kills
     return 1 if failed else 0
 

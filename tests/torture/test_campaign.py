@@ -40,6 +40,16 @@ def test_equal_results_pass_also_where_times_differ(cases: tuple[Path, Path]) ->
         campaign.expect_same(whole, case)
 
 
+def test_the_place_that_was_free_is_no_difference(cases: tuple[Path, Path]) -> None:
+    for folder, place in zip(cases, ("here", "ssh a")):
+        turns = [{"place": place, "began": len(place), "arm": "lora"}]
+        (folder / "places.json").write_text(json.dumps({"turns": turns}))
+    campaign.expect_same(*cases)
+    (cases[1] / "places.json").write_text(json.dumps({"turns": turns, "turned": 1}))
+    with pytest.raises(campaign.Failure, match="turned"):
+        campaign.expect_same(*cases)
+
+
 @pytest.mark.parametrize(("name", "kind"), [
     ("case/out.json", "lost"), ("case/.out.riyaz-7.tmp", "left"), ("case.tmp/riyaz-x", "left"),
     ("case.home/.tmp-1", "left"), ("whole/more.json", "lost"),
@@ -50,6 +60,15 @@ def test_what_is_lost_or_left_is_a_failure(name: str, kind: str, cases: tuple[Pa
     with pytest.raises(campaign.Failure) as raised:
         campaign.expect_same(whole, case)
     assert raised.value.kind == kind
+
+
+def test_answers_to_go_on_with_may_lie_beside_a_result_that_was_complete_before_the_kill(
+    cases: tuple[Path, Path],
+) -> None:
+    (cases[1] / "out.jsonl.partial").touch()
+    campaign.expect_same(*cases, there=True)
+    with pytest.raises(campaign.Failure, match=r"out\.jsonl\.partial"):
+        campaign.expect_same(*cases)
 
 
 def test_only_a_killed_command_may_say_that_its_result_is_there(cases: tuple[Path, Path]) -> None:
@@ -63,7 +82,7 @@ def test_only_a_killed_command_may_say_that_its_result_is_there(cases: tuple[Pat
 def test_an_unknown_verb_is_told_with_the_known_ones() -> None:
     with pytest.raises(SystemExit, match="no such verb; there are export, quantize"):
         campaign.chosen("quantise")
-    assert [verb.name for verb in campaign.chosen("compare")] == ["compare", "compare-more"]
+    assert [verb.name for verb in campaign.chosen("rag")] == ["rag-add"]
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
@@ -77,7 +96,7 @@ def test_a_campaign_of_one_verb_keeps_the_cases_of_others(tmp_path: Path, monkey
     (tmp_path / "ready").touch()
     state = tmp_path / "state.jsonl"
     state.write_text(json.dumps(asdict(campaign.Case("export", 0, 2, 0))) + "\n")
-    monkeypatch.setattr(campaign, "run_case", lambda verb, number, *_: campaign.Case(verb.name, number, 1, 0))
+    monkeypatch.setattr(campaign, "run_case", lambda verb, number, **_: campaign.Case(verb.name, number, 1, 0))
     monkeypatch.setattr(sys, "argv", ["campaign.py", "--only", "rag", "--kills", "1", "--folder", str(tmp_path)])
     assert campaign.main() == 0
     assert [json.loads(line)["verb"] for line in state.read_text().splitlines()] == ["export", "rag-add"]

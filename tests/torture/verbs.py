@@ -6,7 +6,8 @@ from pathlib import Path
 
 # everything that depends on the time is given, so that the same command gives the same bytes
 EVER = "--budget 20h --threads 1 --seed 7 --general ../inputs/general.txt"
-SHORT = f"--model ../inputs/model {EVER} --steps 6 --batch-size 4 --limit-train 24 --limit-test 6"
+BY_HAND = " --steps 6 --batch-size 4"
+SHORT = f"--model ../inputs/model {EVER}{BY_HAND} --limit-train 24 --limit-test 6"
 CLOSED = f"../inputs/closed.jsonl --test ../inputs/closed-test.jsonl {SHORT}"
 PAIRS = f"../inputs/pairs.jsonl --test ../inputs/pairs-test.jsonl {SHORT}"
 PRETRAIN = (
@@ -33,6 +34,8 @@ VERBS = (
     Verb("rag-add", (
         "rag add kept.sqlite ../inputs/pages --lexical", "rag add kept.sqlite ../inputs/more-pages --lexical",
     )),
+    # what is stored is whole: the second command reads it
+    Verb("pull", ("pull ../inputs/model", "quantize model --precision int8 --out out")),
     Verb("run", (f"{RUN} --out out.jsonl",)),
     Verb("run-shards", (
         f"{RUN} --shard 1/2 --out out.jsonl", f"{RUN} --shard 2/2 --out out.jsonl",
@@ -53,9 +56,19 @@ VERBS = (
     )),
     *(Verb(f"adapt-{name}", (f"adapt {name} {CLOSED} --learning-rate 1e-3 --out out",))
       for name in ("lora", "full", "prompt_tuning")),
+    Verb("adapt-nearest", (f"adapt nearest {CLOSED.replace(BY_HAND, '')} --out out",)),
     *(Verb(f"adapt-{name}", (f"adapt {name} {PAIRS} --learning-rate 1e-3 --out out",))
       for name in ("dpo", "orpo", "kto")),
     Verb("compare", (f"compare {CLOSED} --methods nearest,lora --learning-rate lora=1e-3 --seeds 2 --out out",)),
+    Verb("compare-folds", (  # fewer rows than 200 and no --test: five folds
+        f"compare ../inputs/closed.jsonl --model ../inputs/model {EVER}{BY_HAND} --methods nearest,lora "
+        "--learning-rate lora=1e-3 --out out",
+    )),
+    Verb("compare-openings", (f"compare {CLOSED} --methods lora --out out",)),
+    Verb("compare-places", (
+        f"compare {CLOSED} --methods nearest,lora --learning-rate lora=1e-3 --places here,../inputs/place "
+        "--out out",
+    )),
     Verb("compare-more", (
         f"compare {CLOSED} --methods nearest,lora --learning-rate lora=1e-3 --out out",
         f"compare {CLOSED} --methods nearest,lora --learning-rate lora=1e-3 --more 20h --out out",
@@ -80,6 +93,8 @@ def write_inputs(folder: Path) -> None:
     folder.mkdir(parents=True)
     tiny_llama.write_hf_folder(folder / "model", seed=1)
     (folder / "general.txt").write_text(tiny_llama.CORPUS)
+    (folder / "place").write_text('#!/bin/sh\nexec sh -c "$*"\n')  # as ssh gives its words to a shell
+    (folder / "place").chmod(0o755)
     (folder / "text.txt").write_text(words(1, 1800))
     write_pages(folder / "pages")
     (folder / "more-pages").mkdir()

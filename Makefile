@@ -8,18 +8,20 @@ EXTRAS := train,docs,data,hub,json
 COMMA := ,
 PIP_LOG := .make/pip.log
 CPP := $(foreach ending,h cpp inc,$(wildcard native/*/*.$(ending) native/*/*/*.$(ending)))
-NATIVE := CMakeLists.txt native/build_backend.py $(filter-out native/tests/%,$(CPP))
+NATIVE := CMakeLists.txt native/build_backend.py $(filter-out native/tests/% native/fuzz/%,$(CPP))
 # `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
 CROSS := build/cross
 TILES := build/tiles
+WINDOWS := build/windows
+THREADS := build/threads
 CHECKED := $(filter-out tests/native/test_native_build.py tests/native/test_native_cross.py,$(wildcard tests/native/test_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz bench native kernels cross tiles sanitize lint format clean page page-same test-page tree site man notebooks
+.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz fuzz-native fuzz-routes threads bench native kernels cross windows tiles sanitize lint format clean page page-same test-page tree site man notebooks
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -55,13 +57,25 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 torture-grid: .make/test .make/native  ## every case of the large grids, of which the other targets run a sample
 	WHOLE_GRID=1 $(PYTEST) -m "grid or hypothesis"
 
-torture: .make/test .make/native  ## kill commands at random moments, run them again, compare them with some never killed: 40 minutes
+torture: .make/test .make/native  ## kill commands and a server, let their writes fail, run them again, compare; load a server: three hours
 	PYTHONPATH=tests:tests/helpers $(PYTHON) tests/torture/campaign.py --kills 8 --seconds 1800
+	PYTHONPATH=tests:tests/helpers:tests/torture $(PYTHON) tests/torture/faults.py --most 3 --seconds 1800
+	PYTHONPATH=tests:tests/helpers:tests/torture $(PYTHON) tests/torture/server.py --most 5 --seconds 900
+	PYTHONPATH=tests:tests/helpers:tests/torture $(PYTHON) tests/torture/surroundings.py --seconds 1800
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) pull minilm
+	$(PYTHON) tests/torture/soak.py smollm2-135m --requests 20000 --again 2000
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8
 	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture_ranks.py --processes 2 --kills 8
 
 fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents, folders
 	$(PYTHON) tests/house/fuzz_readers.py all --seconds 600
+
+fuzz-native: $(READY)  ## ten minutes of libFuzzer under ASan and UBSan for the C++ engine (Debian: clang, libclang-rt-dev)
+	$(PYTHON) tests/house/fuzz_native.py all --seconds 600
+
+fuzz-routes: .make/test .make/native  ## ten minutes of mutated requests to every route of a server with a tiny model
+	$(PYTHON) tests/house/fuzz_routes.py all --seconds 600
 
 bench: .make/test .make/native  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer
@@ -83,6 +97,13 @@ cross: $(READY)  ## the same for aarch64, emulated (Debian: g++-aarch64-linux-gn
 	qemu-aarch64 -cpu max $(CROSS)/check_kernels $(SOME) dotprod i8mm
 	qemu-aarch64 -cpu cortex-a76 $(CROSS)/check_kernels $(SOME) dotprod
 
+# wine writes its folder below build/, and its own messages nowhere.
+windows: $(READY)  ## the same for Windows, under wine: plain loops and AVX2 (Debian: g++-mingw-w64-x86-64-posix wine64 wine)
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(WINDOWS) --target check_kernels -DRIYAZ_PYTHON=OFF \
+	  -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=x86_64 -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DCMAKE_CXX_COMPILER=x86_64-w64-mingw32-g++-posix '-DRIYAZ_ISAS=scalar;avx2' --no-warn-unused-cli
+	WINEPREFIX=$(CURDIR)/build/wine WINEDEBUG=-all wine $(WINDOWS)/check_kernels.exe $(SOME) scalar avx2
+
 tiles: $(READY)  ## the same for AMX's tiles, emulated, on a CPU with AVX-512 and bfloat16
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(TILES) --target check_kernels -DRIYAZ_PYTHON=OFF \
 	  -DRIYAZ_EMULATE_TILES=ON '-DRIYAZ_ISAS=scalar;amx'
@@ -96,6 +117,11 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	compiler=$${CXX:-c++}; LD_PRELOAD="$$($$compiler -print-file-name=libasan.so) \
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
+
+threads: $(READY)  ## what threads of the C++ engine do together, under ThreadSanitizer
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(THREADS) --target check_threads -DRIYAZ_PYTHON=OFF \
+	  -DRIYAZ_THREADS=ON '-DRIYAZ_ISAS=scalar;avx512bf16'
+	$(THREADS)/check_threads
 
 # tests/serve/test_page_build.py compares the hashes that the build wrote with the files; it needs no Node.
 page:  ## build the web page into the package (Node >= 20.19); commit what it writes

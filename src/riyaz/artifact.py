@@ -19,7 +19,7 @@ An artifact is opened by its parts alone, whichever method made it.
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from riyaz.data import Example, Reading
 from riyaz.data.schema import read_schema
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
-from riyaz.files import chunks, disk_error, encoded, is_bare, sync_folder, write_synced
+from riyaz.files import chunks, disk_error, encoded, file_sha256, is_bare, sync_folder, write_synced
 from riyaz.json_files import from_json, json_line, read_json, read_lines, refuse_newer, to_json
 from riyaz.results import COMPARE, Comparison
 
@@ -211,7 +211,7 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
             stored, files = _without_schema(artifact, files)
             new.mkdir()
             sums = {
-                name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
+                name: write_synced(new / name, [content] if isinstance(content, bytes) else _copied(content))
                 for name, content in files.items()
             }
             described = to_json({"format": FORMAT, **asdict(replace(stored, checksums=sums))}, indent=2) + "\n"
@@ -229,6 +229,14 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
     except OSError as error:
         raise disk_error(error, folder) from error
     return artifact
+
+
+def _copied(path: Path) -> Iterator[bytes]:
+    """The bytes of a file that an artifact takes. Raises RiyazError, since an OSError would name the artifact."""
+    try:
+        yield from chunks(path)
+    except OSError as error:
+        raise RiyazError(f"cannot be read: {error.strerror or error}", str(path), "nothing was kept") from error
 
 
 def examples_bytes(examples: Sequence[Example]) -> bytes:
@@ -336,16 +344,12 @@ def _with_schema(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
-    import hashlib  # as late as in `files.new_sha256`
-
     path = folder / name
     if not is_bare(name):
         raise RiyazError(f"lists {shown(name)}, which is not a bare file name", str(folder / NAME))
     if not path.is_file():
         raise RiyazError("the file is missing", str(path), TAMPERED)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != wanted:
+    if file_sha256(path) != wanted:
         raise RiyazError("the checksum does not match the file", str(path), TAMPERED)
 
 

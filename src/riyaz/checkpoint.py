@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from riyaz.errors import RiyazError
+from riyaz.files import file_sha256
 from riyaz.json_files import refuse_newer, write_json
 from riyaz.models import to_arrays, to_torch
 from riyaz.sources import safetensors
@@ -67,9 +68,18 @@ class Checkpoints:
         for folder in [] if self.rank else reversed(self._folders()):
             if not self._verifies(folder):
                 continue
-            read_tensors(safetensors.read(folder / "masters.safetensors"), weights)
-            read_tensors(safetensors.read(folder / "optimizer.safetensors"), moments)
-            return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+            try:
+                state = _state(folder / "state.json", kind)
+                masters = safetensors.read(folder / "masters.safetensors")
+                optimizer = safetensors.read(folder / "optimizer.safetensors")
+                _expect_tensors(masters, weights)
+                _expect_tensors(optimizer, moments)
+            except (RiyazError, OSError, ValueError):
+                self.damaged.append(folder)
+                continue
+            read_tensors(masters, weights)
+            read_tensors(optimizer, moments)
+            return state
         return kind()
 
     def save_best(self, weights: Mapping[str, Tensor], step: int, loss: float, accuracy: float) -> None:
@@ -95,15 +105,20 @@ class Checkpoints:
         metadata, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
         if metadata.get("run") != self.run or metadata.get("sha256") != _digest(arrays):
             return None
+        try:  # the hash is of the tensors alone
+            said = int(metadata["step"]), float(metadata["loss"]), float(metadata.get("accuracy", 0))
+            _expect_tensors(file, weights)
+        except (KeyError, ValueError):
+            return None
         read_tensors(file, weights)  # opening it again would take its memory twice
-        return int(metadata["step"]), float(metadata["loss"]), float(metadata.get("accuracy", 0))
+        return said
 
     def _folders(self) -> list[Path]:
         folders = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
         return sorted(folders, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999950
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
-        files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+        files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
         return {"format": FORMAT, "run": self.run, "files": files}
 
     def _verifies(self, folder: Path) -> bool:
@@ -118,6 +133,29 @@ class Checkpoints:
             pass
         self.damaged.append(folder)
         return False
+
+
+def _state(path: Path, kind: type[Any]) -> Any:
+    """The state in a file. Raises ValueError for a file that no `write_state` of this kind has written: its hash is
+    right where a stranger has made both."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    known = asdict(kind())
+    if not isinstance(values, dict) or not values.keys() <= known.keys():
+        raise ValueError("other fields")
+    for name, value in values.items():
+        kinds = (int, float) if isinstance(known[name], float) else type(known[name])
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(known[name], bool):
+            raise ValueError(f"{name} is of another type")
+        if isinstance(value, list) and not all(isinstance(entry, dict) for entry in value):
+            raise ValueError(f"{name} holds entries of another type")
+    return kind(**values)
+
+
+def _expect_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a file whose tensors have other names or shapes than those in `into`."""
+    held = {name: tuple(info.shape) for name, info in file.tensors.items()}
+    if held != {name: tuple(tensor.shape) for name, tensor in into.items()}:
+        raise ValueError("other tensors")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -138,11 +176,6 @@ def read_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) 
     for name, tensor in into.items():
         tensor.copy_(to_torch(file.tensors[name].dtype, file.array(name)).view(tensor.shape))
         file.forget()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(arrays: Mapping[str, Any]) -> str:

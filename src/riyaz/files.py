@@ -27,8 +27,11 @@ DISK_FULL = "the disk is full"
 
 def disk_error(error: OSError, path: Path) -> RiyazError:
     """A failed write as a RiyazError that names the reason and the file."""
-    what = DISK_FULL if _is_full(error) else f"cannot be written: {error.strerror or error}"
-    return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
+    if _is_full(error):
+        return RiyazError(DISK_FULL, str(path), "nothing was kept; free some space or choose another place")
+    return RiyazError(
+        f"cannot be written: {error.strerror or error}", str(path), "nothing was kept; choose another place"
+    )
 
 
 def reason(error: OSError) -> str:
@@ -104,8 +107,9 @@ def sweep(folder: Path) -> None:
 
 
 def is_bare(name: str) -> bool:
-    """Whether a name from a file is one file's or folder's name without a path."""
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", name) is not None
+    """Whether a name from a file is one file's or folder's name without a path, of at most 255 letters: no file system
+    has a longer one, and Path.is_file() and others raise OSError for it."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{,254}", name) is not None
 
 
 def refuse_device(path: Path) -> None:
@@ -149,10 +153,26 @@ def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file in pieces of 1 MiB."""
+    """The bytes of a file in pieces of 1 MiB. Raises an OSError that names it: a failed read alone names no file."""
     with open(path, "rb") as source:
-        while chunk := source.read(2**20):
+        while chunk := _read(source, path):
             yield chunk
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file. Raises an OSError that names it."""
+    digest = new_sha256()
+    for chunk in chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read(source: IO[bytes], path: Path) -> bytes:
+    try:
+        return source.read(2**20)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

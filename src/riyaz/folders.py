@@ -18,6 +18,9 @@ from riyaz.errors import RiyazError, shown
 from riyaz.files import remove
 from riyaz.system import OPENS_FOLDERS, PLAIN_FILE, open_folder, try_lock
 
+MADE = "[a-z0-9_]{8}"  # how tempfile.mkdtemp ends a name
+BESIDE = re.compile(rf"\..+\.riyaz-{MADE}")  # of `temporary` with `beside`
+
 
 def refuse_links(folder: Path) -> None:
     """Raises RiyazError, naming it, for a link or a device below the folder: to write through it would change files
@@ -87,11 +90,7 @@ def expect_inside(folder: Path, paths: Iterable[Path]) -> None:
 def temporary(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent` whose name is the prefix and eight more characters, removed when the block ends. Those
     that killed processes left there are removed first. Raises OSError."""
-    for left in _leftovers(parent, prefix):
-        held = _taken(left)
-        if held is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(held)
+    sweep(parent, prefix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         held = _taken(folder)
@@ -105,6 +104,28 @@ def temporary(parent: Path, prefix: str) -> Iterator[Path]:
             os.close(held)
 
 
+def sweep(parent: Path, prefix: str) -> None:
+    """Remove the folders that killed processes left of `temporary` with this parent and prefix. Raises OSError."""
+    for left in _leftovers(parent, prefix):
+        _remove_unheld(left)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove the temporary folders that killed processes left below a folder beside some file: the command may have no
+    need to make one of the same name again. What a living process holds stays."""
+    for path, names, _ in os.walk(folder):
+        for name in [name for name in names if BESIDE.fullmatch(name)]:
+            names.remove(name)
+            _remove_unheld(Path(path, name))
+
+
+def _remove_unheld(left: Path) -> None:
+    held = _taken(left)
+    if held is not None:
+        shutil.rmtree(left, ignore_errors=True)
+        os.close(held)
+
+
 def beside(path: Path) -> str:
     """The prefix of temporary folders beside a file or folder, which no user would choose."""
     return f".{path.name}.riyaz-"
@@ -112,7 +133,7 @@ def beside(path: Path) -> str:
 
 def _leftovers(parent: Path, prefix: str) -> list[Path]:
     """The folders in `parent` that `temporary` made with this prefix."""
-    made = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
+    made = re.compile(re.escape(prefix) + MADE)
     with os.scandir(parent) as entries:
         return [Path(entry) for entry in entries if made.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
 

@@ -77,11 +77,14 @@ def test_a_wheel_and_an_sdist_name_their_commit_and_leave_the_clone_as_it_was(tm
         "import sys; sys.path.insert(0, 'native'); import build_backend as b; "
         f"b.build_wheel({str(tmp_path)!r}, {{'wheel.cmake': 'false'}}); b.build_sdist({str(tmp_path)!r})"
     )
+    changed = (ROOT / "src/riyaz").stat().st_mtime_ns
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    assert (ROOT / "src/riyaz").stat().st_mtime_ns == changed, "a file was written into the clone, be it for a moment"
     (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"riyaz/{commit.FILE}").decode().strip() == commit.commit_of(ROOT)
     with tarfile.open(sdist) as archive:
         file = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/src/riyaz/{commit.FILE}")
         assert file is not None and file.read().decode().strip() == commit.commit_of(ROOT)
-    assert not (ROOT / "src/riyaz" / commit.FILE).exists()
+        held = [item.name for item in archive]
+        assert len({*held}) == len(held) and any(name.endswith("/PKG-INFO") for name in held)

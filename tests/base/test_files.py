@@ -1,6 +1,7 @@
 """Whole files or none, strict JSON, one line for what is damaged, one process in a folder."""
 
 import errno
+import io
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ from refusals import assert_refused
 
 from riyaz import files, json_files, system
 from riyaz.errors import RiyazError
+from riyaz.limits.limits_file import artifact_hash
 
 
 def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +212,18 @@ def test_a_file_that_is_being_written_is_held(tmp_path: Path) -> None:
             assert not system.try_lock(other)
         file.write(b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+class Unreadable(io.BytesIO):
+    """A file on a disk that is failing."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_read_that_fails_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.open", lambda *given, **options: Unreadable())
+    with pytest.raises(OSError, match=r"Input/output error: 'a.bin'"):
+        list(files.chunks(Path("a.bin")))
+    with pytest.raises(OSError, match=r"Input/output error: 'a/riyaz.json'"):
+        artifact_hash(Path("a"))

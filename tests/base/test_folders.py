@@ -165,6 +165,22 @@ def test_pull_export_and_index_sweep_what_killed_ones_left(
             maker.kill()
 
 
+def test_a_result_that_is_there_is_refused_without_what_its_killed_command_left(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.gguf").touch()
+    killed, alive = (Maker(tmp_path, folders.beside(out)) for _ in range(2))
+    try:
+        killed.kill()
+        told = command("quantize", model_folder, "--precision", "int8", "--out", out)
+        assert told.status == 2 and "already exists" in told.line
+        assert not killed.folder.exists() and alive.folder.exists()
+    finally:
+        alive.kill()
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/x.jinja", "config.json"])
 def test_a_link_out_of_a_models_folder_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))

@@ -15,7 +15,7 @@ from riyaz.json_files import read_json, write_json
 
 PATHS = (
     "", ".", "..", "../x", "../../victim", "/etc", "a/b", "a/../..", "a\\b", "..\\x", "C:x", "a\0b", "\uff0e\uff0e/x",
-    "\u2024\u2024", "%2e%2e/x", "~root", "a b", "x\n", "-rf", "\u202ex", "x" + "\ud800",
+    "\u2024\u2024", "%2e%2e/x", "~root", "a b", "x\n", "-rf", "\u202ex", "x" + "\ud800", "x" * 256,
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def test_a_path_is_no_name(name: str) -> None:
 
 
 def test_names_of_files_and_methods_are_names() -> None:
-    assert all(map(is_bare, ("rag_lora", "model-1-of-2.safetensors", "fold-1", "examples.jsonl", "0..1")))
+    assert all(map(is_bare, ("rag_lora", "model-1-of-2.safetensors", "fold-1", "examples.jsonl", "0..1", "x" * 255)))
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Commands that are stopped, killed or left alone, with real processes: the same command goes on and finishes."""
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,9 @@ import tiny_comparison
 import tiny_llama
 from running_command import Running, alive, wait_until
 from tiny_comparison import command, files
+
+from riyaz.comparison import run as comparison_run
+from riyaz.files import remove
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 
@@ -170,3 +175,64 @@ def test_stopped_answers_are_one_line(model_folder: Path, tmp_path: Path) -> Non
     running.process.send_signal(signal.SIGHUP)
     assert running.end() == 130, running.lines
     assert re.fullmatch(r"stopped; (no answer is kept yet|.* answers are kept in .*)", running.lines[-1])
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_adapt_that_was_killed_after_the_move_leaves_no_work_folder(
+    place: int, asking: tuple, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed as it begins, goes on with, or ends the removal of the work folder, whose artifact was moved."""
+    out, work = tmp_path / "kept", tmp_path / "kept.work"
+    adapt = ("adapt", "nearest", tmp_path / "data", *asked[:-1], "--out", out)
+
+    class Killed(BaseException):
+        pass
+
+    def begun(path: Path) -> None:
+        if path.name != "arms" or place > 1:
+            remove(path)
+        if path == work or (path.name == "arms" and place < 3):
+            work.mkdir(exist_ok=True)
+            raise Killed
+
+    with monkeypatch.context() as killing, pytest.raises(Killed):
+        killing.setattr(comparison_run, "remove", begun)
+        command(*adapt)
+    assert work.exists() and (out / "riyaz.json").exists()
+    kept = files(out)
+    told = command(*adapt)
+    assert told.status == 2 and told.err.splitlines()[-1].endswith("already exists; choose another --out or remove it")
+    assert not work.exists() and files(out) == kept
+
+
+def test_the_work_folder_of_a_run_that_has_not_ended_stays(asked: tuple, asking: tuple, tmp_path: Path) -> None:
+    """Another's folder took the artifact's place: what was computed until then stays in the work folder."""
+    out, work = tmp_path / "kept", tmp_path / "kept.work"
+    out.mkdir()
+    (out / "adapted.json").write_text("{}")
+    (work / "arms/nearest").mkdir(parents=True)
+    (work / "settings.json").write_text("{}")
+    told = command("adapt", "nearest", tmp_path / "data", *asked[:-1], "--out", out)
+    assert told.status == 2 and (work / "arms/nearest").is_dir() and (work / "settings.json").exists()
+
+
+def test_the_same_command_removes_what_killed_workers_left(asking: tuple, asked: tuple, tmp_path: Path) -> None:
+    """Also where nothing has to be measured again; what a living process holds stays."""
+    out = tmp_path / "out"
+    asked = (*asking[:-1], "nearest", "--out", out)
+    assert command(*asked).status == 0
+    kept = files(out)
+    left = [out / ".measure.log.riyaz-n2k5f5bc", out / "arms/nearest/kept/.log.txt.riyaz-abcd1234"]
+    other, held = out / ".measure.log.mine", out / ".measure.log.riyaz-00000000"
+    for folder in (*left, other, held):
+        folder.mkdir()
+        (folder / "part").write_text("x")
+    descriptor = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert command(*asked).status == 0
+    finally:
+        os.close(descriptor)
+    assert [folder.exists() for folder in (*left, other, held)] == [False, False, True, True]
+    shutil.rmtree(other)
+    assert command(*asked).status == 0 and not held.exists() and files(out) == kept

@@ -21,6 +21,8 @@ from riyaz.sources import open_source
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 
+PAGE = " (see docs/from-one-machine-to-a-thousand.md#a-comparison-on-several-machines)"
+
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
@@ -94,15 +96,13 @@ def test_a_machine_without_the_embedder_is_refused_where_a_method_uses_it(machin
     machine.copy(machines.base / "models")
     tiny_bert.keep(machines.base / "store")
     told, _ = compare(machines, arguments, machine.name)
-    assert told.status != 0 and told.line.endswith(
-        "minilm, which nearest uses, is here and not there; run `riyaz pull minilm` there"
-    )
+    what = "minilm, which nearest uses, is here and not there; run `riyaz pull minilm` there"
+    assert told.status != 0 and told.line.endswith(what + PAGE)
     machine.copy(machines.base / "store/models")
     shutil.rmtree(machines.base / "store/models/minilm")
     told, _ = compare(machines, arguments, machine.name)
-    assert told.status != 0 and told.line.endswith(
-        "minilm, which nearest uses, is there and not here; run `riyaz pull minilm` here"
-    )
+    what = "minilm, which nearest uses, is there and not here; run `riyaz pull minilm` here"
+    assert told.status != 0 and told.line.endswith(what + PAGE)
 
 
 def test_a_machine_with_another_version_is_refused(machines: Machines, arguments: tuple, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_machine_with_another_version_is_refused(machines: Machines, arguments
     told, _ = compare(machines, arguments, machine.name)
     assert told.status != 0
     what = f"riyaz is 9.9.9 there and {own_version()} here; install the same version"
-    assert told.line == f"error: {machine.name}: {what}"
+    assert told.line == f"error: {machine.name}: {what}{PAGE}"
 
 
 def test_a_folder_that_is_not_shared_is_refused(machines: Machines, arguments: tuple) -> None:
@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_shared_is_refused(machines: Machines, arguments: t
     machine.copy(machines.base / "models")
     told, out = compare(machines, arguments, machine.name)
     assert told.status != 0 and f"{out}: the folder is not the same there: it holds no mark there" in told.line
-    assert told.line.endswith("choose an --out that all places see")
+    assert told.line.endswith("choose an --out that all places see" + PAGE)
 
 
 def test_a_machine_that_cannot_be_reached_is_refused(machines: Machines, arguments: tuple) -> None:

@@ -1,6 +1,7 @@
 """Labels that stand in their prompts: put into the rows of the examples in many ways, and found; other rows are not."""
 
 import base64
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -223,3 +224,90 @@ def test_prompts_that_tell_are_refused_unless_that_is_allowed() -> None:
     refuse_telling(found, "train.jsonl", allow=True)
     refuse_telling(asked(quickstart()), "train.jsonl", allow=False)
     refuse_telling(None, "train.jsonl", allow=False)
+
+
+SIGNS = {
+    "emoji": ("\U0001f600", "\U0001f621", "\U0001f914"), "hearts": ("\u2764\ufe0f", "\u2b50", "\u2b55"),
+    "signs": ("+", "-", "="), "signed numbers": ("-1", "0", "1"),
+    "tails": ("C", "C++", "C#"), "marks": ("!", "!!", "?!"),
+}  # fmt: skip
+AT: dict[str, Written] = {
+    "end": lambda text, label, _: f"{text} {label}", "brackets": lambda text, label, _: f"{text} [{label}] thanks",
+    "beginning": lambda text, label, _: f"{label} {text}",
+    "after a name": lambda text, label, _: f"rated: {label} {text}",
+}  # fmt: skip
+
+
+def signed(names: tuple[str, ...]) -> Dataset:
+    """300 rows with labels that are no words."""
+    rows = quickstart()
+    number = {label: place % 3 for place, label in enumerate(sorted({each.answer for each in rows.examples}))}
+    examples = tuple(replace(each, answers=(names[number[each.answer]],)) for each in rows.examples[:300])
+    return replace(rows, examples=examples)
+
+
+def told(rows: Dataset) -> AnswerInPrompt:
+    found = answer_in_prompt(rows, None, task.detect(rows, kind="closed"))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("at", AT)
+@pytest.mark.parametrize("kind", SIGNS)
+def test_a_label_without_letters_is_found(kind: str, at: str) -> None:
+    rows = signed(SIGNS[kind])
+    found = told(changed(rows, AT[at]))
+    assert found.telling_share > 0.9 and found.share > 0.9, found
+    assert not told(rows).telling
+
+
+def test_a_coloured_and_a_plain_form_are_one_emoji() -> None:
+    rows = signed(SIGNS["hearts"])
+    assert told(changed(rows, lambda text, label, _: f"{text} {label.replace(chr(0xFE0F), '')}")).telling_share > 0.9
+
+
+def test_signs_between_words_are_no_labels() -> None:
+    """Nearly every text has hyphens and full stops: they tell nothing."""
+    rows = changed(signed(("-", ".", ",")), lambda text, _, __: f"well-known, {text} - or so, in short.")
+    assert not told(rows).telling
+
+
+QUESTIONS = [
+    {"name": "desk", "type": "choice", "instructions": "Which desk?", "column": "desk",
+     "choices": [{"value": name} for name in DESKS[:4]]},
+    {"name": "angry", "type": "predicate", "instructions": "Is the customer angry?", "column": "angry"},
+    {"name": "stars", "type": "score", "instructions": "How content?", "column": "stars",
+     "levels": [{"label": str(number)} for number in range(1, 6)]},
+]  # fmt: skip
+
+
+def questioned(tmp_path: Path, leak: str) -> tuple[Dataset, task.Task]:
+    """200 rows that answer three questions, of which one stands in the prompts."""
+    lines, draw = [], random.Random(3)
+    for number, each in enumerate(quickstart().examples[:200]):
+        row: dict[str, object] = {
+            "desk": draw.choice(DESKS[:4]),
+            "angry": draw.choice(["yes", "no"]),
+            "stars": "12345"[number % 5],
+        }
+        told = {"angry": {"yes": "true", "no": "false"}.get(str(row["angry"]))}.get(leak, row.get(leak))
+        lines.append(json.dumps({"text": f"{each.prompt} <{told}>" if leak else each.prompt, **row}))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    rows = formats.load(file, prompt_column="text", questions=QUESTIONS)
+    return rows, task.detect(rows)
+
+
+@pytest.mark.parametrize("leak", ["desk", "angry", "stars"])
+def test_the_answer_of_a_typed_question_is_found(tmp_path: Path, leak: str) -> None:
+    rows, asked_of = questioned(tmp_path, leak)
+    found = answer_in_prompt(rows, None, asked_of)
+    assert found is not None and found.telling_share > 0.9 and found.sign.endswith(f"(question {leak!r})"), found
+    with pytest.raises(RiyazError, match=f"question '{leak}'"):
+        refuse_telling(found, "rows.jsonl", False)
+
+
+def test_typed_questions_whose_answers_are_not_there_tell_nothing(tmp_path: Path) -> None:
+    rows, asked_of = questioned(tmp_path, "")
+    found = answer_in_prompt(rows, None, asked_of)
+    assert found is not None and not found.telling and found.looked_at > 150

@@ -13,6 +13,7 @@ from riyaz.data import Reading, formats
 from riyaz.data.spellings import label_twins, twins_note
 from riyaz.data.split import split
 from riyaz.data.task import INSTRUCTION, detect, says_how
+from riyaz.errors import RiyazError
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 LONG = [f"where is order {word} of the {other}" for word in WORDS for other in WORDS[:3]]
@@ -317,3 +318,9 @@ def test_rows_that_say_how_to_answer_get_no_default_instruction(tmp_path, system
 )  # fmt: skip
 def test_a_system_turn_of_a_template_says_nothing(system, said):
     assert says_how(system) is said
+
+
+def test_a_column_whose_name_is_a_text_is_in_no_command(tmp_path):
+    with pytest.raises(RiyazError) as caught:
+        formats.load(columns(tmp_path / "a.jsonl", **{"n" * 900: LONG[:7], "b": FEW[:7]}))
+    assert "is recognised" in str(caught.value) and len(str(caught.value)) < 600 and "pass" in caught.value.hint

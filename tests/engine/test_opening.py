@@ -1,6 +1,9 @@
 """Which engine answers, in which precision, and what is said where it is not the one in C++."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from riyaz.engine import Request, opening
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.opening import engine_name, engine_note, open_engine
 from riyaz.engine.torch.runner import TorchRunner
+from riyaz.extras import install
 from riyaz.sources import PRECISION, open_source
 
 BF16_TOLERANCE = 0.06  # of a log-probability, between two engines that round activations to bf16 differently
@@ -83,6 +87,28 @@ def test_auto_serves_what_the_configuration_names(tmp_path: Path) -> None:
         assert open_engine(open_source(folder)).served == served
     path.write_text(json.dumps(json.loads(path.read_text()) | {PRECISION: "int8"}))
     assert open_engine(open_source(folder), "bf16").served == "bf16", "the user's word counts"
+
+
+def test_plain_loops_answer_and_that_they_are_slow_is_said(folder: Path) -> None:
+    """As on a CPU without AVX2. The instruction set is chosen once, so in a process of its own."""
+    command = [sys.executable, "-m", "riyaz", "generate", str(folder), "the card", "--max-tokens", "2"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "RIYAZ_ISA": "scalar"}
+    )
+    assert done.returncode == 0 and f"note: the C++ engine answers with {native.PLAIN}" in done.stderr
+    assert engine_note() == "" or native.isa() == "scalar"
+
+
+def test_the_wheel_without_the_engine_names_what_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A compiler is no help where there is no source, and torch may be there already."""
+    monkeypatch.setattr(native, "REASON", tmp_path / "_native.txt")
+    native.REASON.write_text(f"{native.WITHOUT}, for machines that no other wheel is for\n")
+    assert "g++" not in native._not_built() and native._not_built().endswith("that no other wheel is for")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert native._not_built().endswith(f"; {install('train')}, so that torch answers")
+    native.REASON.write_text("there is no g++\n")
+    assert native._not_built() == f"there is no g++; {native.BUILD}"
+    assert native.WITHOUT in (Path(__file__).parents[2] / "native/wheels.py").read_text()
 
 
 def test_without_the_engine_in_cpp_torch_answers_and_that_is_said(

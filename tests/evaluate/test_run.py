@@ -406,6 +406,23 @@ def test_a_full_disk_keeps_what_was_answered(echo: Echo, monkeypatch: pytest.Mon
     assert run().status == 0 and lines() == EXPECTED and echo.asked[0] == "question 4"
 
 
+@pytest.mark.parametrize(("error", "why"), [
+    (OSError(errno.EIO, "Input/output error"), "cannot be written: Input/output error"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+])  # fmt: skip
+def test_partial_answers_that_cannot_be_cut_are_named(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch, error: OSError, why: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partial_answers.os, "ftruncate", fails)
+        told = run()
+    assert told.status == 2 and f".partial: {why}" in told.line
+    assert run().status == 0 and lines() == EXPECTED
+
+
 def test_an_error_before_the_first_answer_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise OSError(errno.EIO, "broken")

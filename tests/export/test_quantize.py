@@ -1,5 +1,6 @@
 """`riyaz quantize`: small weights in a file that is served as it is, measured against bf16."""
 
+import errno
 import math
 from pathlib import Path
 
@@ -159,6 +160,44 @@ def test_what_stops_in_the_comparison_with_bf16_leaves_nothing(
             quantize(target, Small("int8"), tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
     assert quantize(target, Small("int8"), tmp_path / "small").tokens > 100
+
+
+def test_a_file_that_cannot_be_written_is_named_where_it_would_stand(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("riyaz.files.os.fsync", full)
+    with assert_refused(f"{tmp_path / 'small/model.gguf'}: the disk is full"):
+        quantize(str(folder), Small("int8"), tmp_path / "small")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_cannot_be_read_is_named_and_not_the_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "artifact/training_rows.txt")
+
+    monkeypatch.setattr("riyaz.export.quantize.compared", failing)
+    with assert_refused("artifact/training_rows.txt: Input/output error; nothing was kept"):
+        quantize(str(folder), Small("int8"), tmp_path / "small")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_another_process_made_meanwhile_is_told_and_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*given: object) -> tuple:
+        (tmp_path / "small").mkdir()
+        (tmp_path / "small/model.gguf").write_text("the other's")
+        return 1.0, 1.0, 0.0, 100
+
+    monkeypatch.setattr("riyaz.export.quantize.compared", other)
+    with assert_refused("small: already exists: another process made it meanwhile"):
+        quantize(str(folder), Small("int8"), tmp_path / "small")
+    assert [path.name for path in tmp_path.rglob("*")] == ["small", "model.gguf"]
 
 
 def test_what_cannot_be_made_smaller_is_refused(folder: Path, quick: Finished, tmp_path: Path) -> None:

@@ -225,6 +225,14 @@ def test_gradients_of_loras_are_summed_in_float32_whatever_torchs_default() -> N
     assert norms[0] > 0 and norms == [norms[0]] * 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loras_beside_codes_answer_in_inference_mode(dtype: torch.dtype) -> None:
+    layer, x = coded_loras(64, (48,), 4, torch.float32)[0], torch.randn(3, 64).to(dtype)
+    wanted = layer(x).detach()
+    with torch.inference_mode():  # the rounded A and B are made here, and count no changes
+        assert torch.equal(layer(x), wanted)
+
+
 def test_a_gradient_of_gradients_is_refused() -> None:
     layer, x = coded_loras(64, (48,), 4, torch.float32)[0], torch.ones(3, 64, requires_grad=True)
     with pytest.raises(RuntimeError, match="no gradient of its gradient"):

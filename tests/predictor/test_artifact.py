@@ -1,6 +1,7 @@
 """The artifact folder: whole or not at all, and every changed byte is named."""
 
 import errno
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -67,6 +68,35 @@ def test_files_are_copied_and_an_older_artifact_is_replaced(tmp_path: Path) -> N
     assert Artifact.read(tmp_path / "a").method == "full"
     assert (tmp_path / "a/model.safetensors").read_bytes() == source.read_bytes()
     assert not (tmp_path / "a/adapter_config.json").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_not_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> Iterable[bytes]:
+        yield b"weights"
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(artifacts, "chunks", unreadable)
+    with assert_refused("source.bin: cannot be read: Input/output error"):
+        artifacts.write(tmp_path / "a", LORA, {"examples.jsonl": tmp_path / "source.bin"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_that_fails_in_the_check_of_an_artifact_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.write(tmp_path / "a", LORA, FILES)
+
+    class Unreadable(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        readinto = read  # type: ignore[assignment]
+
+    monkeypatch.setattr("builtins.open", lambda *given, **options: Unreadable())
+    with pytest.raises(OSError, match=r"Input/output error: '.*a/adapter_config.json'"):
+        Artifact.read(tmp_path / "a")
 
 
 def test_examples_survive(tmp_path: Path) -> None:

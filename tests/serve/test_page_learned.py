@@ -100,6 +100,7 @@ def test_the_program_is_the_file_that_trains(served: Running) -> None:
     [({"path": "damaged"}, 400, "learned.jsonl"), ({"path": "large"}, 400, "bytes"), ({"path": "none"}, 404, "path"),
      ({"path": "linked"}, 404, "path"), ({"path": "run", "after": "x"}, 400, "step"),
      ({"path": "../run"}, 404, "path"), ({"path": "compared", "arm": "../../run"}, 404, "arm"),
+     ({"path": "compared", "arm": "x" * 300}, 404, "arm"),
      ({"path": "compared", "arm": ".."}, 404, "arm")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(served: Running, query: dict, status: int, says: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 import tiny_comparison
 from conftest import Finished
 from refusals import assert_refused
+from running_command import wait_until
 from tiny_comparison import command
 
 from riyaz.cli import ui
@@ -177,3 +178,20 @@ def test_the_browser_is_given_a_file_of_this_user_and_no_token(monkeypatch: pyte
     (link,) = shown
     assert link == (tmp_path / "page.html").as_uri() and "abc" not in link
     assert "url=http://127.0.0.1:1/#token=abc" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_next_start_removes_what_an_upload_left_of_a_killed_server(model_folder: Path, tmp_path: Path) -> None:
+    with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (process, link):
+        url, _, token = link.partition("/#token=")
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as client:
+            head = f"POST /page/files?name=rows.csv HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Riyaz-Token: {token}\r\n"
+            client.sendall(f"{head}Content-Length: 9000\r\n\r\n{'x' * 8000}".encode())
+            wait_until(lambda: len(list(tmp_path.glob("uploads/*"))) == 1)
+            process.kill()
+            process.wait()
+    assert [path.name for path in tmp_path.glob("uploads/*")] == [f".rows.csv.riyaz-{process.pid}.tmp"]
+    with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (again, _):
+        assert list(tmp_path.glob("uploads/*")) == []
+        again.terminate()
+        again.wait(60)

@@ -89,6 +89,27 @@ def test_what_others_wait_while_strangers_send_bodies_without_end(guarded: Runni
     assert statistics.quantiles(waited, n=100)[98] < LATE and sum(sent) > 1_000_000, (max(waited), sum(sent))
 
 
+def test_the_rest_of_a_refused_body_goes_by_in_large_pieces(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4,096 bytes at a time bodies of strangers took so many turns that completions of others waited for .7 s."""
+    read: list[int] = []
+    whole = connection.Connection.data_received
+
+    def counted(made: connection.Connection, piece: bytes) -> None:
+        read.append(len(piece))
+        whole(made, piece)
+
+    monkeypatch.setattr(connection.Connection, "data_received", counted)
+    body = b"x" * 12_000_000
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with connected(guarded) as client:
+        client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+        assert answer_to(client).startswith(b"HTTP/1.1 401 ")
+        until = time.monotonic() + 5
+        while sum(read) < len(body) and time.monotonic() < until:
+            time.sleep(0.02)
+    assert sum(read) > len(body) and len(read) < 1000, (sum(read), len(read))
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nHost: local", b"G"])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_head_that_does_not_come_ends_the_connection(

@@ -18,6 +18,7 @@ from riyaz.engine.runner import TokenRun
 from riyaz.serve.opening import Opener
 from riyaz.serve.owners import asking_as, owner_of
 from riyaz.serve.page.place import Page
+from riyaz.serve.page.routes import ROUTES as PAGE_ROUTES
 from riyaz.serve.state import State
 
 ONE, OTHER = "the-key-of-one-0123", "the-key-of-another-0123"
@@ -160,3 +161,33 @@ def test_kept_searches_are_forgotten_when_another_key_asks(model_folder: Path) -
 def test_the_number_of_a_key_stays_and_does_not_hold_it() -> None:
     assert owner_of(ONE) == owner_of(ONE) != owner_of(OTHER) and owner_of("") > 0
     assert 0 < owner_of(ONE) < 2**64
+
+
+def test_nothing_that_is_everyones_tells_what_another_key_sent(keyed: Running) -> None:
+    """Metrics, models, the document of the routes and errors: no text and no key of the other one."""
+    for path in PATHS:
+        sent = keyed.http.post(f"/v1/{path}", json=body(path, SECRET), headers={"x-api-key": ONE})
+        assert sent.status_code == 200, (path, sent.text)
+    wrong = {**body("chat/completions", SECRET), "user": "the-name-of-one", "max_tokens": -1}
+    assert keyed.http.post("/v1/chat/completions", json=wrong, headers={"x-api-key": ONE}).status_code == 400
+    seen = ""
+    for path in ("/metrics", "/v1/models", "/v1/models/tiny", "/v1/adapters", "/openapi.json", "/version", "/ready"):
+        answer = keyed.http.get(path, headers={"x-api-key": OTHER})
+        seen += f"{answer.status_code} {answer.text} {answer.headers}"
+    for path in PATHS:
+        refused = keyed.http.post(f"/v1/{path}", json={"model": "none"}, headers={"x-api-key": OTHER})
+        seen += f"{refused.text} {refused.headers}"
+    for told in (SECRET[:20], "declined", ONE, "the-name-of-one", str(owner_of(ONE))):
+        assert told not in seen, told
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "authorization", "x-riyaz-token"])
+def test_a_key_opens_nothing_of_the_page(keyed: Running, header: str) -> None:
+    """Runs, files, votes and documents are those of whoever has the link."""
+    headers = {header: f"Bearer {ONE}" if header == "authorization" else ONE}
+    paths = sorted({route.path for route in PAGE_ROUTES if route.path.startswith("/page/")})
+    assert {"/page/runs", "/page/run", "/page/files", "/page/votes", "/page/events", "/page/inside"} <= set(paths)
+    for path in paths:
+        for method in ("GET", "POST"):
+            answer = keyed.http.request(method, path, headers=headers, params={"path": "x", "ticket": ONE})
+            assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_token", path

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,19 @@ def test_a_piece_of_a_megabyte_is_read(tmp_path: Path) -> None:
     vocabulary = {"x" * 2**20 if number == 511 else piece: number for piece, number in model["vocab"].items()}
     changed(folder, model={**model, "vocab": vocabulary, "merges": model["merges"][:-1]})
     assert open_source(folder).tokenizer().encode("the card")
+
+
+@pytest.mark.parametrize("letter", ["\ufffd", "a b "])
+def test_other_threads_go_on_while_a_long_prompt_is_tokenised(tmp_path: Path, letter: str) -> None:
+    """The package's own call for one text lets no other thread of Python run: a server stood still for a second."""
+    tokenizer = Tokenizer.from_folder(tiny_llama.write_tokenizer(tmp_path))
+    short, long = letter * 10, letter * (400_000 // len(letter))
+    turns, ids = 0, list[int]()
+    thread = threading.Thread(target=lambda: ids.extend(tokenizer.encode(long)))
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 20, turns
+    head = tokenizer.encode(short)
+    assert ids[: len(head) - 2] == head[:-2] and len(ids) > 100_000

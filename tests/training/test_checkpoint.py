@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import random
@@ -198,6 +199,26 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_anew(
     stopped_run(tmp_path)  # the new one verifies
 
 
+STRANGE = {
+    "state.json": [b"7", b"\xae", b'{"step": 2, "a": 1}', b'{"step": "2"}', b'{"step": true}', b'{"history": [3]}'],
+    "masters.safetensors": [b"", (2).to_bytes(8, "little") + b"{}"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, each) for name, some in STRANGE.items() for each in some])
+def test_a_strange_checkpoint_with_right_hashes_is_passed_over(
+    tmp_path: Path, short: tuple, name: str, content: bytes
+) -> None:
+    (folder,) = stopped_run(tmp_path, step=3)
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "MANIFEST.json").read_text("utf-8"))
+    manifest["files"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest), "utf-8")
+    heard: list = []
+    assert outcome(tmp_path, adapted, SHORT, heard.append) == short
+    assert heard[0].text == f"{folder} is damaged; training continues from step 0"
+
+
 def test_a_damaged_newer_checkpoint_does_not_outlive_a_sound_one(tmp_path: Path, short: tuple) -> None:
     (folder,) = stopped_run(tmp_path)
     truncate(folder / "masters.safetensors")
@@ -271,7 +292,15 @@ def damaged_header(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, damaged_header])
+def without_loss(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"loss":', b'"lose":', 1))
+
+
+def with_a_word_as_loss(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"loss":"2.0"', b'"loss":"two"', 1))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, damaged_header, without_loss, with_a_word_as_loss])
 def test_damaged_best_weights_are_never_taken_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:
@@ -303,7 +332,7 @@ def full_disk(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(os, "fsync"), (os, "rename"), (os, "mkdir"), (checkpoint, "_sha256")],
+    [(os, "fsync"), (os, "rename"), (os, "mkdir"), (checkpoint, "file_sha256")],
     ids=["fsync", "rename", "mkdir", "hash"],
 )
 def test_a_full_disk_leaves_the_checkpoint_before_and_one_line(

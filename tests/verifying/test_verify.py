@@ -29,9 +29,14 @@ Damage = Callable[[Path], object]
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folders of riyaz 0.1, and a store without models."""
+    """A copy of the folders of riyaz 0.1, with best weights for their run, and a store without models."""
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    return Path(shutil.copytree(OLD, tmp_path / "old"))
+    folder = Path(shutil.copytree(OLD, tmp_path / "old"))
+    train = folder / "pretraining/work/train"
+    masters = safetensors.read(train / "step-000004/masters.safetensors")
+    weights = {name: torch.from_numpy(masters.array(name).copy()) for name in masters.tensors}
+    checkpoint.Checkpoints(train, "run").save_best(weights, 4, 5.4, 0.0)
+    return folder
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:

@@ -21,7 +21,7 @@ from riyaz.cli.options import (
     resolve_options,
 )
 from riyaz.cli.output import Screen
-from riyaz.extras import require
+from riyaz.extras import load
 from riyaz.ranks import launched
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def adapt(
     from riyaz.comparison.chosen_methods import require_packages
 
     require_packages([method], named=True)
-    require("compare")
+    load("compare")
     from riyaz.comparison import run
     from riyaz.report.comparison import terminal
 

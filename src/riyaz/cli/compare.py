@@ -20,7 +20,7 @@ from riyaz.cli.options import (
 )
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
-from riyaz.extras import require
+from riyaz.extras import load
 
 
 def compare(
@@ -38,7 +38,7 @@ def compare(
     from riyaz.comparison.chosen_methods import require_packages
 
     require_packages(comparing.methods, named=True)
-    require("compare")
+    load("compare")
     from riyaz.comparison import run
     from riyaz.library.options import results_folder
     from riyaz.report.comparison import terminal

@@ -20,7 +20,7 @@ from riyaz.cli.options import (
 )
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
-from riyaz.extras import require
+from riyaz.extras import load
 
 
 def distil(
@@ -48,7 +48,7 @@ def distil(
     json: Json = False,
 ) -> None:
     """Train a LoRA on what a teacher answers: a model, an artifact or an endpoint."""
-    require("compare")
+    load("compare")
     from riyaz.comparison import run
     from riyaz.comparison.prompts import answered_prompts
     from riyaz.methods import METHODS

@@ -13,7 +13,7 @@ from riyaz.cli.output import Screen
 from riyaz.cli.rows_out import answerer_of, computed_by, target_hash, writable
 from riyaz.cli.shards import AGAIN, FLAG, Shard, ShardFile, ShardHead, ShardOption, expect_kind, read_shard, write_shard
 from riyaz.errors import RiyazError
-from riyaz.extras import require
+from riyaz.extras import load
 from riyaz.json_files import from_json, json_line, parse_json, to_document, write_json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a model or an artifact on test rows."""
-    require("compare")
+    load("compare")
     data_config, _ = resolve_options(test, reading)
     part = read_shard(shard)
     if part and out is None:

@@ -9,7 +9,7 @@ from riyaz.cli.options import Json, Quiet, Target, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import LimitsConfig
 from riyaz.events import both
-from riyaz.extras import require
+from riyaz.extras import load
 
 Measuring = Annotated[LimitsConfig, Parameter(name="*")]
 DEFAULTS = LimitsConfig()
@@ -27,7 +27,7 @@ def limits(
     json: Json = False,
 ) -> None:
     """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
-    require("compare")
+    load("compare")
     from riyaz.limits.limits_file import comparison_of, recorder, write_limits
     from riyaz.limits.run import measure_target
     from riyaz.report import write

@@ -24,6 +24,8 @@ def serve_on(
     from riyaz.serve import server
     from riyaz.serve.state import State
 
+    if page is not None:
+        page.sweep()
     state = State(serving, opener.shelf, opener, loaded=False, page=page)
 
     def load() -> None:

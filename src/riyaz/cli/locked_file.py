@@ -50,11 +50,18 @@ class LockedFile:
             while content:
                 content = content[os.write(self.file, content) :]
         except OSError as error:
-            failure = disk_error(error, self.path)
-            hint = f"{self.count:,} answers are kept; free some space and run the same command again"
-            raise RiyazError(failure.what, failure.where, hint) from error
+            raise self._failure(error) from error
 
     def _cut(self, size: int) -> None:
-        """Leave the first bytes only, and write behind them from now on."""
-        os.ftruncate(self.file, size)
-        os.lseek(self.file, 0, os.SEEK_END)
+        """Leave the first bytes only, and write behind them from now on. Raises RiyazError where that fails."""
+        try:
+            os.ftruncate(self.file, size)
+            os.lseek(self.file, 0, os.SEEK_END)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> RiyazError:
+        """A failed write as an error that says what is kept."""
+        failure = disk_error(error, self.path)
+        hint = f"{self.count:,} answers are kept; free some space and run the same command again"
+        return RiyazError(failure.what, failure.where, hint)

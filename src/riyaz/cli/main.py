@@ -30,6 +30,7 @@ from cyclopts import (
 from riyaz import __version__
 from riyaz.cli import signals
 from riyaz.cli.help import SHORT, Formatter
+from riyaz.cli.pages import page_of
 from riyaz.commit import version_line
 from riyaz.errors import SHOWN, RiyazError, brief, listed
 from riyaz.extras import absence
@@ -97,7 +98,8 @@ NESTED = {  # verb -> its subcommands -> help; each is the function of its name 
 ABOUT = """Train, adapt, compare and run language models on the CPU you already have.
 
 Start with:  riyaz pull smollm2-135m
-             riyaz compare examples/quickstart --budget 10m"""
+             riyaz chat smollm2-135m
+             riyaz compare ROWS --budget 10m"""
 
 
 def build(all_options: bool = False) -> App:
@@ -224,8 +226,12 @@ def _print_next_step() -> None:
     from riyaz.cli.next_step import next_step
     from riyaz.report.media.markup import printable_line  # names and commands come from the folder's files
 
-    with contextlib.suppress(RiyazError, OSError):
-        print(f"\nNext, in this folder:  {printable_line(next_step(Path.cwd()))}")
+    with contextlib.suppress(OSError):
+        try:
+            step = next_step(Path.cwd())
+        except RiyazError as error:  # such as no home folder
+            step = f"{error.hint} ({error.what})"
+        print(f"\nNext, in this folder:  {printable_line(step)}")
 
 
 def _follows(tokens: Sequence[str]) -> bool:
@@ -268,7 +274,8 @@ def _open_closed_streams() -> list[str]:
 def explain(error: BaseException) -> tuple[str, int]:
     """(line, exit status): what is wrong and what to do next, 2 for the user's mistakes and 1 for bugs."""
     if isinstance(error, RiyazError):
-        return str(error), 2
+        page = page_of(error)
+        return f"{error} (see {page})" if page else str(error), 2
     if isinstance(error, CycloptsError):
         return _usage(error), 2
     if line := absence(error):

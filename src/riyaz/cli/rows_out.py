@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from riyaz.errors import RiyazError
-from riyaz.files import check_plain
+from riyaz.files import check_plain, file_sha256
 from riyaz.json_files import json_line
 
 
@@ -49,7 +49,7 @@ def _target_parts(target: str) -> list[str]:
     path = artifact.resolve(target)
     described, config = path / artifact.NAME, path / adapters.CONFIG
     if described.is_file():  # it holds the template, and the hashes of the base and of the artifact's files
-        return [hashlib.sha256(described.read_bytes()).hexdigest()]
+        return [file_sha256(described)]
     of_adapter = [config, *sorted(path.glob("*.safetensors"))] if config.is_file() else []
     source = adapters.base_for(config, None)[0] if of_adapter else open_source(target)
     return [source.sha256(), source.tokenizer().template, store.file_hash(of_adapter)]

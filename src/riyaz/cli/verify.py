@@ -11,7 +11,7 @@ from riyaz.cli.output import Screen
 from riyaz.report.media.markup import printable_line
 
 Target = Annotated[
-    Path, Parameter(help="a model, an artifact, a collection, a comparison, a run, a checkpoint or a limits.json")
+    Path, Parameter(help="a model (also by its name), artifact, collection, comparison, run, checkpoint or limits.json")
 ]
 
 

@@ -16,7 +16,7 @@ places.json     with --places: who did what when; places/: what each has measure
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -239,18 +239,18 @@ def _add_new_options(stored: Any, now: dict[str, Any]) -> None:
     same command continues the comparison."""
     defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
     if isinstance(stored, dict) and isinstance(stored.get("task"), dict):
+        stored["task"].setdefault("questions", [])
         for key in ("schema", "max_words", "max_new_tokens"):
             stored["task"].setdefault(key, getattr(Task, key))
+    defaults.pop("lookup")  # drafts change no answer: whatever the command says now
     for part in ("reading", "settings"):
         if isinstance(stored, dict) and isinstance(stored.get(part), dict):
             for key in now[part].keys() - stored[part].keys():
                 stored[part][key] = defaults.get(key, now[part][key])
             columns = stored[part].get("columns")
             if isinstance(columns, dict):
-                columns.setdefault("group", Reading.group)
-                columns.setdefault("checks", [])
-                columns.setdefault("turns", Reading.turns)
-                columns.setdefault("called", Reading.called)
+                for key, value in json.loads(json.dumps(asdict(Reading("")))).items():
+                    columns.setdefault(key, value)
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

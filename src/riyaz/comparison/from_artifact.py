@@ -15,7 +15,7 @@ from riyaz.data.formats import DataFolder
 from riyaz.data.schema import expect_tools
 from riyaz.data.task import NAMES, Task, detect
 from riyaz.errors import RiyazError, listed, number
-from riyaz.files import new_sha256
+from riyaz.files import file_sha256
 from riyaz.methods import METHODS
 from riyaz.methods.fitting.start import Start, shape_of
 from riyaz.sources import Source
@@ -65,7 +65,7 @@ def reopened(file: StartFile | None) -> Start | None:
 
 
 def _hash_of(folder: Path) -> str:
-    return new_sha256((folder / artifacts.NAME).read_bytes()).hexdigest()
+    return file_sha256(folder / artifacts.NAME)
 
 
 def expect_fitting(start: Start, methods: Sequence[str], source: Source, config: CompareConfig) -> CompareConfig:

@@ -47,6 +47,7 @@ from riyaz.data.tables import Table
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Planned, quiet, recorded
 from riyaz.files import remove
+from riyaz.folders import remove_left
 from riyaz.joining import announce_start, joined
 from riyaz.json_files import to_document, write_json
 from riyaz.methods import METHODS
@@ -94,6 +95,7 @@ def compare(
     folder = ComparisonFolder(config.out)
     with folder.locked():
         folder.claim(job.settings, more=config.more is not None)
+        remove_left(folder.path)
         if (folder.path / COMPARE).exists() and config.more is None:
             done = Comparison.read(folder.path / COMPARE)
             if all(arm.status != "failed" for arm in done.arms):
@@ -232,9 +234,11 @@ def _adapt(
     continuing: AdaptConfig | None, compared: Callable[..., Comparison], listen: Listen,
 ) -> ArmResult:  # fmt: skip
     """The same in one process, or the first of several; the comparison's folder is that of `config`."""
-    expect_new(out)
     assert config.out is not None
     work = ComparisonFolder(config.out)
+    if (out / ADAPTED).is_file():
+        _remove_left(work, method)
+    expect_new(out)
     earlier = earlier_task(continuing, data_config, config, listen) if continuing and continuing.from_ else None
     config = replace(config, methods=(*METHODS[method].of, method))
     start = earlier.start if earlier else None
@@ -255,8 +259,20 @@ def _adapt(
     if (run / LEARNED).is_file():
         shutil.move(run / LEARNED, made / LEARNED)
     shutil.move(made, out)
-    remove(work.path)
+    _remove_left(work, method)
     return arm
+
+
+def _remove_left(work: ComparisonFolder, method: str) -> None:
+    """Remove the folder of a comparison whose artifact was moved away, also where a process was killed while it did so.
+    compare.json, by which such a folder is known, goes last: a comparison that has not ended has none."""
+    if (work.part(method, FINAL) / "artifact").exists() or not work.path.is_dir():
+        return
+    names = {path.name for path in work.path.iterdir()}
+    if COMPARE in names or names <= {".lock"}:
+        for name in names - {COMPARE}:
+            remove(work.path / name)
+        remove(work.path)
 
 
 def expect_new(out: Path) -> None:

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except RiyazError as error:
         send(Failed(str(error)))
         return 3
-    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+    except (Exception, SystemExit) as error:
         reason = absence(error) or _resource_reason(error)
         if not reason:
             raise
@@ -208,7 +208,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _resource_reason(error: Exception) -> str:
+def _resource_reason(error: BaseException) -> str:
     """The reason in one line if memory, disk or a file failed, else ""."""
     if hardware.ran_out(error):
         return hardware.OUT_OF_MEMORY

@@ -69,7 +69,7 @@ class CompareConfig:
         False, "continue when over 5 % of the test rows are also training rows (which training then leaves out)"
     )
     allow_answer_in_prompt: bool = option(
-        False, "continue when the prompts of a closed set tell their labels, by the label itself or by another sign"
+        False, "continue when prompts tell their labels or answers of questions, by the label itself or by another sign"
     )
     replay: float = option(
         0.1,

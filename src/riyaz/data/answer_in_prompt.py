@@ -7,13 +7,15 @@ labels that a sign tells worst decide.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from riyaz.data import Dataset, Example
-from riyaz.data.prompt_signs import PromptSigns, folded, prompt_signs, text_of, words_of
+from riyaz.data.prompt_signs import LINE, WORD, PromptSigns, folded, prompt_signs, text_of, unvaried, words_of
+from riyaz.data.questions import Question, answer_places
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 
@@ -57,12 +59,33 @@ class AnswerInPrompt:
 
 
 def answer_in_prompt(train: Dataset, test: Dataset | None, task: Task) -> AnswerInPrompt | None:
-    """What the prompts of a closed set tell: those of the training rows, or of the test rows where they tell more. None
-    for other tasks, in whose prompts answers may stand by design."""
-    if task.kind != "closed":
+    """What the prompts of a closed set or of typed questions tell: those of the training rows, or of the test rows
+    where they tell more; of several questions the one that is told most. None for other tasks, in whose prompts answers
+    may stand by design."""
+    if task.kind not in ("closed", "questions"):
         return None
-    files = [train, *([test] if test is not None and test.examples else [])]
-    return max((_of_rows(each.examples, task.labels) for each in files), key=lambda each: each.telling_share)
+    answers = []
+    for rows in [train, *([test] if test is not None and test.examples else [])]:
+        if task.questions:
+            answers += [_of_question(rows.examples, task.questions, place) for place in range(len(task.questions))]
+        else:
+            answers.append(_of_rows(rows.examples, task.labels))
+    return max(answers, key=lambda each: (each.telling_share, each.share))
+
+
+def _of_question(examples: Sequence[Example], questions: tuple[Question, ...], number: int) -> AnswerInPrompt:
+    """What the prompts tell of one question, from the rows that answer it."""
+    question, answered = questions[number], []
+    for example in examples:
+        place = answer_places(questions, example.answer)[number]
+        if place is not None:
+            answered.append(replace(example, answers=(question.labels[place],)))
+    of_question = _of_rows(answered, question.labels)
+    return (
+        replace(of_question, sign=f"{of_question.sign} (question {question.name!r})")
+        if of_question.telling
+        else of_question
+    )
 
 
 def refuse_telling(answers: AnswerInPrompt | None, where: str, allow: bool) -> None:
@@ -160,14 +183,17 @@ def _different(examples: Sequence[Example]) -> list[_Row]:
 def _labels_in(rows: Sequence[_Row], labels: Iterable[str]) -> tuple[int, _Tally, list[_Tally]]:
     """The number of rows in whose prompt an accepted label stands, also in base64 or backwards; how well a label tells
     that stands anywhere, and at each place."""
-    names = _names(labels)
+    labels = tuple(labels)
+    signed = _signed(labels)
+    names, written = _names(label for label in labels if label not in signed.values()), _pattern(signed)
     places: dict[str, _Tally] = {}
     anywhere, holding = _Tally("it stands there"), 0
     for row in rows:
         met = set()
-        for start, end, label in _meetings(row.signs.words, names):
+        meetings = [(label, _around(row.signs, start, end)) for start, end, label in _meetings(row.signs.words, names)]
+        for label, around in [*meetings, *(_written(row.signs, written, signed) if written else ())]:
             met.add(label)
-            for place in _around(row.signs, start, end):
+            for place in around:
                 places.setdefault(place, _Tally(f"it stands {place}")).count(row, label)
         for _, _, label in _meetings(row.signs.hidden, names):
             met.add(label)
@@ -201,19 +227,56 @@ def _meetings(
                 break
 
 
+def _signed(labels: Sequence[str]) -> dict[str, str]:
+    """The labels that their words do not tell, by how they are written: an emoji, `-1` beside `1`, `C++` beside `C`."""
+    known = Counter(words_of(label) for label in labels)
+    return {
+        unvaried(folded(label).strip()): label
+        for label in labels
+        if label.strip() and (not words_of(label) or known[words_of(label)] > 1)
+    }
+
+
+def _pattern(signed: Mapping[str, str]) -> re.Pattern[str] | None:
+    """Finds any of these labels, the longest first, and none within a longer word."""
+    each = []
+    for name in sorted(signed, key=len, reverse=True):
+        begins, ends = ("(?<![^_\\W])" if name[0].isalnum() else ""), ("(?![^_\\W])" if name[-1].isalnum() else "")
+        each.append(f"{begins}{re.escape(name)}{ends}")
+    return re.compile("|".join(each)) if each else None
+
+
+def _written(
+    signs: PromptSigns, pattern: re.Pattern[str], signed: Mapping[str, str]
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """The labels that stand in a prompt as they are written, each with the names of its place."""
+    text = unvaried("".join(part for pair in zip(signs.gaps, (*signs.words, "")) for part in pair))
+    starts, ends = zip(*(word.span() for word in WORD.finditer(text)), strict=True) if signs.words else ((), ())
+    for match in pattern.finditer(text):
+        number, left = bisect_right(ends, match.start()), len(starts) - bisect_left(starts, match.end())
+        around = text[max(0, match.start() - LINE) : match.start()], text[match.end() : match.end() + LINE]
+        last = text[starts[number - 1] : ends[number - 1]] if number else ""
+        yield signed[match[0]], _place(number, last, left, around[0].rstrip()[-1:], around[1].lstrip()[:1])
+
+
 def _around(signs: PromptSigns, start: int, end: int) -> Iterator[str]:
     """The names of the place of a label that stands from one word to another."""
-    if start < 3:
-        yield ("at the beginning", "behind the first word", "behind the first two words")[start]
-    if (left := len(signs.words) - end) < 3:
-        yield ("at the end", "before the last word", "before the last two words")[left]
-    if start:
-        yield f"behind {signs.words[start - 1]!r}"
     before, after = signs.gaps[start].strip()[-1:], signs.gaps[end].strip()[:1]
-    if before:
+    return _place(start, signs.words[start - 1] if start else "", len(signs.words) - end, before, after)
+
+
+def _place(number: int, last: str, left: int, before: str, after: str) -> Iterator[str]:
+    """The names of a place: behind so many words, of which this is the last, before so many, between two characters."""
+    if number < 3:
+        yield ("at the beginning", "behind the first word", "behind the first two words")[number]
+    if left < 3:
+        yield ("at the end", "before the last word", "before the last two words")[left]
+    if last:
+        yield f"behind {last!r}"
+    if before and not before.isalnum():
         yield f"behind {before!r}"
-    if before and after:
-        yield f"between {before!r} and {after!r}"
+        if after and not after.isalnum():
+            yield f"between {before!r} and {after!r}"
 
 
 def _by_place(rows: Sequence[_Row]) -> list[_Tally]:

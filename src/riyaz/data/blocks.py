@@ -20,7 +20,7 @@ from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import NAMES, RiyazError, few
 from riyaz.events import Listen, Progress, quiet
-from riyaz.files import atomic_file
+from riyaz.files import atomic_file, file_sha256
 from riyaz.json_files import write_json
 from riyaz.text.tokenizer import Tokenizer
 
@@ -116,8 +116,7 @@ def reopened(folder: Path, tokenizer: Tokenizer) -> Corpus:
     tokens that it finds. Raises RiyazError where there is none."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        with open(folder / TOKENS, "rb") as file:
-            facts["tokens_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        facts["tokens_sha256"] = file_sha256(folder / TOKENS)
         tokens = np.memmap(folder / TOKENS, dtype=LITTLE_ENDIAN[facts["dtype"]], mode="r")
     except (OSError, ValueError, KeyError) as error:
         raise RiyazError("the tokens of the text are not there", str(folder), "start the run again") from error
@@ -181,8 +180,7 @@ def _reusable_stream(folder: Path, text: dict[str, Any], tokenizer: Tokenizer) -
     """The stream's part of tokens.json if text and tokenizer are unchanged and tokens.bin has its hash, else None."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        with open(folder / TOKENS, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(folder / TOKENS)
         expected = text | {"format": FORMAT, "tokenizer_sha256": tokenizer_sha256(tokenizer), "tokens_sha256": digest}
         same = all(facts[name] == value for name, value in expected.items()) and facts["dtype"] in LITTLE_ENDIAN
         return expected | {name: facts[name] for name in ("tokens", "dtype")} if same else None

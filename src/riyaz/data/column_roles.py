@@ -12,7 +12,7 @@ from dataclasses import replace
 from riyaz.data import Reading
 from riyaz.data.column_guess import Guess, guess, headless
 from riyaz.data.tables import Table
-from riyaz.errors import RiyazError, listed
+from riyaz.errors import LONGEST, RiyazError, listed
 
 PAIRS = (
     ("prompt", "completion"), ("prompt", "response"), ("prompt", "answer"), ("prompt", "answers"),
@@ -206,7 +206,8 @@ def _no_reading(
     else:
         what = f"no two of the columns {columns} are recognised as prompt and answer"
     hint, options = ASK if answers_required else "pass --prompt-column", {}
-    if likeliest.prompt and (likeliest.answer or not answers_required):
+    short = len(likeliest.prompt) + len(likeliest.answer) <= LONGEST  # a name of thousands of letters helps nobody
+    if short and likeliest.prompt and (likeliest.answer or not answers_required):
         needed = likeliest.answer if answers_required else ""
         hint, options = "pass " + _flags(likeliest.prompt, needed), _options(likeliest.prompt, needed)
     if headless(table):

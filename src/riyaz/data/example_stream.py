@@ -3,7 +3,6 @@
 What is made of them is that of rows in memory. JSON Lines, CSV and TSV in UTF-8, also gzipped, are read so.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from riyaz.data.parquet import is_saved
 from riyaz.data.streamed_file import STREAMED, Row, streamed_rows
 from riyaz.data.tables import Table, expect_table, kind_of
 from riyaz.errors import RiyazError
+from riyaz.files import file_sha256
 
 Item = TypeVar("Item")
 HEAD_ROWS, HEAD_CHARACTERS = 50_000, 2**23  # of a file at most: what its columns hold is judged by these
@@ -83,7 +83,7 @@ class ExampleStream(Sequence[Example]):
     def expect_unchanged(self) -> None:
         """Raises RiyazError where a file has other bytes than when it was opened."""
         for path, digest in self.files:
-            if _sha256(path) != digest:
+            if file_sha256(path) != digest:
                 raise _changed(path)
 
 
@@ -104,7 +104,7 @@ def streamed_tables(path: Path, encoding: str | None) -> list[Table]:
             for _, row in streamed_rows(file):
                 length += 1
                 columns.update(dict.fromkeys(row))
-            tables.append(Table(file, StreamedRows(file, length), tuple(columns), _sha256(file)))
+            tables.append(Table(file, StreamedRows(file, length), tuple(columns), file_sha256(file)))
         else:
             tables += read_tables(file, encoding)
     return tables
@@ -116,11 +116,6 @@ def _taken(items: Sequence[Item], place: int | slice) -> Item | list[Item]:
         return next(islice(items, places, None))
     assert places.step == 1, "a stream is read forwards"
     return [*islice(items, places.start, places.stop)]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _changed(path: Path) -> RiyazError:

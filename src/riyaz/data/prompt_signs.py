@@ -56,6 +56,11 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold())
 
 
+def unvaried(text: str) -> str:
+    """The text without the characters that choose between a coloured and a plain form of the one before."""
+    return text if text.isascii() else text.replace("\ufe0e", "").replace("\ufe0f", "")
+
+
 @lru_cache(maxsize=65536)
 def words_of(text: str) -> tuple[str, ...]:
     """The folded words of a short text, such as a label; one without letters and digits has none."""

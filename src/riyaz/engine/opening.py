@@ -90,10 +90,11 @@ def engine_name() -> str:
 
 
 def engine_note() -> str:
-    """One line that says why torch answers instead of the C++ engine; "" where the choice was the user's, or there was
-    none. Raises RiyazError as `engine_name`."""
-    instead = engine_name() == "torch" and os.environ.get(ENGINE, "") != "torch"
-    return f"torch answers: {native.why_not()}" if instead else ""
+    """One line that says why torch answers instead of the C++ engine, or that the engine is slow here; "" where torch
+    was the user's choice, or there was none. Raises RiyazError as `engine_name`."""
+    if engine_name() == "native":
+        return f"the C++ engine answers with {native.PLAIN}" if native.isa() == "scalar" else ""
+    return "" if os.environ.get(ENGINE, "") == "torch" else f"torch answers: {native.why_not()}"
 
 
 def own_precision(source: Source, precision: Precision) -> Precision:

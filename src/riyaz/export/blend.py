@@ -22,7 +22,7 @@ from riyaz.data.task import NAMES, Task
 from riyaz.errors import RiyazError, few
 from riyaz.export.targets import open_artifact, text_files, workspace
 from riyaz.families import Family, ModelConfig, describe
-from riyaz.files import new_sha256
+from riyaz.files import file_sha256
 from riyaz.predictor.label_head import LabelHead
 
 METHOD = "blend"  # by which the artifact says that it was made
@@ -74,7 +74,7 @@ class Term:
 
     def record(self) -> dict[str, Any]:
         """What the blend keeps of it."""
-        digest = new_sha256((self.folder / artifacts.NAME).read_bytes()).hexdigest()
+        digest = file_sha256(self.folder / artifacts.NAME)
         own = {"artifact": self.name, "weight": self.weight, "method": self.document.method}
         return own | {"sha256": digest, "adapter_sha256": self.document.checksums[adapters.WEIGHTS]}
 

@@ -1,6 +1,8 @@
 """The target of an export (a model, with or without an adapter) and the temporary folder that the result is written
 to."""
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,6 +145,8 @@ def workspace(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out`, removed at the end of the `with` block. Raises RiyazError if `out` is not free
     or the disk refuses."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        with contextlib.suppress(OSError):  # the command that made it may have been killed after that
+            folders.sweep(out.parent, folders.beside(out))
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     if out.exists() and out.samefile(Path.cwd()):
         hint = "name a new folder in it, such as --out model"
@@ -152,13 +156,38 @@ def workspace(out: Path) -> Iterator[Path]:
         with folders.temporary(out.parent, folders.beside(out)) as outer:
             inner = outer / "new"
             inner.mkdir()
-            yield inner
+            try:
+                yield inner
+            except RiyazError as error:
+                error.where = _as_published(error.where, outer, out)
+                raise
     except OSError as error:
-        raise disk_error(error, out) from error
+        raise _failure(error, out) from error
+
+
+def _failure(error: OSError, out: Path) -> RiyazError:
+    """A file that failed while `out` was made: a source that the error names, else one that is written."""
+    inside = (str(out.absolute()), str(out.absolute().with_name(folders.beside(out))))
+    if error.errno != errno.EIO or not error.filename or str(Path(error.filename).absolute()).startswith(inside):
+        return disk_error(error, out)
+    return RiyazError(str(error.strerror), str(error.filename), "nothing was kept")
+
+
+def _as_published(where: str, outer: Path, out: Path) -> str:
+    """A place in a folder of the workspace, as the place in `out` that it would have had."""
+    place, outer = Path(where).absolute(), outer.absolute()
+    return str(out.joinpath(*place.relative_to(outer).parts[1:])) if place.is_relative_to(outer) else where
 
 
 def publish(work: Path, out: Path) -> None:
-    """Rename a finished folder to its final name; an empty folder there is replaced."""
-    if out.exists():
-        out.rmdir()
-    os.replace(work, out)
+    """Rename a finished folder to its final name; an empty folder there is replaced. Raises RiyazError where another
+    process has made it since `workspace` looked."""
+    try:
+        if out.exists():
+            out.rmdir()
+        os.replace(work, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        what = "already exists: another process made it meanwhile"
+        raise RiyazError(what, str(out), "choose another --out or remove it") from error

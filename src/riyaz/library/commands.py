@@ -8,7 +8,7 @@ from riyaz.config import AdaptConfig
 from riyaz.data.memory import RowSource, path_or_table
 from riyaz.data.tables import Table
 from riyaz.events import Listen, Progress
-from riyaz.extras import require
+from riyaz.extras import load, require
 from riyaz.library.comparison import Adapted, Comparison
 from riyaz.library.hints import in_python
 from riyaz.library.options import (
@@ -47,7 +47,7 @@ def compare(
     """
     names = checked_options("compare", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
-        require("compare")
+        load("compare")
         from riyaz.comparison import run
         from riyaz.report.write import write
 
@@ -80,7 +80,7 @@ def plan(
     """
     names = checked_options("plan", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
-        require("compare")
+        load("compare")
         from riyaz.comparison import run
 
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
@@ -109,7 +109,7 @@ def adapt(
     names = checked_options("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
     own = {name: names.pop(name) for name in ("from_", "earlier_test") if name in names}
     with in_python():
-        require("compare")
+        load("compare")
         from riyaz.comparison import run
 
         continuing = AdaptConfig(**own)  # type: ignore[arg-type]

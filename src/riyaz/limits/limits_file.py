@@ -8,7 +8,7 @@ from pathlib import Path
 from riyaz import artifact, events, folders
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Listen, quiet
-from riyaz.files import new_sha256
+from riyaz.files import file_sha256
 from riyaz.json_files import write_json
 from riyaz.results import COMPARE, LIMITS, SUITES, Limits
 
@@ -69,7 +69,7 @@ def read_limits(target: str) -> Limits | None:
 
 def artifact_hash(folder: Path) -> str:
     """The hash of an artifact's riyaz.json, which holds the hashes of its files."""
-    return new_sha256((folder / artifact.NAME).read_bytes()).hexdigest()
+    return file_sha256(folder / artifact.NAME)
 
 
 def _own(target: str) -> Path | None:

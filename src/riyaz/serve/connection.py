@@ -16,6 +16,7 @@ from riyaz.serve.unread import ABORT, UNREAD, UNREAD_SECONDS
 HEAD = 15.0  # seconds within which the head of a request must come, from the connection or its first byte on
 PIECE = 4096  # bytes of a connection that are read before others have their turn: 700 chunks of one byte, 15 ms
 AFTER, AFTER_SECONDS = 16 * 2**20, 2.0  # bytes and time in which the rest of a body goes by, so that its answer is seen
+PASSING = 2**17  # the same of what goes by unseen, which costs no more in large pieces
 UNSENT = 2**17  # bytes that the system keeps for a client beside those on their way
 
 
@@ -29,11 +30,13 @@ class Connection(H11Protocol):
         self._ended: int | None = None  # bytes that are still to be read unseen; None before the connection ends
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None  # while something is unread
+        self._own: Any = None  # the transport itself
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request's head."""
         super().connection_made(_Closing(transport, self))  # type: ignore[arg-type]
-        transport.max_size = PIECE  # type: ignore[attr-defined]  # of one read of asyncio's sockets, else 256 KiB
+        self._own = transport
+        self._own.max_size = PIECE  # of one read of asyncio's sockets, else 256 KiB
         transport.set_write_buffer_limits(0)  # so that `pause_writing` is called while anything is unsent
         _bound_unsent(transport)
         self._timer = self.loop.call_later(HEAD, transport.abort)
@@ -80,6 +83,7 @@ class Connection(H11Protocol):
             self._stop_timer()
             self.flow.resume_reading()
             self.transport.write_eof()
+            self._own.max_size = PASSING
             self._timer = self.loop.call_later(AFTER_SECONDS, self.transport.abort)
         return self._ended is not None
 

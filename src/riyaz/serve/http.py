@@ -6,7 +6,6 @@ it what the engine does for it.
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
@@ -16,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from riyaz.errors import brief
-from riyaz.serve.fields import Table, ignored_header, sort_out
+from riyaz.serve.bodies import fields_of
+from riyaz.serve.fields import Table, ignored_header
 from riyaz.serve.problems import Problem, in_messages, problem_of
 from riyaz.serve.state import State, state_of
 from riyaz.serve.unread import ABORT, Unread
@@ -28,7 +28,6 @@ WRITING = 30.0  # seconds in which a client must read what was answered
 PING = 15.0  # seconds between comments that keep an idle stream open
 EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 DONE = "[DONE]"
-LONE = re.compile("[\ud800-\udfff]")  # half of a pair, which is no character and no answer can hold
 
 
 async def read_body(request: Request, table: Table) -> tuple[dict[str, Any], dict[str, str]]:
@@ -44,10 +43,10 @@ async def read_fields(request: Request, table: Table) -> tuple[dict[str, Any], l
         raise Problem(415, f"the content type is {brief(kind)}; send application/json")
     try:
         async with asyncio.timeout(READING):
-            data = await _bytes(request)
+            sent = await _bytes(request)
     except TimeoutError:
         raise Problem(408, f"the request's body did not come within {READING:g} s") from None
-    return sort_out(parse(data), table)
+    return await fields_of(sent, table, state_of(request))
 
 
 async def _bytes(request: Request) -> bytes:
@@ -62,27 +61,6 @@ async def _bytes(request: Request) -> bytes:
         if len(data) > most:
             raise Problem(413, f"the request has more than {most:,} bytes")
     return bytes(data)
-
-
-def parse(data: bytes) -> dict[str, Any]:
-    """The JSON object of a body. Raises Problem 400."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
-    try:
-        body = json.loads(data.decode("utf-8"), parse_constant=refuse)
-        if b"\\ud" in data.lower():
-            body = json.loads(LONE.sub("\ufffd", json.dumps(body, ensure_ascii=False)))
-    except UnicodeDecodeError:
-        raise Problem(400, "the body is not UTF-8", code="invalid_json") from None
-    except RecursionError:
-        raise Problem(400, "the body is nested too deeply", code="invalid_json") from None
-    except ValueError as error:
-        raise Problem(400, f"the body is not JSON: {str(error)[:100]}", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise Problem(400, f"the body is {brief(body)}, not an object", code="invalid_json")
-    return body
 
 
 def error_response(problem: Problem, path: str) -> JSONResponse:

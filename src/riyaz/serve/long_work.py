@@ -34,16 +34,18 @@ ASIDE = 0.1  # of the engine's time, at most, for work that is done aside
 
 
 class Line:
-    """Works that are done one after the other. Each call of `go_on` does a part of the first."""
+    """Works that are done one after the other. Each call of `go_on` does a part of the first. Questions that are
+    searched together and fail are searched again in two halves, until the one that fails is alone."""
 
     def __init__(self) -> None:
         self._waiting: list[Long] = []
+        self._again: list[list[Long]] = []  # halves of questions that failed together, the next one last
         self._now: tuple[list[Long], Steps[list[Any]]] | None = None  # who waits for it, and its parts
 
     @property
     def busy(self) -> bool:
         """Whether there is work."""
-        return bool(self._waiting) or self._now is not None
+        return bool(self._waiting) or bool(self._again) or self._now is not None
 
     def add(self, work: Long) -> None:
         """Put a work at the end."""
@@ -52,7 +54,10 @@ class Line:
     def go_on(self) -> None:
         """Do the next part; questions of one predictor are searched together."""
         self._waiting = [each for each in self._waiting if not each.result.cancelled()]
-        if self._now is None and self._waiting:
+        if self._now is None and self._again:
+            half = [each for each in self._again.pop() if not each.result.cancelled()]
+            self._now = (half, _steps_of(half)) if half else None
+        elif self._now is None and self._waiting:
             first = self._waiting[0]
             same = [each for each in self._waiting if _together(first, each)][:MAX_RUNNING]
             self._waiting = [each for each in self._waiting if each not in same]
@@ -73,11 +78,16 @@ class Line:
                     each.result.set_result(result)
         except Exception as error:
             self._now = None
-            _fail_long(waiting, error)
+            if len(waiting) == 1:
+                _fail_long(waiting, error)
+            else:
+                middle = len(waiting) // 2
+                self._again += [waiting[middle:], waiting[:middle]]
 
     def cut(self, error: Exception) -> None:
         """End every work with this error."""
-        waiting, self._waiting = self._waiting, []
+        waiting = [*self._waiting, *(each for half in self._again for each in half)]
+        self._waiting, self._again = [], []
         if self._now is not None:
             self._now[1].close()
             waiting += self._now[0]

@@ -43,6 +43,7 @@ class State:
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
     opening: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-open"))
     writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-write"))
+    reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-read"))
     page: Page | None = None  # None: the server has none
     readings: Readings = field(default_factory=Readings)
     loaded: bool = True  # False while the models are opened
@@ -114,6 +115,10 @@ class State:
         are prepared meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self.opening, function)
 
+    async def read(self, function: Callable[[], T]) -> T:
+        """What a function gives that reads a large body, one after the other in a thread of their own."""
+        return await asyncio.get_running_loop().run_in_executor(self.reading, function)
+
     async def write(self, function: Callable[[], T], numbers: int) -> T:
         """What a function gives that writes an answer of so many numbers: a large one in a thread of its own, which the
         event loop does not wait for."""
@@ -168,5 +173,5 @@ async def running(state: State) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.get_running_loop().run_in_executor(None, state.engine.stop)
-        for threads in state.preparing, state.opening, state.writing:
+        for threads in state.preparing, state.opening, state.writing, state.reading:
             threads.shutdown(wait=False, cancel_futures=True)

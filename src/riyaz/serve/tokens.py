@@ -50,8 +50,8 @@ async def detokenize(request: Request) -> Response:
     body, headers = await read_body(request, DETOKENIZE)
     state = state_of(request)
     tokenizer = state.shelf.find(body.get("model")).open.tokenizer
-    tokens = [int(token) for token in body["tokens"]]
-    return JSONResponse({"prompt": await state.prepare(lambda: written(tokenizer, tokens))}, headers=headers)
+    made = await state.prepare(lambda: written(tokenizer, [int(token) for token in body["tokens"]]))
+    return JSONResponse({"prompt": made}, headers=headers)
 
 
 def written(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

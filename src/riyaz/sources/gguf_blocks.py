@@ -56,13 +56,14 @@ IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 3
 def dequantise(dtype: str, blocks: np.ndarray) -> np.ndarray:
     """A tensor's blocks as flat float32; the unquantised types (F32, F16, BF16 bits) are returned unchanged."""
     if dtype == "I2_S":
-        return (i2_s_codes(blocks[:-1]) * i2_s_scale(blocks)).reshape(-1)
+        with np.errstate(all="ignore"):  # a damaged scale may be infinite
+            return (i2_s_codes(blocks[:-1]) * i2_s_scale(blocks)).reshape(-1)
     if dtype not in DEQUANTISE:
         return blocks
     weights = next(count for name, count, _ in TYPES.values() if name == dtype)
     out = np.empty((len(blocks), weights), np.float32)
     step = CHUNK // weights
-    with np.errstate(all="ignore"):  # a damaged scale may be infinite
+    with np.errstate(all="ignore"):
         for begin in range(0, len(blocks), step):
             out[begin : begin + step] = DEQUANTISE[dtype](blocks[begin : begin + step]).reshape(-1, weights)
     return out.reshape(-1)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from riyaz import folders
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, new_sha256
+from riyaz.files import chunks, disk_error, new_sha256
 from riyaz.json_files import write_json
 
 ENTRY = "entry.json"
@@ -42,7 +42,14 @@ class ModelEntry:
 
 
 def home() -> Path:
-    """The store's folder; it may not exist yet."""
+    """The store's folder; it may not exist yet. Raises RiyazError for a user without a home folder."""
+    try:
+        return _home()
+    except RuntimeError:  # no HOME, and the system does not know the user, as in a container with a number for one
+        raise RiyazError("this user has no home folder", "HOME", "set RIYAZ_HOME to a folder for models") from None
+
+
+def _home() -> Path:
     if os.environ.get("RIYAZ_HOME"):
         return Path(os.environ["RIYAZ_HOME"]).expanduser()
     if sys.platform == "win32":
@@ -50,6 +57,12 @@ def home() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/riyaz"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riyaz"
+
+
+def _unwritten(error: OSError, path: Path) -> RiyazError:
+    """A failed write below the store, whose place the user can choose."""
+    failure = disk_error(error, path)
+    return RiyazError(failure.what, failure.where, f"{failure.hint} with RIYAZ_HOME")
 
 
 def valid_name(name: str) -> bool:
@@ -87,7 +100,7 @@ def workspace() -> Iterator[Path]:
         with folders.temporary(home(), TEMPORARY) as folder:
             yield folder
     except OSError as error:
-        raise disk_error(error, home()) from error
+        raise _unwritten(error, home()) from error
 
 
 def add_model(folder: Path, entry: ModelEntry) -> ModelEntry:
@@ -102,7 +115,7 @@ def add_model(folder: Path, entry: ModelEntry) -> ModelEntry:
             os.replace(target, folder.with_name(folder.name + "-old"))
         os.replace(folder, target)
     except OSError as error:
-        raise disk_error(error, target) from error
+        raise _unwritten(error, target) from error
     stored = find(entry.name)
     assert stored is not None
     return stored
@@ -110,8 +123,8 @@ def add_model(folder: Path, entry: ModelEntry) -> ModelEntry:
 
 def copy_file(source: Path, target: Path) -> Iterator[bytes]:
     """Copies and syncs a file; yields each chunk after writing it."""
-    with open(source, "rb") as reader, open(target, "wb") as writer:
-        while chunk := reader.read(CHUNK):
+    with open(target, "wb") as writer:
+        for chunk in chunks(source):
             writer.write(chunk)
             yield chunk
         writer.flush()
@@ -139,9 +152,8 @@ def file_hash(paths: list[Path]) -> str:
             return str(record["sha256"])
     digest = new_sha256()
     for path in paths:
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+        for chunk in chunks(path):
+            digest.update(chunk)
     with suppress(OSError, RiyazError):  # without a writable store the hash is computed again next time
         write_json(cached, {"files": stamps, "sha256": digest.hexdigest()}, indent=None, ascii=True)
     return digest.hexdigest()

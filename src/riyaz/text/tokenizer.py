@@ -33,6 +33,7 @@ Conversation = list[Message]
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a SentencePiece token for one byte of a character outside the vocabulary
 MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private-use characters; replaced by two others if a text contains them
 ROUNDS = (1, 2, 3, 4)  # questions in the conversations that probe which turns a template leaves out
+ALONE = 16_384  # characters that are encoded without the package's threads, but while all of Python waits
 PROBE = "730582946"  # each probe turn's text is this and one more digit, which no template changes
 
 
@@ -420,7 +421,7 @@ class Tokenizer:
         backend = self._backends[mark]
         # it fails for a character outside the vocabulary without an unknown token
         with refusing("the tokenizer cannot encode a text", self.where):
-            if len(texts) == 1:  # avoids starting the package's thread pool
+            if len(texts) == 1 and len(texts[0]) <= ALONE:
                 return [backend.encode(replace_surrogates(texts[0]), add_special_tokens=False).ids]
             whole = [replace_surrogates(text) for text in texts]
             encodings = backend.encode_batch_fast(whole, add_special_tokens=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable
@@ -97,6 +98,9 @@ class Checks:
                 if stat.S_ISLNK(mode):
                     if not any(path.resolve().is_relative_to(place) for place in roots) or not path.exists():
                         self.add(path, "is a link out of the folder", "a file", shown(os.readlink(path)))
+                    elif path.is_file():
+                        self.counts["files"] += 1
+                        self._expect_blob(path)
                 elif stat.S_ISDIR(mode):
                     waiting.append(path)
                 elif stat.S_ISREG(mode):
@@ -104,6 +108,20 @@ class Checks:
                 else:
                     self.add(path, "is neither a file nor a folder")
         return len(self.problems) == before
+
+    def _expect_blob(self, path: Path) -> None:
+        """A link into the hub's cache: the name of its blob is a hash of its bytes, SHA-256 of large files and git's of
+        small ones."""
+        blob = path.resolve()
+        if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+            return
+        if len(blob.name) == 64:
+            self.expect_digest(path, [blob], blob.name)
+            return
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+        for piece in chunks(blob):
+            digest.update(piece)
+        self._expect_same(path, blob.name, digest.hexdigest())
 
     def expect_hash(self, path: Path, wanted: object) -> bool:
         """Whether a file has the SHA-256 that is recorded."""
@@ -118,10 +136,13 @@ class Checks:
         for file in files:
             for piece in chunks(file):
                 digest.update(piece)
+        return self._expect_same(path, wanted, digest.hexdigest())
+
+    def _expect_same(self, path: Path, wanted: object, digest: str) -> bool:
         self.counts["hashes"] += 1
-        if digest.hexdigest() != wanted:
-            self.add(path, "does not have its hash", f"{str(wanted)[:12]}…", f"{digest.hexdigest()[:12]}…")
-        return digest.hexdigest() == wanted
+        if digest != wanted:
+            self.add(path, "does not have its hash", f"{str(wanted)[:12]}…", f"{digest[:12]}…")
+        return digest == wanted
 
     def expect_equal(self, path: Path, what: str, expected: object, actual: object) -> None:
         """Two numbers that must agree."""

@@ -27,7 +27,7 @@ from riyaz.results import (
 )
 from riyaz.retrieval import collection
 from riyaz.retrieval.database import MAGIC
-from riyaz.sources import open_source
+from riyaz.sources import open_source, store
 from riyaz.verifying.checks import Checks, Verified
 from riyaz.verifying.runs import MANIFEST, check_checkpoint, check_checkpoints, check_run
 from riyaz.verifying.weights import check_gguf, check_model, check_safetensors
@@ -36,9 +36,13 @@ KNOWN = "name a model, an artifact, a collection, a comparison, a run, a checkpo
 
 
 def verify(path: Path) -> Verified:
-    """Check what lies at a path. Raises RiyazError where it is nothing that can be verified, or cannot be listed."""
+    """Check what lies at a path, or a model of the store by its name. Raises RiyazError where it is nothing that can be
+    verified, or cannot be listed."""
     if not path.exists():
-        raise RiyazError("no such file or folder", str(path), KNOWN)
+        entry = store.find(str(path))
+        if entry is None:
+            raise RiyazError("no such file or folder, and no model that riyaz models lists", str(path), KNOWN)
+        path = entry.path
     if not path.is_file() and not path.is_dir():
         raise RiyazError("is neither a file nor a folder", str(path), KNOWN)
     kind, check = _kind_of(path)

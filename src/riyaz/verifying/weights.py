@@ -59,7 +59,11 @@ def check_model(checks: Checks, path: Path) -> Source | None:
         return None
     for file in source.files:
         check_tensors(checks, file)
-    if source.is_embedder:
+    eight_bits = sorted({info.dtype for info in source.tensors.values()} & NO_NUMBER.keys())
+    if eight_bits:
+        checks.unchecked.append(f"shapes against the configuration: riyaz runs no weights of type {eight_bits[0]}")
+        checks.attempt(path, source.tokenizer)
+    elif source.is_embedder:
         checks.attempt(path, lambda: describe_embedder(source))
     elif checks.attempt(path, lambda: describe(source)) is not None:
         checks.attempt(path, source.tokenizer)

@@ -102,7 +102,7 @@ class _CodedLoRAs(Function):
                 out.add_(base.bias)
         ctx.save_for_backward(x, low)
         ctx.layers, ctx.totals = layers, totals
-        ctx.weights, ctx.versions = weights, [matrix._version for matrix in weights]
+        ctx.weights, ctx.versions = weights, _versions(weights)
         return outs
 
     @staticmethod
@@ -111,7 +111,7 @@ class _CodedLoRAs(Function):
         layers, weights, count = ctx.layers, ctx.weights, len(ctx.layers)
         if torch.is_grad_enabled():
             raise RuntimeError("a LoRA beside codes has no gradient of its gradient")
-        if ctx.versions != [matrix._version for matrix in weights]:
+        if ctx.versions != _versions(weights):
             raise RuntimeError("A or B was changed in place between forward and backward")
         sums = ctx.totals or [torch.zeros(matrix.shape, dtype=torch.float32) for matrix in weights]
         grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
@@ -121,6 +121,11 @@ class _CodedLoRAs(Function):
             sums[count:], torch.get_num_threads(),
         )  # fmt: skip
         return grad_x, None, None, None, *([None] if ctx.totals else [total.to(x.dtype) for total in sums])
+
+
+def _versions(weights: Sequence[Tensor]) -> list[int | None]:
+    """How often each was changed in place; None for what inference mode made, of which nothing is counted."""
+    return [None if matrix.is_inference() else matrix._version for matrix in weights]
 
 
 def _lanes(a: Tensor) -> int:

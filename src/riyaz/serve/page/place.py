@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from riyaz import files
 from riyaz.errors import shown
 from riyaz.files import is_bare
 from riyaz.results import About
@@ -44,6 +45,12 @@ class Page:
     ) -> "Page":
         """The page of a folder."""
         return cls(folder.resolve(), command=command, methods=methods or {}, from_votes=from_votes or {})
+
+    def sweep(self) -> None:
+        """Remove what an upload left of a server that was killed: nobody may upload a file for long."""
+        uploads = self.folder / UPLOADS
+        if not uploads.is_symlink():
+            files.sweep(uploads)
 
     def link(self, url: str) -> str:
         """The address that opens the page; browsers send nothing of what follows `#`."""

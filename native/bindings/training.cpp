@@ -166,36 +166,26 @@ DenseJob dense_job(const Array& x, const Arrays& weights, const std::vector<Rows
     return job;
 }
 
-// The rank of a LoRA, from a matrix with a column for each number of it
-int rank_of(const Rows& low) {
-    if (low.ndim() != 2 || low.shape(1) < 2 || low.shape(1) > 1 << 16 || low.shape(1) % 2)
-        refuse("a rank is out of range or odd");
-    return int(low.shape(1));
-}
-
-void dense(const Array& x, const Arrays& weights, const std::vector<std::optional<Array>>& biases,
-           const std::vector<Rows>& lows, const Arrays& b, const std::vector<Rows>& y, int threads) {
-    DenseJob job = dense_job(x, weights, y);
-    if (biases.size() != weights.size() || lows.size() != b.size()) refuse("the layers have other tensors");
-    if (!lows.empty() && lows.size() != weights.size()) refuse("the layers have other tensors");
+void add_biases(DenseJob& job, const std::vector<std::optional<Array>>& biases) {
+    if (biases.size() != job.layers.size()) refuse("the layers have other tensors");
     for (size_t i = 0; i < biases.size(); i++) {
-        DenseLayer& layer = job.layers[i];
-        if (!lows.empty()) {
-            layer.rank = rank_of(lows[i]), layer.low = lines(lows[i], true, job.T, layer.rank);
-            layer.b = lines(b[i], true, layer.out, layer.rank);
-            if (layer.low.row % 2) refuse("a size is odd");
-        }
         if (!biases[i]) continue;
+        DenseLayer& layer = job.layers[i];
         if (!is_bf16(*biases[i]) || biases[i]->size() != size_t(layer.out)) refuse("a bias does not fit");
         layer.bias = (const uint16_t*)biases[i]->data();
     }
+}
+
+void dense(const Array& x, const Arrays& weights, const std::vector<std::optional<Array>>& biases,
+           const std::vector<Rows>& y, int threads) {
+    DenseJob job = dense_job(x, weights, y);
+    add_biases(job, biases);
     nb::gil_scoped_release release;
     dense_forward(kernels(), job, threads);
 }
 
 void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Rows>& grads,
-                    const std::optional<Array>& grad_x, const Sums& totals, const std::optional<Rows>& low,
-                    const std::optional<Array>& a, int threads) {
+                    const std::optional<Array>& grad_x, const Sums& totals, int threads) {
     DenseJob job = dense_job(x, weights, grads);
     if (totals.size() != weights.size()) refuse("the layers have other tensors");
     for (size_t i = 0; i < totals.size(); i++) {
@@ -205,12 +195,55 @@ void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Row
             if (job.layers[j].total == job.layers[i].total) refuse("two layers share a sum");
     }
     if (grad_x) job.grad_x = lines(*grad_x, true, job.T, job.in);
-    if (low.has_value() != a.has_value()) refuse("the layers have other tensors");
-    if (low) {
-        job.rank = rank_of(*low), job.low = lines(*low, true, job.T, job.rank);
-        job.a = lines(*a, true, job.rank, job.in);
-        if (job.low.row % 2) refuse("a size is odd");
+    nb::gil_scoped_release release;
+    dense_backward(kernels(), job, threads);
+}
+
+// Layers with a LoRA each; `low` (T, lanes) has the columns of one after those of the other
+DenseJob dense_lora_job(const Array& x, const Arrays& weights, const Arrays& a, const Arrays& b,
+                        const std::vector<float>& scales, const std::vector<Rows>& y, const Array& low) {
+    if (!has_tiles(kernels())) refuse("these kernels have no tiles");
+    DenseJob job = dense_job(x, weights, y);
+    const size_t count = weights.size();
+    if (a.size() != count || b.size() != count || scales.size() != count) refuse("the layers have other tensors");
+    int lanes = 0;
+    for (const Array& matrix : a) {
+        if (matrix.ndim() != 2 || matrix.shape(0) < 2 || matrix.shape(0) > 1 << 16 || matrix.shape(0) % 2)
+            refuse("a rank is out of range or odd");
+        lanes += int(matrix.shape(0));
     }
+    const MatrixView all = lines(low, true, job.T, lanes);
+    int lane = 0;
+    for (size_t i = 0; i < count; i++) {
+        DenseLayer& layer = job.layers[i];
+        layer.rank = int(a[i].shape(0)), layer.scale = scales[i], layer.low = all.from(0, size_t(lane));
+        layer.a = lines(a[i], true, layer.rank, job.in), layer.b = lines(b[i], true, layer.out, layer.rank);
+        lane += layer.rank;
+    }
+    return job;
+}
+
+void dense_lora(const Array& x, const Arrays& weights, const std::vector<std::optional<Array>>& biases, const Arrays& a,
+                const Arrays& b, const std::vector<float>& scales, const std::vector<Rows>& y, const Array& low,
+                int threads) {
+    DenseJob job = dense_lora_job(x, weights, a, b, scales, y, low);
+    add_biases(job, biases);
+    nb::gil_scoped_release release;
+    dense_forward(kernels(), job, threads);
+}
+
+void dense_lora_gradient(const Array& x, const Arrays& weights, const Arrays& a, const Arrays& b,
+                         const std::vector<float>& scales, const std::vector<Rows>& grads, const Array& low,
+                         const std::optional<Array>& grad_x, const std::vector<Floats>& grad_a,
+                         const std::vector<Floats>& grad_b, int threads) {
+    DenseJob job = dense_lora_job(x, weights, a, b, scales, grads, low);
+    if (grad_a.size() != a.size() || grad_b.size() != b.size()) refuse("the layers have other tensors");
+    for (size_t i = 0; i < a.size(); i++) {
+        DenseLayer& layer = job.layers[i];
+        layer.grad_a = (float*)lines(grad_a[i], false, layer.rank, job.in).data;
+        layer.grad_b = (float*)lines(grad_b[i], false, layer.out, layer.rank).data;
+    }
+    if (grad_x) job.grad_x = lines(*grad_x, true, job.T, job.in);
     nb::gil_scoped_release release;
     dense_backward(kernels(), job, threads);
 }
@@ -245,14 +278,24 @@ void bind_training(nb::module_& m) {
     m.def(
         "has_dense", [] { return has_dense(kernels()); },
         "Whether `dense` and `dense_gradient` are there: training multiplies bfloat16 in pairs or in tiles.");
-    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("lows"), nb::arg("b"),
-          nb::arg("y"), nb::arg("threads"),
-          "Writes x Wᵀ + low Bᵀ + bias of each weight (out, in), all bfloat16 and even, into its `y` (T, out), which "
-          "overlaps nothing else; a bias may be None, `lows` (T, rank) and `b` (out, rank) empty.");
+    m.def(
+        "has_tiles", [] { return has_tiles(kernels()); },
+        "Whether these multiply in AMX's tiles, so that `dense_lora` and `dense_lora_gradient` are there too.");
+    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("y"), nb::arg("threads"),
+          "Writes x Wᵀ + bias of each weight (out, in), all bfloat16 and even, into its `y` (T, out), which overlaps "
+          "nothing else; a bias may be None.");
     m.def("dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"),
-          nb::arg("grad_x").none(), nb::arg("totals"), nb::arg("low").none(), nb::arg("a").none(), nb::arg("threads"),
-          "Its gradients from those of `y`: writes `grad_x` (T, in), which overlaps nothing else, with low A of all "
-          "LoRAs together, if there are any; and adds to `totals`, float32 or None.");
+          nb::arg("grad_x").none(), nb::arg("totals"), nb::arg("threads"),
+          "Its gradients from those of `y`: writes `grad_x` (T, in), which overlaps nothing else; and adds to "
+          "`totals`, float32 or None.");
+    m.def("dense_lora", &dense_lora, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("a"), nb::arg("b"),
+          nb::arg("scales"), nb::arg("y"), nb::arg("low"), nb::arg("threads"),
+          "Writes scale · x Aᵀ of all layers into `low` (T, sum of ranks), and x Wᵀ + low Bᵀ + bias of each into its "
+          "`y` (T, out).");
+    m.def("dense_lora_gradient", &dense_lora_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("a"), nb::arg("b"),
+          nb::arg("scales"), nb::arg("grads"), nb::arg("low"), nb::arg("grad_x").none(), nb::arg("grad_a"),
+          nb::arg("grad_b"), nb::arg("threads"),
+          "Its gradients: writes `grad_x` (T, in) and adds to `grad_a` and `grad_b`, float32.");
     m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
           "Writes the products of x (T, cols) and a frozen matrix (rows, cols), by 8-bit codes of x, into `y` (T, "
           "rows).");

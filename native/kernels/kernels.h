@@ -106,6 +106,8 @@ struct Kernels {
 
 // Whether training multiplies bfloat16 weights by `dense_forward` and `dense_backward`
 static inline bool has_dense(const Kernels& k) { return k.turned_words != nullptr; }
+// Whether they do so in tiles, with LoRAs
+static inline bool has_tiles(const Kernels& k) { return k.tile_lines != nullptr; }
 
 static inline bool has_many_tokens(const Kernels& k, Format format) {
     return k.many_tokens_by != ManyTokens::none && !is_ternary(format) && format != Format::fp32 &&

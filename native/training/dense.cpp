@@ -42,7 +42,6 @@ struct Factor {
 void gradient_of_x(const Kernels& k, const DenseJob& job, int threads) {
     std::vector<Factor> factors;
     for (const DenseLayer& layer : job.layers) factors.push_back({layer.y, layer.w, layer.out});
-    if (job.rank) factors.push_back({job.low, job.a, job.rank});
     const int strips = parts_of(job.in, DENSE_STRIP), count = int(factors.size());
     std::vector<size_t> first;  // word of each factor
     size_t size = 0;            // words of a strip
@@ -102,25 +101,18 @@ void gradient_of_weights(const Kernels& k, const DenseJob& job, int threads) {
 void dense_forward(const Kernels& k, const DenseJob& job, int threads) {
     if (k.tile_lines) return tiles_forward(k, job, threads);
     const std::vector<Strip> strips = strips_of(job.layers, DENSE_STRIP);
-    int rank = 0;
-    for (const DenseLayer& layer : job.layers) rank = std::max(rank, layer.rank);
-    const size_t of_w = size_t(job.in / 2) * DENSE_STRIP, size = of_w + size_t(rank / 2) * DENSE_STRIP;  // of a strip
+    const size_t size = size_t(job.in / 2) * DENSE_STRIP;  // of a strip
     const Space<float> words = space<float>(size * strips.size());
     share(int(strips.size()), threads, [&](int part, int) {
         const Strip& own = strips[part];
-        const DenseLayer& layer = job.layers[own.layer];
-        float* to = words.get() + size * part;
-        k.turned_words(layer.w.from(size_t(own.begin), 0), own.width, job.in / 2, to, DENSE_STRIP);
-        if (layer.rank)
-            k.turned_words(layer.b.from(size_t(own.begin), 0), own.width, layer.rank / 2, to + of_w, DENSE_STRIP);
+        k.turned_words(job.layers[own.layer].w.from(size_t(own.begin), 0), own.width, job.in / 2,
+                       words.get() + size * part, DENSE_STRIP);
     });
     for_tokens(job.T, int(strips.size()), threads, [&](int strip, int t, int end) {
         const Strip& own = strips[strip];
         const DenseLayer& layer = job.layers[own.layer];
-        const float* from = words.get() + size * strip;
-        const DenseTerm terms[2] = {{job.x.from(size_t(t), 0), from, job.in / 2},
-                                    {layer.low.from(size_t(t), 0), from + of_w, layer.rank / 2}};
-        k.dense_lines(terms, layer.rank ? 2 : 1, end - t, own.width, layer.bias ? layer.bias + own.begin : nullptr,
+        const DenseTerm term = {job.x.from(size_t(t), 0), words.get() + size * strip, job.in / 2};
+        k.dense_lines(&term, 1, end - t, own.width, layer.bias ? layer.bias + own.begin : nullptr,
                       layer.y.from(size_t(t), size_t(own.begin)));
     });
 }

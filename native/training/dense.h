@@ -10,16 +10,20 @@
 
 namespace riyaz {
 
-// y = x Wᵀ + low Bᵀ + bias
+// y = x Wᵀ + bias, and with a LoRA + low Bᵀ for low = scale x Aᵀ
 struct DenseLayer {
     MatrixView w;  // (out, in)
     int out;
     const uint16_t* bias;  // (out,), or null
     MatrixView y;          // (T, out): the result, or for backward its gradient
     float* total;          // (out, in): backward adds the gradient of W to it, unless it is null; no other layer's
-    int rank = 0;          // of a LoRA, which is read forward only, or 0
-    MatrixView low = {};   // (T, rank)
-    MatrixView b = {};     // (out, rank)
+    int rank = 0;          // of a LoRA, or 0; only where there are tiles: `has_tiles`
+    float scale = 1;
+    MatrixView a = {};        // (rank, in)
+    MatrixView b = {};        // (out, rank)
+    MatrixView low = {};      // (T, rank), which forward writes and backward reads
+    float* grad_a = nullptr;  // (rank, in): backward adds the gradient of A to it
+    float* grad_b = nullptr;  // (out, rank)
 };
 
 // Layers of the same x (T, in), all in bfloat16; `in`, every `out` and every rank are even. Numbers too small for
@@ -28,10 +32,7 @@ struct DenseJob {
     std::vector<DenseLayer> layers;
     MatrixView x;
     int T, in;
-    MatrixView grad_x;    // (T, in), or without data where it is not wanted
-    int rank = 0;         // of all LoRAs together, which add low A to it, or 0
-    MatrixView low = {};  // (T, rank)
-    MatrixView a = {};    // (rank, in)
+    MatrixView grad_x;  // (T, in), or without data where it is not wanted
 };
 
 // Sums are in float32 and results are rounded once. A result does not depend on the number of threads, nor a token's on

@@ -94,21 +94,22 @@ constexpr int TILE_STRIP = 32;  // numbers of a line in one strip; lines and col
 constexpr int TILE_PANEL = 16;  // columns of a panel
 constexpr int PANEL_STEP = TILE_STRIP * TILE_PANEL;  // numbers of a panel for one strip
 
-// Strips of 32 numbers of all lines, [steps][lines][32], `strip` numbers apart
+// Lines in steps of 32 numbers: number c of line l is lines[l * line + c / 32 * step + c % 32]
 struct TileRun {
-    const uint16_t* strips;
+    const uint16_t* lines;
     int steps;
+    size_t line, step;
 };
 
-// The sum over all runs of lines times panels, [strips of all runs][16][16][2] for every 16 columns, on AMX's tiles
+// The sum over all runs of lines times panels, [steps of all runs][16][16][2] for every 16 columns, on AMX's tiles
 struct TileJob {
     const TileRun* runs;
     int count;
-    size_t strip;
-    int lines;  // the strips hold a multiple of 32
+    int lines;  // the runs hold a multiple of 32
     const uint16_t* panels;
     size_t panel;  // numbers from one panel to the next
     int width;     // columns
+    float scale = 1;
 
     int pairs() const { return (width + 2 * TILE_PANEL - 1) / (2 * TILE_PANEL); }
 };

@@ -8,11 +8,15 @@
 namespace riyaz {
 namespace {
 
-constexpr int MOST_STEPS = 64;             // strips over which is summed before panels of the next ones are made
-constexpr size_t GROUP_BYTES = 512 << 10;  // of panels, which stay in the second cache
-constexpr size_t CHUNK_BYTES = 384 << 10;  // of strips of lines, which stay there with them
-constexpr int SUMMED = 1024;               // tokens over which a gradient of weights is summed in tiles
-constexpr int PAIR = 2 * TILE_PANEL;       // columns of two panels
+constexpr int MOST_STEPS = 64;              // strips over which is summed before panels of the next ones are made
+constexpr size_t GROUP_BYTES = 1152 << 10;  // of panels, which stay in the second cache
+constexpr size_t CHUNK_BYTES = 384 << 10;   // of strips of lines, which stay there with them
+constexpr int SUMMED = 1024;                // tokens over which a gradient of weights is summed in tiles
+constexpr int LINES = 256;                  // of that gradient, which one task computes
+constexpr int WIDE = 128;                   // columns of a LoRA's gradient, which one task computes
+constexpr int LAID = 8;                     // steps of which it lays out that many columns at a time
+constexpr int PAIR = 2 * TILE_PANEL;        // columns of two panels
+constexpr int MOST_PAIRS = 9;               // of which one task computes the columns
 
 int steps_of(int numbers) { return parts_of(numbers, TILE_STRIP); }
 int whole_steps(int lines) { return steps_of(lines) * TILE_STRIP; }
@@ -22,15 +26,17 @@ struct TileTerm {
     MatrixView x, w;
     bool turned;
     int depth;
-    int first;  // strip of x
+    int first;   // strip of x, of those of the products' different x
+    int copied;  // the same of those that are copied; -1 where tiles are loaded from x itself
 };
 
-// The sum of all terms, and a bias or null, in y (T, width)
+// The sum of all terms times `scale`, and a bias or null, in y (T, width)
 struct TileProduct {
     std::vector<TileTerm> terms;
     int width;
     const uint16_t* bias;
     MatrixView y;
+    float scale = 1;
 
     int steps() const {
         int sum = 0;
@@ -70,158 +76,331 @@ struct TileStrips {
     }
 };
 
-// The panel of the product's 16 columns from `column` on, for its strips [begin, end)
-void make_panel(const Kernels& k, const TileProduct& product, int column, int begin, int end, uint16_t* panel) {
-    const int width = std::min(TILE_PANEL, product.width - column);
+// The panels of `width` columns of the product from `column` on, for its strips [begin, end)
+void make_panels(const Kernels& k, const TileProduct& product, int column, int width, int begin, int end,
+                 uint16_t* panels) {
+    const size_t panel = size_t(end - begin) * PANEL_STEP;
     int first = 0;  // strip of each term
     for (const TileTerm& term : product.terms) {
         const int from = std::max(begin, first) - first, to = std::min(end - first, steps_of(term.depth));
         first += steps_of(term.depth);
         if (from >= to) continue;
         const int line = from * TILE_STRIP, lines = std::min(to * TILE_STRIP, term.depth) - line;
-        if (term.turned)
-            k.turned_words(term.w.from(size_t(column), size_t(line)), width, lines / 2, (float*)panel, TILE_PANEL);
-        else
-            k.words_in_strips(term.w.from(size_t(line), size_t(column)), lines, width, TILE_PANEL, (float*)panel, 0);
-        uint16_t* after = panel + size_t(to - from) * PANEL_STEP;
-        uint16_t* written = panel + size_t(parts_of(lines, 2)) * 2 * TILE_PANEL;
-        std::memset(written, 0, size_t(after - written) * 2);
-        panel = after;
+        if (!term.turned)
+            k.words_in_strips(term.w.from(size_t(line), size_t(column)), lines, width, TILE_PANEL, (float*)panels,
+                              panel / 2);
+        const size_t written = size_t(parts_of(lines, 2)) * 2 * TILE_PANEL, all = size_t(to - from) * PANEL_STEP;
+        for (int c = 0; c < width; c += TILE_PANEL) {
+            uint16_t* own = panels + size_t(c / TILE_PANEL) * panel;
+            if (term.turned)
+                k.turned_words(term.w.from(size_t(column + c), size_t(line)), std::min(TILE_PANEL, width - c),
+                               lines / 2, (float*)own, TILE_PANEL);
+            std::memset(own + written, 0, (all - written) * 2);
+        }
+        panels += all;
     }
 }
 
-// Some columns of a product: those of `width` from `column` on
-struct ColumnGroup {
+// Some columns of a product: those of `width` from `column` on, for the tokens [begin, end)
+struct TileTask {
     const TileProduct* product;
-    int column, width;
+    int column, width, begin, end;
 };
 
-void multiply(const Kernels& k, const ColumnGroup& group, const TileStrips& strips, int T, uint16_t* panels,
-              float* sums) {
-    const TileProduct& product = *group.product;
+// The lines of all x as tiles are loaded from: x itself, or copies in strips of those that are not made of whole strips
+// or whose lines share lines of the cache, and of the last lines, where they are no whole tiles.
+struct TileInputs {
+    int whole;  // lines in whole tiles
+    TileStrips copies, last;
+
+    TileInputs(int T, int count, int copied)
+        : whole(T / TILE_STRIP * TILE_STRIP), copies(whole, copied), last(T - whole, count) {}
+
+    void copy(const TileTerm& term, int T, int line) const {
+        const int lines = std::min(TILE_STRIP, T - line);
+        if (lines < TILE_STRIP)
+            to_strips(term.x.from(size_t(line), 0), lines, term.depth, last.at(term.first), last.each);
+        else if (term.copied >= 0)
+            to_strips(term.x.from(size_t(line), 0), lines, term.depth, copies.at(term.copied, line), copies.each);
+    }
+    TileRun run(const TileTerm& term, int line, int strip, int steps) const {
+        if (line >= whole) return {last.at(term.first + strip), steps, TILE_STRIP, last.each};
+        if (term.copied >= 0) return {copies.at(term.copied + strip, line), steps, TILE_STRIP, copies.each};
+        const MatrixView x = term.x.from(size_t(line), size_t(strip) * TILE_STRIP);
+        return {(const uint16_t*)x.data, steps, x.row, TILE_STRIP};
+    }
+};
+
+void multiply(const Kernels& k, const TileTask& task, const TileInputs& inputs, uint16_t* panels, float* sums) {
+    const TileProduct& product = *task.product;
     const int steps = product.steps(), parts = parts_of(steps, MOST_STEPS), each = parts_of(steps, parts);
-    const int chunk = std::max(1, int(CHUNK_BYTES / (size_t(each) * TILE_STRIP * TILE_STRIP * 2))) * TILE_STRIP;
+    const int most = std::max(1, int(CHUNK_BYTES / (size_t(each) * TILE_STRIP * TILE_STRIP * 2))) * TILE_STRIP;
     for (int begin = 0; begin < steps; begin += each) {
         const int end = std::min(begin + each, steps);
-        const size_t panel = size_t(end - begin) * PANEL_STEP;
-        for (int c = 0; c < group.width; c += TILE_PANEL)
-            make_panel(k, product, group.column + c, begin, end, panels + size_t(c / TILE_PANEL) * panel);
-        for (int t = 0; t < T; t += chunk) {
+        make_panels(k, product, task.column, task.width, begin, end, panels);
+        for (int t = task.begin, lines; t < task.end; t += lines) {
+            lines = std::min(t < inputs.whole ? std::min(most, inputs.whole - t) : most, task.end - t);
             std::vector<TileRun> runs;
             int first = 0;
             for (const TileTerm& term : product.terms) {
                 const int from = std::max(begin, first) - first, to = std::min(end - first, steps_of(term.depth));
-                if (from < to) runs.push_back({strips.at(term.first + from, t), to - from});
+                if (from < to) runs.push_back(inputs.run(term, t, from, to - from));
                 first += steps_of(term.depth);
             }
-            const TileJob job = {runs.data(), int(runs.size()), strips.each, std::min(chunk, T - t), panels,
-                                 panel,       group.width};
-            k.tile_lines(job, sums + size_t(t) * whole_steps(group.width), begin == 0, end == steps,
-                         product.bias ? product.bias + group.column : nullptr,
-                         product.y.from(size_t(t), size_t(group.column)));
+            const TileJob job = {runs.data(), int(runs.size()), lines, panels, size_t(end - begin) * PANEL_STEP,
+                                 task.width,  product.scale};
+            k.tile_lines(job, sums + size_t(t - task.begin) * whole_steps(task.width), begin == 0, end == steps,
+                         product.bias ? product.bias + task.column : nullptr,
+                         product.y.from(size_t(t), size_t(task.column)));
         }
     }
 }
 
-// Makes `count` strips of the terms' x and from these all products.
-void multiply_all(const Kernels& k, const std::vector<TileProduct>& products, int count, int T, int threads) {
-    const TileStrips strips(T, count);
-    share(steps_of(T), threads, [&](int part, int) {
-        const int t = part * TILE_STRIP, n = std::min(TILE_STRIP, T - t);
-        int made = 0;  // strips; terms that share an x name the same ones
+// Says which strips each term's x has; terms with the same x share them.
+struct TileCount {
+    int all = 0, copied = 0;
+    const void* before = nullptr;
+
+    TileTerm term(const MatrixView& x, const MatrixView& w, bool turned, int depth) {
+        const bool copies = depth % TILE_STRIP || x.row % TILE_STRIP || (uintptr_t)x.data % 64;
+        if (x.data != before) all += steps_of(depth), copied += copies ? steps_of(depth) : 0, before = x.data;
+        return {x, w, turned, depth, all - steps_of(depth), copies ? copied - steps_of(depth) : -1};
+    }
+};
+
+// The products' columns in tasks whose panels fit the cache, as many for each thread; of few columns also by tokens.
+std::vector<TileTask> tasks_of(const std::vector<TileProduct>& products, int T, int threads) {
+    std::vector<TileTask> tasks;
+    for (const TileProduct& product : products) {
+        const size_t pair = size_t(std::min(product.steps(), MOST_STEPS)) * 2 * PANEL_STEP * 2;  // bytes
+        const int pairs = parts_of(product.width, PAIR), most = std::clamp(int(GROUP_BYTES / pair), 1, MOST_PAIRS);
+        const int count = std::min(pairs, parts_of(parts_of(pairs, most), threads) * threads);
+        const int width = parts_of(pairs, count) * PAIR;
+        for (int c = 0; c < product.width; c += width)
+            tasks.push_back({&product, c, std::min(width, product.width - c), 0, T});
+    }
+    if (threads == 1 || int(tasks.size()) >= threads) return tasks;
+    const int each = whole_steps(parts_of(T, parts_of(2 * threads, int(tasks.size()))));
+    std::vector<TileTask> split;
+    for (const TileTask& task : tasks)
+        for (int t = 0; t < T; t += each)
+            split.push_back({task.product, task.column, task.width, t, std::min(T, t + each)});
+    return split;
+}
+
+// Computes all products of these terms.
+void multiply_all(const Kernels& k, const std::vector<TileProduct>& products, const TileCount& count, int T,
+                  int threads) {
+    const TileInputs inputs(T, count.all, count.copied);
+    share(count.copied ? steps_of(T) : 1, threads, [&](int part, int) {
+        const int t = count.copied ? part * TILE_STRIP : inputs.whole;
+        int made = 0;
         for (const TileProduct& product : products)
             for (const TileTerm& term : product.terms) {
-                if (term.first < made) continue;
-                to_strips(term.x.from(size_t(t), 0), n, term.depth, strips.at(term.first, t), strips.each);
-                made = term.first + steps_of(term.depth);
+                if (term.first < made || t >= T) continue;
+                inputs.copy(term, T, t), made = term.first + steps_of(term.depth);
             }
     });
-    std::vector<ColumnGroup> groups;
-    size_t most_panels = 0;
-    int widest = 0;
-    for (const TileProduct& product : products) {
-        const int steps = std::min(product.steps(), MOST_STEPS);
-        const size_t pair = size_t(steps) * 2 * PANEL_STEP;
-        const int width = std::clamp(int(GROUP_BYTES / (pair * 2)), 1, 4) * PAIR;
-        for (int c = 0; c < product.width; c += width)
-            groups.push_back({&product, c, std::min(width, product.width - c)});
-        most_panels = std::max(most_panels, pair * size_t(width / PAIR)), widest = std::max(widest, width);
+    const std::vector<TileTask> tasks = tasks_of(products, T, threads);
+    size_t most_panels = 0, most_sums = 0;
+    for (const TileTask& task : tasks) {
+        const int steps = std::min(task.product->steps(), MOST_STEPS);
+        most_panels = std::max(most_panels, size_t(parts_of(task.width, TILE_PANEL)) * steps * PANEL_STEP);
+        most_sums = std::max(most_sums, size_t(whole_steps(task.end - task.begin)) * whole_steps(task.width));
     }
-    const size_t most_sums = size_t(whole_steps(T)) * widest;
     const Space<uint16_t> panels = space<uint16_t>(most_panels * threads);
     const Space<float> sums = space<float>(most_sums * threads);
-    share(int(groups.size()), threads, [&](int part, int thread) {
-        multiply(k, groups[part], strips, T, panels.get() + most_panels * thread, sums.get() + most_sums * thread);
+    share(int(tasks.size()), threads, [&](int part, int thread) {
+        multiply(k, tasks[part], inputs, panels.get() + most_panels * thread, sums.get() + most_sums * thread);
     });
 }
 
-void gradient_of_x(const Kernels& k, const DenseJob& job, int threads) {
+// What backward computes of LoRAs before all else: scale y B, for the gradients y of the layers
+struct LowGradients {
+    Space<uint16_t> numbers;
+    std::vector<MatrixView> of;  // (T, rank), of each layer; without data where it has no LoRA
+
+    LowGradients(const Kernels& k, const DenseJob& job, int threads) {
+        int lanes = 0;
+        for (const DenseLayer& layer : job.layers) lanes += layer.rank;
+        numbers = space<uint16_t>(size_t(job.T) * lanes);
+        std::vector<TileProduct> products;
+        TileCount count;
+        int lane = 0;
+        for (const DenseLayer& layer : job.layers) {
+            of.push_back({layer.rank ? numbers.get() + lane : nullptr, size_t(lanes), true}), lane += layer.rank;
+            if (!layer.rank) continue;
+            products.push_back(
+                {{count.term(layer.y, layer.b, false, layer.out)}, layer.rank, nullptr, of.back(), layer.scale});
+        }
+        if (lanes) multiply_all(k, products, count, job.T, threads);
+    }
+};
+
+void gradient_of_x(const Kernels& k, const DenseJob& job, const LowGradients& low, int threads) {
     TileProduct product = {{}, job.in, nullptr, job.grad_x};
-    int strips = 0;
-    const auto add = [&](const MatrixView& x, const MatrixView& w, int depth) {
-        product.terms.push_back({x, w, false, depth, strips}), strips += steps_of(depth);
-    };
-    for (const DenseLayer& layer : job.layers) add(layer.y, layer.w, layer.out);
-    if (job.rank) add(job.low, job.a, job.rank);
-    multiply_all(k, {product}, strips, job.T, threads);
+    TileCount count;
+    for (size_t i = 0; i < job.layers.size(); i++) {
+        const DenseLayer& layer = job.layers[i];
+        product.terms.push_back(count.term(layer.y, layer.w, false, layer.out));
+        if (layer.rank) product.terms.push_back(count.term(low.of[i], layer.a, false, layer.rank));
+    }
+    multiply_all(k, {product}, count, job.T, threads);
 }
 
-// Adds to the sums of all weights, some tokens after the others.
-void gradient_of_weights(const Kernels& k, const DenseJob& job, int threads) {
-    const int most = steps_of(std::min(job.T, SUMMED)), panels = parts_of(job.in, TILE_PANEL);
+// Lays `count` lines of m in a step of panels, with zeros behind them.
+void lay_panels(const Kernels& k, const MatrixView& m, int count, int width, uint16_t* to, size_t panel) {
+    k.words_in_strips(m, count, width, TILE_PANEL, (float*)to, panel / 2);
+    const size_t written = size_t(parts_of(count, 2)) * 2 * TILE_PANEL;
+    if (written == PANEL_STEP) return;
+    for (int c = 0; c < width; c += TILE_PANEL, to += panel) std::memset(to + written, 0, (PANEL_STEP - written) * 2);
+}
+
+// Lays `count` lines of m turned in a step of strips, with zeros behind them and its columns.
+void lay_strips(const Kernels& k, const MatrixView& m, int count, int width, uint16_t* to) {
+    k.strips_of_columns(m, count, width, to, 0);
+    std::memset(to + size_t(width) * TILE_STRIP, 0, size_t(whole_steps(width) - width) * TILE_STRIP * 2);
+}
+
+// Adds yᵀ x to the sums of all weights W, some tokens after the others.
+void gradients_of_w(const Kernels& k, const DenseJob& job, int threads) {
+    const int most = steps_of(std::min(job.T, SUMMED)), pairs = parts_of(job.in, PAIR);
     const size_t panel = size_t(most) * PANEL_STEP;
-    const Space<uint16_t> x = space<uint16_t>(panel * panels);
+    const int each = std::max(1, std::min(pairs, int(GROUP_BYTES / (panel * 4)))) * PAIR;  // columns of a task
+    struct Task {
+        const DenseLayer* layer;
+        const TileStrips* y;
+        int line, column;
+    };
     std::vector<TileStrips> strips;  // of the gradient of each layer's y, turned
     for (const DenseLayer& layer : job.layers) strips.emplace_back(layer.out, layer.total ? most : 0);
+    std::vector<Task> tasks;
+    for (size_t i = 0; i < strips.size(); i++)
+        for (int line = 0; job.layers[i].total && line < job.layers[i].out; line += LINES)
+            for (int c = 0; c < job.in; c += each) tasks.push_back({&job.layers[i], &strips[i], line, c});
+    if (tasks.empty()) return;
+    const Space<uint16_t> x = space<uint16_t>(panel * 2 * pairs);
     for (int t = 0; t < job.T; t += SUMMED) {
         const int n = std::min(SUMMED, job.T - t), steps = steps_of(n);
-        share(steps, threads, [&](int part, int) {
-            const int first = part * TILE_STRIP, count = std::min(TILE_STRIP, n - first);
-            const size_t line = size_t(t + first);
-            uint16_t* words = x.get() + size_t(part) * PANEL_STEP;
-            k.words_in_strips(job.x.from(line, 0), count, job.in, TILE_PANEL, (float*)words, panel / 2);
-            const size_t written = size_t(parts_of(count, 2)) * 2 * TILE_PANEL;
-            for (int i = 0; written < PANEL_STEP && i < panels; i++)
-                std::memset(words + size_t(i) * panel + written, 0, (PANEL_STEP - written) * 2);
-            for (size_t i = 0; i < job.layers.size(); i++) {
-                const DenseLayer& layer = job.layers[i];
-                if (!layer.total) continue;
-                k.strips_of_columns(layer.y.from(line, 0), count, layer.out, strips[i].at(part), 0);
-                const int beyond = whole_steps(layer.out) - layer.out;
-                std::memset(strips[i].at(part, layer.out), 0, size_t(beyond) * TILE_STRIP * 2);
-            }
+        share(steps, threads, [&](int step, int) {
+            const int count = std::min(TILE_STRIP, n - step * TILE_STRIP);
+            const size_t line = size_t(t + step * TILE_STRIP);
+            lay_panels(k, job.x.from(line, 0), count, job.in, x.get() + size_t(step) * PANEL_STEP, panel);
+            for (size_t i = 0; i < strips.size(); i++)
+                if (const DenseLayer& layer = job.layers[i]; layer.total)
+                    lay_strips(k, layer.y.from(line, 0), count, layer.out, strips[i].at(step));
         });
-        const int pairs = parts_of(job.in, PAIR), layers = int(job.layers.size());
-        share(pairs * layers, threads, [&](int part, int) {
-            const int i = part / pairs, column = part % pairs * PAIR;
-            const DenseLayer& layer = job.layers[size_t(i)];
-            if (!layer.total) return;
-            const TileRun run = {strips[size_t(i)].at(0), steps};
-            k.tile_sums({&run, 1, strips[size_t(i)].each, layer.out, x.get() + size_t(column / TILE_PANEL) * panel,
-                         panel, std::min(PAIR, job.in - column)},
-                        layer.total + column, size_t(job.in));
+        share(int(tasks.size()), threads, [&](int part, int) {
+            const auto& [layer, y, line, column] = tasks[size_t(part)];
+            const TileRun run = {y->at(0, line), steps, TILE_STRIP, y->each};
+            k.tile_sums({&run, 1, std::min(LINES, layer->out - line), x.get() + size_t(column / TILE_PANEL) * panel,
+                         panel, std::min(each, job.in - column)},
+                        layer->total + size_t(line) * job.in + column, size_t(job.in));
         });
     }
+}
+
+// A gradient of a LoRA: lowᵀ wide, or `turned`, of a `low` (T, rank)
+struct ThinGradient {
+    MatrixView low;
+    int rank;
+    float* total;  // (rank, width), or turned (width, rank)
+    bool turned;
+    TileStrips strips;  // of low, turned
+};
+
+// All gradients of one wide matrix
+struct WideLines {
+    MatrixView m;  // (T, width)
+    int width;
+    std::vector<ThinGradient> thin;
+};
+
+// Adds the gradients of some columns, whose lines are laid out a few at a time in `panels`.
+void add_columns(const Kernels& k, const WideLines& wide, int T, int column, uint16_t* panels, float* sums) {
+    const int width = std::min(WIDE, wide.width - column);
+    const size_t panel = size_t(LAID) * PANEL_STEP;
+    for (int t = 0; t < T; t += LAID * TILE_STRIP) {
+        const int steps = std::min(LAID, steps_of(T - t));
+        for (int step = 0; step < steps; step++) {
+            const int line = t + step * TILE_STRIP;
+            lay_panels(k, wide.m.from(size_t(line), size_t(column)), std::min(TILE_STRIP, T - line), width,
+                       panels + size_t(step) * PANEL_STEP, panel);
+        }
+        float* own = sums;
+        for (const ThinGradient& thin : wide.thin) {
+            if (t == 0) std::fill_n(own, size_t(thin.rank) * WIDE, 0.0f);
+            const TileRun run = {thin.strips.at(t / TILE_STRIP), steps, TILE_STRIP, thin.strips.each};
+            k.tile_sums({&run, 1, thin.rank, panels, panel, width}, own, WIDE);
+            own += size_t(thin.rank) * WIDE;
+        }
+    }
+    for (const ThinGradient& thin : wide.thin)
+        for (int r = 0; r < thin.rank; r++, sums += WIDE)
+            for (int c = 0; c < width; c++)
+                thin.total[thin.turned ? size_t(column + c) * thin.rank + r : size_t(r) * wide.width + column + c] +=
+                    sums[c];
+}
+
+void gradients_of_loras(const Kernels& k, const DenseJob& job, const LowGradients& low, int threads) {
+    const int steps = steps_of(job.T);
+    std::vector<WideLines> all;
+    all.push_back({job.x, job.in, {}});
+    for (size_t i = 0; i < job.layers.size(); i++) {
+        const DenseLayer& layer = job.layers[i];
+        if (layer.grad_a)
+            all[0].thin.push_back({low.of[i], layer.rank, layer.grad_a, false, TileStrips(layer.rank, steps)});
+        if (!layer.grad_b) continue;
+        all.push_back({layer.y, layer.out, {}});
+        all.back().thin.push_back({layer.low, layer.rank, layer.grad_b, true, TileStrips(layer.rank, steps)});
+    }
+    std::vector<std::pair<const WideLines*, int>> tasks;  // and the column
+    int most = 0;                                         // ranks of one wide matrix
+    for (const WideLines& wide : all) {
+        int ranks = 0;
+        for (const ThinGradient& thin : wide.thin) ranks += thin.rank;
+        for (int c = 0; ranks && c < wide.width; c += WIDE) tasks.push_back({&wide, c});
+        most = std::max(most, ranks);
+    }
+    if (tasks.empty()) return;
+    share(steps, threads, [&](int step, int) {
+        const int line = step * TILE_STRIP, count = std::min(TILE_STRIP, job.T - line);
+        for (const WideLines& wide : all)
+            for (const ThinGradient& thin : wide.thin)
+                lay_strips(k, thin.low.from(size_t(line), 0), count, thin.rank, thin.strips.at(step));
+    });
+    const size_t of_panels = size_t(LAID) * PANEL_STEP * (WIDE / TILE_PANEL), of_sums = size_t(most) * WIDE;
+    const Space<uint16_t> panels = space<uint16_t>(of_panels * threads);
+    const Space<float> sums = space<float>(of_sums * threads);
+    share(int(tasks.size()), threads, [&](int part, int thread) {
+        const auto& [wide, column] = tasks[size_t(part)];
+        add_columns(k, *wide, job.T, column, panels.get() + of_panels * thread, sums.get() + of_sums * thread);
+    });
 }
 
 }  // namespace
 
 void tiles_forward(const Kernels& k, const DenseJob& job, int threads) {
-    std::vector<TileProduct> products;
-    int strips = steps_of(job.in);
+    std::vector<TileProduct> lows, products;
+    TileCount count, count_low;
     for (const DenseLayer& layer : job.layers) {
-        products.push_back({{{job.x, layer.w, true, job.in, 0}}, layer.out, layer.bias, layer.y});
-        if (!layer.rank) continue;
-        products.back().terms.push_back({layer.low, layer.b, true, layer.rank, strips});
-        strips += steps_of(layer.rank);
+        products.push_back({{count.term(job.x, layer.w, true, job.in)}, layer.out, layer.bias, layer.y});
+        if (layer.rank)
+            lows.push_back(
+                {{count_low.term(job.x, layer.a, true, job.in)}, layer.rank, nullptr, layer.low, layer.scale});
     }
-    multiply_all(k, products, strips, job.T, threads);
+    for (size_t i = 0; i < products.size(); i++)
+        if (const DenseLayer& layer = job.layers[i]; layer.rank)
+            products[i].terms.push_back(count.term(layer.low, layer.b, true, layer.rank));
+    if (!lows.empty()) multiply_all(k, lows, count_low, job.T, threads);
+    multiply_all(k, products, count, job.T, threads);
 }
 
 void tiles_backward(const Kernels& k, const DenseJob& job, int threads) {
-    if (job.grad_x.data) gradient_of_x(k, job, threads);
-    const auto trains = [](const DenseLayer& layer) { return layer.total != nullptr; };
-    if (std::any_of(job.layers.begin(), job.layers.end(), trains)) gradient_of_weights(k, job, threads);
+    const LowGradients low(k, job, threads);
+    if (job.grad_x.data) gradient_of_x(k, job, low, threads);
+    gradients_of_w(k, job, threads);
+    gradients_of_loras(k, job, low, threads);
 }
 
 }  // namespace riyaz

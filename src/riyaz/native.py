@@ -11,7 +11,7 @@ from riyaz.errors import RiyazError
 from riyaz.extras import install
 
 REASON = Path(__file__).with_name("_native.txt")  # written by CMakeLists.txt where there is nothing to build with
-VERSION = 5  # of the kernels of training: another one where they round otherwise
+VERSION = 6  # of the kernels of training: another one where they round otherwise
 PLAIN = "plain loops, which are slow: this CPU or RIYAZ_ISA allows no others"
 WITHOUT = "this is the wheel without it"  # as native/wheels.py writes into REASON
 BUILD = "install g++ 12 or newer and Python's header files, then `make native` or pip install riyaz again"
@@ -63,9 +63,9 @@ def _trains(setting: str | None) -> bool:
 
 
 def multiplies() -> bool:
-    """Whether training's products of bfloat16 weights are the C++ kernels': where these multiply pairs of numbers, and
-    with AMX if RIYAZ_TILES is 1, since its tiles were checked in an emulation only; else torch's."""
-    return trains() and bool(extension().has_dense()) and (isa() != "amx" or os.environ.get("RIYAZ_TILES") == "1")
+    """Whether training's products of bfloat16 weights are the C++ kernels': where these multiply pairs of numbers, or
+    in AMX's tiles; else torch's."""
+    return trains() and bool(extension().has_dense())
 
 
 def trainer() -> str:
@@ -73,7 +73,7 @@ def trainer() -> str:
     the C++ kernels and their VERSION, or torch."""
     if not trains():
         return "torch"
-    return f"C++ {VERSION} ({isa()}{' tiles' if isa() == 'amx' and multiplies() else ''})"
+    return f"C++ {VERSION} ({isa()})"
 
 
 def why_not() -> str:

@@ -173,11 +173,11 @@ def test_loras_beside_codes_are_those_of_torch(
     T: int, cols: int, rows: tuple[int, ...], rank: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     found = []
-    for function in (lora._LoRAs, lora._CodedLoRAs):
+    for function in (lora._LoRAs, lora._NativeLoRAs):
         layers, generator = coded_loras(cols, rows, rank, dtype), torch.Generator().manual_seed(1)
         x = torch.randn(T, cols, generator=generator).to(dtype).requires_grad_()
         a, b = [layer.lora_A for layer in layers], [layer.lora_B for layer in layers]
-        coded = [[matrix.detach() for matrix in a + b], []] if function is lora._CodedLoRAs else []
+        coded = [[matrix.detach() for matrix in a + b], []] if function is lora._NativeLoRAs else []
         outs = function.apply(x, layers, *coded, *a, *b)
         # a gradient in the middle of wider lines, as that of a gate is
         grads = [torch.randn(T, len(matrix) + 6, generator=generator).to(dtype)[:, 4:-2] for matrix in b]

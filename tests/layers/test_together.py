@@ -98,14 +98,16 @@ def test_linears_that_train_in_place(
 @DTYPES
 @pytest.mark.parametrize("kind", ["codes", "native", "torch"])
 def test_loras(kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    coded, calls, write = kind == "codes", [], native_functions.write_products
-    monkeypatch.setattr(lora, "write_products", lambda *given: calls.append(given) or write(*given))
+    coded, calls, apply = kind == "codes", [], lora._NativeLoRAs.apply
+    monkeypatch.setattr(lora._NativeLoRAs, "apply", lambda *given: calls.append(given) or apply(*given))
     if kind == "torch":
         monkeypatch.setattr(lora, "multiplies", lambda x, weights: False)
     layers = with_loras(coded, dtype, EVEN if kind == "native" else RANKS)
     found = outcome(together, layers, dtype)
     tiles = native.multiplies() and native.isa() == "amx"
-    assert bool(calls) == (tiles and dtype == torch.bfloat16 and kind == "native")
+    assert bool(calls) == (coded or (tiles and dtype == torch.bfloat16 and kind == "native"))
+    if not coded:
+        monkeypatch.setattr(lora, "multiplies", lambda x, weights: False)
     expect_near(found, outcome(alone, layers, dtype), dtype)
     assert len(found) == 3 + 1 + 6
     assert len({out.grad_fn for out in together(torch.ones(2, 128, dtype=dtype), *layers)}) == 1
@@ -144,13 +146,19 @@ def test_the_extension_multiplies_what_it_can(monkeypatch: pytest.MonkeyPatch) -
         assert not native_functions.multiplies(x, [torch.ones(4, 6, dtype=torch.bfloat16).T])
 
 
-def test_tiles_multiply_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "extension", lambda: SimpleNamespace(has_dense=lambda: True))
-    for isa, setting, wanted in (("amx", "", False), ("amx", "1", True), ("avx512bf16", "", True)):
-        monkeypatch.setattr(native, "isa", lambda isa=isa: isa)
-        monkeypatch.setenv("RIYAZ_TILES", setting)
-        assert native.multiplies() == (wanted and native.trains())
-        assert ("tiles" in native.trainer()) == (wanted and native.trains() and isa == "amx")
+def test_frozen_linears_are_multiplied_while_others_train() -> None:
+    """Where the extension multiplies, in place of torch's products, and nothing of x is kept for them."""
+    linears = nn.ModuleList(plain(True, torch.bfloat16)).requires_grad_(False)
+    x = torch.randn(5, 128, dtype=torch.bfloat16, requires_grad=True)
+    wanted = [linear(x) for linear in linears]
+    put = in_place.attach(linears, GradientSums({}))
+    assert len(put) == (len(linears) if native.multiplies() else 0)
+    found = together(x, *linears)
+    grads = [torch.randn_like(out) for out in wanted]
+    pairs = [torch.autograd.grad(outs, x, grads) for outs in (found, wanted)]
+    expect_near([*found, *pairs[0]], [*wanted, *pairs[1]], torch.bfloat16)
+    in_place.detach(linears, put)
+    assert all(type(linear) is nn.Linear for linear in linears)
 
 
 def test_gradients_of_weights_that_are_frozen_are_left_out() -> None:

@@ -25,14 +25,16 @@ INLINE void multiply(const TileJob& job, int line, int pair, const Body& meanwhi
     const uint16_t* right = (2 * pair + 1) * HALF < job.width ? left + job.panel : left;
     written();
     int i = 0;
-    for (int run = 0; run < job.count; run++) {
-        const uint16_t* own = job.runs[run].strips + size_t(line) * TILE_STRIP;
-        for (int k = 0; k < job.runs[run].steps; k++, own += job.strip, left += PANEL_STEP, right += PANEL_STEP) {
+    for (int part = 0; part < job.count; part++) {
+        const TileRun& run = job.runs[part];
+        const uint16_t* own = run.lines + size_t(line) * run.line;
+        const size_t row = run.line * 2, lower = HALF * run.line;
+        for (int k = 0; k < run.steps; k++, own += run.step, left += PANEL_STEP, right += PANEL_STEP) {
             if (i < STEP) meanwhile(i), i += 2;
             _tile_loadd(6, left, 64);
-            _tile_stream_loadd(4, own, 64);
+            _tile_stream_loadd(4, own, row);
             _tile_loadd(7, right, 64);
-            _tile_stream_loadd(5, own + HALF * TILE_STRIP, 64);
+            _tile_stream_loadd(5, own + lower, row);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);
@@ -42,16 +44,17 @@ INLINE void multiply(const TileJob& job, int line, int pair, const Body& meanwhi
     for (; i < STEP; i += 2) meanwhile(i);
 }
 
-// Sums of up to 32 lines and columns, which are rounded to `y` one line after the other
+// Sums of up to 32 lines and columns, which are scaled and rounded to `y` one line after the other
 struct TileResults {
     const float* sums;  // [STEP][STEP]
     MatrixView y;       // from the first line and column on
     int lines, width;
-    F left, right;  // the bias
+    F left, right, scale;  // the bias, and by what sums are multiplied before
 
     INLINE_MEMBER void finish(int i) const {
         if (i >= lines) return;
-        const F first = add(left, load(sums + i * STEP)), second = add(right, load(sums + i * STEP + HALF));
+        const F first = fma(scale, load(sums + i * STEP), left),
+                second = fma(scale, load(sums + i * STEP + HALF), right);
         auto* to = (uint16_t*)y.data + size_t(i) * y.row;
         if (width == STEP) return store_bytes(to, rounded(first, second));
         store_some(to, first, min_of(width, HALF));
@@ -88,7 +91,8 @@ void tile_lines(const TileJob& job, float* sums, bool begins, bool ends, const u
                                      min_of(STEP, job.lines - line),
                                      min_of(STEP, job.width - column),
                                      left,
-                                     right};
+                                     right,
+                                     set(job.scale)};
             begins ? zero_sums() : load_sums(kept, STEP);
             multiply(job, line, pair, [&](int i) {
                 before.finish(i), before.finish(i + 1);

@@ -33,7 +33,6 @@ line wins. `riyaz VERB --help` shows the common options where there are many, `-
 | `RIYAZ_ISA` | the instruction set of the C++ kernels, such as `avx2`; if not set, the fastest of this CPU |
 | `RIYAZ_NATIVE` | the kernels that train: `0` torch's, `1` C++; if not set, C++ where they are faster |
 | `RIYAZ_FROZEN` | the base that an adapter trains beside: `exact`, or `int8`; if not set, int8 where that is faster |
-| `RIYAZ_TILES` | `1`: with AMX, training multiplies bfloat16 in tiles of its own, which were not measured yet |
 | `RIYAZ_LOOKUP` | `--lookup` where it is not given: `on`, `off` or `auto` |
 | `RIYAZ_TEACHER_KEY` | the key of a teacher that is an address (`https://…/v1`); it is stored nowhere |
 | `NO_COLOR` | if set, no colours |

@@ -24,7 +24,7 @@ from riyaz.json_files import from_json, parse_json, write_json
 BEAT = 5.0  # seconds between two empty lines, which say that the place lives
 PATIENCE = 5.0  # seconds until a new file must be seen in a folder that machines share
 # Of home, which change what is computed
-SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE", "RIYAZ_TILES")
+SETTINGS = ("RIYAZ_ENGINE", "RIYAZ_FROZEN", "RIYAZ_ISA", "RIYAZ_NATIVE")
 _writing = threading.Lock()
 Kind = TypeVar("Kind")
 

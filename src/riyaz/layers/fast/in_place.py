@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from riyaz import native
 from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.memory import empty
 from riyaz.layers.fast.native_functions import add_weight_gradient, multiplies, product_gradients, write_products
@@ -51,16 +52,21 @@ SUMMING: dict[type[nn.Module], Any] = {nn.Linear: SummingLinear, nn.Embedding: S
 
 def attach(model: nn.Module, sums: GradientSums) -> dict[str, nn.Module]:
     """Have the linears, plain or ternary, the embeddings and the LoRAs whose weights have a sum add their gradients to
-    it, until `detach` is given what is returned: the paths and modules in whose place others stand meanwhile. Other
-    uses of a weight give gradients as before."""
+    it, until `detach` is given what is returned: the paths and modules in whose place others stand meanwhile. Where the
+    extension multiplies, others stand for frozen linears too, which add nothing. Other uses of a weight give gradients
+    as before."""
     plain: dict[str, nn.Module] = {}
+    multiplied = native.multiplies()
+    beneath = {module.base for module in model.modules() if isinstance(module, LoRALinear)}
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear | TernaryLinear):
             if all(weight in sums for weight in module.parameters(recurse=False)):
                 module.gradient_sums = sums
-        elif name and type(module) in SUMMING and module.weight in sums:  # by exact type, as `swap.linears`
-            plain[name] = module
-            swap(model, name, SUMMING[type(module)](module, sums))
+        elif name and type(module) in SUMMING and module not in beneath:  # by exact type, as `swap.linears`
+            frozen = type(module) is nn.Linear and not module.weight.requires_grad
+            if module.weight in sums or (frozen and multiplied):
+                plain[name] = module
+                swap(model, name, SUMMING[type(module)](module, sums))
     return plain
 
 
@@ -90,12 +96,13 @@ def outputs(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[T
 class _Linears(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, totals: list[Tensor], columns: bool, *weights_and_biases: Any
+        ctx: Any, x: Tensor, totals: list[Tensor | None], columns: bool, *weights_and_biases: Any
     ) -> tuple[Tensor, ...]:
         weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
-        ctx.save_for_backward(x, *weights)
+        ctx.save_for_backward(x if any(ctx.needs_input_grad[3:]) else None, *weights)
         ctx.totals = totals
-        ctx.native = multiplies(x, weights) and len({*map(id, totals)}) == len(totals)  # threads add to one at a time
+        added = [id(total) for total in totals if total is not None]
+        ctx.native = multiplies(x, weights) and len({*added}) == len(added)  # threads add to one at a time
         if ctx.native:
             outs = _empty_outs(x, [len(weight) for weight in weights], columns)
             write_products(x, weights, biases, outs)
@@ -111,9 +118,11 @@ class _Linears(Function):
         count, wanted, grad_x = len(grads), ctx.needs_input_grad[3:], None
         biases = [grad.sum(0) if own else None for grad, own in zip(grads, wanted[count:])]
         if ctx.native:
-            grad_x = empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
+            shape = (len(grads[0]), weights[0].shape[1])
+            grad_x = empty(shape, grads[0].dtype) if ctx.needs_input_grad[0] else None
+            lines: Any = grad_x if x is None else x  # where no weight trains only its shape counts
             totals = [total if own else None for total, own in zip(ctx.totals, wanted)]
-            product_gradients(x, weights, grads, grad_x, totals)
+            product_gradients(lines, weights, grads, grad_x, totals)
             return grad_x, None, None, *[None] * count, *biases
         parts = [*zip(grads, weights, ctx.totals, wanted)]
         whole: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
@@ -121,7 +130,7 @@ class _Linears(Function):
             parts = [(*whole, wanted[0])]
         if ctx.needs_input_grad[0]:
             grad, weight, *_ = parts[0]
-            grad_x = torch.mm(grad, weight, out=empty(x.shape, x.dtype))
+            grad_x = torch.mm(grad, weight, out=empty((len(grad), weight.shape[1]), grad.dtype))
             for grad, weight, *_ in parts[1:]:
                 grad_x.addmm_(grad, weight)
         for grad, _, total, own in parts:
@@ -138,17 +147,21 @@ def _empty_outs(x: Tensor, widths: Sequence[int], columns: bool) -> tuple[Tensor
     return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
 
 
-def _whole(parts: Sequence[Tensor], dim: int) -> Tensor | None:
-    """The matrix whose rows (dim 0) or columns (dim 1) are those of all parts, where their memory is that of one."""
-    first = parts[0]
+def _whole(parts: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    """The matrix whose rows (dim 0) or columns (dim 1) are those of all parts, where all are given and their memory is
+    that of one."""
+    given = [part for part in parts if part is not None]
+    if len(given) < len(parts):
+        return None
+    first = given[0]
     end = first.data_ptr()
-    for part in parts:
+    for part in given:
         if part.data_ptr() != end or part.stride() != first.stride() or part.shape[1 - dim] != first.shape[1 - dim]:
             return None
         end += part.shape[dim] * part.stride(dim) * part.itemsize
     if first.stride(1) != 1 or end > first.untyped_storage().data_ptr() + first.untyped_storage().nbytes():
         return None
-    shape = [sum(part.shape[i] for part in parts) if i == dim else first.shape[i] for i in (0, 1)]
+    shape = [sum(part.shape[i] for part in given) if i == dim else first.shape[i] for i in (0, 1)]
     return first.as_strided(shape, first.stride())
 
 

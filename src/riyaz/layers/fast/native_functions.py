@@ -121,27 +121,23 @@ def multiplies(x: Tensor, weights: Sequence[Tensor]) -> bool:
 
 
 def write_products(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], outs: Sequence[Tensor],
-    lows: Sequence[Tensor] = (), b: Sequence[Tensor] = (),
-) -> None:  # fmt: skip
-    """Write x Wᵀ + bias of each weight into its `out` (T, out), whose lines are contiguous; plus low Bᵀ of each
-    `lows` (T, rank) and `b` (out, rank)."""
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], outs: Sequence[Tensor]
+) -> None:
+    """Write x Wᵀ + bias of each weight into its `out` (T, out), whose lines are contiguous."""
     native.extension().dense(
         x.detach().contiguous(), [weight.detach() for weight in weights],
-        [None if bias is None else bias.detach().contiguous() for bias in biases], lows,
-        [matrix.detach().contiguous() for matrix in b], outs, torch.get_num_threads(),
+        [None if bias is None else bias.detach().contiguous() for bias in biases], outs, torch.get_num_threads(),
     )  # fmt: skip
 
 
 def product_gradients(
     x: Tensor, weights: Sequence[Tensor], grads: Sequence[Tensor], grad_x: Tensor | None,
-    totals: Sequence[Tensor | None], low: Tensor | None = None, a: Tensor | None = None,
+    totals: Sequence[Tensor | None],
 ) -> None:  # fmt: skip
-    """From the gradients of `write_products` write that of x, plus `low` (T, R) A for `a` (R, in), and add those of
-    weights to `totals`, float32."""
+    """From the gradients of `write_products` write that of x, and add those of weights to `totals`, float32."""
     native.extension().dense_gradient(
         x.detach().contiguous(), [weight.detach() for weight in weights], [lines(grad, 2) for grad in grads], grad_x,
-        totals, low, None if a is None else a.detach().contiguous(), torch.get_num_threads(),
+        totals, torch.get_num_threads(),
     )  # fmt: skip
 
 

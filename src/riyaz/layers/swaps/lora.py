@@ -21,7 +21,7 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
 from riyaz.layers.fast import memory
 from riyaz.layers.fast.gradient_sums import GradientSums
-from riyaz.layers.fast.native_functions import lines, multiplies, product_gradients, write_products
+from riyaz.layers.fast.native_functions import lines, multiplies
 from riyaz.layers.swaps import frozen, ternary
 from riyaz.layers.swaps.frozen import FrozenLinear
 from riyaz.layers.swaps.swap import linears, swap
@@ -44,12 +44,7 @@ class _LoRAs(Function):
         for layer, low in zip(layers, lows):
             low.mul_(layer.scale)
         ctx.save_for_backward(x, a, *b, *lows)
-        ctx.layers, ctx.native = layers, _multiplies(x, layers)
-        if ctx.native:
-            bases = [layer.base for layer in layers]
-            outs = tuple(memory.empty((len(x), len(matrix)), x.dtype) for matrix in b)
-            write_products(x, [base.weight for base in bases], [base.bias for base in bases], outs, lows, b)
-            return outs
+        ctx.layers = layers
         return tuple(
             frozen.base_output(layer.base, x).addmm_(low, matrix.T) for layer, low, matrix in zip(layers, lows, b)
         )
@@ -60,29 +55,17 @@ class _LoRAs(Function):
         b, lows = rest[: len(grads)], rest[len(grads) :]
         parts = [(grad @ matrix).mul_(layer.scale) for grad, matrix, layer in zip(grads, b, ctx.layers)]
         grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (T, R)
-        if ctx.native:
-            grad_x, weights = memory.empty(x.shape, x.dtype), [layer.base.weight for layer in ctx.layers]
-            product_gradients(x, weights, grads, grad_x, [None] * len(weights), grad_low, a)
-        else:
-            grad_x = frozen.input_gradient(ctx.layers[0].base, grads[0])
-            for layer, grad in zip(ctx.layers[1:], grads[1:]):
-                frozen.add_input_gradient(grad_x, layer.base, grad)
-            grad_x.addmm_(grad_low, a)
+        grad_x = frozen.input_gradient(ctx.layers[0].base, grads[0])
+        for layer, grad in zip(ctx.layers[1:], grads[1:]):
+            frozen.add_input_gradient(grad_x, layer.base, grad)
+        grad_x.addmm_(grad_low, a)
         grad_a = (grad_low.T @ x).split([matrix.shape[1] for matrix in b])
         return grad_x, None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
 
 
-def _multiplies(x: Tensor, layers: Sequence[Any]) -> bool:
-    """Whether the C++ extension multiplies x with these layers' bases, and adds their LoRAs to the same sums: in AMX's
-    tiles, since elsewhere a frozen base is in codes."""
-    if any(type(layer.base) is not nn.Linear or len(layer.lora_A) % 2 for layer in layers):
-        return False
-    return multiplies(x, [layer.base.weight for layer in layers]) and native.isa() == "amx"
-
-
-class _CodedLoRAs(Function):
-    """The same of bases in codes, by the C++ extension: thin products add to the sums of the large ones before these
-    are rounded, and x is encoded once. `weights` are all A, then all B. Their gradients are added to `totals`, float32,
+class _NativeLoRAs(Function):
+    """The same by the C++ extension, of bases in codes or in AMX's tiles: thin products add to the sums of the large
+    ones before these are rounded. `weights` are all A, then all B. Their gradients are added to `totals`, float32,
     where these are given; else they are those of `inputs`, the same tensors. Where x needs no gradient a graph needs
     one of the weights as its input in any case."""
 
@@ -92,14 +75,20 @@ class _CodedLoRAs(Function):
     ) -> tuple[Tensor, ...]:
         x = x.contiguous()
         a, b = weights[: len(layers)], weights[len(layers) :]
-        low = memory.empty((len(x), sum(_lanes(matrix) for matrix in a)), x.dtype)  # s x Aᵀ of all layers
         outs = tuple(memory.empty((len(x), len(matrix)), x.dtype) for matrix in b)
         bases, scales = [layer.base for layer in layers], [layer.scale for layer in layers]
-        threads = torch.get_num_threads()
-        native.extension().lora([base.down for base in bases], x.detach(), a, b, scales, outs, low, threads)
-        for base, out in zip(bases, outs):
-            if base.bias is not None:
-                out.add_(base.bias)
+        ctx.coded, threads = type(bases[0]) is FrozenLinear, torch.get_num_threads()
+        lanes = sum(_lanes(matrix) if ctx.coded else len(matrix) for matrix in a)
+        low = memory.empty((len(x), lanes), x.dtype)  # s x Aᵀ of all layers
+        if ctx.coded:
+            native.extension().lora([base.down for base in bases], x.detach(), a, b, scales, outs, low, threads)
+            for base, out in zip(bases, outs):
+                if base.bias is not None:
+                    out.add_(base.bias)
+        else:
+            biases = [None if base.bias is None else base.bias.detach().contiguous() for base in bases]
+            frozen_weights = [base.weight.detach() for base in bases]
+            native.extension().dense_lora(x.detach(), frozen_weights, biases, a, b, scales, outs, low, threads)
         ctx.save_for_backward(x, low)
         ctx.layers, ctx.totals = layers, totals
         ctx.weights, ctx.versions = weights, _versions(weights)
@@ -110,17 +99,32 @@ class _CodedLoRAs(Function):
         x, low = ctx.saved_tensors
         layers, weights, count = ctx.layers, ctx.weights, len(ctx.layers)
         if torch.is_grad_enabled():
-            raise RuntimeError("a LoRA beside codes has no gradient of its gradient")
+            raise RuntimeError("a LoRA of the C++ extension has no gradient of its gradient")
         if ctx.versions != _versions(weights):
             raise RuntimeError("A or B was changed in place between forward and backward")
         sums = ctx.totals or [torch.zeros(matrix.shape, dtype=torch.float32) for matrix in weights]
         grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
-        native.extension().lora_gradient(
-            [layer.base.up for layer in layers], x.detach(), weights[:count], weights[count:],
-            [layer.scale for layer in layers], [lines(grad) for grad in grads], low, grad_x, sums[:count],
-            sums[count:], torch.get_num_threads(),
-        )  # fmt: skip
+        bases, scales = [layer.base for layer in layers], [layer.scale for layer in layers]
+        threads = torch.get_num_threads()
+        if ctx.coded:
+            native.extension().lora_gradient(
+                [base.up for base in bases], x.detach(), weights[:count], weights[count:], scales,
+                [lines(grad) for grad in grads], low, grad_x, sums[:count], sums[count:], threads,
+            )  # fmt: skip
+        else:
+            native.extension().dense_lora_gradient(
+                x.detach(), [base.weight.detach() for base in bases], weights[:count], weights[count:], scales,
+                [lines(grad, 2) for grad in grads], low, grad_x, sums[:count], sums[count:], threads,
+            )  # fmt: skip
         return grad_x, None, None, None, *([None] if ctx.totals else [total.to(x.dtype) for total in sums])
+
+
+def _in_tiles(x: Tensor, layers: Sequence[Any]) -> bool:
+    """Whether the C++ extension multiplies x with these layers' bases and LoRAs in AMX's tiles; elsewhere a frozen base
+    is in codes."""
+    if any(type(layer.base) is not nn.Linear or len(layer.lora_A) % 2 for layer in layers):
+        return False
+    return multiplies(x, [layer.base.weight for layer in layers]) and native.extension().has_tiles()
 
 
 def _versions(weights: Sequence[Tensor]) -> list[int | None]:
@@ -143,11 +147,11 @@ def outputs(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
     pairs = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
     weights = pairs if x.dtype == pairs[0].dtype else [matrix.to(x.dtype) for matrix in pairs]
     results: tuple[Tensor, ...]
-    if all(type(layer.base) is FrozenLinear for layer in layers):
+    if all(type(layer.base) is FrozenLinear for layer in layers) or _in_tiles(x, layers):
         added = all(layer.gradient_sums for layer in layers)
         totals = [layers[0].gradient_sums.of(matrix) for matrix in pairs] if added else []
         inputs = weights[:1] if added else weights
-        results = _CodedLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
+        results = _NativeLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
     else:
         results = _LoRAs.apply(x, layers, *weights)
     return results

@@ -1,6 +1,8 @@
 // What the checks of training share: tensors of float and of bfloat16, and sums in double.
 #pragma once
 
+#include <new>
+
 #include "tests/checks.h"
 
 namespace riyaz::checks {
@@ -30,6 +32,15 @@ inline Floats with_guards(Floats numbers) {
 inline double guarded(const Floats& numbers) {
     return must(std::all_of(numbers.end() - GUARDS, numbers.end(), [](float x) { return x == GUARD; }));
 }
+
+// As torch allocates: where a line of the cache begins
+template <class Number>
+struct Aligned {
+    using value_type = Number;
+    Number* allocate(size_t n) { return (Number*)::operator new(n * sizeof(Number), std::align_val_t(64)); }
+    void deallocate(Number* at, size_t) { ::operator delete(at, std::align_val_t(64)); }
+    bool operator==(const Aligned&) const { return true; }
+};
 
 // Numbers as a kernel takes them: of float or of bfloat16
 class Tensor {
@@ -61,7 +72,7 @@ class Tensor {
   private:
     bool bf16;
     Floats fp32;
-    std::vector<uint16_t> bits;
+    std::vector<uint16_t, Aligned<uint16_t>> bits;
 };
 
 inline Tensor random_tensor(bool bf16, uint32_t seed, size_t n, float size = 1, bool damaged = false) {

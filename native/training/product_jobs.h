@@ -110,6 +110,7 @@ struct TileJob {
     size_t panel;  // numbers from one panel to the next
     int width;     // columns
     float scale = 1;
+    bool large = false;  // all results together do not fit the second cache
 
     int pairs() const { return (width + 2 * TILE_PANEL - 1) / (2 * TILE_PANEL); }
 };

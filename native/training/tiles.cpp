@@ -11,6 +11,7 @@ namespace {
 constexpr int MOST_STEPS = 64;              // strips over which is summed before panels of the next ones are made
 constexpr size_t GROUP_BYTES = 1152 << 10;  // of panels, which stay in the second cache
 constexpr size_t CHUNK_BYTES = 384 << 10;   // of strips of lines, which stay there with them
+constexpr size_t LARGE_BYTES = 2 << 20;     // of results, more than the second cache holds
 constexpr int SUMMED = 1024;                // tokens over which a gradient of weights is summed in tiles
 constexpr int LINES = 256;                  // of that gradient, which one task computes
 constexpr int WIDE = 128;                   // columns of a LoRA's gradient, which one task computes
@@ -105,6 +106,7 @@ void make_panels(const Kernels& k, const TileProduct& product, int column, int w
 struct TileTask {
     const TileProduct* product;
     int column, width, begin, end;
+    bool large;  // the results of all tasks
 };
 
 // The lines of all x as tiles are loaded from: x itself, or copies in strips of those that are not made of whole strips
@@ -147,8 +149,8 @@ void multiply(const Kernels& k, const TileTask& task, const TileInputs& inputs, 
                 if (from < to) runs.push_back(inputs.run(term, t, from, to - from));
                 first += steps_of(term.depth);
             }
-            const TileJob job = {runs.data(), int(runs.size()), lines, panels, size_t(end - begin) * PANEL_STEP,
-                                 task.width,  product.scale};
+            const TileJob job = {runs.data(), int(runs.size()), lines,     panels, size_t(end - begin) * PANEL_STEP,
+                                 task.width,  product.scale,    task.large};
             k.tile_lines(job, sums + size_t(t - task.begin) * whole_steps(task.width), begin == 0, end == steps,
                          product.bias ? product.bias + task.column : nullptr,
                          product.y.from(size_t(t), size_t(task.column)));
@@ -171,20 +173,23 @@ struct TileCount {
 // The products' columns in tasks whose panels fit the cache, as many for each thread; of few columns also by tokens.
 std::vector<TileTask> tasks_of(const std::vector<TileProduct>& products, int T, int threads) {
     std::vector<TileTask> tasks;
+    size_t results = 0;  // bytes
+    for (const TileProduct& product : products) results += size_t(T) * product.width * 2;
+    const bool large = results > LARGE_BYTES;
     for (const TileProduct& product : products) {
         const size_t pair = size_t(std::min(product.steps(), MOST_STEPS)) * 2 * PANEL_STEP * 2;  // bytes
         const int pairs = parts_of(product.width, PAIR), most = std::clamp(int(GROUP_BYTES / pair), 1, MOST_PAIRS);
         const int count = std::min(pairs, parts_of(parts_of(pairs, most), threads) * threads);
         const int width = parts_of(pairs, count) * PAIR;
         for (int c = 0; c < product.width; c += width)
-            tasks.push_back({&product, c, std::min(width, product.width - c), 0, T});
+            tasks.push_back({&product, c, std::min(width, product.width - c), 0, T, large});
     }
     if (threads == 1 || int(tasks.size()) >= threads) return tasks;
     const int each = whole_steps(parts_of(T, parts_of(2 * threads, int(tasks.size()))));
     std::vector<TileTask> split;
     for (const TileTask& task : tasks)
         for (int t = 0; t < T; t += each)
-            split.push_back({task.product, task.column, task.width, t, std::min(T, t + each)});
+            split.push_back({task.product, task.column, task.width, t, std::min(T, t + each), large});
     return split;
 }
 

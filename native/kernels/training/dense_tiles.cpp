@@ -50,12 +50,14 @@ struct TileResults {
     MatrixView y;       // from the first line and column on
     int lines, width;
     F left, right, scale;  // the bias, and by what sums are multiplied before
+    bool past;             // lines are written past the caches
 
     INLINE_MEMBER void finish(int i) const {
         if (i >= lines) return;
         const F first = fma(scale, load(sums + i * STEP), left),
                 second = fma(scale, load(sums + i * STEP + HALF), right);
         auto* to = (uint16_t*)y.data + size_t(i) * y.row;
+        if (past) return _mm512_stream_si512((__m512i*)to, (__m512i)rounded(first, second));
         if (width == STEP) return store_bytes(to, rounded(first, second));
         store_some(to, first, min_of(width, HALF));
         if (width > HALF) store_some(to + HALF, second, width - HALF);
@@ -80,6 +82,7 @@ void tile_lines(const TileJob& job, float* sums, bool begins, bool ends, const u
     configure_tiles();
     alignas(64) float last[STEP * STEP];
     TileResults before = {};
+    const bool past = job.large && (uintptr_t)y.data % 64 == 0 && y.row % STEP == 0;  // whole lines of the cache
     const int lines = padded(job.lines, STEP);
     for (int pair = 0; pair < job.pairs(); pair++) {
         const int column = pair * STEP;
@@ -92,11 +95,12 @@ void tile_lines(const TileJob& job, float* sums, bool begins, bool ends, const u
                                      min_of(STEP, job.width - column),
                                      left,
                                      right,
-                                     set(job.scale)};
+                                     set(job.scale),
+                                     past && job.width - column >= STEP};
             begins ? zero_sums() : load_sums(kept, STEP);
             multiply(job, line, pair, [&](int i) {
                 before.finish(i), before.finish(i + 1);
-                if (!ends) return;
+                if (!ends || own.past) return;
                 for (int l = i; l < min_of(i + 2, own.lines); l++) {
                     const auto* at = (const uint16_t*)own.y.data + size_t(l) * y.row;
                     __builtin_prefetch(at, 1), __builtin_prefetch(at + own.width - 1, 1);

@@ -38,10 +38,22 @@ def shown(text: str) -> str:
 def brief(value: object) -> str:
     """A wrong value, text in quotes, at most SHOWN characters."""
     try:
-        written = str(value) if isinstance(value, (int, float)) else repr(value)
+        written = str(value) if isinstance(value, (int, float)) else repr(_beginning(value, SHOWN))
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"
+
+
+def _beginning(value: object, levels: int) -> object:
+    """A value of which more than SHOWN characters are left to show, without the megabytes behind them."""
+    if isinstance(value, str):
+        return value[:SHOWN]
+    if isinstance(value, list):
+        return [_beginning(each, levels - 1) for each in value[:SHOWN]] if levels else []
+    if isinstance(value, dict):
+        members = list(value.items())[:SHOWN] if levels else []
+        return {_beginning(name, 0): _beginning(each, levels - 1) for name, each in members}
+    return value
 
 
 def number(value: float) -> str:

@@ -1,8 +1,12 @@
 """Bodies of the largest size that cost the most to read: other clients do not wait, and half letters are replaced."""
 
+import contextlib
 import json
+import random
+import re
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +15,9 @@ import httpx
 import pytest
 from live_server import Running, assert_error, running
 
+from riyaz.data.bounds import ROW
 from riyaz.serve import bodies
-from riyaz.serve.bodies import MOST_VALUES, parse
+from riyaz.serve.bodies import MOST_NUMBERS, MOST_VALUES, parse
 from riyaz.serve.opening import Opener
 from riyaz.serve.problems import Problem
 
@@ -98,14 +103,102 @@ def test_a_body_of_too_many_lists_objects_and_members_is_one_line(served: Runnin
     many = b"[" + b"[]," * MOST_VALUES + b"1]" if kind == "lists" else b"{" + members + b"}"
     body = b'{"model": "tiny", "prompt": ' + many + b"}"
     answer = served.http.post("/v1/completions", content=body, headers=JSON)
-    assert "more than 100,000 lists, objects and members" in assert_error(answer, 400)["message"]
+    assert "more than 100,000 lists, objects, names and texts" in assert_error(answer, 400)["message"]
 
 
-def test_brackets_and_colons_in_texts_are_none() -> None:
-    text = '[{":' * 200_000 + "\\"
+def test_brackets_colons_and_commas_in_texts_are_none() -> None:
+    text = '[{":' * 200_000 + "," * MOST_NUMBERS + "\\"
+    assert len(text) > ROW
+    with pytest.raises(Problem, match="a text of the body has more than 1,048,576 characters"):
+        parse(json.dumps({"prompt": text}).encode())
+    text = text[-ROW:]
     assert parse(json.dumps({"prompt": text, "stop": ["\\", '"[']}).encode()) == {"prompt": text, "stop": ["\\", '"[']}
-    with pytest.raises(Problem, match="more than 100,000 lists, objects and members"):
-        parse(b'{"prompt": "' + b"[" * 200_000)  # a text without an end is none
+
+
+@pytest.mark.parametrize("end", ["", '"', "\\"])
+def test_a_text_without_an_end_is_read_once(end: str) -> None:
+    """A quarter of a megabyte took more than a minute: the text was sought again from each of its quotes."""
+    body = b'{"prompt": "' + b'\\"[[[' * 400_000 + end.encode()
+    began = time.process_time()
+    with pytest.raises(Problem, match=r"Unterminated string|a text of the body has more than|Expecting"):
+        parse(body)
+    assert time.process_time() - began < 5
+
+
+def test_a_body_of_too_many_numbers_is_one_line(served: Running) -> None:
+    body = b'{"model": "tiny", "tokens": [' + b"1," * (MOST_NUMBERS + 9) + b"1]}"
+    answer = served.http.post("/detokenize", content=body, headers=JSON)
+    assert "the body has more than 524,288 numbers; send less at once" in assert_error(answer, 400)["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/input_tokens", "/tokenize"])
+def test_a_conversation_of_megabytes_is_one_line(served: Running, path: str) -> None:
+    """Each message was bounded, and 16 of them took 1.6 GB."""
+    turns = [{"role": "user", "content": "word " * 120_000}, {"role": "assistant", "content": "word " * 100_000}]
+    body = {"model": "tiny", "messages": [*turns, {"role": "user", "content": "card"}]}
+    problem = assert_error(served.http.post(path, json=body), 400)
+    assert "messages: have 1,100,004 characters, and at most 1,048,576 are read" in problem["message"]
+
+
+HALF = re.compile("[\ud800-\udfff]")
+LETTERS = 'a"\\/\n\0 é中🙂\ud83d\ude00[{,:'
+
+
+def drawn(draw: random.Random, depth: int) -> object:
+    """A JSON value whose texts and names are of LETTERS."""
+    kind, count = draw.randrange(6 if depth else 4), draw.randrange(4)
+    if kind < 2:
+        return "".join(draw.choices(LETTERS, k=draw.randrange(12)))
+    if kind < 4:
+        return draw.choice([True, None, 0, -17, 1.5e-7, 10**20])
+    inner = [drawn(draw, depth - 1) for _ in range(count)]
+    return inner if kind == 4 else {str(drawn(draw, 0)): each for each in inner}
+
+
+def test_large_bodies_say_what_small_ones_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(47)
+    monkeypatch.setattr(bodies, "INLINE", 0)
+    for _ in range(3000):
+        body = {"a": drawn(draw, 3), "é\n": drawn(draw, 2)}
+        written = json.dumps(body, ensure_ascii=draw.random() < 0.5).encode("utf-8", "replace")
+        known = json.loads(HALF.sub("\ufffd", json.dumps(json.loads(written), ensure_ascii=False)))
+        monkeypatch.setattr(bodies, "LONG", draw.choice([0, 2**20]))
+        pattern = bodies.PIECE.pattern.replace(b"{1,16384}", b"{1,%d}" % draw.randint(1, 5))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bodies, "PIECE", re.compile(pattern, re.DOTALL))
+            sent = bytearray(written)
+            assert repr(parse(sent)) == repr(known) and not sent, written
+
+
+KINDS = {  # of a body of SIZE bytes, and the most memory that reading it may take in all, in bytes for each of its own
+    "one text": (b'"' + b"x" * SIZE + b'"', 3.5),
+    "one text with an emoji": (b'"' + "🙂".encode() + b"x" * SIZE + b'"', 3.5),
+    "one text of escapes": (b'"' + b"\\n" * (SIZE // 2) + b'"', 3.5),
+    "escaped quotes without an end": (b'"' + b'\\"[' * (SIZE // 3), 3.5),
+    "texts of two letters": (b"[" + b'"ab",' * (SIZE // 5) + b"1]", 3.5),
+    "lists in lists": (b"[" + (b"[" * 900 + b"]" * 900 + b",") * (SIZE // 1801) + b"1]", 3.5),
+    "names": (b"{" + ",".join(f'"{number:x}":1' for number in range(SIZE // 10)).encode() + b"}", 3.5),
+    "messages": (b"[" + b'{"role":"user","content":"ab"},' * (SIZE // 31) + b"1]", 3.5),
+    "tokens": (b"[" + b"1000," * (SIZE // 5) + b"1]", 10),
+    "fractions": (b"[" + b"1.5," * (SIZE // 4) + b"1]", 10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_a_body_takes_little_more_memory_than_the_body(kind: str) -> None:
+    """Two megabytes of escaped quotes took 86, of texts of two letters 38."""
+    value, most = KINDS[kind]
+    tracemalloc.start()
+    try:
+        sent = bytearray(b'{"model":"tiny","prompt":' + value + b"}")
+        size = len(sent)
+        with contextlib.suppress(Problem):
+            parse(sent)
+        taken = tracemalloc.get_traced_memory()[1] / size
+    finally:
+        tracemalloc.stop()
+    print(f"{kind}: {taken:.1f} bytes for each")
+    assert taken < most
 
 
 @pytest.mark.parametrize(

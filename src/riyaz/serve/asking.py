@@ -1,5 +1,6 @@
 """From the fields of a request to prepared prompts: messages, sampling, limits. Nothing is generated here."""
 
+import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = (
     for place, tool in enumerate(tools):
         expect_shallow(tool, f"tools.{place}")
     turns = [_turn(message, f"messages.{place}", takes) for place, message in enumerate(messages)]
+    _expect_short_together(turns, tools)
     ends = len(turns) > 1 and turns[-1]["role"] == "assistant" and "tool_calls" not in turns[-1]
     begun = turns.pop()["content"] if ends else ""
     if begun and served.predictor.from_set:
@@ -112,6 +114,14 @@ def expect_short(text: str, where: str) -> None:
     """Raises Problem for a text of more characters than are tokenised."""
     if len(text) > ROW:
         raise Problem(400, f"{where}: has {len(text):,} characters, and at most {ROW:,} are read", where)
+
+
+def _expect_short_together(turns: Sequence[Message], tools: Sequence[Body]) -> None:
+    """Raises Problem for a conversation that together has more characters than are tokenised."""
+    written = [turn["content"] for turn in turns] + [json.dumps(tool, ensure_ascii=False) for tool in tools]
+    if (length := sum(map(len, written))) > ROW:
+        what = f"have {length:,} characters" + (" with tools" if tools else "")
+        raise Problem(400, f"messages: {what}, and at most {ROW:,} are read", "messages")
 
 
 def expect_shallow(schema: Any, where: str) -> None:

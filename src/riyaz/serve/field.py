@@ -6,7 +6,7 @@ from typing import Any, Literal
 from riyaz.serve.schema import Schema
 
 MAX_N, MAX_STOP, MAX_BIAS, MAX_TOP, MAX_PROMPTS, MAX_INPUTS = 8, 16, 1000, 20, 64, 256
-MAX_MESSAGES, MAX_TOOLS = 1000, 64
+MAX_MESSAGES, MAX_TOOLS, MAX_TOKENS = 1000, 64, 2**19
 WHOLE = 2**63 - 1
 
 
@@ -42,7 +42,7 @@ def listed(items: Schema, most: int, least: int = 0) -> Schema:
 
 def texts_or_tokens(most: int) -> Schema:
     """A text, its tokens, or a list of either."""
-    tokens = listed(TOKEN, 2**20, 1)
+    tokens = listed(TOKEN, MAX_TOKENS, 1)
     return {"anyOf": [{"type": "string"}, listed({"type": "string"}, most, 1), tokens, listed(tokens, most, 1)]}
 
 

@@ -19,6 +19,7 @@ from riyaz.serve.field import (
     MAX_N,
     MAX_PROMPTS,
     MAX_STOP,
+    MAX_TOKENS,
     MAX_TOOLS,
     MAX_TOP,
     MODEL,
@@ -176,7 +177,7 @@ TOKENIZE = {
     "model": NAMED, "prompt": Field(text()), "messages": Field(listed(MESSAGE, MAX_MESSAGES, 1)),
     "add_special_tokens": Field(FLAG), "add_generation_prompt": Field(FLAG), "return_token_strs": Field(FLAG),
 }  # fmt: skip
-DETOKENIZE = {"model": NAMED, "tokens": Field(listed(TOKEN, 2**20), required=True)}
+DETOKENIZE = {"model": NAMED, "tokens": Field(listed(TOKEN, MAX_TOKENS), required=True)}
 ADAPTERS = {"name": Field(text(96, 1), required=True), "path": Field(text(1024, 1))}
 LOAD = {"lora_name": Field(text(96, 1), required=True), "lora_path": Field(text(1024, 1), required=True)}
 UNLOAD = {"lora_name": Field(text(96, 1), required=True)}

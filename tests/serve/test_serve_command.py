@@ -181,6 +181,30 @@ def test_the_browser_is_given_a_file_of_this_user_and_no_token(monkeypatch: pyte
 
 
 @pytest.mark.slow
+def test_the_next_start_removes_the_private_folder_of_a_killed_page_and_no_other(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    words = (tmp_path, "--model", model_folder, "--no-browser")
+    with started(*words, verb="ui", TMPDIR=str(private)) as (killed, _):
+        (left,) = private.iterdir()
+        killed.kill()
+        killed.wait()
+    assert list(private.iterdir()) == [left]
+    with started(*words, verb="ui", TMPDIR=str(private)) as (living, _):
+        (held,) = private.iterdir()
+        assert held != left
+        with started(*words, verb="ui", TMPDIR=str(private)) as (other, _):
+            assert held in private.iterdir() and len(list(private.iterdir())) == 2
+            other.terminate()
+            other.wait(60)
+        living.terminate()
+        living.wait(60)
+    assert list(private.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_the_next_start_removes_what_an_upload_left_of_a_killed_server(model_folder: Path, tmp_path: Path) -> None:
     with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (process, link):
         url, _, token = link.partition("/#token=")

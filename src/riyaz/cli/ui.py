@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from riyaz import folders
 from riyaz.cli.listening import serve_on
 from riyaz.cli.options import Served, command_line
 from riyaz.cli.output import Screen
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from riyaz.serve.opening import Opener
 
 DEFAULTS = ServeConfig()
+PRIVATE = "riyaz-ui-"  # begins the names of folders that hold the page's link
 
 
 def ui(
@@ -52,12 +54,12 @@ def ui(
     listening = _bound(serving, port is None)
     page, opener = Page.of(folder, command_line(), abouts(), from_votes()), Opener(precision, most=models)
 
-    with tempfile.TemporaryDirectory(prefix="riyaz-") as private:
+    with folders.temporary(Path(tempfile.gettempdir()), PRIVATE) as private:
 
         def started(url: str) -> None:
             print(page.link(url), flush=True)
             if not no_browser:
-                open_browser(page.link(url), Path(private))
+                open_browser(page.link(url), private)
 
         serve_on(listening, Screen(), serving, opener, page, lambda: _filled(opener, model, folder), started)
 

@@ -44,6 +44,7 @@ MEASURED = re.compile(
     r"resumed) "
 )
 TEMPORARY = re.compile(r"(^|/)(\.tmp-|\.lock$|[^/]*\.tmp$)")  # in a store, whose other files are kept on purpose
+STARTED: list[subprocess.Popen[bytes]] = []  # that may live
 EXISTS = ("already exists", "exists already")  # what a command says whose result is complete
 
 
@@ -83,10 +84,32 @@ def start(
     environment = {**os.environ, "RIYAZ_HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     environment |= more or {}
     with open(beside(folder, f"stdout{said}"), "wb") as out, open(beside(folder, f"stderr{said}"), "wb") as errors:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*before, sys.executable, "-m", "riyaz.cli.main", *shlex.split(command)],
             cwd=folder, env=environment, stdout=out, stderr=errors, start_new_session=True,
         )  # fmt: skip
+    STARTED[:] = [process, *(each for each in STARTED if each.returncode is None)]
+    return process
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM end the campaign, with all processes that it has started and theirs."""
+
+    def stop(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):  # while it ends
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for process in STARTED:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def beside(folder: Path, name: str) -> Path:
@@ -324,4 +347,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with stoppable():
+        sys.exit(main())

@@ -342,4 +342,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with campaign.stoppable():
+        sys.exit(main())

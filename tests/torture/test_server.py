@@ -1,12 +1,18 @@
 """A small form of the campaign against a server: one kill and one error of each moment, and what it refuses."""
 
+import contextlib
 import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import campaign
 import httpx
 import pytest
 import server
+from running_command import wait_until
 
 
 @pytest.mark.slow
@@ -21,6 +27,30 @@ def test_a_killed_server_starts_again_with_all_or_nothing_of_what_it_received(tm
         ("adapter", "kill"), ("adapter", server.CLOCKS[0]), ("adapter", str(errno.EIO)),
         ("upload", "kill"), ("upload", server.CLOCKS[0]), ("upload", str(errno.ENOSPC)),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_campaign_that_is_stopped_leaves_no_server(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    server.prepare(root)
+    command = [sys.executable, server.__file__, "--only", "adapter", "--most", "1", "--folder", str(root)]
+    paths = os.pathsep.join(str(campaign.TESTS / name) for name in (".", "helpers", "torture"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as stopped:
+            wait_until(lambda: processes_in(root) != [], 60)
+            stopped.send_signal(number)
+            assert stopped.wait(60) == 128 + number
+        assert processes_in(root) == []
+
+
+def processes_in(root: Path) -> list[str]:
+    """The processes that live and work in a folder below this one."""
+    living = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if Path(os.readlink(process / "cwd")).is_relative_to(root):
+                living.append(process.name)
+    return living
 
 
 @pytest.mark.parametrize("content", [server.ROWS[:-1], b"", server.ROWS + b"x"])

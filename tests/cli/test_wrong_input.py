@@ -425,3 +425,32 @@ def test_a_folder_where_nobody_may_write(rows: Path, model_folder: Path) -> None
     told = command("compare", rows, "--model", model_folder, "--out", rows / "out")
     assert told.status == 2 and "rows.jsonl/out: cannot write here (Not a directory); choose another --out" in told.line
     assert files(Path()) == {"rows.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("doctor",), ""),
+        (("ui", "--no-browser"), ""),
+        (("data", "rows.jsonl"), "rows.jsonl: no such file; check the path (see docs/data.md#files); "),
+        (("verify", "out"), "out: no such file or folder"),
+    ],
+)
+def test_a_working_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    told = command(*words)
+    assert told.status == 2 and told.line.startswith(f"error: {said}"), told
+    assert told.line.endswith("the working folder was deleted; cd to another folder and run the command again"), told
+
+
+def test_a_wrong_option_in_a_deleted_folder_is_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert command("doctor", "--jsn").line.endswith("see riyaz doctor --help")

@@ -95,6 +95,7 @@ NESTED = {  # verb -> its subcommands -> help; each is the function of its name 
         "verify": "Check every text, chunk and vector of a collection against its hash",
     },
 }
+GONE = "the working folder was deleted; cd to another folder and run the command again"
 ABOUT = """Train, adapt, compare and run language models on the CPU you already have.
 
 Start with:  riyaz pull smollm2-135m
@@ -273,11 +274,18 @@ def _open_closed_streams() -> list[str]:
 
 def explain(error: BaseException) -> tuple[str, int]:
     """(line, exit status): what is wrong and what to do next, 2 for the user's mistakes and 1 for bugs."""
+    if isinstance(error, CycloptsError):
+        return _usage(error), 2
+    line, status = _explained(error)
+    if status == 2 and _folder_is_gone():
+        return GONE if isinstance(error, OSError) and not error.filename else f"{line}; {GONE}", 2
+    return line, status
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, RiyazError):
         page = page_of(error)
         return f"{error} (see {page})" if page else str(error), 2
-    if isinstance(error, CycloptsError):
-        return _usage(error), 2
     if line := absence(error):
         return line, 2
     if isinstance(error, ValueError) and "embedded null" in str(error):
@@ -292,6 +300,15 @@ def explain(error: BaseException) -> tuple[str, int]:
         return f"{where}{error.strerror.lower()}{hint}", 2
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected {what}; this is a bug, RIYAZ_TRACEBACK=1 shows where", 1
+
+
+def _folder_is_gone() -> bool:
+    """Whether the working folder was deleted, so that no relative path leads anywhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _usage(error: CycloptsError) -> str:

@@ -11,4 +11,7 @@ def completion(
     """Print the script that completes commands and options in bash, zsh or fish."""
     from riyaz.cli.main import build
 
-    print(build().generate_completion(prog_name="riyaz", shell=shell), end="")
+    script = build().generate_completion(prog_name="riyaz", shell=shell)
+    if shell == "bash":  # where the script knows no word, a file or folder may be meant, such as that of a model
+        script = script.replace("complete -F ", "complete -o default -F ")
+    print(script, end="")

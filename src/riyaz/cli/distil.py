@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.adapt import show
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import (
     DISTILLING_DEFAULTS,
     READING_DEFAULTS,
@@ -26,6 +27,7 @@ from riyaz.extras import load
 def distil(
     teacher: Annotated[
         str,
+        LANGUAGE_MODEL,
         Parameter(
             help="an artifact, COMPARISON/METHOD, a model, or the address of an endpoint in OpenAI's form such as "
             "http://localhost:8000/v1, whose key is in the environment variable RIYAZ_TEACHER_KEY"
@@ -33,7 +35,7 @@ def distil(
     ],
     /,
     *,
-    into: Annotated[str, Parameter(help="the student: a base model by name, folder or GGUF file")],
+    into: Annotated[str, LANGUAGE_MODEL, Parameter(help="the student: a base model by name, folder or GGUF file")],
     rows: Annotated[
         Path | None,
         Parameter(help="a file or folder of rows: training takes their prompts alone, answers are for the test"),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import Json, Quiet, Target
 from riyaz.cli.output import Screen
 
@@ -27,7 +28,9 @@ def export(
             help="number type of a whole model's weights; default: the model's own; tq2_0, tq1_0: for a ternary model"
         ),
     ] = None,
-    model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
+    model: Annotated[
+        str | None, LANGUAGE_MODEL, Parameter(help="the adapter's base, if it is not where the adapter says")
+    ] = None,
     with_base: Annotated[
         bool | None,
         Parameter(

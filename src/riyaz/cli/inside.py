@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 
 from riyaz.cli import inside_tables
 from riyaz.cli.inside_rows import look_into_rows, refuse
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.opened import opened
 from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Served, Target
 from riyaz.cli.output import Screen
@@ -43,7 +44,9 @@ def inside(
                               validator=validators.Number(gte=1)),
     ] = None,
     before: Annotated[
-        str | None, Parameter(help="another model to show the differences from; base: the target's own base")
+        str | None,
+        LANGUAGE_MODEL,
+        Parameter(help="another model to show the differences from; base: the target's own base"),
     ] = None,
     before_precision: Annotated[
         Precision | None, Parameter(help="how the weights of --before are served (default: as --precision says)")

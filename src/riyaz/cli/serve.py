@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from riyaz.cli.listening import serve_on
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import Held, LookedUp, Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
@@ -17,7 +18,7 @@ SERVING_DEFAULTS = ServeConfig()
 
 def serve(
     target: Annotated[
-        str | None, Parameter(help="a model (name, folder or GGUF file), an artifact or a comparison")
+        str | None, LANGUAGE_MODEL, Parameter(help="a model (name, folder or GGUF file), an artifact or a comparison")
     ] = None,
     /,
     *,

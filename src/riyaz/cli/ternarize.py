@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import Json, Quiet, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import TernarizeConfig
@@ -19,7 +20,7 @@ DEFAULTS = TernarizeConfig()
 
 
 def ternarize(
-    model: Annotated[str, Parameter(help="a full-precision model: name, folder or GGUF file")],
+    model: Annotated[str, LANGUAGE_MODEL, Parameter(help="a full-precision model: name, folder or GGUF file")],
     /,
     *text: Annotated[
         Path, Parameter(help="texts or rows to train on: .txt, .md, .jsonl and other tables, folders of either")

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from riyaz import folders
 from riyaz.cli.listening import serve_on
+from riyaz.cli.model_names import LANGUAGE_MODEL
 from riyaz.cli.options import Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import DEFAULT_MODEL, ServeConfig
@@ -34,6 +35,7 @@ def ui(
     *,
     model: Annotated[
         tuple[str, ...],
+        LANGUAGE_MODEL,
         Parameter(
             help="a model, an artifact or a comparison; repeatable; smollm2-135m if pulled, else two tiny samples"
         ),

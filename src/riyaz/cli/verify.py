@@ -6,12 +6,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.model_names import ANY_MODEL
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.report.media.markup import printable_line
 
 Target = Annotated[
-    Path, Parameter(help="a model (also by its name), artifact, collection, comparison, run, checkpoint or limits.json")
+    Path,
+    ANY_MODEL,
+    Parameter(help="a model (also by its name), artifact, collection, comparison, run, checkpoint or limits.json"),
 ]
 
 

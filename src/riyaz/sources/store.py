@@ -70,11 +70,15 @@ def valid_name(name: str) -> bool:
     return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}(?<!\.)", name) is not None
 
 
+def names() -> list[str]:
+    """The names of all stored models, sorted."""
+    folder = home() / "models"
+    return sorted(path.name for path in folder.iterdir() if valid_name(path.name)) if folder.is_dir() else []
+
+
 def models() -> list[ModelEntry]:
     """All stored models, sorted by name."""
-    folder = home() / "models"
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    entries = (find(name) for name in names if valid_name(name))
+    entries = (find(name) for name in names())
     return [entry for entry in entries if entry is not None]
 
 

@@ -37,14 +37,21 @@ def test_what_answers_needs_none_of_them(model_folder: Path, tmp_path: Path) -> 
         ["run", str(written(tmp_path / "linear", classifier())), str(rows), "--out", str(answers)],
         ["quantize", model, "--precision", "int8", "--out", str(tmp_path / "small")],
         ["compare", str(rows)],
+        ["compare", str(rows), "--model", model, "--methods", "linear", "--out", str(tmp_path / "compared")],
+        ["adapt", "linear", str(rows), "--model", model, "--out", str(tmp_path / "adapted")],
     ]
     done = subprocess.run([sys.executable, "-c", WITHOUT, json.dumps(lines)], capture_output=True, text=True,
                           cwd=tmp_path, timeout=120)  # fmt: skip
     statuses = json.loads(done.stdout.splitlines()[-1])
-    assert statuses == [0] * (len(lines) - 1) + [2], done.stderr[-2000:]
+    assert statuses == [0] * (len(lines) - 3) + [2] * 3, done.stderr[-2000:]
     assert len(answers.read_text().splitlines()) == 6
-    names = joined(extras.PACKAGES["compare"])
-    assert done.stderr.endswith(f"error: {names} are not installed; {extras.install('compare')}\n")
+    compare, train = (f"{joined(extras.PACKAGES[extra])} are not installed" for extra in ("compare", "train"))
+    without = f"or {extras.install('compare')} and name methods that train nothing with --methods"
+    assert done.stderr.splitlines()[-3:] == [
+        f"error: {train}; {extras.install('train')}, {without}",
+        *[f"error: {compare}; {extras.install('compare')}"] * 2,
+    ]
+    assert not (tmp_path / "compared").exists() and not (tmp_path / "adapted").exists()
 
 
 BROKEN = {  # how torch is broken -> what its folder holds, and what is said of it

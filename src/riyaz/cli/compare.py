@@ -35,9 +35,10 @@ def compare(
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     began = command_began()
-    from riyaz.comparison.chosen_methods import require_packages
+    from riyaz.comparison.chosen_methods import chosen_methods, require_packages
 
-    require_packages(comparing.methods, named=True)
+    data_config, config = resolve_options(data, reading, comparing)
+    require_packages(chosen_methods(config), named=bool(config.methods))
     load("compare")
     from riyaz.comparison import run
     from riyaz.library.options import results_folder
@@ -45,7 +46,6 @@ def compare(
     from riyaz.report.comparison.next_commands import after_comparison
     from riyaz.report.write import write
 
-    data_config, config = resolve_options(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)
     screen = Screen(json, quiet)

@@ -7,7 +7,7 @@ from riyaz.data import Example
 from riyaz.data.task import NAMES, Task
 from riyaz.errors import RiyazError, joined
 from riyaz.events import Listen, Note
-from riyaz.extras import require
+from riyaz.extras import absent, install, require
 from riyaz.methods import METHODS
 from riyaz.sources import store
 
@@ -120,4 +120,5 @@ def require_packages(methods: Sequence[str], named: bool) -> None:
     """Say at once what training needs and is not installed, not from the first of many processes. Raises RiyazError if
     a method trains; one that there is not is left to others."""
     if any(METHODS[name].trains for name in methods if name in METHODS):
-        require("train", "" if named else ", or name methods that train nothing with --methods")
+        other = f"{install('compare')} and " if absent("compare") else ""
+        require("train", "" if named else f", or {other}name methods that train nothing with --methods")

@@ -1,19 +1,23 @@
 """The site's own index: how often each word stands in each section, which Sphinx's index of whole pages does not hold.
 
-static/ranking.js ranks with it. Words are cut to their stems as Sphinx does it.
+static/ranking.js ranks with it. Words are cut to their stems as Sphinx does it. asked.toml adds what strangers ask.
 """
 
 import json
 import re
+import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import desc, desc_signature
 from sphinx.application import Sphinx
+from sphinx.errors import ConfigError
 from sphinx.search.en import SearchEnglish
 
 FILE = "_static/sections.js"
+ASKED = Path(__file__).with_name("asked.toml")
 TITLE, PAGE_TITLE = 4, 2  # how many times a word of a section's title counts, and of its page's
 OPTION = re.compile(r"^  (--[a-z][\w-]*)", re.MULTILINE)
 
@@ -36,6 +40,8 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
     sections = [
         each for page in sorted(app.env.all_docs) for each in sections_of(page, app.env.get_doctree(page), language)
     ]
+    mean = sum(each.words.total() for each in sections) / len(sections)  # of the site's own
+    sections += asked_of(sections, tomllib.loads(ASKED.read_text(encoding="utf-8")), language)
     postings: dict[str, list[int]] = {}
     for place, section in enumerate(sections):
         for word, count in section.words.items():
@@ -45,6 +51,7 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
             [each.page, each.anchor, each.title, each.words.total(), " ".join(sorted(set(stems(each.title, language))))]
             for each in sections
         ],
+        "mean": mean,
         "later": app.config.later_pages,
         "words": postings,
     }
@@ -82,6 +89,20 @@ def options_in(text: str, section: Section, language: SearchEnglish) -> list[Sec
         words = Counter(stems(lines.replace("-", " "), language))
         explained.append(Section(section.page, section.anchor, section.title, words))
     return explained
+
+
+def asked_of(sections: list[Section], asked: dict[str, list[str]], language: SearchEnglish) -> list[Section]:
+    """A section for every question of asked.toml, with the page, anchor and title of the place that answers it. Raises
+    ConfigError for a place that the site does not have."""
+    places = {f"{each.page}#{each.anchor}".rstrip("#"): each for each in reversed(sections)}
+    unknown = [place for place in asked if place not in places]
+    if unknown:
+        raise ConfigError(f"{ASKED.name}: {unknown[0]!r} is no page and no heading of the site")
+    return [
+        Section(places[place].page, places[place].anchor, places[place].title, Counter(stems(question, language)))
+        for place, questions in asked.items()
+        for question in questions
+    ]
 
 
 def owner_of(text: nodes.Text) -> tuple[nodes.Element | None, str, str]:

@@ -11,8 +11,6 @@ const LATER = 0.5; // what pages for developers count
 const NAMED = 1.5; // what a section counts whose title is the query, such as a word that the glossary explains
 const ASKING = new Set("can do doe how i me mani much my need should what when where which who whi you".split(" ")); // stems
 
-const mean = SECTIONS.sections.reduce((sum, section) => sum + section[3], 0) / SECTIONS.sections.length;
-
 // The words of the site that a stem stands for: itself, or else those that begin with it, or that it begins with.
 const wordsLike = (stem) => {
   if (Object.hasOwn(SECTIONS.words, stem)) return [[stem, 1]];
@@ -33,7 +31,7 @@ const scoresOfSections = (stems) => {
       const rarity = Math.log(1 + (SECTIONS.sections.length - holding + 0.5) / (holding + 0.5));
       for (let place = 0; place < postings.length; place += 2) {
         const count = postings[place + 1];
-        const size = Math.max(0.5, SECTIONS.sections[postings[place]][3] / mean); // a section of a line is not better than one of three
+        const size = Math.max(0.5, SECTIONS.sections[postings[place]][3] / SECTIONS.mean); // a section of a line is not better than one of three
         const frequency = (count * (SATURATION + 1)) / (count + SATURATION * (1 - LENGTH + LENGTH * size));
         const score = weight * rarity * frequency;
         ofStem.set(postings[place], Math.max(score, ofStem.get(postings[place]) ?? 0));

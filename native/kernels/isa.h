@@ -14,7 +14,7 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-// Whether training multiplies pairs of bfloat16: quicker on AMD's, slower on Intel's (docs/log.md)
+// Whether training multiplies pairs of bfloat16 in vectors: quicker on AMD's, slower on Intel's (docs/log.md)
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 #define RIYAZ_PAIRS
 constexpr bool QUICK_PAIRS = true;

@@ -131,7 +131,7 @@ struct Gradients {
             if (base < 0) base = piece.start;
             tokens = piece.start + piece.last - base;
         }
-        keys = values = with_guards(Floats(size_t(behind + tokens + TOGETHER) * width, NONE));
+        keys = values = with_guards(Floats(size_t(behind + tokens + IN_TILES) * width, NONE));
     }
     // Where a token's stand; below 0: nowhere
     int place(const Packed& packed, int token) const {
@@ -216,7 +216,8 @@ double damaged_check(const Kernels& kernels, Packed& packed, const Attended& rig
 
 double attention_check(const Sets& k, bool bf16) {
     // where pairs of bfloat16 are multiplied, weights and gradients of scores are rounded first
-    const double near = bf16 && k.checked.trains_in_pairs ? NEAR + ROUNDED / 2 : NEAR;
+    const bool in_pairs = bf16 && (k.checked.trains_in_pairs || has_tiles(k.checked));
+    const double near = in_pairs ? NEAR + ROUNDED / 2 : NEAR;
     double worst = 0;
     for (const Shape& shape : SHAPES) {
         if (left_out(int(&shape - SHAPES.data()) + bf16, 2)) continue;

@@ -142,7 +142,7 @@ Gradients gradients_of(const PackedAttention& job, const Plan& plan) {
     Gradients sums{job, plan, {}, 0, nullptr};
     for (const RowPart& part : plan.parts) {
         sums.offsets.push_back(sums.tokens);
-        sums.tokens += padded_keys(job.prefix) + part.tokens + TOGETHER;
+        sums.tokens += padded_keys(job.prefix) + part.tokens + IN_TILES;
     }
     return sums;
 }

@@ -17,6 +17,7 @@ namespace riyaz {
 constexpr int PANEL = 96;       // keys that are read together
 constexpr int MOST_LINES = 96;  // lines that read them together, a multiple of TOGETHER
 constexpr int TOGETHER = 6;     // lines, or keys, whose sums stand in registers; divides PANEL
+constexpr int IN_TILES = 16;    // the same in AMX's tiles
 constexpr int MOST_HEAD = 256;  // largest head size
 
 // Tensors are float, or bfloat16 if `bf16`; null where they are not used.

@@ -3,17 +3,26 @@
 // Keys and values of a row are turned into panels of PANEL keys once; lines go through the panels in blocks. Every
 // product is one of 6 rows of A, read a word at a time, with vectors of B. A word holds S numbers: a float, or two of
 // bfloat16 that stand one behind the other along the axis over which is summed. Sums, weights and gradients of scores
-// are in float32; with S = 2 the latter two are rounded to bfloat16 where products begin from them.
+// are in float32; with S = 2 the latter two are rounded to bfloat16 where products begin from them. With AMX's tiles a
+// product is one of 16 rows of A, 16 words at a time.
 #include "kernels/isa.h"
 #include "kernels/training/products.h"
+#include "kernels/training/tile_products.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
 
 namespace {
 
-constexpr int OF_BF16 = QUICK_PAIRS ? 2 : 1;  // numbers of a word, where tensors are of bfloat16
-constexpr int LINES_AHEAD = 8;                // that are prefetched: a head's lie too far apart for the CPU to do it
+#if defined(RIYAZ_TILES)
+constexpr bool TILES = true;
+#else
+constexpr bool TILES = false;
+#endif
+template <int S>
+constexpr bool TILED = TILES && S == 2;
+constexpr int IN_STEP = 32;     // numbers over which tiles sum at once
+constexpr int LINES_AHEAD = 8;  // that are prefetched: a head's lie too far apart for the CPU to do it
 
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
 struct KeyPanel {
@@ -30,11 +39,12 @@ struct QueryLines {
     float* sums;                      // [MOST_LINES][width]: of weights times values, or gradients of q
     float *weights, *slopes;          // [MOST_LINES][PANEL]; slopes: gradients of scores
     float* rounded;                   // [MOST_LINES][PANEL / S] words: the weights, in the backward pass the slopes
-    float *two_weights, *two_slopes;  // [MOST_LINES / S][PANEL] words: S lines in each
+    float *two_weights, *two_slopes;  // [MOST_LINES / S][PANEL] words: S lines in each; for tiles turned
     float* totals;                    // [MOST_LINES][16]: sums of weights, by key modulo 16
     float *level, *delta;             // delta: sum of gradient times output
     float scale;                      // of products of q and keys
     int count, first, G;              // line r is of the token at position first + r / G among those that the row sees
+    int padded;                       // lines, with those of zeros behind `count`
     int window;
 
     int position(int r) const { return first + (r < count ? r : count - 1) / G; }
@@ -98,7 +108,14 @@ INLINE void prefetch_line(const PackedAttention& job, const void* x, size_t at) 
     for (size_t i = 0; i < size; i += 64) prefetch((const char*)x + at * size + i);
 }
 
-// x[first + i][head] as words, for i < count, and zeros up to a multiple of 16: [PANEL][width / S]
+// `tokens` up to a multiple of 16, or of what tiles sum over
+template <int S>
+constexpr int padded_tokens(int tokens) {
+    constexpr int each = TILED<S> ? IN_STEP : 16;
+    return (tokens + each - 1) / each * each;
+}
+
+// x[first + i][head] as words, for i < count, and zeros behind them: [PANEL][width / S]
 template <int S>
 void fill(const PackedAttention& job, const void* x, size_t first, int count, int head, int width, float* out) {
     for (int i = 0; i < count; i++) {
@@ -106,14 +123,14 @@ void fill(const PackedAttention& job, const void* x, size_t first, int count, in
         if (i + LINES_AHEAD < count) prefetch_line(job, x, at + size_t(LINES_AHEAD) * job.K);
         to_words<S>(x, at * job.D, job.bf16, job.D, out + i * width / S);
     }
-    memset(out + count * width / S, 0, sizeof(float) * ((count + 15) / 16 * 16 - count) * width / S);
+    memset(out + count * width / S, 0, sizeof(float) * (padded_tokens<S>(count) - count) * width / S);
 }
 
 // Numbers of tokens as fill leaves them -> turned [width / S][PANEL], or with S tokens in each word [PANEL / S][width]
 template <int S>
 void arrange(const float* x, int width, int count, bool turned, float* out) {
     if (turned) return turn(x, width / S, count, out);
-    if constexpr (S == 2) two_together(x, (count + 15) / 16 * 16, width, out);  // with S = 1 `fill` wrote to out
+    if constexpr (S == 2) two_together(x, padded_tokens<S>(count), width, out);  // with S = 1 `fill` wrote to out
 }
 
 // Fills the own panels of a piece, and those of the prefix `with_prefix`.
@@ -154,7 +171,8 @@ int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int
     QueryLines& lines = s.lines;
     const int most = MOST_LINES / lines.G, left = piece.last - token, tokens = left < most ? left : most;
     lines.count = tokens * lines.G, lines.first = piece.before + token;
-    const int end = padded_keys(lines.count), words = s.width / S;
+    const int end = TILED<S> ? padded_tokens<S>(lines.count) : padded_keys(lines.count), words = s.width / S;
+    lines.padded = end;
     for (int r = 0; r < lines.count; r++) {
         const size_t at = place(job, piece, head, token, r);
         if (r + LINES_AHEAD < left * lines.G) {
@@ -184,6 +202,16 @@ int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int
 template <int S>
 void scores(const QueryLines& lines, const float* x, const KeyPanel& panel, const float* turned, int D, int width,
             float* out) {
+#if defined(RIYAZ_TILES)
+    if constexpr (TILED<S>) {
+        for (int r = 0; r < lines.count; r += IN_TILES) {
+            const int begin = lines.begin(panel, r) / 16, end = (lines.end(panel, r + IN_TILES - 1) + 15) / 16;
+            tile_product(x + r * width / S, width / S, turned + 16 * begin, PANEL, width / IN_STEP, end - begin,
+                         out + r * PANEL + 16 * begin, PANEL, false);
+        }
+        return;
+    }
+#endif
     for (int r = 0; r < lines.count; r += TOGETHER) {
         const int begin = lines.begin(panel, r) / 16, end = (lines.end(panel, r + TOGETHER - 1) + 15) / 16;
         if (begin < end)
@@ -195,6 +223,18 @@ void scores(const QueryLines& lines, const float* x, const KeyPanel& panel, cons
 // Adds the rounded numbers of lines times words of b [PANEL / S][width] to the lines' sums
 template <int S>
 void mix(const QueryLines& lines, const KeyPanel& panel, const float* b, int width) {
+#if defined(RIYAZ_TILES)
+    if constexpr (TILED<S>) {
+        for (int r = 0; r < lines.count; r += IN_TILES) {
+            const int begin = lines.begin(panel, r) / IN_STEP;
+            const int end = padded_tokens<S>(lines.end(panel, r + IN_TILES - 1)) / IN_STEP;
+            if (begin < end)
+                tile_product(lines.rounded + r * PANEL / S + 16 * begin, PANEL / S, b + 16 * begin * width, width,
+                             end - begin, width / 16, lines.sums + r * width, width, true);
+        }
+        return;
+    }
+#endif
     for (int r = 0; r < lines.count; r += TOGETHER) {
         const int begin = lines.begin(panel, r) / S, end = (lines.end(panel, r + TOGETHER - 1) + S - 1) / S;
         if (begin < end)
@@ -208,11 +248,21 @@ void mix(const QueryLines& lines, const KeyPanel& panel, const float* b, int wid
 template <int S>
 void gather(const QueryLines& lines, const float* weights, const KeyPanel& panel, const float* x, int width,
             float* sums) {
-    for (int key = 0; key < panel.count; key += TOGETHER) {
+    constexpr int keys = TILED<S> ? IN_TILES : TOGETHER;
+    for (int key = 0; key < panel.count; key += keys) {
         const int place = panel.position + key - lines.first;  // the first token that sees one of these keys
-        const int begin = place > 0 ? place * lines.G / S : 0;
-        const int64_t to = (int64_t(place) + TOGETHER - 1 + lines.window) * lines.G;
-        const int end = ((to < lines.count ? int(to) : lines.count) + S - 1) / S;
+        const int64_t to = (int64_t(place) + keys - 1 + lines.window) * lines.G;
+        const int from = place > 0 ? place * lines.G : 0, last = to < lines.count ? int(to) : lines.count;
+#if defined(RIYAZ_TILES)
+        if constexpr (TILED<S>) {
+            const int begin = from / IN_STEP, end = padded_tokens<S>(last) / IN_STEP;
+            if (begin < end)
+                tile_product(weights + key * MOST_LINES / S + 16 * begin, MOST_LINES / S, x + 16 * begin * width, width,
+                             end - begin, width / 16, sums + key * width, width, true);
+            continue;
+        }
+#endif
+        const int begin = from / S, end = (last + S - 1) / S;
         if (begin < end)
             product<S, true>(weights + begin * PANEL + key, PANEL, x + begin * width, width, end - begin, width / 16,
                              sums + key * width, width, true);
@@ -236,7 +286,7 @@ void lift(QueryLines& lines, int r, int width, float largest) {
 // Turns scores into weights, zeros for keys that a line does not see
 void weigh(QueryLines& lines, const KeyPanel& panel, int width) {
     const F none = set(-INFINITY), scale = set(lines.scale);
-    for (int r = 0; r < padded_keys(lines.count); r++) {
+    for (int r = 0; r < lines.padded; r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
         float* weights = lines.weights + r * PANEL;
         F largest = none;
@@ -259,7 +309,7 @@ void weigh(QueryLines& lines, const KeyPanel& panel, int width) {
 // Turns scores into weights, and products of gradients with values into gradients of scores
 void slope(QueryLines& lines, const KeyPanel& panel) {
     const F scale = set(lines.scale);
-    for (int r = 0; r < padded_keys(lines.count); r++) {
+    for (int r = 0; r < lines.padded; r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
         float *weights = lines.weights + r * PANEL, *slopes = lines.slopes + r * PANEL;
         const F level = set(lines.level[r]), delta = set(lines.delta[r]);
@@ -290,7 +340,7 @@ void forward_lines(const PackedAttention& job, const RowPiece& piece, int head, 
         if (none_sees(lines, panel)) continue;
         scores<S>(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
         weigh(lines, panel, s.width);
-        if constexpr (S == 2) round_lines(lines.weights, padded_keys(lines.count), panel.count, lines.rounded);
+        if constexpr (S == 2) round_lines(lines.weights, lines.padded, panel.count, lines.rounded);
         mix<S>(lines, panel, panel.values, s.width);
     }
     for (int r = 0; r < lines.count; r++) {
@@ -306,7 +356,7 @@ template <int S>
 void backward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s, size_t own,
                     float* grad_k, float* grad_v) {
     QueryLines& lines = s.lines;
-    const int panels = int(panels_of(piece.before) + panels_of(piece.last)), end = padded_keys(lines.count);
+    const int panels = int(panels_of(piece.before) + panels_of(piece.last)), end = lines.padded;
     for (int index = 0; index < panels; index++) {
         const KeyPanel panel = s.panel(piece, index);
         if (none_sees(lines, panel)) continue;
@@ -315,10 +365,16 @@ void backward_lines(const PackedAttention& job, const RowPiece& piece, int head,
         scores<S>(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
         scores<S>(lines, lines.grad, panel, panel.values, job.D, s.width, lines.slopes);
         slope(lines, panel);
-        if constexpr (S == 2) {
+        if constexpr (S == 2) round_lines(lines.slopes, end, panel.count, lines.rounded);
+#if defined(RIYAZ_TILES)
+        if constexpr (TILED<S>) {
+            turn_pairs(lines.weights, end, padded_tokens<1>(panel.count), MOST_LINES / S, lines.two_weights);
+            turn_pairs(lines.slopes, end, padded_tokens<1>(panel.count), MOST_LINES / S, lines.two_slopes);
+        }
+#endif
+        if constexpr (S == 2 && !TILES) {
             round_two(lines.weights, end, padded_keys(panel.count), lines.two_weights);
             round_two(lines.slopes, end, padded_keys(panel.count), lines.two_slopes);
-            round_lines(lines.slopes, end, panel.count, lines.rounded);
         }
         gather<S>(lines, lines.two_weights, panel, lines.two_grad, s.width, grad_v + to);
         gather<S>(lines, lines.two_slopes, panel, lines.two_q, s.width, grad_k + to);
@@ -375,13 +431,24 @@ void backward(const PackedAttention& job, const RowPiece* pieces, int count, int
 
 }  // namespace
 
+// Whether the words of a job are pairs of bfloat16: where these are quick, and in tiles, which take whole steps
+static bool in_pairs(const PackedAttention& job) {
+    return job.bf16 && (QUICK_PAIRS || (TILES && job.D % IN_STEP == 0));
+}
+
 void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
-    (job.bf16 ? forward<OF_BF16> : forward<1>)(job, pieces, count, head, memory);
+#if defined(RIYAZ_TILES)
+    configure_tiles();
+#endif
+    (in_pairs(job) ? forward<2> : forward<1>)(job, pieces, count, head, memory);
 }
 
 void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory,
                        float* grad_k, float* grad_v) {
-    (job.bf16 ? backward<OF_BF16> : backward<1>)(job, pieces, count, head, memory, grad_k, grad_v);
+#if defined(RIYAZ_TILES)
+    configure_tiles();
+#endif
+    (in_pairs(job) ? backward<2> : backward<1>)(job, pieces, count, head, memory, grad_k, grad_v);
 }
 
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16) {

@@ -150,18 +150,18 @@ def _empty_outs(x: Tensor, widths: Sequence[int], columns: bool) -> tuple[Tensor
 def _whole(parts: Sequence[Tensor | None], dim: int) -> Tensor | None:
     """The matrix whose rows (dim 0) or columns (dim 1) are those of all parts, where all are given and their memory is
     that of one."""
-    given = [part for part in parts if part is not None]
-    if len(given) < len(parts):
+    matrices = [part for part in parts if part is not None]
+    if len(matrices) < len(parts):
         return None
-    first = given[0]
+    first = matrices[0]
     end = first.data_ptr()
-    for part in given:
+    for part in matrices:
         if part.data_ptr() != end or part.stride() != first.stride() or part.shape[1 - dim] != first.shape[1 - dim]:
             return None
         end += part.shape[dim] * part.stride(dim) * part.itemsize
     if first.stride(1) != 1 or end > first.untyped_storage().data_ptr() + first.untyped_storage().nbytes():
         return None
-    shape = [sum(part.shape[i] for part in given) if i == dim else first.shape[i] for i in (0, 1)]
+    shape = [sum(part.shape[i] for part in matrices) if i == dim else first.shape[i] for i in (0, 1)]
     return first.as_strided(shape, first.stride())
 
 

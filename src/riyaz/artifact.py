@@ -32,10 +32,10 @@ from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.files import chunks, disk_error, encoded, file_sha256, is_bare, sync_folder, write_synced
 from riyaz.json_files import from_json, json_line, read_json, read_lines, refuse_newer, to_json
-from riyaz.results import COMPARE, Comparison
 
 NAME = "riyaz.json"
 QUANTISED, BASE_FILE = "model.gguf", "base.gguf"  # that riyaz quantize writes: a whole model, or the base beside it
+COMPARED = "compare.json"  # `results.COMPARE`: who opens a model does not wait until all results are imported
 COLLECTION = "collection.sqlite"
 TRAINED = "training_rows.txt"
 LABELS = "labels.safetensors"
@@ -161,8 +161,10 @@ def resolve(target: str | Path) -> Path:
     path = Path(target)
     if (path / NAME).is_file():
         return path
-    if (path / COMPARE).is_file():
-        pick = Comparison.read(path / COMPARE).pick
+    if (path / COMPARED).is_file():
+        from riyaz.results import Comparison
+
+        pick = Comparison.read(path / COMPARED).pick
         if pick is None:
             raise RiyazError("the comparison picked no arm", str(path), _named_arms(path))
         return _arm(path, pick, path)

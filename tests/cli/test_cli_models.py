@@ -18,7 +18,7 @@ from riyaz.cli import stream
 from riyaz.cli.output import Screen
 from riyaz.data import Example
 from riyaz.predictor import CopyPredictor, FreePredictor, open_model
-from riyaz.report.comparison.terminal import PipeConsole
+from riyaz.report.media.screen import PipeConsole
 
 ROWS = [{"id": i, "text": f"where is my order {i}?", "label": ("refund", "delivery")[i % 2]} for i in range(24)]
 

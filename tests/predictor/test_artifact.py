@@ -3,6 +3,8 @@
 import errno
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from riyaz.data import Example
 from riyaz.data.questions import Choice, Question
 from riyaz.data.task import Task
 from riyaz.json_files import write_json
-from riyaz.results import ArmResult, Comparison
+from riyaz.results import COMPARE, ArmResult, Comparison
 
 BASE = BaseModel("tiny", "models/tiny", "ab" * 32, 106_000)
 TASK = Task("closed", ("blue", "red"), "accuracy", "Classify.", "2 distinct answers in 9 rows")
@@ -50,6 +52,14 @@ def document(**changes: object) -> dict:
     """A readable `riyaz.json` of an artifact without files, and the changes to it."""
     plain = Artifact(method="zero_shot", base=BASE, task=TASK)
     return {"format": artifacts.FORMAT, **asdict(plain), **changes}
+
+
+def test_what_answers_imports_no_results() -> None:
+    """`riyaz generate` would wait for all of them."""
+    assert artifacts.COMPARED == COMPARE
+    code = "import sys, riyaz.cli.opened, riyaz.engine.opening, riyaz.artifact; print('riyaz.results' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

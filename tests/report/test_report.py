@@ -17,6 +17,7 @@ from riyaz.events import ArmDone, Done, Estimate, Note, Phase, Planned, Progress
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.report import words
 from riyaz.report.comparison import html, markdown, terminal
+from riyaz.report.media.screen import PipeConsole
 from riyaz.results import FileFacts, SliceScore, TargetScores
 
 
@@ -490,7 +491,7 @@ def test_one_targets_scores_are_printed_with_extras_slices_and_latency():
 
 def test_a_terminal_is_given_nothing_to_obey() -> None:
     out = io.StringIO()
-    terminal.PipeConsole(file=out, force_terminal=True, color_system=None, markup=False, width=80).print(
+    PipeConsole(file=out, force_terminal=True, color_system=None, markup=False, width=80).print(
         Text.assemble("label \x1b]0;title\x07\x9b2J", ("answer\u202e", "bold")), soft_wrap=True
     )
     assert out.getvalue() == "label ]0;title2Janswer[U+202E]\n"

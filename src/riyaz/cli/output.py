@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from riyaz.json_files import to_json
-from riyaz.report.comparison.terminal import console, print_lines
+from riyaz.report.media.screen import console, print_lines
 from riyaz.report.media.stacked import Cells, table
 
 

@@ -15,6 +15,7 @@ from riyaz.library.showing import FAINT
 from riyaz.report.comparison import terminal
 from riyaz.report.comparison.terminal import Arm, Board
 from riyaz.report.media.markup import Markup, element, join, printable
+from riyaz.report.media.screen import console
 from riyaz.report.words import count, duration
 
 EVERY = 0.25  # seconds between two drawings of the same phase
@@ -125,7 +126,7 @@ def heard(listen: Listen | None, quiet: bool) -> Iterator[Listen]:
             warnings.filterwarnings("ignore", NO_WIDGETS)
             yield shown
     else:
-        with terminal.listener(terminal.console(stderr=True)) as shown:
+        with terminal.listener(console(stderr=True)) as shown:
             yield shown
 
 

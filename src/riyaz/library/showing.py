@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from io import StringIO
 from typing import Any
 
-from riyaz.report.comparison import terminal
+from riyaz.report.media import screen
 from riyaz.report.media.markup import Markup, element
 from riyaz.report.words import columns
 from riyaz.results import ArmResult
@@ -49,8 +49,8 @@ def bar_html(share: float) -> Markup:
 def printed(show: Callable[[Any], None]) -> str:
     """What a function prints on a console of a fixed width, as text."""
     text = StringIO()
-    console = terminal.PipeConsole(
-        file=text, width=terminal.PLAIN_WIDTH, highlight=False, markup=False, emoji=False, force_jupyter=False,
+    console = screen.PipeConsole(
+        file=text, width=screen.PLAIN_WIDTH, highlight=False, markup=False, emoji=False, force_jupyter=False,
         force_terminal=False,
     )  # fmt: skip
     show(console)

@@ -6,18 +6,16 @@ The caller passes a console on stderr for progress and one on stdout for results
 """
 
 import io
-import os
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +24,7 @@ from riyaz.json_files import from_json
 from riyaz.report.comparison import confidence, extra_findings, questions, schedule
 from riyaz.report.comparison.precisions import merged_line, served_line
 from riyaz.report.comparison.worth import worth_lines
-from riyaz.report.media.markup import printable
+from riyaz.report.media.screen import PLAIN_WIDTH, print_lines
 from riyaz.report.media.stacked import Cells, table
 from riyaz.report.words import (
     busy,
@@ -51,7 +49,6 @@ from riyaz.report.words import (
 )
 from riyaz.results import ArmResult, Comparison, TargetScores, in_words
 
-PLAIN_WIDTH = 100  # columns when the output is no terminal
 BAR, LEAST_BAR = 18, 8  # character cells of a progress bar
 WORDS = 66  # character cells for what stands beside it
 LINE_SECONDS = 60.0  # between two plain progress lines of a phase
@@ -62,31 +59,6 @@ PLAN_TEXTS = ("method", "learning rates")  # columns of a plan that are aligned 
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns that stand below the others on a narrow terminal, the first of them first
 LATER = ("artifact MB", "peak MB", "fit", "of prose", "forgetting")
-
-
-class PipeConsole(Console):
-    """A console that prints no control characters from texts and hands a broken pipe on to the command line.
-
-    In the kernel of a notebook it writes to its file as elsewhere; rich would show a cell's output beside it.
-    """
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments to write, without the control characters of labels, answers and documents."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
-
-    def on_broken_pipe(self) -> None:
-        """Re-raises the BrokenPipeError that rich is handling, instead of exiting."""
-        raise
-
-
-def console(*, stderr: bool, quiet: bool = False) -> Console:
-    """A console on stderr (progress) or stdout (results), PLAIN_WIDTH columns wide when it is not a terminal; a `quiet`
-    one prints nothing."""
-    made = PipeConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, force_jupyter=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = PLAIN_WIDTH
-    return made
 
 
 @dataclass
@@ -306,12 +278,6 @@ def print_arm(arm: ArmResult, out: Console) -> None:
     print_lines(arms_table([arm], None, out.width), out)
     _print_findings([arm], [], out)
     _print_troubles([arm], out)
-
-
-def print_lines(lines: Iterable[Text], out: Console) -> None:
-    """Prints lines whole: what is wider than the terminal goes on in its next line."""
-    for line in lines:
-        out.print(line, soft_wrap=True)
 
 
 def _print_findings(

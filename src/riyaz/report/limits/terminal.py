@@ -5,8 +5,8 @@ import textwrap
 from rich.console import Console
 from rich.text import Text
 
-from riyaz.report.comparison.terminal import print_lines
 from riyaz.report.limits import words as limits_words
+from riyaz.report.media.screen import print_lines
 from riyaz.report.media.stacked import Cells, table
 from riyaz.report.words import duration
 from riyaz.results import Limits, Part

@@ -168,6 +168,14 @@ def test_links_are_read_where_they_stay_in_the_folder(tmp_path: Path) -> None:
 # results of riyaz among the documents
 
 
+@pytest.mark.parametrize("suffix", [".docx", ".pdf", ".html", ".md"])
+def test_a_document_whose_disk_fails_is_not_called_damaged(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"page{suffix}"
+    path.symlink_to("/proc/self/mem")  # opens, and its first byte cannot be read
+    with assert_refused(f"page{suffix}: cannot be read (Input/output error); check the file"):
+        read_documents(path)
+
+
 def test_results_of_riyaz_are_no_documents(tmp_path: Path) -> None:
     (tmp_path / "rules.md").write_text("# Hours\n\nNine to five.")
     for folder, names in {

@@ -296,8 +296,10 @@ def _explained(error: BaseException) -> tuple[str, int]:
         return f"{hardware.OUT_OF_MEMORY}; {hardware.MORE_MEMORY}", 2
     if isinstance(error, OSError) and error.strerror:
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror.lower()}{hint}", 2
+        from riyaz.cli.unnamed import file_of
+
+        where = error.filename or file_of(error)
+        return f"{where}: {error.strerror.lower()}{hint}" if where else f"{error.strerror.lower()}{hint}", 2
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected {what}; this is a bug, RIYAZ_TRACEBACK=1 shows where", 1
 

@@ -1,5 +1,6 @@
 """Read files as text: .txt .md .html .htm .pdf .docx, within limits of size, pages, text and decompression."""
 
+import io
 import json
 import re
 import subprocess
@@ -149,9 +150,10 @@ def _pdf_pages(path: Path) -> tuple[str, list[str]]:
 def parse_docx(path: Path) -> Parsed:
     """Paragraphs and tables of a Word document in their order, headings as `# …`; hidden text is dropped."""
     docx = _docs_package("docx", path, "python-docx")
-    _check_zip(path)
+    content = _read(path)
+    _check_zip(path, content)
     try:
-        document = docx.Document(str(path))
+        document = docx.Document(io.BytesIO(content))
         lines = list(_docx_lines(document.element.body, _levels(document)))
         title = document.core_properties.title or ""
     except Exception as error:  # a malformed file makes python-docx and lxml raise any kind of error
@@ -198,12 +200,11 @@ def _paragraph(element: Any) -> str:
     return "".join(run.text for run in element.xpath(f".//w:r{current}{visible}"))
 
 
-def _check_zip(path: Path) -> None:
+def _check_zip(path: Path, content: bytes) -> None:
     """Raises RiyazError for a zip bomb, by the sizes it declares and then by those it unpacks to, and for any DTD."""
-    _read(path, limit_only=True)
     hint = "save it again as .docx, or leave it out"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
             packed = max(1, sum(member.compress_size for member in members))
@@ -238,13 +239,13 @@ def _docs_package(module: str, path: Path, package: str = "") -> Any:
         raise RiyazError(f"needs {package or module}", str(path), install("docs")) from None
 
 
-def _read(path: Path, limit_only: bool = False) -> bytes:
+def _read(path: Path) -> bytes:
     refuse_device(path)
     try:
         size = path.stat().st_size
         if size > FILE_MB * _MB:
             raise RiyazError(f"{size / _MB:,.0f} MB; at most {FILE_MB} MB are read", str(path), "split the file")
-        return b"" if limit_only else path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
 

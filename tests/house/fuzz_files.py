@@ -8,6 +8,9 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
+
+from fuzz_forks import Forks
 
 Reader = tuple[list[bytes], Callable[[bytes], None]]
 
@@ -183,18 +186,20 @@ def schemas_reader() -> Reader:
 
 def tables_reader(seeds: list[bytes]) -> Reader:
     """Parquet and Arrow files: each input is read by a child process."""
+    from riyaz.data import parquet
     from riyaz.data.formats import load
     from riyaz.data.parquet import arrow_rows
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-tables-"))
+    folder, forks = Path(tempfile.mkdtemp(prefix="fuzz-tables-")), Forks()
 
     def read(data: bytes) -> None:
         path = folder / ("rows.arrow" if data[:1] == b"1" else "rows.parquet")
         path.write_bytes(data[1:])
-        if path.suffix == ".arrow":
-            arrow_rows(path, None)
-        else:
-            load(path)
+        with patch.object(parquet, "subprocess", forks):
+            if path.suffix == ".arrow":
+                arrow_rows(path, None)
+            else:
+                load(path)
 
     return [str(place).encode() + seed for place, seed in enumerate(seeds)], read
 
@@ -203,12 +208,14 @@ def pdfs_reader() -> Reader:
     """PDF files: each input is read by a child process."""
     from document_files import pdf
 
+    from riyaz.retrieval import parsers
     from riyaz.retrieval.documents import read_documents
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-pdfs-"))
+    folder, forks = Path(tempfile.mkdtemp(prefix="fuzz-pdfs-")), Forks()
 
     def read(data: bytes) -> None:
         (folder / "page.pdf").write_bytes(data)
-        read_documents(folder / "page.pdf")
+        with patch.object(parsers, "subprocess", forks):
+            read_documents(folder / "page.pdf")
 
     return [pdf(["The shop opens at nine.", "It closes at six."])], read

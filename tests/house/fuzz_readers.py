@@ -307,7 +307,6 @@ MUTATORS = {
 # How many of a reader's last seeds are read by a child process, which takes some tenths of a second, and how many
 # inputs there are for one of these
 CHILDREN = {"documents": (1, 50), "rows": (2, 1000)}
-SLOW = ("tables", "pdfs")  # every input is read by a child process
 SLICE = 500  # inputs after which the state is written
 
 

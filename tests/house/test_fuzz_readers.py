@@ -2,22 +2,23 @@
 
 import json
 import random
+import subprocess
 
 import fuzz_readers
 import pytest
+from fuzz_forks import Forks
 
+from riyaz.confined import module_command
 from riyaz.errors import RiyazError
 
 
 @pytest.mark.parametrize("reader", fuzz_readers.READERS)
 def test_mutated_inputs_are_read_or_refused_in_one_line(reader):
-    inputs = 12 if reader in fuzz_readers.SLOW else 400
-    counts, crashes = fuzz_readers.fuzz(reader, inputs, seed=7)
+    counts, crashes = fuzz_readers.fuzz(reader, 400, seed=7)
     assert not crashes, crashes[:5]
-    assert sum(counts.values()) == inputs
-    # damaged checkpoints are passed over, and of twelve PDFs two are refused
-    assert counts["refused"] > {"checkpoints": 0, "pdfs": 0, "tables": 2}.get(reader, 100)
-    assert counts["accepted"] > (0 if reader == "tables" else 5)
+    assert sum(counts.values()) == 400
+    assert counts["refused"] > {"checkpoints": 0, "pdfs": 50}.get(reader, 100)  # damaged checkpoints are passed over
+    assert counts["accepted"] > 5
 
 
 def test_a_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -55,6 +56,24 @@ def test_an_input_is_the_same_every_time():
 def test_every_file_of_the_folders_is_opened():
     seeds, read = fuzz_readers.READERS["folders"]()
     assert len(seeds) == 11 and [fuzz_readers.outcome(read, seed) for seed in seeds] == ["accepted"] * 11
+
+
+@pytest.mark.parametrize("content", ["whole", "damaged", "no pages"])
+def test_a_forked_worker_says_what_a_fresh_one_says(content, tmp_path):
+    tables, _ = fuzz_readers.READERS["tables"]()
+    pages, _ = fuzz_readers.READERS["pdfs"]()
+    table, page = tables[0][1:], pages[0]
+    if content != "whole":
+        table, page = (each[: len(each) // 2] if content == "damaged" else b"" for each in (table, page))
+    (tmp_path / "rows.parquet").write_bytes(table)
+    for words, given in (
+        (("riyaz.data.parquet_worker", str(tmp_path / "rows.parquet"), "parquet"), b""),
+        (("riyaz.retrieval.pdf_worker", "10", "1000"), page),
+    ):
+        command, environment = module_command(*words)
+        fresh = subprocess.run(command, input=given, capture_output=True, env=environment)
+        fork = Forks().run(command, given, environment)
+        assert (fork.returncode, fork.stdout) == (fresh.returncode, fresh.stdout)
 
 
 def test_few_inputs_need_a_child_process():

@@ -12,6 +12,7 @@ from tiny_embedder import BagEmbedder
 
 from riyaz.errors import RiyazError
 from riyaz.retrieval import collection as collections
+from riyaz.retrieval import database
 from riyaz.retrieval.collection import Collection, add, verify
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.search import Retriever
@@ -139,3 +140,24 @@ def test_vectors_of_another_length_are_one_line(path: Path, vector: np.ndarray) 
     database.close()
     line = said(search, path)
     assert line.startswith(f"{path}: broken: ") and "vector" in line and "--rebuild" in line
+
+
+def test_a_collection_whose_disk_fails_is_not_called_malformed(path: Path, tmp_path: Path) -> None:
+    """SQLite says so of a read that fails, and to rebuild what is whole."""
+
+    def fails(place: Path) -> str:
+        with pytest.raises(RiyazError) as refused, database.opened(place, "rw"):
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return str(refused.value)
+
+    assert fails(path) == f"{path}: a disk I/O error, and now it is whole; run the same command again; check the disk"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4096])
+    assert fails(path) == f"{path}: broken: database disk image is malformed; rebuild it: riyaz rag add … --rebuild"
+    path.write_bytes(content)
+    unreadable = tmp_path / "unreadable"
+    unreadable.symlink_to("/proc/self/mem")  # opens, and its first byte cannot be read
+    failure = database._unread(unreadable)
+    assert failure and str(failure).endswith("cannot be read: Input/output error; nothing was changed; check the disk")

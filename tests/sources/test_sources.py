@@ -224,3 +224,15 @@ def test_the_home_follows_the_platform(monkeypatch):
     for platform, folder in (("linux", "/cache/riyaz"), ("darwin", "/home/me/Library/Caches/riyaz")):
         monkeypatch.setattr(store.sys, "platform", platform)
         assert sources.home() == Path(folder)
+
+
+def test_a_model_file_that_cannot_be_read_is_named_and_not_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
+    broken = tmp_path / "tokenizer.json"
+    broken.symlink_to("/proc/self/mem")  # opens, and its first byte cannot be read
+    with assert_refused(f"{broken}: cannot be read: Input/output error"), store.workspace() as folder:
+        list(store.copy_file(broken, folder / "tokenizer.json"))
+    with assert_refused(f"{tmp_path / 'home'}: cannot be written: "), store.workspace() as folder:
+        list(store.copy_file(broken, folder / "x" / "y"))

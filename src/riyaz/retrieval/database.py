@@ -1,5 +1,6 @@
 """The SQLite file of a collection: open it, write in transactions, replace it, and explain SQLite's errors."""
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from riyaz import folders
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error
+from riyaz.files import chunks, disk_error
 
 APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, which tells a collection from other databases
 MAGIC = b"SQLite format 3\0"
@@ -55,6 +56,8 @@ def opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         database = _connection(path, mode)
         yield database
     except BROKEN as error:
+        if database is not None:
+            database.close()  # before the file is opened again, which would release its locks
         raise _explained(error, path) from error
     finally:
         if database is not None:
@@ -169,5 +172,22 @@ def _explained(error: Exception, path: Path) -> RiyazError:
         return RiyazError("cannot be opened or written here", str(path), "check the path and its permissions")
     if code == sqlite3.SQLITE_NOTADB:
         return RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT and (failure := _unread(path)):
+        return failure
     what = "a text in it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
     return RiyazError(f"broken: {what}", str(path), REBUILD)
+
+
+def _unread(path: Path) -> RiyazError | None:
+    """The error of a file that cannot be read, or could not and is whole: SQLite calls that malformed too."""
+    try:
+        for _ in chunks(path):
+            pass
+        with contextlib.closing(_connection(path, "rw")) as database:
+            if database.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                return None
+    except OSError as error:
+        return RiyazError(f"cannot be read: {error.strerror}", str(path), "nothing was changed; check the disk")
+    except BROKEN:
+        return None
+    return RiyazError("a disk I/O error, and now it is whole", str(path), "run the same command again; check the disk")

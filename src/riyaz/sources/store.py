@@ -104,6 +104,9 @@ def workspace() -> Iterator[Path]:
         with folders.temporary(home(), TEMPORARY) as folder:
             yield folder
     except OSError as error:
+        if error.filename and not Path(error.filename).is_relative_to(home()):
+            what, hint = f"cannot be read: {error.strerror}", "nothing was kept; check the file and its disk"
+            raise RiyazError(what, str(error.filename), hint) from error
         raise _unwritten(error, home()) from error
 
 

@@ -32,12 +32,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def elsewhere(platform: str, work: Path, *arguments: str) -> str:
     """What the script prints; it must end with status 0."""
-    environment = {**os.environ, "RIYAZ_HOME": str(work / "home")}
+    environment = {**os.environ, "RIYAZ_HOME": str(work / "home"), "MPLCONFIGDIR": str(work / "matplotlib")}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), platform, *arguments], cwd=work, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def printed(platform: str, work: Path, *lines: list[str]) -> list[str]:
+    """What each command prints; all run in one process."""
+    return json.loads(elsewhere(platform, work, "commands", json.dumps(lines)).splitlines()[-1])
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -47,14 +52,15 @@ def test_every_module_is_imported(work: Path, platform: str) -> None:
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_small_commands_run(work: Path, platform: str) -> None:
-    doctor = elsewhere(platform, work, "command", "doctor")
+    doctor, _, data, generated, predicted = printed(
+        platform, work, ["doctor"], ["models"], ["data", "train.jsonl"],
+        ["generate", "./tiny", "hello", "--max-tokens", "3", "--json"],
+        ["predict", "hello", "--model", "./tiny", "--json"],
+    )  # fmt: skip
     assert "riyaz" in doctor
     assert "not known on this system" in doctor  # not 0 MB: here neither /proc nor macOS's programs tell the memory
-    elsewhere(platform, work, "command", "models")
-    assert "billing" in elsewhere(platform, work, "command", "data", "train.jsonl")
-    generated = elsewhere(platform, work, "command", "generate", "./tiny", "hello", "--max-tokens", "3", "--json")
+    assert "billing" in data
     assert json.loads(generated.splitlines()[-1])["tokens"] == 3
-    predicted = elsewhere(platform, work, "command", "predict", "hello", "--model", "./tiny", "--json")
     assert json.loads(predicted.splitlines()[-1])
 
 
@@ -62,7 +68,7 @@ def test_small_commands_run(work: Path, platform: str) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_comparison_without_training_runs(work: Path, platform: str) -> None:
     out = f"compared-{platform}"
-    elsewhere(platform, work, "command", "compare", "train.jsonl", "--test", "test.jsonl", "--model", "./tiny",
-              "--methods", "nearest,linear", "--threads", "1", "--out", out, "--quiet")  # fmt: skip
+    printed(platform, work, ["compare", "train.jsonl", "--test", "test.jsonl", "--model", "./tiny", "--methods",
+                             "nearest,linear", "--threads", "1", "--out", out, "--quiet"])  # fmt: skip
     arms = json.loads((work / out / "compare.json").read_text())["arms"]
     assert {arm["method"]: arm["status"] for arm in arms} == {"nearest": "ok", "linear": "ok"}

@@ -1,16 +1,20 @@
 """Pretends that this process runs on Windows or macOS: what only Linux has is taken away, then a function is run.
 
     python tests/helpers/elsewhere.py win32|darwin imports
-    python tests/helpers/elsewhere.py win32|darwin command ARGUMENT...
+    python tests/helpers/elsewhere.py win32|darwin commands '[["models"], ["doctor", "--json"]]'
+
+The commands run one after the other, and the last line is what each has printed, as a list of JSON.
 
 Python's own modules and other packages are imported before: they choose by the real system how they work.
 """
 
 import asyncio  # noqa: F401
 import builtins
+import contextlib
 import ctypes  # noqa: F401
 import importlib
 import io
+import json
 import logging.handlers  # noqa: F401
 import multiprocessing  # noqa: F401
 import os
@@ -25,7 +29,8 @@ from collections.abc import Callable
 from typing import Any
 
 PACKAGES = (
-    *("rich.console", "cyclopts", "numpy", "scipy.stats", "scipy.optimize", "torch", "torch.distributed", "matplotlib"),
+    *("rich.console", "cyclopts", "numpy", "scipy.stats", "scipy.optimize", "torch", "torch.distributed"),
+    "matplotlib.font_manager",  # which finds the fonts when it is imported
     *("uvicorn", "starlette.testclient", "sacrebleu", "pyarrow", "openpyxl", "huggingface_hub", "llguidance"),
     *("pypdfium2", "docx", "tokenizers"),
 )
@@ -91,17 +96,28 @@ def import_all() -> int:
     return failed
 
 
-def main(platform: str, what: str, *arguments: str) -> int:
+def run_all(lines: list[list[str]]) -> int:
+    """Run commands until one fails, and print what each has printed; returns the last one's exit status."""
+    from riyaz.cli.main import main as riyaz
+
+    printed = []
+    for words in lines:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            status = riyaz(words)
+        printed.append(out.getvalue())
+        if status:
+            break
+    print(json.dumps(printed))
+    return status
+
+
+def main(platform: str, what: str, lines: str = "[]") -> int:
     """Run what was asked for on the pretended platform."""
     for package in PACKAGES:
         importlib.import_module(package)
     importlib.import_module("threadpoolctl").ThreadpoolController._load_libraries = lambda self: None
     pretend(platform)
-    if what == "imports":
-        return import_all()
-    from riyaz.cli.main import main as riyaz
-
-    return riyaz(list(arguments))
+    return import_all() if what == "imports" else run_all(json.loads(lines))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from riyaz.ranks import Lost, Ranks, dealt, environment, launched
 from riyaz.train import TrainPlan, answer_loss, answer_nats, learning_rate, micro_batches
 
 # relative, beside one process: gradients are added up in another order, and in bfloat16 round otherwise
-LOSS, LOSS_BF16 = 1e-6, 5e-3
+# weights in bfloat16 drift apart by the order of sums; most with AMX, whose attention rounds gradients of scores too
+LOSS, LOSS_BF16 = 1e-6, 1e-2
 TOGETHER = ("float32", "again", "stopped", "resumed", "bfloat16", "dropout", "one row", "shortened", "unlike plan",
             "unlike rows")  # fmt: skip
 APART = ("local", "local stopped", "local resumed", "local bfloat16")

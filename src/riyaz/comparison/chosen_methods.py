@@ -120,5 +120,7 @@ def require_packages(methods: Sequence[str], named: bool) -> None:
     """Say at once what training needs and is not installed, not from the first of many processes. Raises RiyazError if
     a method trains; one that there is not is left to others."""
     if any(METHODS[name].trains for name in methods if name in METHODS):
+        if absent("train") == absent("compare"):  # what training alone needs is here
+            require("compare")
         other = f"{install('compare')} and " if absent("compare") else ""
         require("train", "" if named else f", or {other}name methods that train nothing with --methods")

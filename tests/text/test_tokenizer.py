@@ -1,7 +1,6 @@
 """Ids equal transformers' for what people write; what looks like a control token in a message stays text."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tokenizer_kinds import (
 )
 
 from riyaz.errors import RiyazError
+from riyaz.text import template
 from riyaz.text.tokenizer import HIDE, MARK, Tokenizer
 
 # --- the same ids as transformers ------------------------------------------------------------------------
@@ -250,13 +250,19 @@ def test_token_text_adds_up(kind: str) -> None:
     assert ours.token_text(ours.vocab_size + 7) == f"<id {ours.vocab_size + 7}>"
 
 
-def test_what_render_adds_to_the_tokenizers_package_is_small() -> None:
+def test_many_conversations_are_rendered_by_few_calls_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = pair("smollm")
     rows = [user(f"question {n}: " + "the quick brown fox " * 4) for n in range(2_500)]
-    ours.render(rows[:1])
-    start = time.thread_time()
+    ours.render(rows[:1])  # the template's probes are kept from here on
+    asked, ask = [], template._ask
+
+    def counted(request: dict, seconds: float) -> dict:
+        asked.append(len(request["conversations"]))
+        return ask(request, seconds)
+
+    monkeypatch.setattr(template, "_ask", counted)
     assert len(ours.render_texts(rows)) == len(rows)
-    assert time.thread_time() - start < 0.5  # .04 on a free core; one template call a row takes seconds
+    assert sum(asked) == len(rows) and len(asked) == 13  # 200 conversations a call; one call a row took seconds
 
 
 # --- the real model --------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from riyaz import folders
 from riyaz.sources import open_source, pull, store
 
 MAKE = """
-import sys, time
+import sys
 from pathlib import Path
 from riyaz import folders
 with folders.temporary(Path(sys.argv[1]), sys.argv[2]) as folder:
     (folder / "half").write_text("a")
     print(folder, flush=True)
-    time.sleep(600)
+    sys.stdin.read()  # until it is killed
 """
 
 
@@ -32,7 +32,7 @@ class Maker:
 
     def __init__(self, parent: Path, prefix: str) -> None:
         arguments = [sys.executable, "-c", MAKE, str(parent), prefix]
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.folder = Path(self.process.stdout.readline().strip())
 

@@ -6,18 +6,19 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from refusals import assert_refused
+from waiting import HANG
 
 from riyaz.cli import signals
 from riyaz.comparison import processes
 from riyaz.events import Event, Failed, Note, Phase, Progress, to_json
 
 PYTHON = sys.executable
+LIVE = f"signal.alarm({10 * int(HANG)}); signal.pause()"  # to be killed: it ends by itself only after what is a hang
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def write(body: str) -> None:
         path = tmp_path / "python"
-        path.write_text(f"#!{PYTHON} -S\nimport os, signal, sys, time\n{body}\n")
+        path.write_text(f"#!{PYTHON} -S\nimport os, signal, sys\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(processes.sys, "executable", str(path))
 
@@ -61,13 +62,12 @@ def test_it_is_stopped_at_its_limit_and_not_before(script, tmp_path: Path) -> No
     def limited(limit: float) -> str:
         return processes.run_worker(["fit", "somewhere"], tmp_path / "log.txt", lambda event: None, limit=limit)
 
-    script("time.sleep(60)")
-    began = time.monotonic()
-    assert limited(0.3) == processes.STOPPED and time.monotonic() - began < 20
+    script(LIVE)
+    assert limited(0.1) == processes.STOPPED
     script("")
-    assert limited(60.0) == ""
+    assert limited(10 * HANG) == ""
     for timer in (each for each in threading.enumerate() if isinstance(each, threading.Timer)):
-        timer.join(10.0)
+        timer.join(HANG)
         assert not timer.is_alive(), "it ends with the process, not at the limit"
 
 
@@ -107,11 +107,19 @@ def test_a_child_stopped_by_ctrl_c_stops_the_parent(script, tmp_path: Path) -> N
 def test_a_stopped_parent_leaves_no_child(
     script, tmp_path: Path, monkeypatch, stubborn: bool, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    monkeypatch.setattr(processes, "PATIENCE", 0 if stubborn else HANG)
+    started: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def noted(*given, **named) -> subprocess.Popen[str]:
+        started.append(start(*given, **named))
+        return started[-1]
+
+    monkeypatch.setattr(processes.subprocess, "Popen", noted)
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
     script(
         f"{ignore}open(os.environ['TMPDIR'] + '/cache', 'w').close()\n"
-        'print(\'{"event": "note", "version": 1, "text": "%d"}\' % os.getpid(), flush=True)\ntime.sleep(60)'
+        'print(\'{"event": "note", "version": 1, "text": "%d"}\' % os.getpid(), flush=True)\n' + LIVE
     )
     children: list[int] = []
 
@@ -121,20 +129,19 @@ def test_a_stopped_parent_leaves_no_child(
         assert [path.name for path in (tmp_path / "logs").glob(".*/*")] == ["cache"]
         os.kill(os.getpid(), number)
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), signals.heard():
         run(tmp_path, listen)
     assert os.listdir(tmp_path / "logs") == ["log.txt"], "what the child kept in its temporary folder is gone"
-    assert time.monotonic() - began < 30
+    assert [child.returncode for child in started] == [-signal.SIGKILL if stubborn else -signal.SIGTERM]
     with pytest.raises(ProcessLookupError):
         os.kill(children[0], 0)
 
 
 def test_a_worker_leaves_with_its_parent() -> None:
     code = (
-        "import os, threading, time; from riyaz.comparison.worker import _end_with\n"
+        "import os, signal, threading; from riyaz.comparison.worker import _end_with\n"
         "threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()\n"
-        "print(os.getpid(), flush=True); time.sleep(120)"
+        f"print(os.getpid(), flush=True); {LIVE}"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"],
@@ -146,7 +153,7 @@ def test_a_worker_leaves_with_its_parent() -> None:
     parent.kill()
     closed = threading.Thread(target=parent.stdout.read)  # at its end nobody has the pipe open any more
     closed.start()
-    closed.join(60)
+    closed.join(HANG)
     alive = closed.is_alive()
     if alive:
         os.kill(child, signal.SIGKILL)

@@ -96,8 +96,6 @@ def test_candidates_first_find_the_token_of_the_whole_mask(
     answers = engine.generate(requests)
     monkeypatch.setattr(choice, "TRIED", 0)  # the whole mask at once
     assert engine.generate(requests) == answers
-    monkeypatch.setattr(choice, "_takes_likeliest", lambda request: False)  # all tokens sorted, then the mask
-    assert engine.generate(requests) == answers
 
 
 def test_log_probabilities_are_the_models_own(engine: Engine, tokenizer: Tokenizer, rules: Grammar) -> None:

@@ -9,58 +9,49 @@ import numpy as np
 from riyaz.engine.grammar import Parse
 from riyaz.engine.request import Added, Request, Scored
 from riyaz.engine.runner import Best, Every, Top, Want, Whole
-from riyaz.engine.sampling import draw, falling, likeliest
+from riyaz.engine.sampling import draw, likeliest
 
 TRIED = 8  # likeliest tokens that are asked for one by one whether they fit a grammar, before all are
 
 
-def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top | Every:
+def want(request: Request, answer: Sequence[int]) -> Best | Top | Every:
     """What the next token after `answer` is chosen from."""
     sampling = request.sampling
-    changed = request.added is not None or request.grammar is not None
-    whole = changed or sampling.temperature > 0
-    count = sampling.top_k if sampling.top_k and not changed else vocab_size
-    count = max(count if whole else 1, request.top or 0)
-    if sampling.repetition_penalty == 1:
-        if request.grammar is not None and _takes_likeliest(request):
-            return Every()
-        return Best() if not whole and request.top is None else Top(count)
-    seen = {*request.prefix, *request.tokens, *answer} - request.stop
-    return Top(count, tuple(sorted(seen)), sampling.repetition_penalty)
+    seen: tuple[int, ...] = ()
+    if sampling.repetition_penalty != 1:
+        seen = tuple(sorted({*request.prefix, *request.tokens, *answer} - request.stop))
+    if sampling.temperature > 0 or request.added is not None or request.grammar is not None:
+        return Every(seen, sampling.repetition_penalty)
+    if request.top is None and sampling.repetition_penalty == 1:
+        return Best()
+    return Top(max(1, request.top or 0), seen, sampling.repetition_penalty)
 
 
 def choose(
     request: Request, answer: Sequence[int], result: Any, parse: Parse | None = None
 ) -> tuple[int, Scored | None]:
-    """The next token after `answer`, from what the runner gave for `want`; and its probability, where asked for.
+    """The next token after `answer`, from what the runner returned for `want`; and its probability, where asked for.
     `parse` is where the answer stands in the request's grammar. Raises Unfollowable."""
     if isinstance(result, int):
         return result, None
-    if isinstance(result, np.ndarray):
-        assert parse is not None
-        token = _likeliest_fitting(result, parse)
-        parse.accept(token)
-        return token, None
-    tokens, log_p = result
-    sampling = request.sampling
-    order, adjusted = np.arange(len(tokens)), log_p
-    if request.added is not None:
-        adjusted = adjusted + _additions(request.added, answer, len(tokens))[tokens]
-        order = falling(adjusted.astype(np.float32))
-    if parse is not None:
-        order = order[parse.allowed()[tokens[order]]]
-    if sampling.temperature > 0:
-        token = draw(tokens[order], adjusted[order], sampling, request.id, len(answer))
+    if isinstance(result, tuple):  # the likeliest come first
+        tokens, values = result
+        token, own = int(tokens[0]), float(values[0])
+        return token, None if request.top is None else _scored(token, own, tokens[: request.top], values)
+    log_p: np.ndarray = result  # (V,)
+    added = 0 if request.added is None else _additions(request.added, answer, len(log_p))
+    changed = (log_p + added).astype(np.float32)
+    if request.sampling.temperature > 0:
+        if parse is not None:
+            changed[~parse.allowed()] = -np.inf
+        token = draw(changed, request.sampling, request.id, len(answer))
     else:
-        token = int(tokens[order[0]])
+        token = int(changed.argmax()) if parse is None else _likeliest_fitting(changed, parse)
     if parse is not None:
         parse.accept(token)
-    return token, None if request.top is None else _scored(token, tokens, log_p, request.top)
-
-
-def _takes_likeliest(request: Request) -> bool:
-    """Whether the likeliest token that fits is the next one, and nothing else is asked for."""
-    return request.sampling.temperature == 0 and request.added is None and request.top is None
+    if request.top is None:
+        return token, None
+    return token, _scored(token, float(log_p[token]), *likeliest(log_p, request.top))
 
 
 def _likeliest_fitting(log_p: np.ndarray, parse: Parse) -> int:
@@ -102,7 +93,6 @@ def _additions(added: Added, answer: Sequence[int], vocab_size: int) -> np.ndarr
     return values
 
 
-def _scored(token: int, tokens: np.ndarray, log_p: np.ndarray, top: int) -> Scored:
-    """A chosen token among those that were asked for, likeliest first."""
-    own = float(log_p[np.flatnonzero(tokens == token)[0]])
-    return Scored(token, own, tuple(zip(tokens[:top].tolist(), log_p[:top].tolist())))
+def _scored(token: int, own: float, tokens: np.ndarray, values: np.ndarray) -> Scored:
+    """A chosen token with its log-probability, beside the likeliest tokens with theirs."""
+    return Scored(token, own, tuple(zip(tokens.tolist(), values.tolist())))

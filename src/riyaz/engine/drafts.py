@@ -20,13 +20,12 @@ class Drafts:
     """The drafts of an engine's answers: as many as pay (`auto`), as many as there are (`on`), or none (`off`). Where
     by its runner none `pay`, `auto` is `off`."""
 
-    def __init__(self, vocab_size: int, mode: Mode = "auto", pay: bool = True) -> None:
+    def __init__(self, mode: Mode = "auto", pay: bool = True) -> None:
         self.mode: Mode = "off" if mode == "auto" and not pay else mode
         # whether earlier answers are drafts: not where clients are strangers to each other, nor where times are taken
         # on rows that were answered before
         self.remembers = False
         self.counts = Counts()
-        self._vocab_size = vocab_size
         self._rates, self._times = Rates(), Times()
         self._recent: dict[str | None, deque[tuple[int, ...]]] = {}  # the last answers of each adapter
 
@@ -76,9 +75,7 @@ class Drafts:
     def _drafted(self, answer: Answer, run: TokenRun, draft: Sequence[int]) -> TokenRun:
         if not draft:
             return run
-        wants = [
-            want(answer.request, (*answer.tokens, *draft[:count]), self._vocab_size) for count in range(len(draft) + 1)
-        ]
+        wants = [want(answer.request, (*answer.tokens, *draft[:count])) for count in range(len(draft) + 1)]
         return TokenRun(run.sequence, (*run.tokens, *draft), Each(tuple(wants)))
 
 

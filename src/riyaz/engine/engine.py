@@ -22,7 +22,6 @@ from riyaz.engine.parts import Steps, batches, finished, in_parts
 from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
 from riyaz.engine.runner import Best, CacheFull, Each, Every, Hidden, Named, Runner, TokenRun, Top, Whole
-from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
@@ -60,7 +59,7 @@ class Engine:
         self._scheduler = Scheduler()
         self._tickets = 0
         self._prefixes = Prefixes(runner)
-        self.drafts = Drafts(runner.vocab_size, lookup, runner.drafts_pay)
+        self.drafts = Drafts(lookup, runner.drafts_pay)
         self._piece = 0  # most tokens of prompts that a step reads; 0: whole prompts
 
     def read_in_pieces(self, tokens: int, keep_bytes: int = 0) -> None:
@@ -376,7 +375,7 @@ class Engine:
         return TokenRun(answer.sequence, piece, None if answer.unread else self._want(answer))
 
     def _want(self, answer: Answer) -> Best | Top | Every:
-        return want(answer.request, answer.tokens, self.runner.vocab_size)
+        return want(answer.request, answer.tokens)
 
     def _results(self, answer: Answer, run: TokenRun, result: Any) -> Iterator[Step]:
         """What a step has for a request: its tokens, as many as were right of a draft and one more, or the end of a
@@ -423,12 +422,13 @@ class Engine:
         answer.done = len(answer.tokens) == request.limit
         return Step(answer.ticket, token, answer.done, scored, prompt, answer.cached)
 
-    def _echoed(self, answer: Answer, run: TokenRun, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keep the prompt's tokens that a piece predicts, and return the distribution after it as `Top` gives it."""
+    def _echoed(self, answer: Answer, run: TokenRun, rows: np.ndarray) -> np.ndarray:
+        """Keep the prompt's tokens that a piece predicts, and return the distribution (V,) after it."""
         assert answer.request.echo is not None
         following = (*run.tokens[1:], *(answer.unread[0][:1] if answer.unread else ()))
         answer.prompt += prompt_scores(rows, following, answer.request.echo)
-        return likeliest(rows[-1], self.runner.vocab_size)
+        last: np.ndarray = rows[-1]
+        return last
 
     def _end(self, answers: Sequence[Answer]) -> None:
         """Close the sequences of finished or cancelled requests and remove these from the scheduler."""

@@ -60,7 +60,11 @@ class Whole:
 
 @dataclass(frozen=True)
 class Every:
-    """Log-probabilities (V,) float32 of all tokens after the run, in the tokens' order; the caller's to change."""
+    """Log-probabilities (V,) float32 of all tokens after the run, in the tokens' order; `seen` and `penalty` as of
+    `Top`."""
+
+    seen: tuple[int, ...] = ()
+    penalty: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import Sampling
 from riyaz.engine.runner import TokenRun
-from riyaz.engine.sampling import likeliest, probabilities
+from riyaz.engine.sampling import kept, likeliest
 from riyaz.families import Family, ModelConfig
 from riyaz.inside import product, vectors
 from riyaz.inside.attention import FIRST_COUNTED, Pattern, naming, repeated, weights
@@ -159,14 +159,12 @@ def by_hand(model: PromptedModel, inside: Inside, speed: product.Speed | None) -
 def following(model: PromptedModel, inside: Inside, sampling: Sampling, count: int = 10) -> list[dict[str, Any]]:
     """The likeliest next tokens, with their probabilities at temperature 1 and as `sampling` draws them, whose
     temperature is above 0: 0 for those that it never draws."""
-    ids, log_p = likeliest(inside.log_p[-1], inside.log_p.shape[1])
-    drawn = probabilities(log_p, sampling)
-    drawn = drawn / drawn.sum()
+    log_p = inside.log_p[-1]  # (V,)
+    tokens, p = kept(log_p, sampling)
+    drawn = dict(zip(tokens.tolist(), (p / p.sum()).tolist()))
     return [
-        named(
-            model, token, probability=rounded(math.exp(value)), drawn=rounded(drawn[place]) if place < len(drawn) else 0
-        )
-        for place, (token, value) in enumerate(zip(ids[:count].tolist(), log_p[:count].tolist()))
+        named(model, token, probability=rounded(math.exp(log_p[token])), drawn=rounded(drawn.get(token, 0)))
+        for token in likeliest(log_p, count)[0].tolist()
     ]
 
 

@@ -268,7 +268,7 @@ def _ask(place: int, run: TokenRun, rows: list[Row], names: list[int], penalties
     wants = run.want.wants if isinstance(run.want, Each) else (run.want,)
     for token, want in enumerate(wants, len(run.tokens) - len(wants)):
         _ask_after(place, token, want, rows, names)
-        penalty = want.penalty if isinstance(want, Top) else 1.0
+        penalty = want.penalty if isinstance(want, Top | Every) else 1.0
         penalties.extend([penalty] * (len(rows) - len(penalties)))
 
 
@@ -289,12 +289,10 @@ def _ask_after(place: int, last: int, want: Want | None, rows: list[Row], names:
         rows.append((place, last, BEST, 0, END))
     elif isinstance(want, Hidden):
         rows.append((place, last, HIDDEN, 0, END))
-    elif isinstance(want, Top):
+    elif isinstance(want, Top | Every):
         seen = want.seen if want.penalty != 1 else ()
         rows.append((place, last, FULL, len(seen), END))
         names.extend(seen)
-    elif isinstance(want, Every):
-        rows.append((place, last, FULL, 0, END))
     elif isinstance(want, Named):
         after = want.rows.tolist()
         if after and after.count(after[0]) == len(after):  # as in every search

@@ -421,9 +421,9 @@ class _Answer:
             self.rows, self.result = want.rows, np.empty((len(want.rows), vocab_size), np.float32)
 
     def penalise(self, logits: Tensor, begin: int) -> None:
-        """Apply a `Top`'s penalty to its row of the logits (n, V) of a chunk, in place."""
+        """Apply the penalty of a `Top` or `Every` to its row of the logits (n, V) of a chunk, in place."""
         want, row = self.piece.run.want, self.first - begin
-        if isinstance(want, Top) and want.penalty != 1 and want.seen and 0 <= row < len(logits):
+        if isinstance(want, Top | Every) and want.penalty != 1 and want.seen and 0 <= row < len(logits):
             seen = torch.tensor(want.seen)
             scores = logits[row, seen]
             logits[row, seen] = torch.where(scores > 0, scores / want.penalty, scores * want.penalty)

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -153,6 +154,95 @@ def upload(place: Place) -> None:
         client.post("/page/files?name=large", content=iter([piece] * 300), headers=headers)
 
 
+def sent(place: Place, *parts: bytes, answers: int = 1) -> None:
+    """Each part on a connection that is new or still open; after it so many answers are waited for, or the end."""
+    with contextlib.suppress(OSError), place.connected(20) as client:
+        for part in parts:
+            client.sendall(part)
+            seen = b""
+            while seen.count(b"HTTP/1.1 ") < answers and (piece := client.recv(65536)):
+                seen += piece
+            if not seen:
+                break
+
+
+def head(place: Place, line: str, *more: str) -> bytes:
+    """The head of a request without a key."""
+    return "\r\n".join([f"{line} HTTP/1.1", f"Host: 127.0.0.1:{place.port}", *more, "\r\n"]).encode()
+
+
+def short(place: Place) -> None:
+    """A head and 4 KB of its body in chunks of one byte, without a key."""
+    json_chunks = ("Content-Type: application/json", "Transfer-Encoding: chunked")
+    sent(place, head(place, "POST /v1/completions", *json_chunks) + b"1\r\nx\r\n" * 650)
+
+
+def lines(place: Place) -> None:
+    """A head of 3,500 short headers, without a key."""
+    sent(place, head(place, "GET /health", *(["a:"] * 3500)))
+
+
+def fields(place: Place) -> None:
+    """A request for a report with 15 KB of a query, without a token."""
+    sent(place, head(place, f"GET /page/report?{'a=b&' * 3700}"))
+
+
+def opened(place: Place) -> None:
+    """A connection is made and closed."""
+    with contextlib.suppress(OSError), place.connected():
+        pass
+
+
+def burst(place: Place) -> None:
+    """500 connections at once, each with a request, without a key."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as open_ones:
+        clients = [open_ones.enter_context(place.connected()) for _ in range(500)]
+        for client in clients:
+            client.sendall(head(place, "GET /health"))
+        for client in clients:
+            client.recv(4096)
+
+
+def kept(place: Place) -> None:
+    """Requests on a connection that stays open, without a key."""
+    sent(place, *[head(place, "GET /health")] * 100)
+
+
+def piped(place: Place) -> None:
+    """40 requests in one piece, without a key."""
+    sent(place, *[head(place, "GET /health") * 40] * 5, answers=40)
+
+
+def idle(place: Place) -> None:
+    """Connections without end, each with 15 KB of a head that does not end, without a key."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    begun = head(place, "GET /health", "a: " + "y" * 15_000)[:-2]
+    clients = []
+    with contextlib.suppress(OSError):
+        while len(clients) < min(20_000, hard - 100):
+            clients.append(place.connected())
+            clients[-1].sendall(begun)
+    time.sleep(5)
+    for client in clients:
+        client.close()
+
+
+def strings(place: Place) -> None:
+    """A text of 900 KB, of which all tokens are asked for as strings, with a key."""
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=place.url, timeout=60) as client:
+        asked = {"model": place.model, "prompt": "a b c " * 150_000, "return_token_strs": True}
+        client.post("/tokenize", json=asked, headers={"x-api-key": KEY})
+
+
+def stops(place: Place) -> None:
+    """An answer of 400 tokens with 16 stop strings of 256 characters, with a key."""
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=place.url, timeout=60) as client:
+        asked = {"model": place.model, "prompt": "Once", "max_tokens": 400, "ignore_eos": True}
+        asked["stop"] = [chr(97 + each) * 256 for each in range(16)]
+        client.post("/v1/completions", json=asked, headers={"x-api-key": KEY})
+
+
 @dataclass(frozen=True)
 class Attack:
     """What is done, by whom, and by how many at once."""
@@ -168,6 +258,11 @@ ATTACKS = {
     "strange": Attack(strange, "stranger", 4), "unread": Attack(unread, "key", 16),
     "taken": Attack(taken, "key", 1), "refused": Attack(refused, "key", 1), "scores": Attack(scores, "key", 1),
     "bodies": Attack(bodies, "key", 8), "upload": Attack(upload, "token", 1),
+    "short": Attack(short, "stranger", 64), "lines": Attack(lines, "stranger", 64),
+    "fields": Attack(fields, "stranger", 64), "opened": Attack(opened, "stranger", 64),
+    "burst": Attack(burst, "stranger", 1), "kept": Attack(kept, "stranger", 64),
+    "piped": Attack(piped, "stranger", 64), "idle": Attack(idle, "stranger", 1),
+    "strings": Attack(strings, "key", 1), "stops": Attack(stops, "key", 1),
 }  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def test_headers_without_end_are_refused(served: Running) -> None:
         except OSError:
             ended.set()
         with_answer = b"" if ended.is_set() else raw.recv(4096)
-    assert ended.is_set() or b" 400 " in with_answer.splitlines()[0]
+    assert ended.is_set() or b" 431 " in with_answer.splitlines()[0]
     lives(served)
 
 

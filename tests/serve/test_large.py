@@ -103,3 +103,20 @@ def test_others_are_answered_while_those_of_answers_are_written(served: Running)
         assert len(content) > 5_000_000
         waits.append(waited)
     assert min(waits) < LATE, waits
+
+
+def test_others_are_answered_while_the_texts_of_tokens_are_written(served: Running) -> None:
+    """They were made in the event loop, half a second for a prompt of a million characters."""
+    body = {"model": "tiny", "prompt": "the order is late " * 50_000, "return_token_strs": True}
+    waits = []
+    while len(waits) < 3 and (not waits or min(waits) >= LATE):
+        waited, content = longest_wait(served, body, "/tokenize")
+        waits.append(waited)
+    assert min(waits) < LATE, waits
+    document = json.loads(content)
+    assert len(document["token_strs"]) == document["count"] == len(document["tokens"]) > 50_000
+    few = served.post("/tokenize", {**body, "prompt": body["prompt"][:1800]}).json()
+    size = few["count"] - 20
+    assert (
+        document["token_strs"][:size] == few["token_strs"][:size] and document["tokens"][:size] == few["tokens"][:size]
+    )

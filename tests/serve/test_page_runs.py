@@ -23,6 +23,7 @@ from riyaz import events
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Note, Phase
 from riyaz.limits.limits_file import recorder
+from riyaz.serve import guard
 from riyaz.serve.opening import Opener
 from riyaz.serve.page import following, starting
 from riyaz.serve.page.place import Page
@@ -141,7 +142,10 @@ def test_a_report_opens_with_its_ticket_only_and_without_the_pages_origin(served
     assert answer.status_code == 200 and "<!doctype html>" in answer.text[:100].lower()
     assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
     ticket = link.rpartition("=")[2]
-    for wrong in (link[:-1], link.replace("workshop", "newer"), f"/page/run?path=workshop&ticket={ticket}"):
+    many = "&a=" * (guard.FIELDS - 1)  # a stranger's query of thousands of fields took the others' time
+    assert served.http.get(link + many[3:], headers=plain).status_code == 200
+    other = link.replace("workshop", "newer")
+    for wrong in (link[:-1], other, link + many, f"/page/run?path=workshop&ticket={ticket}"):
         assert_error(served.http.get(wrong, headers=plain), 401)
     assert_error(served.http.get("/page/report", params={"path": "half"}), 404)
 

@@ -1,13 +1,17 @@
 """What clients without a key can make the server do: bodies without end, heads that never come, and what others see."""
 
+import gc
 import socket
 import statistics
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import httpx
 import pytest
 from live_server import Running, running
@@ -153,3 +157,136 @@ def test_a_client_that_sends_first_and_reads_then_sees_why_it_is_refused(guarded
     with httpx.Client(base_url=guarded.url, timeout=30) as client:
         assert client.post("/v1/completions", content=large(), headers=headers).status_code == 413
         assert client.post("/v1/completions", content=large()).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("lines", "size", "status"),
+    [(90, 10_000, 200), (102, 10, 431), (3000, 10, 431), (1, connection.HEAD_BYTES, 431), (1, 2_000_000, 431)],
+)
+def test_a_head_is_bounded_before_it_is_read(guarded: Running, lines: int, size: int, status: int) -> None:
+    fields = "".join(f"X-{place}: y\r\n" for place in range(lines - 1)) + f"X-Long: {'x' * size}\r\n"
+    with connected(guarded) as client:
+        client.sendall(f"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n".encode())
+        told = answer_to(client)
+    assert told.startswith(f"HTTP/1.1 {status} ".encode())
+    if status == 431:
+        assert told.endswith(b"a head has at most 16,384 bytes and 100 lines")
+
+
+def test_what_is_no_head_is_refused_at_once(guarded: Running) -> None:
+    for first in (b"\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b" GET / HTTP/1.1\r\n\r\n", b"GET  \r\n\r\n"):
+        with connected(guarded) as client:
+            client.sendall(first)
+            assert answer_to(client).startswith(b"HTTP/1.1 400 "), first
+
+
+def test_a_client_that_goes_while_it_is_refused_is_no_error(
+    guarded: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone: list[connection._Closing] = []
+    ended = threading.Event()
+    with connected(guarded) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it resets as it closes
+        write, lost = connection._Closing.__getattr__, connection.Connection.connection_lost
+
+        def wrote(transport: connection._Closing, name: str) -> Any:
+            if name == "write_eof":
+                gone.append(transport)
+                client.close()
+            return write(transport, name)
+
+        def is_lost(self: connection.Connection, exc: Exception | None) -> None:
+            lost(self, exc)
+            if self.transport in gone:
+                ended.set()
+
+        monkeypatch.setattr(connection._Closing, "__getattr__", wrote)
+        monkeypatch.setattr(connection.Connection, "connection_lost", is_lost)
+        client.sendall(b"GET /health HTTP/1.1\r\nX: " + b"x" * connection.HEAD_BYTES)
+        assert ended.wait(5), "the connection ends"
+    assert "not connected" not in caplog.text and "Traceback" not in caplog.text
+    assert httpx.get(f"{guarded.url}/health").status_code == 200
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_no_body_is_read_before_the_key_is_checked(
+    guarded: Running, length: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies in many small pieces took the time of the others, although nobody asked for them."""
+    read: list[int] = []
+    receive = h11.Connection.receive_data
+
+    def counted(self: h11.Connection, data: bytes) -> None:
+        if self.our_role is h11.SERVER:
+            read.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", counted)
+    for key, status in ((KEY, 400), ("no key", 401)):
+        head = f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n{length}\r\n"
+        whole = f"{head}Content-Type: application/json\r\n\r\n".encode()
+        body = b"1\r\n[\r\n" * 1000 + b"0\r\n\r\n" if "chunked" in length else b"[" * 1_000_000
+        read.clear()
+        with connected(guarded) as client:
+            client.sendall(whole + body)
+            assert answer_to(client).startswith(f"HTTP/1.1 {status} ".encode()) or status == 400
+        assert (sum(read) == len(whole)) is (status == 401), (key, sum(read))
+
+
+def test_a_request_that_gives_its_length_twice_is_the_last_of_its_connection(guarded: Running) -> None:
+    """RFC 9112, section 6.3: what follows such a request may be read otherwise by a proxy before the server."""
+    both = "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with connected(guarded) as client:
+        client.sendall(both.encode() + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        told = answer_to(client)
+    assert told.count(b"HTTP/1.1 200 ") == 1 and b"\r\nconnection: close\r\n" in told.lower()
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_waits_longest(
+    guarded: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shared,) = guarded.server.config.http.args  # type: ignore[union-attr]
+    assert guarded.http.get("/health").status_code == 200
+    monkeypatch.setattr(shared, "most", 3)
+    with connected(guarded) as first, connected(guarded) as second, connected(guarded) as third:
+        for client in (second, third, first):
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = client.recv(65536)
+            while not answer.endswith(b"}"):
+                answer += client.recv(65536)
+        with connected(guarded) as fourth:
+            fourth.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert answer_to(fourth).startswith(b"HTTP/1.1 200 ")
+            assert answer_to(second) == b"", "it has waited longest"
+        first.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert answer_to(first).startswith(b"HTTP/1.1 200 ")
+    monkeypatch.setattr(shared, "enter", lambda made: False)
+    with connected(guarded) as refused:
+        assert answer_to(refused).startswith(b"HTTP/1.1 503 ")
+
+
+def test_nothing_refers_to_a_connection_that_is_closed(guarded: Running) -> None:
+    """What refers to itself or is waited for stays until the next collection of all objects, while which all wait."""
+
+    def left() -> int:
+        return sum(isinstance(each, connection.Connection) for each in gc.get_objects())
+
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        for request in (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G", b"\r\n\r\n", b""):
+            for close in (True, False):
+                with connected(guarded) as client:
+                    client.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if close else request)
+                    if close and request:
+                        client.shutdown(socket.SHUT_WR)
+                        answer_to(client)
+                    elif len(request) > 4:
+                        client.recv(65536)
+        until = time.monotonic() + 2
+        while left() > before and time.monotonic() < until:
+            time.sleep(0.05)
+        assert left() <= before
+    finally:
+        gc.enable()

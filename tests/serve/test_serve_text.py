@@ -7,6 +7,7 @@ from tokenizer_kinds import KINDS, pair
 
 from riyaz.serve.problems import Problem
 from riyaz.serve.schema import check
+from riyaz.serve.stopping import StopString
 from riyaz.serve.text import Text
 from riyaz.text.sentences import whole_sentences
 from riyaz.text.tokenizer import Tokenizer
@@ -62,6 +63,29 @@ def test_any_tokens_and_stop_strings_give_what_cutting_the_whole_gives(tokenizer
         if not stopped and (places := [before.index(each) for each in stop if each in before]):
             wanted, stopped = before[: min(places)], True
     assert (found, told.stopped) == (wanted, stopped)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_stop_string_is_matched_as_by_looking_at_every_length(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    string, text = ("".join(generator.choice(list("ab"), size)) for size in (generator.integers(1, 9), 200))
+    stop, read = StopString(string), ""
+    while not (end := text.find(string, 0, len(read)) + 1) and len(read) < len(text):
+        piece = text[len(read) : len(read) + generator.integers(0, 5)]
+        before, read = len(read), read + piece
+        found = stop.read(piece)
+        assert (before + found if found else 0) == (read.find(string) + len(string) if string in read else 0)
+        assert stop.matched == max(
+            n for n in range(len(string) + 1) if (read[: before + found] if found else read).endswith(string[:n])
+        )
+    assert end or string not in text
+
+
+def test_a_long_stop_string_that_begins_everywhere_costs_no_more_than_the_text() -> None:
+    stop = StopString("a" * 500_000 + "b")
+    assert stop.read("a" * 200_000) == 0 and stop.matched == 200_000
+    assert all(stop.read("c" + "a" * 10) == 0 for _ in range(1000)) and stop.matched == 10
+    assert stop.read("a" * 500_000) == 0 and stop.read("ab") == 2
 
 
 def test_a_part_of_a_stop_string_is_held_back_until_it_is_none(tokenizer: Tokenizer) -> None:

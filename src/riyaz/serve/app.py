@@ -136,7 +136,7 @@ def loading() -> Problem:
     return Problem(503, "the model is loading", headers={"Retry-After": str(RETRY)})
 
 
-def application(state: State) -> ASGIApp:
+def application(state: State) -> Guard:
     """The ASGI application of a server."""
 
     @contextlib.asynccontextmanager

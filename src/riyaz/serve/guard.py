@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,6 +24,8 @@ PUBLIC = ("/health",)
 TOKEN = "x-riyaz-token"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MAX_KEYS, MAX_KEY_FILE, SHORTEST = 1000, 2**20, 16
+FIELDS = 8  # of a query that may have a ticket
+SECRET = re.compile(rb"\n(authorization|x-api-key|x-riyaz-token):[ \t]*([^\r\n]*)", re.IGNORECASE)
 ASKED_WITH = ("GET", "POST", "DELETE")
 PORTS = {"http": 80, "https": 443}  # that browsers leave out of an origin
 
@@ -81,6 +84,11 @@ class Guard:
         elif self._keys and not self._is_public(path) and not self._has_key(headers):
             raise Problem(401, "no valid API key; send it as Authorization: Bearer KEY or X-Api-Key: KEY")
 
+    def brings_key(self, head: bytes) -> bool:
+        """Whether the head of a request, as it came, has a key or the page's token, on a server with keys."""
+        headers = Headers(raw=[(name.lower(), value) for name, value in SECRET.findall(head)])
+        return bool(self._keys and headers) and (self._has_key(headers) or self._has_token(headers))
+
     def _is_public(self, path: str) -> bool:
         return path in PUBLIC or (self._page is not None and (path == INDEX or path.startswith(ASSETS)))
 
@@ -89,7 +97,10 @@ class Guard:
 
     def _has_ticket(self, query: str) -> bool:
         """Whether a report is asked for with the ticket that opens it alone."""
-        fields = dict(parse_qsl(query))
+        try:
+            fields = dict(parse_qsl(query, max_num_fields=FIELDS))
+        except ValueError:  # there are more
+            return False
         ticket = self._page.ticket(fields.get("path", "")) if self._page else ""
         return hmac.compare_digest(fields.get("ticket", "").encode(), ticket.encode())
 

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 
@@ -16,11 +18,13 @@ from riyaz.serve.app import application
 from riyaz.serve.connection import Connection
 from riyaz.serve.guard import check_origins, expect_guarded
 from riyaz.serve.problems import Problem
+from riyaz.serve.sharing import MOST, Shared
 from riyaz.serve.state import State
 from riyaz.system import limit, set_limit
 
 WATCH = 0.1  # seconds between two looks whether the server is to end
-FILES = 65_536  # most files that are open at once
+FILES = 256  # open files beside the connections
+QUEUE, ACCEPTED = 2048, 16  # connections that wait to be accepted, and that are accepted in a turn of the event loop
 GRACE = 2  # seconds for the last bytes of answers that were cut
 
 
@@ -58,29 +62,41 @@ class Server(uvicorn.Server):
     """Uvicorn's server, which goes on listening while its last answers run: whoever asks then, a balancer's check of
     /health too, gets a 503 instead of a connection that is refused or breaks."""
 
-    def __init__(self, config: uvicorn.Config, state: State) -> None:
+    def __init__(self, config: uvicorn.Config, state: State, shared: Shared) -> None:
         super().__init__(config)
-        self._state = state
+        self._state, self._shared = state, shared
+        self._seen = -1  # requests and connections that had come when it was looked last
         self._until = 0.0  # when answers are cut, on the clock of time.monotonic; 0 before the end has begun
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with a queue that is longer than what is accepted in one turn."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(QUEUE)
+
     async def on_tick(self, counter: int) -> bool:
-        """Whether to close now: it is to end, and no answer runs or the time for them is over."""
+        """Whether to close now: it is to end, and no answer runs and nobody has asked since the last look, or the time
+        for both is over. A balancer sends requests until its next check of /health; each must be refused, not lost."""
         if not await super().on_tick(counter):
             return False
         self._until = self._until or time.monotonic() + self._state.config.drain
         left = self._until - time.monotonic()
         self.config.timeout_graceful_shutdown = int(max(left, 0)) + 2 * GRACE
-        return self.force_exit or not self._state.open or left <= 0
+        quiet, self._seen = self._seen == self._shared.came, self._shared.came
+        return self.force_exit or (quiet and not self._state.open) or left <= 0
 
 
 def made(state: State) -> Server:
     """The server of an application, not running yet; `should_exit` ends it."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a warning is a line for each bad head of a stranger
+    _allow_many_connections()
+    app = application(state)
+    shared = Shared(app.brings_key, int(max(1, min(MOST, limit("NOFILE")[0] - FILES))))
     config = uvicorn.Config(
-        application(state), lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
-        http=Connection, timeout_graceful_shutdown=2 * GRACE, backlog=2048,
+        app, lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
+        http=partial(Connection, shared), timeout_graceful_shutdown=2 * GRACE, backlog=ACCEPTED,  # type: ignore[arg-type]
     )  # fmt: skip
-    return Server(config, state)
+    return Server(config, state, shared)
 
 
 def run(
@@ -99,9 +115,11 @@ def run(
         finally:
             watching.cancel()
 
-    _allow_many_connections()
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
-        asyncio.run(serve())
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
+            asyncio.run(serve())
+    finally:
+        gc.unfreeze()
     if failed:
         raise failed[0]
 
@@ -122,6 +140,8 @@ async def _watch(
             server.should_exit = True
             return
         state.loaded = True
+    gc.collect()
+    gc.freeze()  # the models are not looked through again at every collection, while which all requests wait
     if not server.should_exit:
         started()
     while not server.should_exit:
@@ -134,6 +154,6 @@ async def _watch(
 def _allow_many_connections() -> None:
     """Each connection is an open file, of which a process may often have 1,024 unless it asks for more."""
     soft, hard = limit("NOFILE")
-    most = min(FILES, hard)
+    most = min(MOST + FILES, hard)
     if soft < most:
         set_limit("NOFILE", most, hard)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from riyaz.serve.stopping import StopString
 from riyaz.text.sentences import whole_sentences
 from riyaz.text.tokenizer import Tokenizer
 
@@ -19,7 +20,8 @@ class Text:
     ) -> None:
         self.stopped = False  # a stop string was found; what follows it is left out
         self.stopped_by: str | None = None  # which one
-        self._tokenizer, self._stop, self._task, self._shown = tokenizer, stop, task, shown
+        self._tokenizer, self._task, self._shown = tokenizer, task, shown
+        self._stops = [StopString(each) for each in stop]
         self._ids: list[int] = []
         self._start = self._read = 0  # tokens before `_read` are text already; those from `_start` say how it goes on
         self._before = ""  # the text of the tokens between them
@@ -29,15 +31,13 @@ class Text:
     def push(self, token: int) -> str:
         """The text that is certain after one more token."""
         self._ids.append(token)
-        self._text += self._decoded(final=False)
-        self._find_stop()
+        self._add(self._decoded(final=False))
         return self._unsent(self._certain())
 
     def finish(self, cut: bool) -> str:
         """The rest of the text; `cut`: the answer was ended by a limit."""
         if not self.stopped:
-            self._text += self._decoded(final=True)
-            self._find_stop()
+            self._add(self._decoded(final=True))
         text = self._text
         if self._task:
             text = (cut and whole_sentences(text.strip() + " ")) or text.strip()
@@ -56,19 +56,20 @@ class Text:
         self._read, self._before = len(self._ids), now
         return new
 
-    def _find_stop(self) -> None:
-        begins = [(self._text.find(stop, max(0, self._sent - len(stop))), stop) for stop in self._stop]
-        if begins := [(place, stop) for place, stop in begins if place >= 0]:
+    def _add(self, new: str) -> None:
+        """Add text, up to a stop string that is there now."""
+        size = len(self._text)
+        self._text += new
+        begins = [(size + end - len(stop.string), stop.string) for stop in self._stops if (end := stop.read(new))]
+        if begins:
             place, self.stopped_by = min(begins)
             self.stopped, self._text = True, self._text[:place]
 
     def _certain(self) -> str:
         """The text that no further token changes: not what may become a stop string, nor an unfinished sentence."""
         text = self._text
-        if self._stop and not self.stopped:
-            longest = min(max(map(len, self._stop)), len(text))
-            held = (n for n in range(longest, 0, -1) if any(s.startswith(text[-n:]) for s in self._stop))
-            text = text[: len(text) - next(held, 0)]
+        if self._stops and not self.stopped:
+            text = text[: len(text) - max(stop.matched for stop in self._stops)]
         return whole_sentences(text.lstrip()) if self._task else text
 
     def _unsent(self, text: str) -> str:

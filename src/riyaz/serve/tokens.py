@@ -11,6 +11,7 @@ from riyaz.data import Message
 from riyaz.serve import asking
 from riyaz.serve.fields import CHAT, DETOKENIZE, TOKENIZE
 from riyaz.serve.http import read_body
+from riyaz.serve.large import json_response
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
@@ -25,10 +26,14 @@ async def tokenize(request: Request) -> Response:
     if ("prompt" in body) == ("messages" in body):
         raise Problem(400, "prompt: give either prompt or messages", "prompt")
     ids = await state.prepare(lambda: _ids(served, body))
-    tokenizer = served.open.tokenizer
-    shown = {"token_strs": [tokenizer.token_text(token) for token in ids]} if body.get("return_token_strs") else {}
-    document = {"count": len(ids), "max_model_len": served.predictor.context, "tokens": ids, **shown}
-    return JSONResponse(document, headers=headers)
+
+    def response() -> Response:
+        texts = map(served.open.tokenizer.token_text, ids)
+        shown = {"token_strs": list(texts)} if body.get("return_token_strs") else {}
+        document = {"count": len(ids), "max_model_len": served.predictor.context, "tokens": ids, **shown}
+        return json_response(document, headers)
+
+    return await state.write(response, len(ids))
 
 
 def _ids(served: Served, body: dict[str, Any]) -> list[int]:

@@ -31,7 +31,9 @@ class Bytes {
         std::vector<T> all(count);
         auto* to = (uint8_t*)all.data();
         const size_t bytes = count * sizeof(T), held = size_t(end_ - at_) < bytes ? size_t(end_ - at_) : bytes;
-        for (size_t i = 0; held && i < bytes; i++) to[i] = at_[i % held];
+        if (held) memcpy(to, at_, held);
+        for (size_t done = held; held && done < bytes; done *= 2)  // what is written so often again
+            memcpy(to + done, to, done < bytes - done ? done : bytes - done);
         at_ += held;
         return all;
     }

@@ -445,7 +445,7 @@ def test_a_working_folder_that_was_deleted(
     gone.rmdir()
     told = command(*words)
     assert told.status == 2 and told.line.startswith(f"error: {said}"), told
-    assert told.line.endswith("the working folder was deleted; cd to another folder and run the command again"), told
+    assert told.line.endswith("no longer mounted; cd to one that is there and run the command again"), told
 
 
 def test_a_wrong_option_in_a_deleted_folder_is_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

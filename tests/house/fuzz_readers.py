@@ -415,19 +415,8 @@ def campaign(reader: str, inputs: int | None, seconds: float, seed: int, first: 
     return known
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reader", choices=[*READERS, "all"])
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, help="in place of --inputs: as many inputs as take so long")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first input")
-    parser.add_argument("--atheris", action="store_true", help="coverage-guided")
-    options = parser.parse_args()
-    if options.reader == "all":
-        return every_reader(options.seconds or 60.0, options.seed)
-    if options.atheris:
-        return guided(options.reader, options.inputs)
+def limited(options: argparse.Namespace) -> None:
+    """Fuzz one reader with little memory and print its line; exit status 1 when anything crashed."""
     READERS[options.reader]()  # imports before the limit
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
@@ -444,6 +433,23 @@ def main() -> None:
         f"({total / max(known['used'], 1e-9):.0f} inputs per CPU second), peak {peak} MB"
     )
     sys.exit(bool(known["crashes"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reader", choices=[*READERS, "all"])
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, help="in place of --inputs: as many inputs as take so long")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--atheris", action="store_true", help="coverage-guided")
+    options = parser.parse_args()
+    if options.reader == "all":
+        return every_reader(options.seconds or 60.0, options.seed)
+    if options.atheris:
+        return guided(options.reader, options.inputs)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as tempfile.tempdir:  # the readers make theirs in it
+        limited(options)
 
 
 if __name__ == "__main__":

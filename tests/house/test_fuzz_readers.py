@@ -1,8 +1,11 @@
 """Some thousand mutated inputs per reader; `python tests/house/fuzz_readers.py` runs a million."""
 
 import json
+import os
 import random
 import subprocess
+import sys
+import tempfile
 
 import fuzz_readers
 import pytest
@@ -10,6 +13,12 @@ from fuzz_forks import Forks
 
 from riyaz.confined import module_command
 from riyaz.errors import RiyazError
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path_factory, monkeypatch):
+    """The readers' folders lie below pytest's, which removes them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("readers")))
 
 
 @pytest.mark.parametrize("reader", fuzz_readers.READERS)
@@ -32,6 +41,13 @@ def test_a_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert numbers == [(0, 40), (40, 20), (60, 40), (100, 30)]
     whole, crashes = fuzz("questions", 130, 3)
     assert {name: known[name] for name in whole} == whole and known["crashes"] == crashes == []
+
+
+def test_a_campaign_leaves_no_folder(tmp_path):
+    command = [sys.executable, fuzz_readers.__file__, "questions", "--inputs", "20", "--first", "1"]
+    done = subprocess.run(command, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("questions: 20 inputs"), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_and_an_unclear_line_are_seen():

@@ -187,7 +187,7 @@ def keep_printed(verb: Verb, folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the folder of a case and what lies beside it."""
-    for path in (folder, *(beside(folder, name) for name in ("home", "tmp"))):
+    for path in (folder, *(beside(folder, name) for name in ("home", "tmp", "store"))):
         shutil.rmtree(path, ignore_errors=True)
 
 

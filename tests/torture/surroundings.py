@@ -13,7 +13,6 @@ by the same command.
 import argparse
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -33,15 +32,24 @@ DISKS = ("16k", "128k", "2m")  # sizes of the small disk
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all")
 # the disk is there only for this command: it lists what is left there into the file $2 and goes with the namespace
 SMALL = 'mount -t tmpfs -o size=$1 tmpfs . && cd "$PWD" && list=$2 && shift 2 && "$@"; s=$?; find . > "$list"; exit $s'
-KINDS = ("memory", "read-only", "disk", "stopped", "two", "five")
+# the folder is $1, which goes after $2 seconds, so that paths lead to the empty folder below it, and is there again $3
+# seconds later; a process that works in it stays in the one that is gone
+AWAY = (
+    'mount --bind "$1" . && cd "$PWD" || exit 1; '
+    '(cd / && sleep "$2" && umount -l "$OLDPWD" && sleep "$3" && mount --bind "$1" "$OLDPWD") & shift 3; '
+    '"$@"; s=$?; wait; exit $s'
+)
+AWAY_SECONDS = 2.0
+KINDS = ("memory", "read-only", "disk", "stopped", "two", "five", "away")
 CHEAP = ("export", "quantize", "rag-add", "pull", "run", "inside", "limits", "ternarize", "pretrain", "adapt-nearest")
 SHARED = ("rag-add", "pull", "pretrain", "run", "export", "adapt-nearest", "compare-openings")  # by several processes
 BUSY = ("another riyaz", "another process", "is locked", "database is locked", *campaign.EXISTS)
-ABORTED = re.compile(r"memory allocation of \d+ bytes failed")  # Rust, in which tokenizers is written, ends the process
+# libraries that end the process: tokenizers, written in Rust, without memory, and MKL without a working folder
+ABORTED = {"memory": (-signal.SIGABRT, "memory allocation of"), "away": (2, "oneMKL FATAL ERROR: Cannot load")}
 GENERATE = Verb("generate", ("generate ../inputs/model 'where is my order' --max-tokens 8 --precision fp32",), True)
 WHY = {  # a word of the reason that has to be in the line
     "memory": ("memory", "address space"), "read-only": ("permission denied", "read-only", "cannot be"),
-    "disk": faults.REASONS,
+    "disk": faults.REASONS, "away": ("no such file", "is gone"),
 }  # fmt: skip
 
 
@@ -73,8 +81,9 @@ def said(folder: Path, ending: str = "") -> str:
     return campaign.beside(folder, f"stderr{ending}").read_text()
 
 
-def alone(verb: Verb, kind: str, number: int, folder: Path, whole: Path) -> int | None:
-    """Run the first command in its surroundings: its status, after what it left is looked at. Raises Failure."""
+def alone(verb: Verb, kind: str, number: int, folder: Path, whole: Path, seconds: float) -> int | None:
+    """Run the first command, which takes so many seconds, in its surroundings: its status, after what it left is looked
+    at. Raises Failure."""
     listing = campaign.beside(folder, "listing")
     before: tuple[str, ...] = ("prlimit", f"--as={number}")
     if kind == "read-only":
@@ -82,13 +91,20 @@ def alone(verb: Verb, kind: str, number: int, folder: Path, whole: Path) -> int 
         before = WITHOUT_RIGHTS
     elif kind == "disk":
         before = ("unshare", "-m", "sh", "-c", f"cd / && cd '{folder}' && {SMALL}", "sh", DISKS[number], str(listing))
+    elif kind == "away":
+        store = campaign.beside(folder, "store")
+        store.mkdir()
+        gone = (str(store), f"{seconds * number / 10:.2f}", f"{AWAY_SECONDS}")
+        before = ("unshare", "-m", "sh", "-c", f"cd / && cd '{folder}' && {AWAY}", "sh", *gone)
     try:
         status = campaign.attempt(verb.commands[0], folder, campaign.LIMIT, before=before)
     finally:
         folder.chmod(0o755)
+    if kind == "away":
+        put_back(folder)
     if status == 0:
         return status
-    if kind == "memory" and status == -signal.SIGABRT and ABORTED.search(said(folder)):
+    if is_aborted(kind, status, folder):
         return status  # what it left is removed by the same command
     expect_one_line(status, folder, WHY[kind])
     faults.expect_no_half(verb, whole, folder)
@@ -96,6 +112,21 @@ def alone(verb: Verb, kind: str, number: int, folder: Path, whole: Path) -> int 
     if (kind == "read-only" and left) or any(".riyaz-" in name for name in left):
         raise Failure("left", f"left behind: {', '.join(left[:5])}")
     return status
+
+
+def is_aborted(kind: str, status: int | None, folder: Path) -> bool:
+    """Whether a library ended the process, with a line of its own."""
+    ended, words = ABORTED.get(kind, (0, ""))
+    return status == ended != 0 and words in said(folder)
+
+
+def put_back(folder: Path) -> None:
+    """Make what was mounted at the folder the folder itself. Raises Failure where something lies below the mount, where
+    nobody would see it again."""
+    if hidden := sorted(campaign.listed(folder)):
+        raise Failure("lost", f"written where the folder was away: {', '.join(hidden[:5])}")
+    folder.rmdir()
+    campaign.beside(folder, "store").rename(folder)
 
 
 def together(command: str, folder: Path, count: int, stop: tuple[float, float] | None) -> int:
@@ -144,8 +175,8 @@ def run_case(verb: Verb, kind: str, number: int, seed: int, root: Path) -> Case:
             made = together(first, folder, {"stopped": 2, "two": 2, "five": 5}[kind], stop)
             outcome = f"{made} made it"
         else:
-            status = alone(verb, kind, number, folder, whole)
-            outcome = "done" if status == 0 else "aborted" if status == -signal.SIGABRT else "told"
+            status = alone(verb, kind, number, folder, whole, seconds[0])
+            outcome = "done" if status == 0 else "aborted" if is_aborted(kind, status, folder) else "told"
         if there or outcome != "done" or kind == "disk":  # the small disk is gone
             campaign.is_there(campaign.attempt(first, folder, campaign.LIMIT), folder, killed=there)
         for command in others:
@@ -161,10 +192,10 @@ def run_case(verb: Verb, kind: str, number: int, seed: int, root: Path) -> Case:
 def planned(verbs: list[Verb], kinds: list[str], sizes: int, stop: int) -> Iterator[tuple[Verb, str, int]]:
     """Every (verb, kind, number)."""
     steps = [round(LEAST * (MOST / LEAST) ** (step / max(1, sizes - 1))) for step in range(sizes)]
-    numbers = {"memory": steps, "disk": range(len(DISKS)), "stopped": [stop]}
+    numbers = {"memory": steps, "disk": range(len(DISKS)), "stopped": [stop], "away": range(1, 10)}
     for kind in kinds:
         for verb in verbs:
-            if verb.name in SHARED or kind in ("memory", "read-only", "disk"):
+            if verb.name in SHARED or kind in ("memory", "read-only", "disk", "away"):
                 yield from ((verb, kind, number) for number in numbers.get(kind, [0]))
 
 
@@ -175,7 +206,7 @@ def summary(cases: list[Case], seed: int, minutes: float) -> str:
     told, aborted = (sum(case.outcome == outcome for case in cases) for outcome in ("told", "aborted"))
     return (
         f"surroundings: {len({case.verb for case in cases})} verbs, tried {len(cases)} ({', '.join(kinds)}), {told} "
-        f"told, {aborted} aborted by Rust, got through {through}, seed {seed}, {minutes:.1f} min"
+        f"told, {aborted} ended by a library, got through {through}, seed {seed}, {minutes:.1f} min"
     )
 
 

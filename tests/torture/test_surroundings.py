@@ -47,6 +47,19 @@ def test_none_of_several_that_makes_the_result_is_a_failure(tmp_path: Path) -> N
         surroundings.together("export absent --format hf --out out", folder, 2, None)
 
 
+def test_what_is_written_where_a_folder_was_away_is_a_failure(tmp_path: Path) -> None:
+    folder, store = tmp_path / "case", tmp_path / "case.store"
+    store.mkdir()
+    (store / "out").write_text("whole")
+    folder.mkdir()
+    (folder / "out").write_text("nobody sees this")
+    with pytest.raises(campaign.Failure):
+        surroundings.put_back(folder)
+    (folder / "out").unlink()
+    surroundings.put_back(folder)
+    assert (folder / "out").read_text() == "whole" and not store.exists()
+
+
 def test_every_kind_is_planned() -> None:
     verbs = [verb for verb in campaign.VERBS if verb.name in ("inside", "pull")]
     planned = list(surroundings.planned(verbs, list(surroundings.KINDS), 20, 60))

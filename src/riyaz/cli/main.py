@@ -95,7 +95,7 @@ NESTED = {  # verb -> its subcommands -> help; each is the function of its name 
         "verify": "Check every text, chunk and vector of a collection against its hash",
     },
 }
-GONE = "the working folder was deleted; cd to another folder and run the command again"
+GONE = "the working folder is gone, deleted or no longer mounted; cd to one that is there and run the command again"
 ABOUT = """Train, adapt, compare and run language models on the CPU you already have.
 
 Start with:  riyaz pull smollm2-135m
@@ -305,7 +305,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
 
 
 def _folder_is_gone() -> bool:
-    """Whether the working folder was deleted, so that no relative path leads anywhere."""
+    """Whether the working folder is not there any more, so that no relative path leads anywhere."""
     try:
         os.getcwd()
     except FileNotFoundError:

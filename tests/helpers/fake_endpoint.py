@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from waiting import HANG
+
 # Of a server named localhost, signed by itself, until 2126; made for these tests alone.
 CERTIFICATE = """\
 -----BEGIN PRIVATE KEY-----
@@ -36,7 +38,7 @@ Hp+Gh6tUrzE8n3NiuF56wDFoKWj6ye9aaA==
 class Handler(BaseHTTPRequestHandler):
     """One request, which `Fake.reply` answers."""
 
-    timeout = 20
+    timeout = HANG
 
     def setup(self) -> None:
         """TLS begins in the thread of the connection."""
@@ -117,4 +119,4 @@ def fake_endpoint(reply: Callable[[Handler], None], certificate: Path | None = N
             yield server.fake
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(HANG)

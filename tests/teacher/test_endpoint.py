@@ -3,7 +3,6 @@
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from fake_endpoint import Handler, fake_endpoint
 from live_server import KEY as SERVER_KEY
 from live_server import running
+from waiting import HANG, LOOKS, until
 
 from riyaz.data import Message
 from riyaz.errors import RiyazError
@@ -28,9 +28,9 @@ HELLO: list[Message] = [{"role": "user", "content": "Hello"}]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, and short waits."""
+    """No key, short waits for the next try, and no answer that comes too late."""
     monkeypatch.delenv(KEY, raising=False)
-    monkeypatch.setattr(endpoint, "TIMEOUT", 5.0)
+    monkeypatch.setattr(endpoint, "TIMEOUT", HANG)
     monkeypatch.setattr(endpoint, "RETRIES", 1)
     monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
 
@@ -143,7 +143,7 @@ def test_answers_are_kept_in_the_calling_thread_as_they_arrive() -> None:
 
     def reply(handler: Handler) -> None:
         if handler.body["messages"][0]["content"] == "text 0":
-            assert arrived.wait(10), "the first answer waits for the second to be kept"
+            assert arrived.wait(HANG), "the first answer waits for the second to be kept"
         echo(handler)
 
     def keep(place: int, text: str) -> None:
@@ -162,20 +162,21 @@ def test_answers_are_kept_in_the_calling_thread_as_they_arrive() -> None:
 
 
 def test_four_requests_are_under_way() -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    """No fewer, else the first four would wait for another without end; and no more."""
+    lock, four, now, most = threading.Lock(), threading.Barrier(4, timeout=HANG), 0, 0
 
     def reply(handler: Handler) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.1)
+        four.wait()
         with lock:
             now -= 1
         echo(handler)
 
     with fake_endpoint(reply) as fake:
-        assert len(answers_of(fake.address, [HELLO] * 10)) == 10
+        assert len(answers_of(fake.address, [HELLO] * 12)) == 12
     assert most == 4
 
 
@@ -254,10 +255,16 @@ def refused_for_good(after: str) -> None:
         client.answer("m", HELLO, 1)
 
 
-def test_retry_after_is_waited_for() -> None:
-    begin = time.monotonic()
-    reply = first_then(lambda handler: handler.document({}, 429, Retry_After="0.4"))
-    assert answer_and_calls(reply) == ("at last", 2) and time.monotonic() - begin >= 0.4
+def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, waits = threading.Event.wait, list[float | None]()
+
+    def told(event: threading.Event, seconds: float | None = None) -> bool:
+        waits.append(seconds)
+        return wait(event, seconds)
+
+    monkeypatch.setattr(threading.Event, "wait", told)
+    reply = first_then(lambda handler: handler.document({}, 429, Retry_After="0.125"))
+    assert answer_and_calls(reply) == ("at last", 2) and waits.count(0.125) == 1
 
 
 @pytest.mark.parametrize("broken", [Handler.reset, cut_short, lambda handler: None])
@@ -268,21 +275,26 @@ def test_a_broken_connection_is_tried_again(broken: Callable[[Handler], None]) -
 
 @pytest.mark.parametrize("beginning", ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\n{"])
 @pytest.mark.parametrize("drips", [False, True])
-def test_a_server_that_stalls_costs_one_timeout(monkeypatch: pytest.MonkeyPatch, beginning: str, drips: bool) -> None:
-    monkeypatch.setattr(endpoint, "TIMEOUT", 0.4)
-    over = threading.Event()
+def test_a_server_that_stalls_is_cut_off(monkeypatch: pytest.MonkeyPatch, beginning: str, drips: bool) -> None:
+    """By the client: the server would go on for minutes, a byte after the other or without one."""
+    begun, cut = list[Handler](), list[bool]()
+    pace = threading.Event()  # never set
 
     def stall(handler: Handler) -> None:
-        handler.wfile.write(beginning.encode())
-        for _ in range(100):
-            if not over.wait(0.05):
-                handler.wfile.write(b" " if drips else b"")
+        begun.append(handler)
+        try:
+            for piece in (beginning, *" " * LOOKS * drips):
+                handler.wfile.write(piece.encode())
+                pace.wait(0.01)
+            cut.append(not drips and handler.connection.recv(1) == b"")
+        except ConnectionError:
+            cut.append(True)
 
-    begin = time.monotonic()
-    assert refusal_of(stall).startswith("did not answer within 0.4 s, 2 times; ")
-    assert time.monotonic() - begin < 3
-    over.set()
-    monkeypatch.setattr(endpoint, "TIMEOUT", 5.0)
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.1)
+    assert refusal_of(stall).startswith("did not answer within 0.1 s, 2 times; ")
+    until(lambda: len(cut) == len(begun), "the end of every request")
+    assert all(cut)
+    monkeypatch.setattr(endpoint, "TIMEOUT", HANG)
     assert answer_and_calls(first_then(Handler.reset)) == ("at last", 2)
 
 
@@ -344,7 +356,7 @@ def test_an_answer_without_end_is_read_no_further(monkeypatch: pytest.MonkeyPatc
 
     for headers in ({}, {"Content-Length": ""}):
         text = refusal_of(lambda handler, h=headers: flood(handler, **h))  # type: ignore[misc]
-        assert text.startswith("answers with more than 1,048,576 bytes") and sent.get(timeout=10) < 2 * 10**7
+        assert text.startswith("answers with more than 1,048,576 bytes") and sent.get(timeout=HANG) < 2 * 10**7
     monkeypatch.setattr(endpoint, "LONGEST", len(b'{"choices": []}'))
     assert "no text" in refusal_of(lambda handler: handler.send(b'{"choices": []}'))
     assert "more than" in refusal_of(lambda handler: handler.send(b'{"choices": []} '))
@@ -385,9 +397,11 @@ def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert answers_of(fake.address) == {0: "You said Hello"}
         assert fake.calls[0].headers["Authorization"] == f"Bearer {SECRET}"
         assert "is not valid (" in refusal_of(fake.address.replace("localhost", "127.0.0.1"))
-        fake.reply = lambda handler: time.sleep(20)
-        monkeypatch.setattr(endpoint, "TIMEOUT", 0.4)
-        assert "did not answer within 0.4 s" in refusal_of(fake.address)
+        over = threading.Event()
+        fake.reply = lambda handler: over.wait(HANG) and None
+        monkeypatch.setattr(endpoint, "TIMEOUT", 0.1)
+        assert "did not answer within 0.1 s" in refusal_of(fake.address)
+        over.set()
 
 
 def test_riyaz_serves_and_riyaz_asks(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,18 @@
-"""Requests of an endpoint that end early: the first failure, a failure to keep, Ctrl-C, a wait for the next try."""
+"""Requests of an endpoint that end early: the first failure, a failure to keep, Ctrl-C, a wait for the next try.
+
+A server answers when what must come before has been seen, so each case goes the same way on a machine of any speed."""
 
 import os
+import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from fake_endpoint import Fake, Handler, fake_endpoint
+from waiting import HANG, until
 
 from riyaz.data import Message
 from riyaz.errors import RiyazError
@@ -16,9 +21,10 @@ from riyaz.teacher.endpoint import KEY, Endpoint, ask
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, and no request that a test waits for is tried again."""
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, and no answer comes too late."""
     monkeypatch.delenv(KEY, raising=False)
+    monkeypatch.setattr(endpoint, "TIMEOUT", HANG)
 
 
 def workers() -> int:
@@ -28,112 +34,118 @@ def workers() -> int:
     return len(alive)
 
 
-@pytest.fixture
-def stalling() -> Iterator[tuple[Fake, list[str]]]:
-    """A server that answers conversations "0", "1" and so on while "stall" hangs; and what clients broke off."""
-    broken: list[str] = []
+@dataclass
+class Answering:
+    """A server that answers a conversation with its own text, refuses "fail" and leaves "stall" without an answer."""
 
+    fake: Fake
+    ready: dict[str, Callable[[], bool]] = field(default_factory=dict)  # of a text: when it is answered
+    broken: list[str] = field(default_factory=list)  # what clients broke off
+
+    def ask(self, texts: str, keep: Callable[[int, str], None]) -> None:
+        """Ask for answers to these texts."""
+        conversations: list[list[Message]] = [[{"role": "user", "content": text}] for text in texts.split()]
+        ask(Endpoint(self.fake.address, "m"), conversations, 7, keep)
+
+    def all_stopped(self, stalled: int) -> None:
+        """Wait until so many requests have been broken off and no thread is left."""
+        until(lambda: self.broken == ["stall"] * stalled and workers() == 0, "the end of every request")
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
     def reply(handler: Handler) -> None:
-        content = handler.body["messages"][0]["content"]
-        if content == "stall":
-            handler.connection.settimeout(10)
-            return broken.append("off") if handler.connection.recv(1) == b"" else None
-        time.sleep(0.05)
-        handler.document({"error": "no"}, 400) if content == "fail" else handler.answer(content)
+        text = handler.body["messages"][0]["content"]
+        if text == "stall":
+            return made.broken.append(text) if handler.connection.recv(1) == b"" else None
+        until(made.ready.get(text, lambda: True), f"what {text!r} waits for")
+        handler.document({"error": "no"}, 400) if text == "fail" else handler.answer(text)
 
     with fake_endpoint(reply) as fake:
-        yield fake, broken
+        made = Answering(fake)
+        yield made
 
 
-def of_texts(texts: str) -> list[list[Message]]:
-    return [[{"role": "user", "content": text}] for text in texts.split()]
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    """Fails after 5 s."""
-    deadline = time.monotonic() + 5
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_the_first_failure_ends_it_after_what_had_arrived(stalling: tuple[Fake, list[str]]) -> None:
-    fake, broken = stalling
+def test_the_first_failure_ends_it_after_what_had_arrived(answering: Answering) -> None:
     kept: dict[int, str] = {}
-    begin = time.monotonic()
+    answering.ready["fail"] = lambda: len(kept) == 4 and len(answering.fake.calls) == 8
     with pytest.raises(RiyazError, match="400 Bad Request"):
-        ask(Endpoint(fake.address, "m"), of_texts("stall 1 2 3 4 fail 6 7 8 9 10 11 12"), 7, kept.__setitem__)
-    assert time.monotonic() - begin < 3 and set(kept) >= {1, 2, 3} and set(kept.values()) <= {*"123467"}
-    assert all(kept[place] == str(place) for place in kept)
-    wait_until(lambda: broken == ["off"] and workers() == 0)
-    assert len(fake.calls) <= 9, "nothing is sent after the failure"
+        answering.ask("stall 1 2 3 4 fail stall stall 8 9 10", kept.__setitem__)
+    assert kept == {1: "1", 2: "2", 3: "3", 4: "4"}
+    answering.all_stopped(3)
+    assert len(answering.fake.calls) == 8, "nothing is sent after the failure"
 
 
-def test_answers_that_arrived_before_the_failure_was_seen_are_kept() -> None:
+def test_answers_that_arrived_before_the_failure_was_seen_are_kept(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept: dict[int, str] = {}
-    keeping, failed = threading.Event(), threading.Event()
+    arrived: list[int] = []
 
-    def reply(handler: Handler) -> None:
-        content = handler.body["messages"][0]["content"]
-        if content == "fail":
-            keeping.wait(5)
-            handler.document({}, 400)
-            failed.set()
-        if content == "later":
-            failed.wait(5)
-            time.sleep(0.1)
-        handler.answer(content)
+    class Watched(queue.SimpleQueue):  # type: ignore[type-arg]
+        """A queue that tells which answers and failures are in it."""
+
+        def put(self, item: object, *more: object) -> None:
+            super().put(item)
+            if isinstance(item, tuple):
+                arrived.append(item[0])
 
     def keep(place: int, text: str) -> None:
         kept[place] = text
-        keeping.set()
-        time.sleep(0.5 if len(kept) == 1 else 0)  # the failure comes, and other answers after it
+        until(lambda: len(arrived) == 4, "the failure, and other answers after it")
 
-    with fake_endpoint(reply) as fake, pytest.raises(RiyazError, match="400 Bad Request"):
-        ask(Endpoint(fake.address, "m"), of_texts("first fail later later"), 7, keep)
-    assert kept == {0: "first", 2: "later", 3: "later"}
+    monkeypatch.setattr(endpoint, "queue", SimpleNamespace(SimpleQueue=Watched, Empty=queue.Empty))
+    answering.ready |= {"fail": lambda: bool(kept), "later": lambda: 1 in arrived}
+    with pytest.raises(RiyazError, match="400 Bad Request"):
+        answering.ask("first fail later later", keep)
+    assert kept == {0: "first", 2: "later", 3: "later"} and arrived[:2] == [0, 1]
 
 
-def test_a_failure_to_keep_ends_it(stalling: tuple[Fake, list[str]]) -> None:
+def test_a_failure_to_keep_ends_it(answering: Answering) -> None:
     def full(place: int, text: str) -> None:
         raise RiyazError("the disk is full")
 
+    answering.ready |= dict.fromkeys("12", lambda: len(answering.fake.calls) == 3)
     with pytest.raises(RiyazError, match="the disk is full"):
-        ask(Endpoint(stalling[0].address, "m"), of_texts("stall 1 2"), 7, full)
-    wait_until(lambda: stalling[1] == ["off"] and workers() == 0)
+        answering.ask("stall 1 2", full)
+    answering.all_stopped(1)
 
 
-def test_control_c_stops_at_once(stalling: tuple[Fake, list[str]]) -> None:
-    fake, broken = stalling
+def test_control_c_stops_at_once(answering: Answering) -> None:
     kept: dict[int, str] = {}
 
     def interrupt() -> None:
-        wait_until(lambda: len(fake.calls) == 4 and workers() == 4)
-        time.sleep(0.2)
+        until(lambda: len(answering.fake.calls) == 4 and len(kept) == 1, "an answer, and three requests under way")
         os.kill(os.getpid(), signal.SIGINT)
 
     other = threading.Thread(target=interrupt)
-    begin = time.monotonic()
     other.start()
     with pytest.raises(KeyboardInterrupt):
-        ask(Endpoint(fake.address, "m"), of_texts("stall 1 stall stall"), 7, kept.__setitem__)
-    assert time.monotonic() - begin < 5 and kept == {1: "1"}
+        answering.ask("stall 1 stall stall", kept.__setitem__)
+    assert kept == {1: "1"}
     other.join()
-    wait_until(lambda: broken == ["off"] * 3 and workers() == 0)
+    answering.all_stopped(3)
 
 
-def test_a_wait_for_the_next_try_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 60.0)
-    first = threading.Event()
+def test_a_wait_for_the_next_try_ends_too(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take longer than `until` does."""
+    wait, waits = threading.Event.wait, list[float | None]()
+
+    def told(event: threading.Event, seconds: float | None = None) -> bool:
+        waits.append(seconds)
+        return wait(event, seconds)
 
     def reply(handler: Handler) -> None:
-        busy = not first.is_set()
-        first.set()
-        time.sleep(0 if busy else 0.3)
+        busy = handler.body["messages"][0]["content"] == "busy"
+        if not busy:
+            until(lambda: HANG + 1 in waits, "the wait for the next try")
         handler.document({"error": "no"}, 503 if busy else 400)
 
-    begin = time.monotonic()
-    with fake_endpoint(reply) as fake, pytest.raises(RiyazError, match="400 Bad Request"):
-        ask(Endpoint(fake.address, "m"), of_texts("1 2"), 7, lambda place, text: None)
-    assert time.monotonic() - begin < 3
-    wait_until(lambda: workers() == 0)
+    for name in ("FIRST_WAIT", "LONGEST_WAIT"):
+        monkeypatch.setattr(endpoint, name, HANG + 1)
+    monkeypatch.setattr(threading.Event, "wait", told)
+    answering.fake.reply = reply
+    with pytest.raises(RiyazError, match="400 Bad Request"):
+        answering.ask("busy fail", lambda place, text: None)
+    answering.all_stopped(0)
+    assert len(answering.fake.calls) == 2

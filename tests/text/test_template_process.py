@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import tiny_llama
+from waiting import HANG, until
 
 from riyaz import child
 from riyaz.errors import RiyazError
@@ -45,28 +45,45 @@ def state_and_parent(pid: int) -> list[str]:
         return ["", ""]
 
 
-def gone(pid: int, seconds: float = 20) -> bool:
-    """Whether a process ends in time; a zombie has ended only if it is another process's to collect."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def gone(pid: int) -> bool:
+    """Waits until a process has ended; a zombie has ended only if it is another process's to collect."""
+
+    def ended() -> bool:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
-        if state_and_parent(pid)[0] == "Z" and state_and_parent(pid)[1] != str(os.getpid()):
-            return True
-        time.sleep(0.02)
-    return False
+        return state_and_parent(pid)[0] == "Z" and state_and_parent(pid)[1] != str(os.getpid())
+
+    return until(ended, f"the end of process {pid}")
 
 
-@pytest.mark.parametrize("source", LOOPS)
-def test_endless_template_is_killed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "SECONDS_PER_BATCH", 0.2)
+def limit(monkeypatch: pytest.MonkeyPatch, cpu: float, wall: float) -> None:
+    """Seconds that a call may take."""
+    monkeypatch.setattr(template, "SECONDS_PER_BATCH", cpu)
+    monkeypatch.setattr(template, "SECONDS_PER_CONVERSATION", 0)
+    monkeypatch.setattr(template, "WALL_SECONDS_PER_SECOND", wall / cpu)
+
+
+def test_a_worker_has_more_seconds_than_of_its_own_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[tuple[float, float]]()
+
+    def ask(request: dict, seconds: float, most: int) -> dict:
+        asked.append((request["cpu_seconds"], seconds))
+        return {"texts": [""] * len(request["conversations"])}
+
+    monkeypatch.setattr(template._worker, "ask", ask)
+    render_chat(CHATML, [HELLO] * 300, add_generation_prompt=True, variables={})
+    assert asked == [(4.0, 20.0), (3.0, 15.0)]
+
+
+@pytest.mark.parametrize(("source", "wall"), [(LOOPS[0], HANG), *((source, 0.2) for source in LOOPS)])
+def test_endless_template_is_killed(source: str, wall: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the limit of its CPU time, or of the time that passes."""
     pid = worker_pid()
-    start = time.monotonic()
+    limit(monkeypatch, 0.05 if wall == HANG else HANG, wall)
     with pytest.raises(RiyazError, match="does not finish in time"):
         render(source)
-    assert time.monotonic() - start < 30
     assert gone(pid)
     monkeypatch.undo()
     assert render(CHATML).endswith("assistant\n")
@@ -75,9 +92,9 @@ def test_endless_template_is_killed(source: str, monkeypatch: pytest.MonkeyPatch
 def test_a_busy_machine_does_not_fail_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts is the time the worker computes, not the time that passes."""
     pid = worker_pid()
-    monkeypatch.setattr(template, "SECONDS_PER_BATCH", 0.5)
+    limit(monkeypatch, 0.05, HANG)
     os.kill(pid, signal.SIGSTOP)
-    waker = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
+    waker = threading.Timer(0.2, os.kill, (pid, signal.SIGCONT))
     waker.start()
     assert render(CHATML).endswith("assistant\n") and worker_pid() == pid
     waker.join()
@@ -85,7 +102,7 @@ def test_a_busy_machine_does_not_fail_a_template(monkeypatch: pytest.MonkeyPatch
 
 def test_a_worker_that_waits_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     pid = worker_pid()
-    monkeypatch.setattr(template, "SECONDS_PER_BATCH", 0.05)
+    limit(monkeypatch, 0.05, 0.2)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(RiyazError, match="does not finish in time"):
         render(CHATML, [{"role": "user", "content": "more than a pipe holds " * 10_000}])
@@ -102,13 +119,25 @@ def test_one_worker_serves_all_calls_and_is_replaced_when_it_dies() -> None:
     assert worker_pid() != pid and gone(pid)
 
 
-def test_a_worker_killed_in_the_middle_is_replaced_once() -> None:
+def when_asked(monkeypatch: pytest.MonkeyPatch, send: signal.Signals, to_worker: bool) -> None:
+    """Sends a signal to the worker, or to this process, as soon as the worker has its next request."""
+    talk = child._talk
+
+    def signalled(process: "subprocess.Popen[bytes]", line: bytes, most: int) -> bytes:
+        monkeypatch.setattr(child, "_talk", talk)
+        assert process.stdin is not None
+        process.stdin.write(line)
+        os.kill(process.pid if to_worker else os.getpid(), send)
+        return talk(process, b"", most)
+
+    monkeypatch.setattr(child, "_talk", signalled)
+
+
+def test_a_worker_killed_in_the_middle_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pid = worker_pid()
+    when_asked(monkeypatch, signal.SIGKILL, to_worker=True)
     slow = "{% for i in range(30000) %}{% for j in range(60) %}{% endfor %}{% endfor %}done"
-    killer = threading.Timer(0.02, os.kill, (pid, signal.SIGKILL))
-    killer.start()
     assert render(slow) == "done"
-    killer.join()
     assert worker_pid() != pid
 
 
@@ -119,22 +148,19 @@ def test_a_template_that_kills_every_worker_is_an_error(monkeypatch: pytest.Monk
         render(CHATML)
 
 
-def test_ctrl_c_leaves_no_answer_behind() -> None:
-    slow = "{% for i in range(99999) %}{% for j in range(200) %}{% endfor %}{% endfor %}late"
+def test_ctrl_c_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     pid = worker_pid()
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    when_asked(monkeypatch, signal.SIGINT, to_worker=False)
     with pytest.raises(KeyboardInterrupt):
-        render(slow)
-    timer.join()
+        render("late")
     assert gone(pid)
     assert render(CHATML).endswith("assistant\n")
 
 
 def test_the_terminals_ctrl_c_does_not_end_the_worker() -> None:
     pid = worker_pid()
-    os.kill(pid, signal.SIGINT)
-    assert not gone(pid, seconds=0.3) and worker_pid() == pid
+    os.kill(pid, signal.SIGINT)  # which it sees before it reads the next request
+    assert worker_pid() == pid
 
 
 def test_threads_get_their_own_answers() -> None:
@@ -173,7 +199,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert text("after") == ["after"] and pid() == parents
 print(parents)
 """
-    result = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert gone(int(result.stdout))
 
@@ -187,7 +213,7 @@ template.render_chat("x", [[{{"role": "user", "content": "x"}}]], add_generation
 print(template._worker.pid, flush=True)
 {ending}
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG)
     assert gone(int(result.stdout))
 
 
@@ -195,7 +221,7 @@ def test_a_looping_orphan_ends_by_itself() -> None:
     request = {"template": LOOPS[0], "conversations": [HELLO], "tools": [None], "add_generation_prompt": True}
     request |= {"variables": {}, "output_limit": 100, "cpu_seconds": 0.5}
     command = [sys.executable, "-m", "riyaz.text.template_worker"]
-    result = subprocess.run(command, input=json.dumps(request).encode() + b"\n", capture_output=True, timeout=60)
+    result = subprocess.run(command, input=json.dumps(request).encode() + b"\n", capture_output=True, timeout=HANG)
     assert result.returncode == -signal.SIGXCPU and json.loads(result.stdout) == {"ready": True}
 
 

@@ -9,6 +9,7 @@ import pytest
 import tiny_llama
 from refusals import assert_refused
 from tiny_comparison import command
+from waiting import HANG
 
 from riyaz.sources import open_source, tokenizer_check
 from riyaz.text import tokenizer_worker
@@ -105,5 +106,5 @@ def test_a_panic_of_the_package_is_one_line(tmp_path: Path) -> None:
 def test_the_limits_of_memory_and_time_end_the_process() -> None:
     arguments, environment = tokenizer_check.module_command("riyaz.text.tokenizer_worker")
     content = json.dumps(json.loads(tiny_llama.tokenizer_json(512)) | doubling(34, "normalizer"))
-    done = subprocess.run(arguments, input=content.encode(), capture_output=True, env=environment, timeout=120)
+    done = subprocess.run(arguments, input=content.encode(), capture_output=True, env=environment, timeout=HANG)
     assert done.returncode != 0 and done.stdout == b"" and tokenizer_worker.MEMORY_MIB <= 4096

@@ -21,7 +21,7 @@ from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 
-hypothesis.settings.register_profile("sample", max_examples=grids.examples(100))
+hypothesis.settings.register_profile("sample", max_examples=grids.examples(100), deadline=None)
 hypothesis.settings.load_profile("sample")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
 

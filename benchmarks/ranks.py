@@ -4,8 +4,8 @@
     python benchmarks/ranks.py --only speed --rounds 3
     python benchmarks/ranks.py --only network --local-steps 5
 
-One model everywhere: 15 million parameters at context 256. A step of `speed` and `network` takes 16 windows (4,096
-tokens), one of `local` 8, so that its 500 steps, ten times 50, take half an hour.
+One model everywhere: 15 million parameters at context 256, or another `--setting`. A step of `speed` and `network`
+takes 16 windows (4,096 tokens), one of `local` 8, so that its 500 steps, ten times 50, take half an hour.
 
 `speed`: one process with two cores beside two processes with one core each, which meet on the loopback interface. Sides
 take turns, so that a drift of the machine hits both; each figure is a median.
@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--rounds", type=int, default=5, help="of the measurements of speed")
+    parser.add_argument("--setting", choices=SETTINGS, default="m15", help="the model, as pretraining.py names it")
     parser.add_argument("--batch", type=int, default=SETTINGS["m15"].B, help="windows a step, of all processes")
     parser.add_argument("--steps", type=int, default=500, help="of the runs that are judged by their loss")
     parser.add_argument("--judged-batch", type=int, default=8, help="windows a step of those runs")
@@ -185,8 +186,8 @@ def together(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = {"text": args.text, "steps": args.steps, "compute": args.compute, "batch": args.batch,
-               "judged-batch": args.judged_batch, "sent-steps": args.sent_steps}  # fmt: skip
+    options = {"setting": args.setting, "text": args.text, "steps": args.steps, "compute": args.compute,
+               "batch": args.batch, "judged-batch": args.judged_batch, "sent-steps": args.sent_steps}  # fmt: skip
     command = [sys.executable, __file__, *(word for name, value in options.items() for word in (f"--{name}", value)),
                "--child", what, seed, local]  # fmt: skip
     host = f"{SUBNET}.1" if places else "127.0.0.1"
@@ -223,7 +224,7 @@ def child(args: argparse.Namespace) -> None:
         ranks = Group(rank, count)
         for name in SENDING:
             vars(ranks)[name] = timed(getattr(ranks, name), seconds)
-    setting = SETTINGS["m15"]._replace(B=args.batch)
+    setting = SETTINGS[args.setting]._replace(B=args.batch)
     if what == "speed":
         result = speed(ranks, setting, args)
     elif what == "loss":

@@ -214,7 +214,7 @@ def test_peer_alone_means_the_plain_one(training: ModuleType) -> None:
 def test_the_last_line_is_the_table_as_json(
     training: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every measurement in this process; the next test starts a process for each."""
+    """Every measurement in this process; the next test starts one for riyaz, as the program does for each."""
     monkeypatch.setattr(subprocess, "run", run_here)
     model, even = tiny_llama.write_hf_folder(tmp_path / "model"), write_labelled(tmp_path / "even.jsonl", 30)
     cells = ("lora_even", "full")  # one on each kind of rows
@@ -230,10 +230,15 @@ def test_the_last_line_is_the_table_as_json(
 
 
 @pytest.mark.slow
-def test_one_cell_without_the_peer(tmp_path: Path) -> None:
+def test_one_cell_without_the_peer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Riyaz in a process of its own, as all sides are, the measurements of the limits in this one."""
+    started = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: (
+        started if "riyaz" in command else run_here)(command, **options))  # fmt: skip
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # which --threads sets
+        monkeypatch.setenv(name, "1")
     model = tiny_llama.write_hf_folder(tmp_path / "model")
     command = [sys.executable, SCRIPT, "--steps", "1", "--rounds", "1", "--model", model, "--only", "lora",
                "--length", "64", "--threads", "1"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    table = json.loads(done.stdout.splitlines()[-1])
+    table = json.loads(run_here(command).stdout.splitlines()[-1])
     assert set(table) == {"lora", *CHOSEN} and (table["length"], table["threads"], table["peer"]) == (64, 1, None)

@@ -78,15 +78,15 @@ def test_the_peer_pads_rows_and_labels_answers_only() -> None:
 def test_both_sides_run_and_the_last_line_is_the_table(
     inside: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The peer's first arm in a process of its own, as the others are; riyaz's command and the rest in this one."""
-    started, ran = subprocess.run, []
+    """Riyaz's command and the peer's arms in this process; they have processes of their own."""
+    ran = []
 
     def run(command: list[str], **options: Any) -> Any:
         if command[1] == "-m":
             assert "riyaz.cli.main" in command and tiny_comparison.command(*command[3:]).status == 0
             return None
         ran.append(command[2])
-        return (started if command[2] == "few_shot" else run_here)(command, **options)
+        return run_here(command, **options)
 
     monkeypatch.setattr(subprocess, "run", run)
     model = tiny_llama.write_hf_folder(tmp_path / "model")

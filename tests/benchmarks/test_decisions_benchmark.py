@@ -1,8 +1,7 @@
 """benchmarks/decisions.py on a tiny model: what it measures, what counts as met, and that it sees what is wrong."""
 
 import json
-import os
-import subprocess
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bert
+import tiny_comparison
 import tiny_llama
 from load_script import load_script
+from script_here import run_here
 from starlette.testclient import TestClient
 
 from riyaz.data import Message
@@ -48,13 +49,26 @@ def data(decisions: ModuleType, model: Path, tmp_path: Path) -> Any:
     return decisions.use.Data(tmp_path / "none", tmp_path, 80, 7, str(model))
 
 
+@pytest.fixture
+def commands_inside(decisions: ModuleType, one_core: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of riyaz that end run in this process; its servers and the peers have processes of their own."""
+    tiny_comparison.workers_inside(monkeypatch)
+    started, riyaz = decisions.use.run, decisions.use.RIYAZ
+
+    def run(*command: Any) -> str:
+        if [*command[: len(riyaz)]] != riyaz:
+            return str(started(*command))
+        told = tiny_comparison.command(*command[len(riyaz) :])
+        assert told.status == 0, told.err
+        return told.out
+
+    monkeypatch.setattr(decisions.use, "run", run)
+
+
 def run(model: Path, home: Path, *options: Any) -> dict[str, Any]:
     """The document of a quick run on rows that are made up."""
     command = [sys.executable, ROOT / "benchmarks/decisions.py", "--quick", "--model", model, "--data", home, *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "RIYAZ_HOME": str(home)}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=400)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run_here(command).stdout.splitlines()[-1])
     assert found["rows"].keys() == ROWS and found["cpu"] and found["commit"] and found["rounds"] == 1
     assert found["made_up"] == ["banking77", "clinc150", "snips"]
     return found
@@ -71,7 +85,7 @@ def test_a_row_is_met_missed_or_not_measured(decisions: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_what_needs_no_server_is_measured(model: Path, tmp_path: Path) -> None:
+def test_what_needs_no_server_is_measured(commands_inside: None, model: Path, tmp_path: Path) -> None:
     found = run(model, tmp_path, "--only", "choice", "--only", "questions", "--only", "order")
     measured = {name for name, row in found["rows"].items() if row["met"] is not None}
     assert measured == {"zero_shot_ratio", "lora_ms", "questions_ratio", "flips"}
@@ -152,9 +166,12 @@ def test_the_probe_answers_by_the_mean_of_the_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_row_is_measured_beside_the_probe(model: Path, tmp_path: Path) -> None:
+def test_every_row_is_measured_beside_the_probe(commands_inside: None, model: Path, tmp_path: Path) -> None:
     bert = tiny_bert.write_folder(tmp_path / "bert")
-    found = run(model, tmp_path / "home", "--peer", "--embedder", bert)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = run(model, tmp_path / "home", "--peer", "--embedder", bert, "--peer-port", port)
     lacking = "typed-decisions" in found["not_installed"]
     assert {name for name, row in found["rows"].items() if row["met"] is None} == ({"lora_ratio"} if lacking else set())
     assert found["linear_ratio"] == pytest.approx(found["decisions_s"]["linear"] / found["decisions_s"]["probe"])

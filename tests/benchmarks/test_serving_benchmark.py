@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
+from waiting import HANG
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks/serving.py", "--model", model, "--each", "1", "--requests", "160"]
     few = ["--rounds", "1", "--connections", "150", "--long", "300"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([*map(str, command), *few], capture_output=True, text=True, env=environment, timeout=240)
+    done = subprocess.run([*map(str, command), *few], capture_output=True, text=True, env=environment, timeout=HANG)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["clients16_ratio"] is None and found["ttft_p95_ms"].keys() == {"1", "4", "16", "64"}

@@ -49,7 +49,7 @@ examples: .make/train .make/native  ## the nine applications of examples/README.
 test: .make/test .make/native  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
-	$(PYTEST)
+	KEEP_RUN=.make/run.json $(PYTEST)
 
 test-fast: .make/test .make/native  ## the tests without the real model: about two minutes on two cores, no network
 	$(PYTEST) -m "not slow"

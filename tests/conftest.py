@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 import tiny_comparison
 import tiny_llama
+from kept_run import pytest_configure  # noqa: F401 - a hook: keeps how every test ended, where KEEP_RUN names a file
 
 from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add

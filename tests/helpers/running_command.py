@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from waiting import HANG, until
 
 # `riyaz` with short recipes that says every bit of progress, so that a test can stop it anywhere
 PROGRAM = """
@@ -37,7 +38,7 @@ class Running:
             env={**os.environ, **environment},
         )
         self.lines: list[str] = []
-        self.watchdog = threading.Timer(600, self.process.kill)
+        self.watchdog = threading.Timer(HANG, self.process.kill)
         self.watchdog.start()
 
     def until(self, *words: str) -> None:
@@ -63,9 +64,6 @@ def alive(folder: Path) -> list[str]:
     return [line for line in listed.stdout.splitlines() if "riyaz.comparison.worker" in line and str(folder) in line]
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Until it holds; a failure after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def wait_until(holds: Callable[[], bool], seconds: float = HANG) -> None:
+    """Until it holds."""
+    until(holds, "what the test waits for")

@@ -24,6 +24,7 @@ AFTER, AFTER_SECONDS = 16 * 2**20, 2.0  # bytes and time in which the rest of a 
 UNSENT = 2**17  # bytes that the system keeps for a client beside those on their way
 TOO_LARGE = "431 Request Header Fields Too Large", f"a head has at most {HEAD_BYTES:,} bytes and {HEAD_LINES} lines"
 TOO_MANY = "503 Service Unavailable", "too many connections are open"
+ENDING = "503 Service Unavailable", "the server is about to end"
 
 
 class Connection(H11Protocol):
@@ -63,6 +64,13 @@ class Connection(H11Protocol):
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self.transport.release()  # type: ignore[attr-defined]
+
+    def shutdown(self) -> None:
+        """The server closes. A request that has come and is not read yet is refused: it would be lost."""
+        if self._held and self._ended is None and (self.cycle is None or self.cycle.response_complete):
+            self._refuse(*ENDING)
+        else:
+            super().shutdown()
 
     def drop(self) -> None:
         """Close the connection at once, with what was not sent."""

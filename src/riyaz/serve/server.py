@@ -26,6 +26,7 @@ WATCH = 0.1  # seconds between two looks whether the server is to end
 FILES = 256  # open files beside the connections
 QUEUE, ACCEPTED = 2048, 16  # connections that wait to be accepted, and that are accepted in a turn of the event loop
 GRACE = 2  # seconds for the last bytes of answers that were cut
+TURNS = 5  # of the event loop, in which a connection that waits is accepted and its request's head is read
 
 
 def bound(config: ServeConfig) -> socket.socket:
@@ -82,6 +83,9 @@ class Server(uvicorn.Server):
         self._until = self._until or time.monotonic() + self._state.config.drain
         left = self._until - time.monotonic()
         self.config.timeout_graceful_shutdown = int(max(left, 0)) + 2 * GRACE
+        if self._seen == self._shared.came:  # also where the process stood still, and much has come meanwhile?
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         quiet, self._seen = self._seen == self._shared.came, self._shared.came
         return self.force_exit or (quiet and not self._state.open) or left <= 0
 

@@ -23,10 +23,12 @@ class Sharing(Protocol):
 
 class Shared:
     """What the connections of one server share. `most`: how many may be open. `knows` says of a head whether it brings
-    a key."""
+    a key. `clock`: in seconds."""
 
-    def __init__(self, knows: Callable[[bytes], bool], most: int = MOST) -> None:
-        self.knows, self.most = knows, most
+    def __init__(
+        self, knows: Callable[[bytes], bool], most: int = MOST, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.knows, self.most, self._clock = knows, most, clock
         self.came = 0  # connections and heads of requests until now
         self._first, self._others = deque[Sharing](), deque[Sharing]()
         self._spent, self._counting = 0.0, False
@@ -53,7 +55,7 @@ class Shared:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _run(self) -> None:
-        began, before = time.perf_counter(), self._spent
+        began, before = self._clock(), self._spent
         while (waiting := self._first or self._others) and self._spent < TURN:
             connection = waiting.popleft()
             try:
@@ -62,7 +64,7 @@ class Shared:
                 context = {"message": "a request's head could not be read", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
                 connection.drop()
-            self._spent = before + time.perf_counter() - began
+            self._spent = before + self._clock() - began
 
     def enter(self, connection: Sharing) -> bool:
         """Count a new connection. Where there are too many, the one that waits longest for its client is closed; False

@@ -1,11 +1,11 @@
-"""Pretends that this process runs on Windows or macOS: what only Linux has is taken away, then a function is run.
+"""Pretends that a process runs on Windows or macOS: what only Linux has is taken away, then riyaz' modules are imported
+or commands are run.
 
-    python tests/helpers/elsewhere.py win32|darwin imports
-    python tests/helpers/elsewhere.py win32|darwin commands '[["models"], ["doctor", "--json"]]'
+    python tests/helpers/elsewhere.py '[["win32", "imports", []], ["darwin", "commands", [["models"], ["doctor"]]]]'
 
-The commands run one after the other, and the last line is what each has printed, as a list of JSON.
-
-Python's own modules and other packages are imported before: they choose by the real system how they work.
+Python's own modules and other packages are imported before, once: they choose by the real system how they work. Each of
+the jobs has a fork of this process, and prints one line of JSON: its exit status and what each command has printed, or
+the modules that cannot be imported. Commands run one after the other until one fails.
 """
 
 import asyncio  # noqa: F401
@@ -28,10 +28,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 PACKAGES = (
     *("rich.console", "cyclopts", "numpy", "scipy.stats", "scipy.optimize", "torch", "torch.distributed"),
     "matplotlib.font_manager",  # which finds the fonts when it is imported
-    *("uvicorn", "starlette.testclient", "sacrebleu", "pyarrow", "openpyxl", "huggingface_hub", "llguidance"),
+    *("uvicorn", "starlette.testclient", "sacrebleu", "bm25s", "pyarrow", "openpyxl", "huggingface_hub", "llguidance"),
     *("pypdfium2", "docx", "tokenizers"),
 )
 MODULES = ("fcntl", "resource", "pwd", "grp", "termios")
@@ -80,45 +82,60 @@ def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
     return hidden
 
 
-def import_all() -> int:
-    """Import every module of riyaz; prints each that cannot be imported and returns how many."""
+def import_all() -> tuple[int, list[str]]:
+    """Import every module of riyaz; returns how many cannot be imported, and why."""
     import riyaz
 
-    failed = 0
+    failed = []
     for module in pkgutil.walk_packages(riyaz.__path__, "riyaz."):
         if module.name in CHILDREN or module.name.endswith(("__main__", "._native")):
             continue
         try:
             importlib.import_module(module.name)
         except Exception:
-            failed += 1
-            print(module.name, traceback.format_exc(limit=-1))
-    return failed
+            failed.append(f"{module.name} {traceback.format_exc(limit=-1)}")
+    return len(failed), failed
 
 
-def run_all(lines: list[list[str]]) -> int:
-    """Run commands until one fails, and print what each has printed; returns the last one's exit status."""
+def run_all(lines: list[list[str]]) -> tuple[int, list[str]]:
+    """Run commands until one fails; returns the last one's exit status, and what each has printed."""
+    import tiny_comparison
+
+    from riyaz import extras
     from riyaz.cli.main import main as riyaz
 
-    printed = []
+    tiny_comparison.workers_inside(pytest.MonkeyPatch())  # a process would see Linux whole
+    extras._tried = lambda name: ""  # type: ignore[assignment]  # `doctor` need not start a process: all are imported
+    printed, status = [], 0
     for words in lines:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             status = riyaz(words)
         printed.append(out.getvalue())
         if status:
             break
-    print(json.dumps(printed))
-    return status
+    return status, printed
 
 
-def main(platform: str, what: str, lines: str = "[]") -> int:
-    """Run what was asked for on the pretended platform."""
+def main(jobs: str) -> int:
+    """Do each job on its pretended platform; returns 0 if every fork has come to its end."""
     for package in PACKAGES:
         importlib.import_module(package)
     importlib.import_module("threadpoolctl").ThreadpoolController._load_libraries = lambda self: None
-    pretend(platform)
-    return import_all() if what == "imports" else run_all(json.loads(lines))
+    for platform, what, lines in json.loads(jobs):
+        child = os.fork()
+        if not child:
+            try:
+                pretend(platform)
+                print(json.dumps(import_all() if what == "imports" else run_all(lines)), flush=True)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        if os.waitpid(child, 0)[1]:
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))

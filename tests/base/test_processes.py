@@ -18,7 +18,7 @@ from riyaz.comparison import processes
 from riyaz.events import Event, Failed, Note, Phase, Progress, to_json
 
 PYTHON = sys.executable
-LIVE = f"signal.alarm({10 * int(HANG)}); signal.pause()"  # to be killed: it ends by itself only after what is a hang
+LIVE = f"signal.alarm({2 * int(HANG)}); signal.pause()"  # to be killed: it ends by itself only after what is a hang
 
 
 @pytest.fixture
@@ -36,10 +36,12 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
-    """Ctrl-C is heard, also in tests that a script started behind itself."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ctrl-C and the end of a terminal are heard, also in tests that a script or nohup started."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def run(tmp_path: Path, listen=lambda event: None) -> str:

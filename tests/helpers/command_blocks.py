@@ -22,7 +22,7 @@ COMMAND = re.compile(
     re.MULTILINE,
 )
 NAMES = {"-t", "--model"}  # options of other programs behind which `riyaz` is no command
-README = "README.md"  # its commands are run by tests/house/test_docs.py
+README = "README.md"  # its commands are run by tests/house/test_readme.py
 # The pages whose blocks are run by tests/cli/test_pages_run.py, in the order in which they stand, if they have no mark.
 RUN = (
     "docs/data.md",

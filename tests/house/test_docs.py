@@ -1,14 +1,12 @@
 """The documents say what is there: commands, the tree of the architecture, paths, links, the version.
 
 The checks are functions of a repository root (and of the command line's help), so that each is also shown
-red on a small repository. The slow test runs the README's commands in their order, with the real model.
+red on a small repository. tests/house/test_readme.py runs the README's commands.
 """
 
 import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,13 +18,11 @@ from pathlib import Path
 import fake_page
 import house_rules
 import pytest
-import tiny_llama
 from tiny_comparison import command
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "docs/architecture.md"
 PICTURE = ROOT / "docs/pictures/comparison.svg"
-BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "doctor", "completion", "data", "compare", "report", "adapt", "evaluate", "limits", "run"),
     *("chat", "generate"),
@@ -35,15 +31,6 @@ COMMANDS = {
 }
 LOG_WORDS, CHANGELOG_LINES = 60, 18  # of an entry, and of a version
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
-
-# The README's commands are run with less to do, so that the test takes minutes less than the real thing.
-SHORTER = [
-    ("--budget 5m", "--size 1m --steps 20"),
-    ("--budget 2m", "--budget 15m --limit-test 12"),
-    ("--budget 10m", "--budget 40m --limit-train 40 --limit-test 6 --methods nearest,zero_shot,lora --steps 4 "
-                     "--general general.txt"),
-]  # fmt: skip
-TEXTS = 300  # of those gathered that are left to pretrain on
 
 Help = Callable[..., str]
 
@@ -258,65 +245,6 @@ def test_hints_name_extras_that_the_demo_installs() -> None:
     assert hinted - {"compare", "ray"} == set(demo) == extras.keys() - unneeded - {"compare", "ray"}
 
 
-@pytest.mark.slow
-def test_readme_commands_run(tmp_path: Path) -> None:
-    for name in ("examples", "benchmarks", "Makefile"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name)
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, tmp_path)
-    lines = [
-        line
-        for line in shell_lines((ROOT / "README.md").read_text())
-        if line.startswith(("riyaz ", "python examples/"))
-    ]
-    compares = [line for line in lines if line.startswith(("riyaz compare", "riyaz adapt"))]
-    assert compares
-    for line in compares:  # at its full length it would take longer than all other tests
-        assert "--dry-run" in line or shortened(line) != line, f"SHORTER does not shorten `{line}`"
-    (tmp_path / "general.txt").write_text(tiny_llama.CORPUS)
-    run_all(lines, tmp_path)
-    assert len((tmp_path / "python.jsonl").read_text(encoding="utf-8").splitlines()) == TEXTS
-
-
-def shortened(line: str) -> str:
-    for long, short in SHORTER:
-        line = line.replace(long, short)
-    return line
-
-
-def run_all(lines: list[str], folder: Path) -> None:
-    """Run commands one after the other in a folder, shortened; fail at the first that fails."""
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    for line in map(shortened, lines):
-        if line.startswith("riyaz serve"):
-            ask_served(line, (ROOT / "README.md").read_text(encoding="utf-8"), folder, environment)
-            continue
-        done = subprocess.run(
-            shlex.split(line), input="Hello\n", capture_output=True, text=True, cwd=folder, env=environment
-        )
-        assert done.returncode == 0, f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        if line.startswith("python examples/pretrain/gather.py"):
-            gathered = folder / shlex.split(line)[-1]
-            gathered.write_text("".join(gathered.read_text(encoding="utf-8").splitlines(keepends=True)[:TEXTS]))
-
-
-def ask_served(line: str, page: str, folder: Path, environment: dict[str, str]) -> None:
-    """Run a server as a page says, on a free port, and beside it the page's next code of OpenAI's client."""
-    behind = page[page.index(f"{line}\n") :]
-    code = next(block for block in re.findall(r"^```python\n(.*?)^```", behind, re.M | re.S) if "openai" in block)
-    command = [*shlex.split(line), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as server:
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().strip().removesuffix("/v1")
-            asked = [sys.executable, "-c", code.replace("http://127.0.0.1:8000", url)]
-            done = subprocess.run(asked, capture_output=True, text=True, cwd=folder, timeout=300)
-            assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
-        finally:
-            server.terminate()
-
-
 FAKE_HELP = {
     (): "  data  look\n  compare  all\n  --help  this",
     ("data",): "--json -n",
@@ -395,9 +323,3 @@ def test_a_long_changelog_is_seen() -> None:
     longer = good.replace("- a line\n", "- a line\n- one more\n", 1)
     assert changelog_problems(longer) == [f"0.1.0: {CHANGELOG_LINES + 1} lines > {CHANGELOG_LINES}"]
     assert changelog_problems(good.replace("a line", "a" * 120, 1)) == [f"122 characters: - {'a' * 58}"]
-
-
-def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
-    run_all([f"{sys.executable} -c 'print(1)'"], tmp_path)
-    with pytest.raises(AssertionError, match="exits 3"):
-        run_all([f"{sys.executable} -c 'raise SystemExit(3)'"], tmp_path)

@@ -22,6 +22,7 @@ import tiny_comparison
 import tiny_llama
 from load_script import load_script
 from tiny_store import keep
+from waiting import HANG
 
 from riyaz.config import DEFAULT_MODEL
 from riyaz.sources import store
@@ -113,10 +114,10 @@ def serve(words: list[str], folder: Path) -> None:
         address, status = server.stdout.readline().strip(), 0
         try:
             if address.startswith("http://127.0.0.1:"):
-                status = httpx.get(address.partition("/v1")[0].partition("#")[0], timeout=30).status_code
+                status = httpx.get(address.partition("/v1")[0].partition("#")[0], timeout=HANG).status_code
         finally:
             server.terminate()
-            told = server.communicate(timeout=60)[1]
+            told = server.communicate(timeout=HANG)[1]
     assert status == 200 and server.returncode == 0, f"`{shlex.join(words)}` says {address!r}\n{told[-1500:]}"
 
 

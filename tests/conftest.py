@@ -17,10 +17,14 @@ import pytest
 import tiny_comparison
 import tiny_llama
 from kept_run import pytest_configure  # noqa: F401 - a hook: keeps how every test ended, where KEEP_RUN names a file
+from waiting import HANG
 
+from riyaz import child
 from riyaz.artifact import COLLECTION
+from riyaz.metrics import code, sql
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
+from riyaz.text import template
 
 hypothesis.settings.register_profile("sample", max_examples=grids.examples(100), deadline=None)
 hypothesis.settings.load_profile("sample")
@@ -90,6 +94,13 @@ def one_torch_thread() -> None:
     if torch := sys.modules.get("torch"):  # a run of tests without torch does not pay for its import
         torch.set_num_threads(1)
         torch.set_num_threads = lambda count: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_late() -> None:
+    """What strangers and models made is ended by its limits of computing. A machine that is busy, or stands still for a
+    minute, would reach those of the time that passes too."""
+    child.SECONDS_TO_START = template.WALL_SECONDS_PER_SECOND = code.WALL_SECONDS = sql.WALL_SECONDS = HANG
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from refusals import assert_refused
 from test_formats import ROWS, pairs, saved
+from waiting import HANG
 
 from riyaz.data import formats, parquet, parquet_worker
 
@@ -114,12 +115,12 @@ def test_offsets_beyond_the_text_are_refused(offsets, tmp_path):
 
 def test_a_file_that_ends_its_reader_is_one_line(tmp_path, monkeypatch):
     path = arrow_file(tmp_path / "a.arrow", pa.array(["abc"]))
-    for what, line in {
-        "kill -ABRT $$": "a.arrow: is damaged: reading it crashes the reader; write or download it again",
-        "kill -XCPU $$": "a.arrow: does not decode in time; split it",
-        "exec sleep 9": "a.arrow: does not decode in time; split it",
-    }.items():
-        monkeypatch.setattr(parquet_worker, "SECONDS", 0.1)
+    for what, line, seconds in (
+        ("kill -ABRT $$", "a.arrow: is damaged: reading it crashes the reader; write or download it again", HANG),
+        ("kill -XCPU $$", "a.arrow: does not decode in time; split it", HANG),
+        ("exec sleep 9999", "a.arrow: does not decode in time; split it", 0.02),
+    ):
+        monkeypatch.setattr(parquet_worker, "SECONDS", seconds)
         monkeypatch.setattr(parquet, "module_command", lambda *_, what=what: (["sh", "-c", what], {}))
         with assert_refused(line):
             parquet.arrow_rows(path, None)

@@ -5,7 +5,6 @@ An attack that is not stopped runs to its end, and so passes its empty tests: th
 
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ ATTACKS = {
     "fork": ("import os\nos.fork()", NO),
     "fork bomb": (
         "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
-        "CPU time|10 s"),
+        "CPU time"),
     "daemon": ("import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while 1: pass", NO),
     "thread": ("import threading\nthreading.Thread(target=print).start()", "can't start new thread"),
     "thread bomb": ("import _thread\nwhile True:\n    _thread.start_new_thread(input, ())", "can't start new thread"),
@@ -109,10 +108,10 @@ ATTACKS = {
         "MemoryError|CPU time"),
     "files": ("import os\nwhile True:\n    os.dup(1)", "Too many open files"),
     "pipes": ("import os\nwhile True:\n    os.pipe()", f"{NO}|Too many"),
-    "loop": ("while True:\n    pass", "CPU time|10 s"),
+    "loop": ("while True:\n    pass", "CPU time"),
     "loop without a signal": (
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True:\n    pass",
-        "CPU|10 s|nal 9"),
+        "CPU|nal 9"),
     "sleep": ("import time\ntime.sleep(1000)", "takes more than 1 s"),
     "wait for input": ("input()", "EOFError"),
     "power": ("9 ** 9 ** 9", "CPU time|MemoryError|takes more"),
@@ -140,18 +139,18 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_ends_and_leaves_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "CPU_SECONDS", 1)
-    monkeypatch.setattr(code, "WALL_SECONDS", 1.0 if name == "sleep" else 10.0)
     if refused(ATTACKS[name][0]):
         return
     passes(DOUBLE, "")
     keeper, content = _keeper(), OTHER.read_bytes()
     answer, ends = ATTACKS[name]
-    began = time.monotonic()
-    verdict = passes(answer, "")
+    with monkeypatch.context() as limits:
+        limits.setattr(code, "CPU_SECONDS", 1)
+        if name == "sleep":
+            limits.setattr(code, "WALL_SECONDS", 1.0)
+        verdict = passes(answer, "")
     assert not verdict.passed and re.search(ends, verdict.why), verdict
     assert len(verdict.why) <= 300 and verdict.why.isprintable()
-    assert time.monotonic() - began < 15
     assert _keeper() == keeper and not children_of(keeper), "the first process lives, and has no children"
     assert OTHER.read_bytes() == content and os.path.exists(os.__file__)
     assert passes(DOUBLE, "assert double(2) == 4").passed, "the next row is answered"

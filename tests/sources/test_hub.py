@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants, errors
 from refusals import assert_refused
 from tiny_llama import shard, write_hf_folder
+from waiting import HANG
 
 from riyaz.sources import hub, models, open_source, pull
 from riyaz.sources.lock import locked
@@ -233,7 +234,7 @@ def hold(name: str, ready, go) -> None:
     """Another process that pulls the same model until it is told to stop."""
     with locked(name, lambda what, done, total: None):
         ready.set()
-        go.wait(30)
+        go.wait(HANG)
 
 
 def test_two_processes_pull_one_after_the_other(online):
@@ -241,7 +242,7 @@ def test_two_processes_pull_one_after_the_other(online):
     ready, go = context.Event(), context.Event()
     other = context.Process(target=hold, args=(NAME, ready, go))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(HANG)
     said = []
 
     def progress(what, done, total):
@@ -251,5 +252,5 @@ def test_two_processes_pull_one_after_the_other(online):
             go.set()
 
     pull(NAME, progress)
-    other.join(30)
+    other.join(HANG)
     assert said[0] == "wait for another pull" and other.exitcode == 0 and len(models()) == 1

@@ -74,7 +74,7 @@ def test_a_worker_has_more_seconds_than_of_its_own_computing(monkeypatch: pytest
 
     monkeypatch.setattr(template._worker, "ask", ask)
     render_chat(CHATML, [HELLO] * 300, add_generation_prompt=True, variables={})
-    assert asked == [(4.0, 20.0), (3.0, 15.0)]
+    assert asked == [(each, each * template.WALL_SECONDS_PER_SECOND) for each in (4.0, 3.0)]
 
 
 @pytest.mark.parametrize(("source", "wall"), [(LOOPS[0], HANG), *((source, 0.2) for source in LOOPS)])
@@ -94,7 +94,13 @@ def test_a_busy_machine_does_not_fail_a_template(monkeypatch: pytest.MonkeyPatch
     pid = worker_pid()
     limit(monkeypatch, 0.05, HANG)
     os.kill(pid, signal.SIGSTOP)
-    waker = threading.Timer(0.2, os.kill, (pid, signal.SIGCONT))
+    looks = iter(range(20))
+
+    def wake() -> None:
+        until(lambda: next(looks, None) is None, "more time than the limit of computing")
+        os.kill(pid, signal.SIGCONT)
+
+    waker = threading.Thread(target=wake)
     waker.start()
     assert render(CHATML).endswith("assistant\n") and worker_pid() == pid
     waker.join()

@@ -94,8 +94,9 @@ def test_links_lead_from_the_folder_of_the_notebooks(make: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "library"])
 def test_a_notebook_runs(make: ModuleType, name: str, tmp_path: Path) -> None:
+    """That of docs/library.md is run by tests/cli/test_library.py, without a kernel."""
     for long, _ in tiny_notebook.SHORTER[name]:
         assert long in (ROOT / make.PAGES[name]).read_text(encoding="utf-8"), "the page says it no more"
     notebook = make.execute(name, tmp_path, tiny=True)

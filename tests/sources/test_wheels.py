@@ -6,10 +6,11 @@ import os
 import zipfile
 
 import pytest
+from quick_pip import answer_for_pip
 from refusals import assert_refused
 from tiny_llama import shard, write_gguf, write_hf_folder
 
-from riyaz.sources import models, open_source, package, pull, wheels
+from riyaz.sources import models, open_source, pull, wheels
 
 ABOUT = "some_model-1.2.dist-info"
 
@@ -20,17 +21,8 @@ def home(folder_index):
 
 
 @pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """pip's answer without pip, which takes seconds to start."""
-    asked = []
-
-    def download(folder, wanted, report):
-        asked.append(wanted.requirement)
-        (wheel,) = (tmp_path / "index").glob("*.whl")
-        return wheel
-
-    monkeypatch.setattr(package, "_download", download)
-    return asked
+def quick(monkeypatch):
+    return answer_for_pip(monkeypatch)
 
 
 def write_wheel(tmp_path, members, record=True, wrong=()):
@@ -79,7 +71,7 @@ def test_a_folder_is_stored_with_what_a_model_needs(tmp_path, home, quick):
     assert not (entry.path / "modeling.py").exists()
     assert pull("pip:some-model") == pull("pip:some-model==1.2") == entry and len(quick) == 1
     shard(folder)
-    write_wheel(tmp_path, folder_members(folder))
+    write_wheel(tmp_path, folder_members(folder)).rename(tmp_path / "index/some_model-1.3-py3-none-any.whl")
     entry = pull("pip:some-model==1.3")
     assert quick[1:] == ["some-model==1.3"] and (entry.path / "model-2-of-2.safetensors").is_file()
     assert models() == [entry]

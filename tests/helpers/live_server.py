@@ -22,7 +22,7 @@ from riyaz.serve.state import State
 KEY = "test-key-0123456789"
 LIMITS = (
     (connection, "HEAD"), (connection, "AFTER_SECONDS"), (connection, "UNREAD_SECONDS"), (unread, "UNREAD_SECONDS"),
-    (http, "READING"), (http, "PING"),
+    (http, "READING"), (http, "WRITING"), (http, "PING"),
 )  # fmt: skip
 for module, name in LIMITS:
     setattr(module, name, HANG)

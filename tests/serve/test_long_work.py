@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from live_server import Running, assert_error, running
 from test_decisions import TASK, hold
-from test_serve_limits import until
+from waiting import HANG, until
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel
@@ -66,10 +66,10 @@ def test_a_question_that_finds_no_memory_fails_alone(
     monkeypatch.setattr(type(predictor), "choosing", counted)
     held, go = threading.Event(), threading.Event()
     served.state.engine._inbox.put(hold(held, go))
-    assert held.wait(10)
+    assert held.wait(HANG)
     with ThreadPoolExecutor(len(texts)) as clients:
         answers = [clients.submit(chat, served, text) for text in texts]
-        until(lambda: served.state.engine._inbox.qsize() == len(texts))
+        until(lambda: served.state.engine._inbox.qsize() == len(texts), "all have asked")
         go.set()
         made = [answer.result() for answer in answers]
     assert [place for place, answer in enumerate(made) if answer.status_code != 200] == sorted(
@@ -78,5 +78,5 @@ def test_a_question_that_finds_no_memory_fails_alone(
     good = [answer for answer in made if answer.status_code == 200]
     assert [answer.json()["choices"][0]["message"]["content"] for answer in good] == wanted
     assert sizes[0] == len(texts) and sum(sizes) <= len(texts) * (1 + 4 * len(bad)), "halves, not one by one"
-    until(served.idle)
+    until(served.idle, "nothing is left")
     assert label(served, TEXTS[0]) == wanted[0]

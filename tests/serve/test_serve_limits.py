@@ -6,33 +6,30 @@ import shutil
 import socket
 import struct
 import threading
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import tiny_llama
+from engine_gate import Gate
 from live_server import Running, assert_error, running
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import HANG, until
 
 from riyaz.engine import engine, scheduler
-from riyaz.engine.engine import Engine
 from riyaz.serve import completions, http, state
 from riyaz.serve.generation import Piece
 from riyaz.serve.opening import Opener
 from riyaz.text import template
 
-STEP = 0.03  # seconds of a step of the slow engine
 LONG = {"model": "tiny", "prompt": "the card", "max_tokens": 500, "ignore_eos": True}
 SHORT = {"model": "tiny", "prompt": "the card", "max_tokens": 2}
-# Seconds after which nothing may be left of a client that went; what is asked for takes 15. On a quiet machine it is a
-# hundredth of a second, which benchmarks/serving.py measures as cancel_ms.
-FREE = 3
 
 
 def opener(folder: Path) -> Opener:
@@ -41,74 +38,75 @@ def opener(folder: Path) -> Opener:
     return made
 
 
-def slow(lm: Engine, seconds: float = STEP) -> None:
-    forward = lm.runner.forward
-
-    def delayed(runs: Any) -> Any:
-        time.sleep(seconds)
-        return forward(runs)
-
-    lm.runner.forward = delayed  # type: ignore[method-assign]
-    lm.drafts.mode = "off"  # a step makes one token
+@pytest.fixture
+def gated(model_folder: Path) -> Iterator[tuple[Running, Gate]]:
+    """A server whose engine reads prompts in pieces of 64 tokens, and the gate before its steps."""
+    made = opener(model_folder)
+    gate = Gate(made.bases[0].lm)
+    with running(made, piece=64, drain=HANG) as found:
+        yield found, gate
+        gate.open()
 
 
 @pytest.fixture
-def served(model_folder: Path) -> Iterator[Running]:
-    """A server whose engine is slow and reads prompts in pieces of 64 tokens."""
-    made = opener(model_folder)
-    slow(made.bases[0].lm)
-    with running(made, piece=64) as found:
-        yield found
+def served(gated: tuple[Running, Gate]) -> Running:
+    return gated[0]
 
 
-def until(condition: Any, seconds: float = 30.0) -> float:
-    """Seconds until the condition holds."""
-    begun = time.perf_counter()
-    while not condition():
-        assert time.perf_counter() - begun < seconds, "it never holds"
-        time.sleep(0.002)
-    return time.perf_counter() - begun
+@pytest.fixture
+def gate(gated: tuple[Running, Gate]) -> Gate:
+    return gated[1]
+
+
+def waiting(served: Running, count: int) -> Callable[[], bool]:
+    """Whether so much waits for the engine's thread, which stands before the gate."""
+    return lambda: served.state.engine._inbox.qsize() == count
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("phase", ["queued", "prompt", "answer"])
 def test_a_client_that_leaves_frees_the_engine(
-    served: Running, phase: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+    served: Running, gate: Gate, phase: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = served.state.opener.bases[0].lm
     body = {**LONG, "stream": stream}
-    blocker = None
+    clients, steps = 1, {"queued": 1, "prompt": 1, "answer": 4}[phase]
     if phase == "queued":
         monkeypatch.setattr(scheduler, "MAX_RUNNING", 1)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(leave, served, body, lambda: bool(lm._scheduler.waiting))
-            blocker = leave(served, body, lambda: bool(lm._scheduler.waiting))
+        clients, gone = 2, lambda: bool(lm._scheduler.waiting)
     elif phase == "prompt":
-        body = {**body, "prompt": "card " * 500}
-        leave(served, body, lambda: any(answer.unread for answer in lm._scheduler.running))
+        body, gone = {**body, "prompt": "card " * 500}, lambda: any(each.unread for each in lm._scheduler.running)
     else:
-        leave(served, body, lambda: any(len(answer.tokens) > 2 for answer in lm._scheduler.running))
-    assert until(served.idle) < FREE and blocker is None
-    assert lm.cached_bytes == 0
-    until(lambda: served.state.metrics.cancelled >= 1)
+        gone = lambda: any(len(each.tokens) > 2 for each in lm._scheduler.running)  # noqa: E731
+    with ThreadPoolExecutor(clients) as pool, gate.closed():
+        for place in range(clients):
+            pool.submit(leave, served, body, lambda: gate.steps > steps and gone())
+            until(lambda place=place: gate.steps == 1 and waiting(served, place)(), "it has asked")  # type: ignore[misc]
+        gate.let(steps)
+        until(waiting(served, clients), "the engine is told that they have gone")
+    until(served.idle, "nothing is left of them")
+    assert gate.steps == steps + 1 and lm.cached_bytes == 0, "not one step more"
+    until(lambda: served.state.metrics.cancelled == clients, "they are counted")
     assert served.post("/v1/completions", SHORT).status_code == 200
 
 
-def leave(served: Running, body: dict, when: Any) -> None:
+def leave(served: Running, body: dict, when: Callable[[], bool], path: str = "/v1/completions") -> None:
     """Ask on a connection of its own and close it as soon as the condition holds."""
     host, port = served.url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as raw:
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        until(when)
+        until(when, "the client leaves")
 
 
-def test_a_full_queue_is_429_with_when_to_come_back(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_429_with_when_to_come_back(
+    served: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(state, "MAX_RUNNING", -62)  # with a queue of 64 there are two places
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, gate.closed():
         first = [pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 30}) for _ in range(2)]
-        until(lambda: served.state.open == 2)
+        until(lambda: served.state.open == 2, "the places are taken")
         answer = served.post("/v1/completions", SHORT)
         found = assert_error(answer, 429)
         assert answer.headers["retry-after"] == "2" and found["type"] == "server_overloaded"
@@ -116,53 +114,77 @@ def test_a_full_queue_is_429_with_when_to_come_back(served: Running, monkeypatch
         assert assert_error(streamed, 429) and streamed.headers["retry-after"] == "2"
         assert_error(served.http.get("/ready"), 503)
         assert served.http.get("/health").status_code == 200
+        gate.open()
         assert [each.result().status_code for each in first] == [200, 200]
     assert served.http.get("/ready").status_code == 200 and served.state.metrics.refused == 2
     assert_error(served.post("/v1/completions", {**SHORT, "n": 3}), 400)
 
 
-def test_a_request_that_does_not_start_in_time_is_429(model_folder: Path) -> None:
-    made = opener(model_folder)
-    lm = made.bases[0].lm
-    slow(lm)
-    with running(made, queue_timeout=0.3) as served:
-        lm.runner.cache_limit = lm.runner.bytes_of(150)
-        with ThreadPoolExecutor(1) as pool:
-            running_one = pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 100})
-            until(lambda: len(lm.running) == 1)
-            found = assert_error(served.post("/v1/completions", {**LONG, "max_tokens": 100}), 429)
-            assert "did not start within 0.3 s" in found["message"]
-            assert running_one.result().json()["choices"][0]["finish_reason"] == "length"
-        until(served.idle)
+def test_a_request_that_does_not_start_in_time_is_429(
+    served: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = served.state.opener.bases[0].lm
+    lm.runner.cache_limit = lm.runner.bytes_of(150)
+    with ThreadPoolExecutor(2) as pool, gate.closed():
+        first = pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 100})
+        until(lambda: gate.steps == 1, "the first is begun")
+        monkeypatch.setattr(served.state, "config", replace(served.state.config, queue_timeout=0.1))
+        second = pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 100})
+        until(waiting(served, 1), "the second has come")
+        gate.let(2)  # there is no memory for it
+        assert "did not start within 0.1 s" in assert_error(second.result(), 429)["message"]
+        until(lambda: gate.steps == 3 and len(lm.running) == 1, "the engine has seen it")
+        gate.open()
+        assert first.result().json()["choices"][0]["finish_reason"] == "length"
+    until(served.idle, "nothing is left of it")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_that_takes_too_long_is_cut(model_folder: Path, stream: bool) -> None:
-    made = opener(model_folder)
-    slow(made.bases[0].lm)
-    with running(made, request_timeout=1.5) as served:
-        answer = served.post("/v1/completions", {**LONG, "n": 2, "stream": stream})
+def test_an_answer_that_takes_too_long_is_cut(
+    served: Running, gate: Gate, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is up when the test says so."""
+    limit, alarms, loop = 0.001, list[Callable[[], object]](), served.state.engine._loop
+    assert loop is not None
+    later = loop.call_later
+
+    def call_later(after: float, call: Callable[..., object], *given: Any, **more: Any) -> Any:
+        if after != limit:
+            return later(after, call, *given, **more)
+        alarms.append(lambda: call(*given))
+        return later(HANG, lambda: None)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(served.state, "config", replace(served.state.config, request_timeout=limit))
+    with ThreadPoolExecutor(1) as pool, gate.closed(6):
+        asked = pool.submit(served.post, "/v1/completions", {**LONG, "n": 2, "stream": stream})
+        until(lambda: gate.steps == 7, "the answers have begun")
+        (alarm,) = alarms
+        loop.call_soon_threadsafe(alarm)
+        answer = asked.result()
         assert answer.status_code == 200 and answer.text.count('"finish_reason":"length"') == 2
-        assert until(served.idle) < FREE
-        if not stream:
-            assert 2 < answer.json()["usage"]["completion_tokens"] < 200 and answer.json()["choices"][0]["text"]
+        until(waiting(served, 2), "the engine is told")
+    until(served.idle, "nothing is left of them")
+    assert gate.steps == 7
+    if not stream:
+        assert 2 < answer.json()["usage"]["completion_tokens"] <= 12 and answer.json()["choices"][0]["text"]
 
 
-def test_a_server_that_ends_says_so_until_its_last_answer_is_whole(model_folder: Path) -> None:
-    made = opener(model_folder)
-    slow(made.bases[0].lm)
-    with running(made, drain=60) as served:
-        with served.http.stream("POST", "/v1/completions", json={**LONG, "max_tokens": 60, "stream": True}) as response:
-            lines = response.iter_lines()
-            assert next(lines).startswith("data: {")
-            served.server.should_exit = True  # as SIGTERM does
-            until(lambda: served.state.draining)
-            for answer in (httpx.get(f"{served.url}/health"), httpx.post(f"{served.url}/v1/completions", json=SHORT)):
+def test_a_server_that_ends_says_so_until_its_last_answer_is_whole(served: Running, gate: Gate) -> None:
+    asked = {**LONG, "max_tokens": 60, "stream": True}
+    with gate.closed(2), served.http.stream("POST", "/v1/completions", json=asked) as response:
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: {")
+        served.server.should_exit = True  # as SIGTERM does
+        until(lambda: served.state.draining, "it is about to end")
+        with httpx.Client(base_url=served.url, timeout=HANG) as other:
+            for answer in (other.get("/health"), other.post("/v1/completions", json=SHORT)):
                 assert "about to end" in assert_error(answer, 503)["message"] and answer.headers["retry-after"] == "2"
-            assert [line for line in lines if line][-1] == "data: [DONE]"
-        until(lambda: served.server.server_state.connections == set(), 20)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{served.url}/health")
+        gate.open()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    until(lambda: served.server.server_state.connections == set(), "all connections are closed")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{served.url}/health", timeout=HANG)
 
 
 def test_more_tokens_than_the_server_allows_are_refused(model_folder: Path) -> None:
@@ -184,7 +206,7 @@ def test_a_body_that_never_ends_is_given_up(served: Running, monkeypatch: pytest
     monkeypatch.setattr(http, "READING", 0.1)
     host, port = served.url.removeprefix("http://").split(":")
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as raw:
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         raw.sendall(f'{head}Content-Length: 100\r\n\r\n{{"model": '.encode())
         assert b"408" in raw.recv(4096).splitlines()[0]
 
@@ -194,19 +216,17 @@ def test_a_client_that_reads_nothing_keeps_no_place(served: Running, monkeypatch
 
     async def stuck(self: Any, text: str, more: bool = True) -> None:
         if self.started:
-            await asyncio.sleep(3600)  # as a socket whose buffers are full
+            await asyncio.Event().wait()  # as a socket whose buffers are full
         await write(self, text, more)
 
     monkeypatch.setattr(http._Writer, "write", stuck)
-    monkeypatch.setattr(http, "WRITING", -599.5)
-    begun = time.perf_counter()
+    monkeypatch.setattr(http, "WRITING", 0.2 - served.state.config.request_timeout)
     with suppress(httpx.HTTPError):
-        served.post("/v1/completions", {**SHORT, "stream": True}, timeout=40)
-    assert time.perf_counter() - begun < 30, "the server gave it up, not the client"
-    assert until(lambda: served.idle() and served.state.metrics.cancelled == 1) < FREE
+        served.post("/v1/completions", {**SHORT, "stream": True})
+    until(lambda: served.idle() and served.state.metrics.cancelled == 1, "the server gives it up")
 
 
-def test_one_request_that_fails_leaves_the_others(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_request_that_fails_leaves_the_others(served: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = served.post("/v1/completions", {**LONG, "max_tokens": 40}).json()["choices"][0]["text"]
     whole, fails = engine.choose, {"model": "tiny", "prompt": "my order", "max_tokens": 40, "ignore_eos": True}
 
@@ -216,10 +236,13 @@ def test_one_request_that_fails_leaves_the_others(served: Running, monkeypatch: 
         return whole(request, *others)
 
     monkeypatch.setattr(engine, "choose", choose)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, gate.closed():
         beside = pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 40})
-        until(lambda: len(served.state.opener.bases[0].lm.running) == 1)
-        assert_error(served.post("/v1/completions", {**fails, "max_tokens": 39}), 500)
+        until(lambda: gate.steps == 1, "it is begun")
+        failing = pool.submit(served.post, "/v1/completions", {**fails, "max_tokens": 39})
+        until(waiting(served, 1), "the other one has come")
+        gate.open()
+        assert_error(failing.result(), 500)
         assert beside.result().json()["choices"][0]["text"] == plain
 
 
@@ -240,10 +263,11 @@ def test_whoever_leaves_while_sending_and_what_no_handler_expects_print_nothing(
 ) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as raw:
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         raw.sendall(f'{head}Content-Length: 100\r\n\r\n{{"prompt": "a secret'.encode())
-        time.sleep(0.2)
-    until(lambda: served.state.metrics.cancelled == 1)
+        connections = served.server.server_state.connections
+        until(lambda: any(each._asked for each in [*connections]), "the body is read")  # type: ignore[union-attr]
+    until(lambda: served.state.metrics.cancelled == 1, "it is noticed that the client has gone")
     assert caplog.records == []
 
     def fails(*arguments: Any) -> Any:
@@ -264,7 +288,7 @@ def test_a_stream_whose_client_left_is_not_written_to(
 
     async def events(*_: object) -> AsyncIterator[Piece]:
         yield Piece(0, "first")
-        assert left.wait(20)  # the whole loop waits
+        assert left.wait(HANG)  # the whole loop waits
         for place in range(100):
             made.append(place)
             yield Piece(0, "more")
@@ -273,14 +297,14 @@ def test_a_stream_whose_client_left_is_not_written_to(
     host, port = served.url.removeprefix("http://").split(":")
     data = json.dumps({**SHORT, "stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as raw:
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         said = b""
         while b"first" not in said:
             said += raw.recv(65536)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     left.set()
-    until(lambda: served.state.metrics.cancelled == 1)
+    until(lambda: served.state.metrics.cancelled == 1, "it is noticed that the client has gone")
     assert caplog.records == [] and len(made) < 10
 
 
@@ -298,9 +322,11 @@ def test_a_failing_engine_fails_its_requests_only(served: Running, monkeypatch: 
     assert served.idle() and served.post("/v1/completions", SHORT).status_code == 200
 
 
-def test_an_error_after_the_first_event_is_an_event(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_after_the_first_event_is_an_event(
+    served: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = served.state.opener.bases[0].lm
-    with served.http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
+    with gate.closed(2), served.http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
         lines = response.iter_lines()
         assert response.status_code == 200 and next(lines).startswith("data: {")
 
@@ -308,14 +334,19 @@ def test_an_error_after_the_first_event_is_an_event(served: Running, monkeypatch
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(lm.runner, "forward", fails)
+        gate.open()
         *_, last = [line for line in lines if line]
-    assert last.startswith('data: {"error":') and until(served.idle) < FREE
+    assert last.startswith('data: {"error":')
+    until(served.idle, "nothing is left of it")
 
 
-def test_a_stream_that_waits_is_kept_open(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_waits_is_kept_open(served: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PING", 0.05)
-    answer = served.post("/v1/completions", {**SHORT, "prompt": "card " * 300, "stream": True})
-    assert answer.text.startswith(": ping\n\n") and answer.text.endswith("data: [DONE]\n\n")
+    with gate.closed(), served.http.stream("POST", "/v1/completions", json={**SHORT, "stream": True}) as response:
+        lines = response.iter_lines()
+        assert [next(lines) for _ in range(4)] == [": ping", ""] * 2
+        gate.open()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
 
 
 def test_a_template_process_that_is_killed_is_started_again(served: Running) -> None:
@@ -356,12 +387,12 @@ def test_metrics_are_what_prometheus_reads(served: Running) -> None:
 def test_hundreds_of_clients_at_once_leave_nothing(model_folder: Path) -> None:
     async def ask_all(url: str) -> Counter[int]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=HANG) as client:
             answers = await asyncio.gather(*(client.post("/v1/completions", json=SHORT) for _ in range(200)))
         return Counter(answer.status_code for answer in answers)
 
     with running(opener(model_folder)) as served:
         statuses = asyncio.run(ask_all(served.url))
         assert statuses.keys() <= {200, 429} and statuses[200] >= 128 and sum(statuses.values()) == 200
-        until(served.idle)
+        until(served.idle, "nothing is left of them")
     assert threading.active_count() < 20

@@ -1,12 +1,6 @@
-"""What several processes do in tests/training/test_ranks.py: trainings, whose results each writes as JSON.
-
-python tests/helpers/rank_worker.py COUNT FOLDER TRAINING…        # COUNT processes with one import of torch
-"""
+"""What several processes do in tests/training/test_ranks.py: trainings, whose results each writes as JSON."""
 
 import json
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +8,6 @@ from typing import Any
 
 import torch
 from small_llama import Stop, bits, random_rows, small_model, stopping_at
-from started_ranks import of_all_ranks
 
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
@@ -143,30 +136,6 @@ def result_file(folder: Path, count: int, rank: int) -> Path:
     return folder / f"results-{count}-{rank}.json"
 
 
-def main() -> None:
-    """Fork every rank, none of which has used a thread yet, and wait for them."""
-    count, folder, *names = sys.argv[1:]
-    told, children = of_all_ranks(int(count)), list[int]()
-    for rank in range(int(count)):
-        children.append(os.fork())
-        if children[-1] == 0:
-            os.environ |= told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            status = 1
-            try:
-                join(Path(folder), *names)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-    sys.exit(max(os.waitpid(child, 0)[1] for child in children) and 1)
-
-
 def alone(folder: Path, *names: str) -> dict[str, Result]:
     """The same trainings in this process alone."""
     return {name: TRAININGS[name](ALONE, folder) for name in names}
-
-
-if __name__ == "__main__":
-    main()

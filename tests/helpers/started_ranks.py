@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from waiting import HANG
 
 from riyaz.ranks import environment
 
 HELPERS = Path(__file__).parent
-LIMIT = 600  # seconds, on a machine that does much else
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,15 @@ class Ended:
     status: int
     out: str
     err: str
+
+
+class Process(Protocol):
+    """What has been started here or in `forked_ranks`."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def communicate(self, *, timeout: float) -> tuple[str, str]: ...
 
 
 def free_port() -> int:
@@ -51,11 +62,11 @@ def start_ranks(
     ]  # fmt: skip
 
 
-def ended(processes: Sequence[subprocess.Popen[str]], limit: float = LIMIT) -> list[Ended]:
+def ended(processes: Sequence[Process]) -> list[Ended]:
     """Wait for the processes."""
     try:
-        texts = [process.communicate(timeout=limit) for process in processes]
+        texts = [process.communicate(timeout=HANG) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [Ended(process.returncode, *text) for process, text in zip(processes, texts)]
+    return [Ended(process.returncode or 0, *text) for process, text in zip(processes, texts)]

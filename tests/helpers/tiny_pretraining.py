@@ -12,6 +12,7 @@ from riyaz.events import Event
 from riyaz.pretraining import run as running
 from riyaz.pretraining import speed
 from riyaz.report.comparison import terminal
+from riyaz.report.pretraining import html
 from riyaz.sources import open_source
 
 # two layers, 32 windows of the text at most, six steps
@@ -42,13 +43,23 @@ def texts(folder: Path) -> Path:
     return folder
 
 
+PICTURE = html._figure  # draws one
+
+
 def quick_machine(patch: pytest.MonkeyPatch) -> None:
-    """Measure with few steps and small products, and tell of every step."""
+    """Measure with few steps and small products, tell of every step, and draw no picture in the report, which takes as
+    long as all else of a tiny run; `with_pictures` draws them."""
+    patch.setattr(html, "_figure", lambda *parts: None)
     patch.setattr(terminal, "LINE_SECONDS", 0)
     patch.setattr(speed, "STEPS", 3)
     patch.setattr(speed, "STEP_TOKENS", 128)
     patch.setattr(speed, "PEAK_SIZE", 64)
     patch.setattr(speed, "PEAK_SECONDS", 0.001)
+
+
+def with_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Draw the report's pictures."""
+    patch.setattr(html, "_figure", PICTURE)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

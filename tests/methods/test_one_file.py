@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import tiny_comparison
+from waiting import HANG
 
 from riyaz.results import COMPARE
 
@@ -48,7 +49,7 @@ def riyaz(source: Path, *words: object) -> "subprocess.Popen[str]":
 
 def told(source: Path, *words: object) -> str:
     process = riyaz(source, *words)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 0, err
     return out
 
@@ -79,7 +80,7 @@ def compared(source: Path, folder: Path, model_folder: Path) -> dict[str, Any]:
         "--methods",
         "nearest,borrowed",
         "--budget",
-        "2m",
+        "3h",
     )
     planned = json.loads(told(source, *words, "--out", folder / "out", "--dry-run", "--json").splitlines()[-1])
     assert [arm["method"] for arm in planned["plan"]["arms"]] == ["nearest", "borrowed"]
@@ -104,7 +105,7 @@ def test_the_page_has_it_before_and_after_a_run(
     try:
         assert process.stdout is not None
         url, _, token = process.stdout.readline().strip().partition("/#token=")
-        with httpx.Client(base_url=url, headers={"x-riyaz-token": token}) as page:
+        with httpx.Client(base_url=url, headers={"x-riyaz-token": token}, timeout=HANG) as page:
             methods = page.get("/page/info").json()["methods"]
             run = page.get("/page/run", params={"path": "out"}).json()
     finally:

@@ -2,12 +2,12 @@
 started before."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import tiny_llama
 from refusals import assert_refused
+from waiting import HANG, until
 
 from riyaz.errors import RiyazError
 from riyaz.predictor import from_files, open_base, open_model
@@ -24,7 +24,7 @@ def test_the_tokenizer_is_made_meanwhile(tmp_path: Path, monkeypatch: pytest.Mon
         return tokenizer(self)
 
     def packing(*args):
-        assert begun.wait(60), "the tokenizer waits for the weights"
+        assert begun.wait(HANG), "the tokenizer waits for the weights"
         return engine(*args)
 
     monkeypatch.setattr(Source, "tokenizer", making)
@@ -51,15 +51,12 @@ def test_what_is_wrong_with_either_is_told(tmp_path: Path, monkeypatch: pytest.M
 def test_the_process_for_templates_is_started_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     template._worker.stop()
     template.start_worker()
-    end = time.monotonic() + 60
-    while template._worker.pid is None and time.monotonic() < end:
-        time.sleep(0.01)
-    pid = template._worker.pid
+    pid = until(lambda: template._worker.pid, "a process for templates")
     conversation = [{"role": "user", "content": "hello"}]
     texts = template.render_chat(
         "{{ messages[0]['content'] }}", [conversation], add_generation_prompt=True, variables={}
     )
-    assert texts == ["hello"] and template._worker.pid == pid is not None
+    assert texts == ["hello"] and template._worker.pid == pid
 
     def refusing() -> None:
         raise RiyazError("no process")

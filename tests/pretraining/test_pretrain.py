@@ -12,7 +12,7 @@ import tiny_comparison
 import torch
 from small_llama import next_log_p
 from tiny_comparison import command
-from tiny_pretraining import SMALL, assert_equal_logits, lines, quick_machine, small
+from tiny_pretraining import SMALL, assert_equal_logits, lines, quick_machine, small, with_pictures
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig
@@ -32,9 +32,11 @@ def machine(one_core: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, text: Path) -> tuple[tiny_comparison.Told, Path]:
-    """A finished run, and what it said; nobody writes into it."""
+    """A finished run with its whole report, and what it said; nobody writes into it."""
     out = tmp_path_factory.mktemp("done") / "out"
-    return command("pretrain", text, *SMALL, "--out", out, "--json"), out
+    with pytest.MonkeyPatch.context() as patch:
+        with_pictures(patch)
+        return command("pretrain", text, *SMALL, "--out", out, "--json"), out
 
 
 def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[tiny_comparison.Told, Path]) -> None:
@@ -74,7 +76,7 @@ def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[tiny
     assert [entry["step"] for entry in samples] == [0, 3, 6]
     assert all(len(entry["texts"]) >= 3 and len(entry["next"]["words"]) == 10 for entry in samples)
     assert samples[0]["next"]["prompt"] == FOX and sum(word["p"] for word in samples[0]["next"]["words"]) < 1
-    assert not (out / "work").exists()
+    assert not (out / "work").exists() and (out / "report.html").read_text().count("<svg") >= 8
     assert all(word in told.err for word in ("model: 0.03 million parameters", "estimate:", "bits/byte", "of peak"))
 
 

@@ -4,11 +4,12 @@ import json
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import pytest
+from forked_ranks import Forked, fork_ranks
 from started_ranks import HELPERS, Ended, ended, start_ranks
 from tiny_pretraining import lines, small, texts
 
@@ -17,24 +18,41 @@ from riyaz.cli.main import main
 from riyaz.results import LEARNED
 
 LOSS = 1e-6  # relative, float32, beside one process
-# `riyaz` with a fake quick measurement, which keeps work/, and which does not wait for what will not come
+PATIENCE, LINGER = "layers.fast.meeting.PATIENCE", "layers.fast.meeting.LINGER"
+# `riyaz` with a fake quick measurement, which keeps work/. `--set joining.SEEN 1` before its options sets seconds that
+# it waits, `--impatient 1` those after which another process is gone, from where all have met. With `--hold 9` the
+# process goes no further than step 9, so that it cannot end before it is killed.
 PROGRAM = """
-import os, sys
+import importlib, os, signal, sys
+from datetime import timedelta
 os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # as `joining` sets it before torch is loaded, which the helpers do earlier
 sys.path.insert(0, {helpers!r})
 import pytest
 from tiny_pretraining import quick_machine
 from riyaz.cli.main import main
-from riyaz import joining
 from riyaz.pretraining.folder import RunFolder
 quick_machine(pytest.MonkeyPatch())
 RunFolder.clean = lambda folder: None
-joining.SEEN = 1.0
-if "--hurry" in sys.argv:
-    from riyaz.layers.fast import meeting
-    seconds = sys.argv.index("--hurry")
-    meeting.PATIENCE = float(sys.argv[seconds + 1])
-    del sys.argv[seconds : seconds + 2]
+while "--set" in sys.argv:
+    place = sys.argv.index("--set")
+    module, _, name = sys.argv[place + 1].rpartition(".")
+    setattr(importlib.import_module("riyaz." + module), name, float(sys.argv[place + 2]))
+    del sys.argv[place : place + 3]
+if "--impatient" in sys.argv:
+    from riyaz.layers.fast import group, meeting
+    place, connect = sys.argv.index("--impatient"), group.dist.init_process_group
+    seconds = float(sys.argv[place + 1])
+    del sys.argv[place : place + 2]
+    def connected(*given, timeout, **known):
+        meeting.PATIENCE = seconds
+        connect(*given, timeout=timedelta(seconds=seconds), **known)
+    group.dist.init_process_group = connected
+if "--hold" in sys.argv:
+    from riyaz.layers.fast import group
+    place, paced = sys.argv.index("--hold"), group.Group.paced
+    steps = iter(range(int(sys.argv[place + 1])))
+    del sys.argv[place : place + 2]
+    group.Group.paced = lambda *given: signal.pause() if next(steps, None) is None else paced(*given)
 if "--other-version" in sys.argv:
     from riyaz import hardware
     hardware.versions = lambda names: dict.fromkeys(names, "0.0.1")
@@ -43,13 +61,23 @@ sys.exit(main())
 """
 
 
+def start(count: int, *arguments: object, own: Mapping[int, Sequence[object]] | None = None) -> list[Forked]:
+    return fork_ranks(count, PROGRAM.format(helpers=str(HELPERS)), arguments, own)
+
+
 def slow(*values: object) -> Any:
-    """A case that is left to the slow tests: its processes take seconds to import torch."""
+    """A case that is left to the slow tests."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def start(count: int, *arguments: object, own: Mapping[int, Sequence[object]] | None = None) -> list[Popen[str]]:
-    return start_ranks(count, ["-c", PROGRAM.format(helpers=str(HELPERS)), *arguments], own)
+def until_step(step: int, process: Forked) -> str:
+    """What a process says up to this step of its training, at most the ninth."""
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if re.search(rf"train, [{step}-9]/12", line):
+            break
+    return seen
 
 
 def told(results: list[Ended]) -> list[str]:
@@ -75,9 +103,10 @@ def command(text: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, command: list[object]) -> tuple[Path, list[Ended]]:
-    """A run of two processes that nobody stops."""
+    """A run of two processes, each a Python of its own, that nobody stops."""
     out = tmp_path_factory.mktemp("straight") / "out"
-    return out, ended(start(2, *command, "--out", out, "--json"))
+    program = ["-c", PROGRAM.format(helpers=str(HELPERS))]
+    return out, ended(start_ranks(2, [*program, *command, "--out", out, "--json"]))
 
 
 def test_two_processes_are_one_run(straight: tuple[Path, list[Ended]], tmp_path: Path, command: list[object]) -> None:
@@ -102,13 +131,9 @@ def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
     rank: int, straight: tuple[Path, list[Ended]], tmp_path: Path, command: list[object]
 ) -> None:
     out = tmp_path / "out"
-    processes = start(2, *command, "--out", out, "--resume")
-    assert processes[0].stderr is not None
-    seen = []
-    for line in processes[0].stderr:
-        seen.append(line)
-        if re.search(r"train, [5-9]/12", line):
-            break
+    own = {rank: ("--hold", 9), 1 - rank: ("--set", LINGER, 0)}  # nobody is left to wait for
+    processes = start(2, *command, "--out", out, "--resume", own=dict(sorted(own.items())))
+    seen = until_step(5, processes[0])
     processes[rank].kill()
     results = ended(processes)
     statuses = {0: [-signal.SIGKILL, 2], 1: [2, -signal.SIGKILL]}[rank]
@@ -131,11 +156,11 @@ def test_a_killed_process_ends_all_and_the_run_resumes_to_the_same_bits(
         (("--lr", "0.5"), "--lr is 0.5 in process 1 and not given in process 0; start all processes alike"),
         slow(("--threads", "2"), "--threads is 2 in process 1 and 1 in process 0; start all processes alike"),
         slow(("--other-version",), "riyaz is 0.0.1 in process 1 and {version} in process 0; start all processes alike"),
-        slow(("--out", "elsewhere"), "give --out a folder that all processes share"),
+        slow(("--out", "elsewhere", "--set", "joining.SEEN", 1), "give --out a folder that all processes share"),
     ],
 )
 def test_unlike_processes_are_refused_in_one_line(
-    own: tuple[str, ...], said: str, tmp_path: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
+    own: tuple[object, ...], said: str, tmp_path: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = said.format(version=__version__)
@@ -149,27 +174,24 @@ def test_unlike_processes_are_refused_in_one_line(
 @pytest.mark.parametrize("rank", [0, slow(1)])
 def test_a_wrong_address_is_one_line(rank: int, tmp_path: Path, command: list[object]) -> None:
     """Nobody comes, and no process is there that holds the store."""
-    (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--hurry", 3, own={rank: ()}))
+    (result,) = ended(start(2, *command, "--out", tmp_path / "out", "--set", PATIENCE, 1, own={rank: ()}))
     assert result.status == 2 and len(result.err.splitlines()) == 1, result.err
     assert result.err.startswith(f"error: process {rank} of 2: 127.0.0.1:")
-    assert "the 2 processes did not meet here within 3 seconds; check the address" in result.err
+    assert "the 2 processes did not meet here within 1 seconds; check the address" in result.err
 
 
 @pytest.mark.slow
 def test_a_process_that_does_not_answer_is_gone(tmp_path: Path, command: list[object]) -> None:
     """It is stopped, and its connections stay open."""
-    processes = start(2, *command, "--out", tmp_path / "out", "--hurry", 15)
-    assert processes[0].stderr is not None
-    for line in processes[0].stderr:
-        if re.search(r"train, [1-9]/12", line):
-            break
+    own = {0: ("--impatient", 5, "--set", LINGER, 0), 1: ("--hold", 9)}
+    processes = start(2, *command, "--out", tmp_path / "out", own=own)
+    seen = until_step(1, processes[0])
     processes[1].send_signal(signal.SIGSTOP)
     (first,) = ended(processes[:1])
     processes[1].kill()
     ended(processes[1:])
-    assert first.status == 2 and [line.rpartition(": ")[2] for line in told([first])] == [
-        "a process of this run is gone; the same command with --resume goes on"
-    ]
+    said = [line.rpartition(": ")[2] for line in told([replace(first, err=seen + first.err)])]  # before, if it was slow
+    assert first.status == 2 and said == ["a process of this run is gone; the same command with --resume goes on"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

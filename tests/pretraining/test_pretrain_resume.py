@@ -86,6 +86,7 @@ def test_a_run_that_was_shortened_is_the_same_run_when_it_is_resumed(
     asked = SMALL[: SMALL.index("--steps")] + SMALL[SMALL.index("--steps") + 2 :]
     arguments = ("pretrain", text, *asked, "--budget", "60s", "--dropout", 0.1, "--checkpoint-every", 2)
     monkeypatch.setattr(speed, "measured", lambda *_: 40.0)  # tokens per second
+    monkeypatch.setattr(running.Running, "spent", lambda run: 1.0)  # seconds before it is planned
     monkeypatch.setattr(running.RunFolder, "clean", lambda folder: None)
     watched = running.Watch.clock
 

@@ -10,7 +10,6 @@ of every step and the samples must be equal bit for bit.
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,12 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 sys.path.insert(0, {helpers!r})
 import pytest
-from tiny_pretraining import quick_machine
+from tiny_pretraining import quick_machine, with_pictures
 from riyaz.cli.main import main
 from riyaz.pretraining.folder import RunFolder
-quick_machine(pytest.MonkeyPatch())
+patch = pytest.MonkeyPatch()
+quick_machine(patch)
+with_pictures(patch)
 RunFolder.clean = lambda folder: None
 sys.exit(main())
 """
@@ -63,18 +64,6 @@ def whole(text: Path, out: Path, family: str = "llama") -> float:
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return time.monotonic() - began
-
-
-def killed_at_step(text: Path, out: Path, step: int, family: str = "llama") -> None:
-    """Kill the command as soon as its progress shows this step."""
-    process = start(text, out, family)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if f"train, {step}/{STEPS}" in line:
-            break
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
 
 
 def killed_after(text: Path, out: Path, seconds: float, family: str = "llama") -> bool:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -81,33 +80,37 @@ def test_stopped_and_resumed_is_straight_to_the_bit(tmp_path: Path, straight: tu
     assert heard[0] == (step - 1) // 20 * 20 + 1 and last_optimizer(tmp_path) == optimizer
 
 
+# Trains the next step when it has been told to go on.
 CHILD = """
-import sys, time
+import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../helpers"]
 import torch
 torch.set_num_threads(1)
 import test_checkpoint as test
-def slowly(event):
+def told(event):
     print(event.done, flush=True)
-    time.sleep(0.005)
-test.outcome(Path(sys.argv[2]), test.whole, test.PLAN, slowly)
+    sys.stdin.readline()
+test.outcome(Path(sys.argv[2]), test.whole, test.PLAN, told)
 """
 
 
 @pytest.mark.slow
 def test_killed_at_a_random_moment_and_resumed_is_straight_to_the_bit(tmp_path: Path) -> None:
     wanted = outcome(tmp_path / "straight", whole, PLAN)
-    run, seed = tmp_path / "run", time.time_ns()
+    run, seed = tmp_path / "run", random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        last = chance.randint(21, 55)
-        assert child.stdout is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        last, turns = chance.randint(21, 55), chance.randrange(100_000)
+        assert child.stdin is not None and child.stdout is not None
         for line in child.stdout:
+            child.stdin.write("\n")
+            child.stdin.flush()
             if int(line) >= last:
                 break
-        time.sleep(chance.uniform(0, 0.01))
+        for _ in range(turns):  # while the child trains the next step, and waits at its end
+            pass
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL and list(run.glob("step-0000[24]0"))
     heard: list[int] = []

@@ -1,19 +1,20 @@
 """Several processes that train one model: the losses of one process, the same bits in all, in a repeat and resumed."""
 
+import ast
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
+from forked_ranks import fork_ranks
 from rank_worker import LOCAL, ROWS, VALID, Result, alone, result_file
 from small_llama import small_model
-from started_ranks import HELPERS, LIMIT
+from started_ranks import ended
 
+import riyaz
 from riyaz.comparison import processes
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
@@ -31,14 +32,19 @@ LOSS, LOSS_BF16 = 1e-6, 1e-2
 TOGETHER = ("float32", "again", "stopped", "resumed", "bfloat16", "dropout", "one row", "shortened", "unlike plan",
             "unlike rows")  # fmt: skip
 APART = ("local", "local stopped", "local resumed", "local bfloat16")
+# what each process does
+TRAIN = """
+import sys
+from pathlib import Path
+from rank_worker import join
+join(Path(sys.argv[1]), *sys.argv[2:])
+"""
 
 
 def run(count: int, folder: Path, *names: str) -> list[dict[str, Result]]:
     """The results of every rank."""
-    command = [sys.executable, str(HELPERS / "rank_worker.py"), str(count), str(folder), *names]
-    known = environment() | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=known, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stderr
+    results = ended(fork_ranks(count, TRAIN, [folder, *names]))
+    assert not any(result.status for result in results), results
     return [json.loads(result_file(folder, count, rank).read_text()) for rank in range(count)]
 
 
@@ -302,6 +308,27 @@ def test_a_group_that_is_never_whole_says_how_its_own_command_goes_on(monkeypatc
 
 
 def test_a_process_alone_has_no_group() -> None:
-    code = "import sys, riyaz.train, riyaz.pretraining.run, riyaz.ternarizing.run; print(*sys.modules)"
-    names = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    assert "riyaz.ranks" in names and not {"riyaz.layers.fast.group", "riyaz.layers.fast.meeting"} & set(names)
+    """Their modules are imported where a group is made only, so never at the top of another file."""
+    package, fast = Path(riyaz.__file__).parent, ("layers.fast.group", "layers.fast.meeting")
+    tops = {path.relative_to(package): _imported_at_the_top(path) for path in package.rglob("*.py")}
+    importing = [str(path) for path, names in tops.items() if any(name.endswith(fast) for name in names)]
+    assert len(tops) > 300 and importing == ["layers/fast/group.py"]
+    assert "riyaz.ranks" in tops[Path("train.py")]
+
+
+def _imported_at_the_top(path: Path) -> set[str]:
+    """The modules that a file imports as soon as it is imported itself, with what it takes from them."""
+    names, found = list[ast.stmt](ast.parse(path.read_text(encoding="utf-8")).body), set[str]()
+    while names:
+        node = names.pop()
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module)} | {f"{node.module}.{each.name}" for each in node.names}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _for_types(node):
+            names += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    return found
+
+
+def _for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"

@@ -11,9 +11,10 @@ CPP := $(foreach ending,h cpp inc,$(wildcard native/*/*.$(ending) native/*/*/*.$
 NATIVE := CMakeLists.txt native/build_backend.py $(filter-out native/tests/% native/fuzz/%,$(CPP))
 # `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
+# Whether warnings are errors in the usual folder; with `STRICT=` as it was built before, and nothing is compiled anew.
+STRICT := 1
 SANITIZE := build/sanitize
-CROSS := build/cross
-TILES := build/tiles
+CROSS := build/cross$(if $(SOME),-some)
 WINDOWS := build/windows
 THREADS := build/threads
 CHECKED := $(filter-out tests/native/test_native_build.py tests/native/test_native_cross.py,$(wildcard tests/native/test_*.py))
@@ -87,15 +88,16 @@ native: $(READY)  ## build the C++ engine again beside the Python files; warning
 	@if test -d .make; then touch .make/native; fi
 
 kernels: $(READY)  ## compare the kernels of every instruction set of this CPU with plain loops
-	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --target run_check_kernels
+	RIYAZ_STRICT=$(STRICT) $(PYTHON) native/build_backend.py --target run_check_kernels
 
-# A CPU with all of them, and one without 8-bit matrix products and bfloat16. SOME=--some: a sample of the slow checks.
+# On a CPU with all of them, and one without 8-bit matrix products and bfloat16. SOME=--some: a sample of the slow
+# checks, of kernels that were compiled quickly.
 cross: $(READY)  ## the same for aarch64, emulated (Debian: g++-aarch64-linux-gnu qemu-user)
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(CROSS) --target check_kernels -DRIYAZ_PYTHON=OFF \
 	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
-	  -DCMAKE_EXE_LINKER_FLAGS=-static --no-warn-unused-cli
-	qemu-aarch64 -cpu max $(CROSS)/check_kernels $(SOME) dotprod i8mm
-	qemu-aarch64 -cpu cortex-a76 $(CROSS)/check_kernels $(SOME) dotprod
+	  -DCMAKE_EXE_LINKER_FLAGS=-static $(if $(SOME),-DRIYAZ_QUICK=ON) --no-warn-unused-cli
+	qemu-aarch64 -cpu max $(CROSS)/check_kernels $(SOME) i8mm
+	qemu-aarch64 -cpu cortex-a76 $(CROSS)/check_kernels $(SOME) scalar dotprod
 
 # wine writes its folder below build/, and its own messages nowhere.
 windows: $(READY)  ## the same for Windows, under wine: plain loops and AVX2 (Debian: g++-mingw-w64-x86-64-posix wine64 wine)
@@ -105,9 +107,7 @@ windows: $(READY)  ## the same for Windows, under wine: plain loops and AVX2 (De
 	WINEPREFIX=$(CURDIR)/build/wine WINEDEBUG=-all wine $(WINDOWS)/check_kernels.exe $(SOME) scalar avx2
 
 tiles: $(READY)  ## the same for AMX's tiles, emulated, on a CPU with AVX-512 and bfloat16
-	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(TILES) --target check_kernels -DRIYAZ_PYTHON=OFF \
-	  -DRIYAZ_EMULATE_TILES=ON '-DRIYAZ_ISAS=scalar;amx'
-	$(TILES)/check_kernels amx
+	RIYAZ_STRICT=$(STRICT) $(PYTHON) native/build_backend.py --target run_check_tiles
 
 # A copy of the package holds the checked extension, so that the ordinary one stays where it is.
 sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -1,6 +1,6 @@
 // Runs every kernel of every instruction set that this CPU has beside that of plain loops, on seeded random numbers,
-// and prints a line for each kernel. Exits with 1 where one differs by more than is allowed, or where a set that an
-// argument names is missing:
+// or of those that the arguments name, and prints a line for each kernel. Exits with 1 where one differs by more than
+// is allowed, or where a set that an argument names is missing:
 //
 //     check_kernels [--some] [SET ...]
 //
@@ -37,12 +37,14 @@ bool compare(const Check& check, const std::vector<std::string>& sets, const Ker
 int run(const std::vector<std::string>& wanted) {
     const std::vector<std::string> sets = isas();
     for (const std::string& name : wanted) kernels_of(name);  // throws where it is missing
-    printf("largest error of each kernel; 0: bit for bit that of scalar, 1: as much as is allowed\n");
+    printf("this CPU runs");
+    for (const std::string& name : sets) printf(" %s", name.c_str());
+    printf("\nlargest error of each kernel; 0: bit for bit that of scalar, 1: as much as is allowed\n");
     const Kernels& fused = kernels_of(sets[sets.size() > 1 ? 1 : 0]);
     bool right = true;
     for (const auto* checks : {&products, &ternary, &functions, &attentions, &training, &training_functions,
                                &training_codes, &training_dense})
-        for (const Check& check : *checks) right = compare(check, sets, fused) && right;
+        for (const Check& check : *checks) right = compare(check, wanted.empty() ? sets : wanted, fused) && right;
     return right ? 0 : 1;
 }
 

@@ -1,5 +1,5 @@
 // AMX's tiles in plain loops, so that a CPU with AVX-512 and bfloat16 alone can check the kernels that use them: put
-// before each of their files by the option RIYAZ_EMULATE_TILES.
+// before each of their files for the program check_tiles.
 #pragma once
 
 #include <immintrin.h>

@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help wheels demo demo-documents examples test test-fast torture torture-grid fuzz fuzz-native fuzz-routes threads bench native kernels cross windows tiles sanitize lint format clean page page-same test-page tree site man notebooks
+.PHONY: help wheels demo demo-documents examples test test-changed test-fast torture torture-grid fuzz fuzz-native fuzz-routes threads bench native kernels cross windows tiles sanitize lint format clean page page-same test-page tree site man notebooks
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -51,6 +51,12 @@ test: .make/test .make/native  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
 	KEEP_RUN=.make/run.json $(PYTEST)
+
+BASE := HEAD
+test-changed: .make/test .make/native  ## the tests that your changes can reach, nearest first: three minutes; BASE=origin/main: of a branch
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) pull minilm
+	$(PYTHON) tests/house/changed.py $(BASE)
 
 test-fast: .make/test .make/native  ## the tests without the real model: about two minutes on two cores, no network
 	$(PYTEST) -m "not slow"

@@ -4,15 +4,16 @@ answered."""
 import asyncio
 import json
 import socket
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from engine_gate import Gate
 from live_server import Running, running
+from waiting import HANG, until
 
 from riyaz.serve import connection, unread
 from riyaz.serve.opening import Opener
@@ -37,7 +38,7 @@ def asking(server: Running, body: dict[str, Any]) -> socket.socket:
     address, data = urlsplit(server.url), json.dumps(body).encode()
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-    client.settimeout(30)
+    client.settimeout(HANG)
     client.connect((address.hostname, address.port))
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
@@ -53,18 +54,9 @@ def rest(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def within(seconds: float, so: Callable[[], bool]) -> float:
-    """Seconds until something is so, at most the given ones."""
-    began = time.monotonic()
-    while not so():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (unread, connection):
-        monkeypatch.setattr(module, "UNREAD_SECONDS", seconds)
+        monkeypatch.setattr(module, "UNREAD_SECONDS", 0.3)
 
 
 def connections(server: Running) -> int:
@@ -75,11 +67,14 @@ def test_streams_that_nobody_reads_keep_no_places(served: Running, monkeypatch: 
     """The attack: 16 connections of 8 answers each took all 128 places for ten minutes. Here each answer is longer, so
     that it fits neither what is kept nor what the system takes."""
     monkeypatch.setattr(unread, "UNREAD", 50_000)
+    gate = Gate(served.state.opener.bases[0].lm)
     with ExitStack() as clients:
-        for _ in range(2):
-            clients.enter_context(asking(served, {**STREAM, "n": 8, "max_tokens": 450, "prompt": LONG, "echo": True}))
-        within(10, lambda: served.state.open == 16)
-        within(unread.UNREAD_SECONDS - 5, lambda: served.state.open == 0)
+        with gate.closed():
+            for _ in range(2):
+                asked = {**STREAM, "n": 8, "max_tokens": 450, "prompt": LONG, "echo": True}
+                clients.enter_context(asking(served, asked))
+            until(lambda: served.state.open == 16, "the places are taken")
+        until(lambda: served.state.open == 0, "their places are free")
         assert served.state.metrics.cancelled == 0 and connections(served) >= 2, "nobody is given up"
         assert served.idle() and served.post("/v1/completions", SHORT).status_code == 200
 
@@ -87,20 +82,16 @@ def test_streams_that_nobody_reads_keep_no_places(served: Running, monkeypatch: 
 def test_a_stream_that_nobody_reads_is_given_up_and_its_generation_stops(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    impatient(monkeypatch, 1)
+    impatient(monkeypatch)
     monkeypatch.setattr(unread, "UNREAD", 30_000)
-    forward = served.state.opener.bases[0].lm.runner.forward
-
-    def slow(runs: Any) -> Any:
-        time.sleep(0.01)
-        return forward(runs)
-
-    monkeypatch.setattr(served.state.opener.bases[0].lm.runner, "forward", slow)
+    gate = Gate(served.state.opener.bases[0].lm)
     with asking(served, {**STREAM, "max_tokens": 900}) as client:
-        within(10, lambda: served.state.metrics.cancelled == 1)
-        within(1, served.idle)
-        assert 10 < served.state.metrics.generation_tokens < 800
-        within(5, lambda: connections(served) == 0)
+        with gate.closed(500):
+            until(lambda: served.state.metrics.cancelled == 1, "it is given up")
+            until(lambda: not served.state.engine._inbox.empty(), "the engine is told")
+        until(served.idle, "nothing is left of it")
+        assert gate.steps == 501 and served.state.metrics.generation_tokens > 10
+        until(lambda: connections(served) == 0, "the connection is closed")
         assert not rest(client).endswith(b"0\r\n\r\n"), "it is no whole stream"
     assert caplog.records == []
 
@@ -108,21 +99,20 @@ def test_a_stream_that_nobody_reads_is_given_up_and_its_generation_stops(
 def test_who_reads_a_little_now_and_then_is_given_up(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    impatient(monkeypatch, 1)
-    with asking(served, {**STREAM, "n": 4, "max_tokens": 300}) as client:
-        while not served.state.metrics.cancelled:
-            assert len(client.recv(500)) > 0
-            time.sleep(0.05)
-        within(5, lambda: connections(served) == 0)
-    assert served.idle() and caplog.records == []
+    impatient(monkeypatch)
+    with asking(served, {**STREAM, "n": 4, "max_tokens": 300}) as client, suppress(ConnectionResetError):
+        until(lambda: not client.recv(100) or served.state.metrics.cancelled, "it is given up")
+    until(lambda: served.state.metrics.cancelled == 1 and connections(served) == 0, "the connection is closed")
+    until(served.idle, "nothing is left of it")
+    assert caplog.records == []
 
 
 def test_an_answer_in_one_piece_that_nobody_reads_is_given_up(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch, 1)
+    impatient(monkeypatch)
     whole = {**STREAM, "stream": False, "echo": True, "max_tokens": 0, "prompt": [LONG] * 32}
     with asking(served, whole) as client:
         assert client.recv(17) == b"HTTP/1.1 200 OK\r\n" and served.state.open == 0
-        within(10, lambda: connections(served) == 0)
+        until(lambda: connections(served) == 0, "the connection is closed")
 
 
 def test_who_reads_slowly_has_the_same_answer(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +130,10 @@ def test_who_reads_slowly_has_the_same_answer(served: Running, monkeypatch: pyte
     monkeypatch.setattr(Unread, "_change", counted)
     parts = []
     with asking(served, asked) as client:
+        until(lambda: max(most, default=0) > 5000, "more is unread than may be")
         while not b"".join(parts[-3:]).endswith(b"0\r\n\r\n"):
             parts.append(client.recv(8000))
-            time.sleep(0.01)
+            assert parts[-1], "the server has closed"
     assert texts(b"".join(parts)) == wanted and len(wanted) == 600
     assert 5000 < max(most) < 5000 + 4000, "one event more than may be unread"
 
@@ -165,7 +156,8 @@ def test_events_without_end_are_taken_as_far_as_the_bound() -> None:
     async def taken() -> None:
         kept = Unread(events())
         filling = asyncio.ensure_future(kept.fill())
-        await asyncio.sleep(0.5)
+        for _ in range(2 * unread.UNREAD // 1000):
+            await asyncio.sleep(0)
         assert made == 1 + unread.UNREAD // 1000 and 0 < kept.patience < unread.UNREAD_SECONDS
         sent = kept.sent()
         for _ in range(3000):

@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 import tiny_comparison
 from fake_endpoint import Handler, fake_endpoint
-from watched_command import watched
+from watched_command import watched, watched_in_turn
 
 
 @pytest.mark.slow
 def test_looking_exporting_and_listing_need_no_network(tmp_path: Path, model_folder: Path) -> None:
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
     tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(18, "today"))
-    for arguments in (
+    done = watched_in_turn(
+        tmp_path,
         ("data", tmp_path / "data", "--model", model_folder),
         ("export", model_folder, "--format", "gguf", "--out", tmp_path / "exported"),
         ("models",),
         ("info",),
-    ):
-        done = watched(tmp_path, *arguments, RIYAZ_HOME=str(tmp_path / "home"))
-        assert done.status == 0, (arguments, done.err[-500:])
-        assert not done.network, arguments
+        RIYAZ_HOME=str(tmp_path / "home"),
+    )
+    assert done.status == 0, done.err[-500:]
+    assert not done.network and (tmp_path / "exported").exists()
 
 
 @pytest.mark.slow

@@ -2,21 +2,22 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from live_server import Running, running
+from loop_turns import turns
+from waiting import HANG
 
 from riyaz.serve import large
 from riyaz.serve.http import dumped
 from riyaz.serve.large import PART, dumped_in_parts
 from riyaz.serve.opening import Opener
 
-LATE = 0.25  # seconds by which one client may delay another
+CALLS = 5000  # of functions, in a turn of the event loop: 1,900 are; to write the smallest answer here takes 1,800,000
 LIKELY = [None, *({f"é{token}": -0.1 * token for token in range(20)} for _ in range(1000))]
 LETTERS = [{"token": "ü", "logprob": -0.5, "bytes": [195, 188], "top_logprobs": [{"token": "a", "bytes": [97]}] * 20}]
 DOCUMENTS: list[Any] = [
@@ -57,63 +58,60 @@ def served(model_folder: Path) -> Iterator[Running]:
         yield server
 
 
-def longest_wait(server: Running, body: dict[str, Any], path: str) -> tuple[float, bytes]:
-    """The longest time that /health takes while a request is answered, and the answer."""
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(server.post(path, body, timeout=120)))
-    waited = 0.0
-    with httpx.Client(base_url=server.url, timeout=60) as other:
-        other.get("/health")
-        asking.start()
-        while asking.is_alive():
-            began = time.perf_counter()
-            assert other.get("/health").status_code == 200
-            waited = max(waited, time.perf_counter() - began)
-            time.sleep(0.002)
-    (answer,) = answers
+def written(server: Running, path: str, body: dict[str, Any], patch: pytest.MonkeyPatch) -> bytes:
+    """The answer to a request. While the thread that writes it stands still, /health is answered, and no turn of the
+    event loop is long."""
+    begun, answered, dump = threading.Event(), threading.Event(), large._dumped
+
+    def held(value: Any, ascii: bool) -> str:
+        if not answered.is_set():
+            begun.set()
+            assert threading.current_thread().name.startswith("riyaz-write") and answered.wait(HANG)
+        return dump(value, ascii)
+
+    patch.setattr(large, "_dumped", held)
+    with ThreadPoolExecutor(1) as clients, turns(server) as counted:
+        asked = clients.submit(server.post, path, body)
+        assert begun.wait(HANG)
+        assert server.http.get("/health").status_code == 200
+        answered.set()
+        answer = asked.result()
     assert answer.status_code == 200
-    return waited, answer.content
+    assert counted.most < CALLS
+    return answer.content
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_others_are_answered_while_log_probabilities_of_prompts_are_written(served: Running, stream: bool) -> None:
-    """The loop stood for 2.5 s. A busy machine may be late once, so the best of three counts."""
-    prompts = [[10 + (n + token) % 400 for token in range(300)] for n in range(64)]
+def test_others_are_answered_while_log_probabilities_of_prompts_are_written(
+    served: Running, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stood for 2.5 s. benchmarks/attacks.py measures it in milliseconds."""
+    prompts = [[10 + (n + token) % 400 for token in range(128)] for n in range(24)]
     body = {"model": "tiny", "prompt": prompts, "echo": True, "logprobs": 20, "max_tokens": 0, "stream": stream}
-    waits = []
-    while len(waits) < 3 and (not waits or min(waits) >= LATE):
-        waited, content = longest_wait(served, body, "/v1/completions")
-        assert len(content) > 5_000_000
-        waits.append(waited)
-    assert min(waits) < LATE, waits
+    content = written(served, "/v1/completions", body, monkeypatch)
+    assert len(content) > 1_000_000
     if not stream:
         choices = json.loads(content)["choices"]
-        assert [len(each["logprobs"]["top_logprobs"]) for each in choices] == [300] * 64
-        assert [each["logprobs"]["top_logprobs"][0] for each in choices] == [None] * 64
+        assert [len(each["logprobs"]["top_logprobs"]) for each in choices] == [128] * 24
+        assert [each["logprobs"]["top_logprobs"][0] for each in choices] == [None] * 24
 
 
-def test_others_are_answered_while_those_of_answers_are_written(served: Running) -> None:
+def test_others_are_answered_while_those_of_answers_are_written(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = {
         "model": "tiny", "messages": [{"role": "user", "content": "hello"}], "n": 8, "logprobs": True,
-        "top_logprobs": 20, "max_tokens": 900, "ignore_eos": True, "temperature": 1.0,
+        "top_logprobs": 20, "max_tokens": 100, "ignore_eos": True, "temperature": 1.0,
     }  # fmt: skip
-    waits = []
-    while len(waits) < 3 and (not waits or min(waits) >= LATE):
-        waited, content = longest_wait(served, body, "/v1/chat/completions")
-        assert len(content) > 5_000_000
-        waits.append(waited)
-    assert min(waits) < LATE, waits
+    assert len(written(served, "/v1/chat/completions", body, monkeypatch)) > 1_000_000
 
 
-def test_others_are_answered_while_the_texts_of_tokens_are_written(served: Running) -> None:
+def test_others_are_answered_while_the_texts_of_tokens_are_written(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They were made in the event loop, half a second for a prompt of a million characters."""
     body = {"model": "tiny", "prompt": "the order is late " * 50_000, "return_token_strs": True}
-    waits = []
-    while len(waits) < 3 and (not waits or min(waits) >= LATE):
-        waited, content = longest_wait(served, body, "/tokenize")
-        waits.append(waited)
-    assert min(waits) < LATE, waits
-    document = json.loads(content)
+    document = json.loads(written(served, "/tokenize", body, monkeypatch))
     assert len(document["token_strs"]) == document["count"] == len(document["tokens"]) > 50_000
     few = served.post("/tokenize", {**body, "prompt": body["prompt"][:1800]}).json()
     size = few["count"] - 20

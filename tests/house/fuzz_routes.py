@@ -23,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -31,9 +31,10 @@ from urllib.parse import quote
 sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("house", "helpers", "sources")]
 from fuzz_readers import STATES, mutated, mutated_json  # noqa: E402
 from fuzz_seeds import QUERIES, ROUTES  # noqa: E402
+from waiting import HANG  # noqa: E402
 
 LATE = 0.25  # seconds within which /health answers
-PATIENCE = 30.0  # seconds within which a whole request is answered
+PATIENCE = HANG  # seconds within which a whole request is answered, and /health
 BROKEN_PATIENCE = 0.05  # seconds that are waited for the answer to what may be half a request
 DOCUMENTED = (503, 507)  # statuses above 499 that a client may see
 SLICE = 250  # requests after which the state is written
@@ -60,13 +61,15 @@ class Request:
 
 @dataclass
 class Server:
-    """A server's port and token, its process, the file of its log, and what /health took, in seconds."""
+    """A server's port and token, its process, the file of its log, what each answer of /health took, in seconds, and
+    what was wrong with those that were none."""
 
     port: int
     token: str
     process: subprocess.Popen
     log: Path
     waits: list[float] = field(default_factory=list)
+    ill: list[str] = field(default_factory=list)
 
 
 def request_of(route: str, rng: random.Random, token: str) -> Request:
@@ -126,16 +129,21 @@ def answer(server: Server, request: Request) -> str:
     return str(response.status)
 
 
+HEALTH = Request(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", whole=True)
+
+
 def watch(server: Server, stop: threading.Event) -> None:
-    """Asks /health forty times a second, and notes what each answer took."""
+    """Asks /health forty times a second, and notes what each answer took, or what came in its place."""
     while not stop.wait(0.025):
         begun = time.perf_counter()
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-        with suppress(OSError, http.client.HTTPException):
-            client.request("GET", "/health")
-            assert client.getresponse().status == 200
-        client.close()
-        server.waits.append(time.perf_counter() - begun)
+        try:
+            outcome = answer(server, HEALTH)
+        except OSError as error:  # nobody listens
+            outcome = f"{type(error).__name__}: {error}"
+        if outcome == "200":
+            server.waits.append(time.perf_counter() - begun)
+        else:
+            server.ill.append(outcome)
 
 
 @contextmanager
@@ -157,7 +165,7 @@ def started(folder: Path) -> Iterator[Server]:
         stop.set()
         watching.join()
         process.stdin.close()
-        process.wait(60)
+        process.wait(HANG)
 
 
 def write_place(place: Path) -> None:
@@ -243,7 +251,7 @@ def campaign(server: Server, route: str, inputs: int | None, seconds: float, see
         if inputs:
             STATES.mkdir(parents=True, exist_ok=True)
             state.write_text(json.dumps(counts))
-    faults = tracebacks(server) - faults
+    faults = tracebacks(server) - faults + len(server.ill)
     waits = sorted(server.waits[first_wait:]) or [0.0]
     p99, late = waits[int(0.99 * (len(waits) - 1))], sum(wait > LATE for wait in waits)
     wrong = [outcome for outcome in counts if "WRONG" in outcome]

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 from riyaz import commit
 from riyaz.extras import PACKAGES
@@ -77,7 +78,7 @@ def test_an_installation_is_built_by_the_ninja_that_the_tests_have() -> None:
 @pytest.mark.slow
 def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILD, str(tmp_path)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert built.returncode == 0, built.stderr[-800:]
     with zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]) as wheel:
         held = {name: wheel.read(name) for name in wheel.namelist()}
@@ -100,7 +101,7 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
     for name in ("one", "two"):
         command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name)]
         environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG)
         assert done.returncode == 0, done.stderr[-800:]
         (wheel,) = (tmp_path / name).glob("*.whl")
         wheels.append(wheel.read_bytes())
@@ -121,14 +122,14 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
 def test_pip_installs_a_wheel_by_its_hash_and_refuses_another_file(tmp_path: Path) -> None:
     """As docs/installing.md says it: the hash is that of SHA256SUMS."""
     command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=HANG, check=True)
     digest, name = (tmp_path / "SHA256SUMS").read_text().split()
     listed = tmp_path / "requirements.txt"
     pip = [sys.executable, "-m", "pip", "install", "--require-hashes", "--no-deps", "--no-index", "--no-compile"]
     for written, place in ((digest, "right"), (digest[::-1], "wrong")):
         listed.write_text(f"riyaz @ {(tmp_path / name).as_uri()} --hash=sha256:{written}\n")
         done = subprocess.run([*pip, "--target", str(tmp_path / place), "-r", str(listed)], capture_output=True,
-                              text=True, timeout=120)  # fmt: skip
+                              text=True, timeout=HANG)  # fmt: skip
         assert (done.returncode == 0) is (place == "right"), done.stderr[-800:]
     assert (tmp_path / "right/riyaz/__init__.py").read_bytes() == (ROOT / "src/riyaz/__init__.py").read_bytes()
     assert "DO NOT MATCH THE HASHES" in done.stderr and not (tmp_path / "wrong/riyaz").exists()
@@ -141,7 +142,7 @@ def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> Non
 
     def printed(folder: Path, *command: str) -> str:
         arguments = [sys.executable, *command]
-        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG)
         assert done.returncode == 0, done.stderr[-800:]
         return done.stdout.splitlines()[-1]
 

@@ -15,12 +15,18 @@ from riyaz.sources.package import pull
 
 NEW = 6
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-QUESTIONS = ("Where is my parcel?", "Write a short poem about a river that runs to the sea.", "What is 3 + 4?")
+QUESTIONS = ("Where is my parcel?", "Write a short poem about a river that runs to the sea.")
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
     return open_source(pull("smollm2-135m").path)
+
+
+@pytest.fixture(scope="module")
+def opened(source: Source) -> Engine:
+    """An engine of both tests, which hold no adapter in it when they end."""
+    return open_engine(source, "fp32")
 
 
 def lora(source: Source, seed: int, rank: int, targets: tuple[str, ...]) -> Adapter:
@@ -63,32 +69,31 @@ def asked(source: Source, names: list[str | None]) -> list[Request]:
 
 
 @pytest.mark.slow
-def test_a_mixed_batch_is_token_for_token_what_each_adapter_says_alone(source: Source) -> None:
+def test_a_mixed_batch_is_token_for_token_what_each_adapter_says_alone(source: Source, opened: Engine) -> None:
     loaded = adapters(source)
     together = open_engine(source, "fp32")
     for name, adapter in loaded.items():
         together.load(name, adapter)
     requests = asked(source, [None, *loaded])
     mixed = together.generate(requests)
-    alone = open_engine(source, "fp32")
     for name in [None, *loaded]:
         if name is not None:
-            alone.load(name, loaded[name])
+            opened.load(name, loaded[name])
         own = [number for number, request in enumerate(requests) if request.adapter == name]
-        assert [alone.generate([requests[number]])[0] for number in own] == [mixed[number] for number in own], name
+        assert [opened.generate([requests[number]])[0] for number in own] == [mixed[number] for number in own], name
         if name is not None:
-            alone.unload(name)
+            opened.unload(name)
     texts = {name: [mixed[number] for number, request in enumerate(requests) if request.adapter == name]
              for name in [None, *loaded]}  # fmt: skip
     assert all(texts[name] != texts[None] for name in loaded)  # each of them changes the answers
 
 
 @pytest.mark.slow
-def test_drawn_answers_are_the_same_after_a_restart(source: Source) -> None:
+def test_drawn_answers_are_the_same_after_a_restart(source: Source, opened: Engine) -> None:
     requests = [request for request in asked(source, [None]) if request.sampling.temperature]
-    first, second = (open_engine(source, "fp32") for _ in range(2))
-    assert first.generate(requests) == [list(second.stream(request)) for request in requests]
-    assert _answers(first, requests, seed=6) != _answers(second, requests, seed=5)
+    second = open_engine(source, "fp32")
+    assert opened.generate(requests) == [list(second.stream(request)) for request in requests]
+    assert _answers(opened, requests, seed=6) != _answers(second, requests, seed=5)
 
 
 def _answers(engine: Engine, requests: list[Request], seed: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ DRAW = random.Random(7)
 DESKS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO", "FOX", "GOLF", "HOTEL", "INDIA", "JULIET")
 
 
+@cache
 def quickstart() -> Dataset:
     """450 messages with 10 labels, none of which stands in its message."""
     return formats.load(EXAMPLES / "quickstart" / "train.jsonl")
 
 
+@cache
 def tickets() -> Dataset:
     """240 tickets with five desks; three texts hold theirs."""
     return formats.load(EXAMPLES / "tickets" / "tickets.csv", prompt_column="text", answer_column="desk")
@@ -205,7 +208,7 @@ def test_long_files_and_long_prompts_are_looked_at_in_part() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " \n ", "\u200b", "=" * 5000, "A" * 5000 + "=", "a:" * 4000, "((((" * 2000, "👍" * 99, "a" * 20_000 + " :"],
+    ["", " \n ", "\u200b", "=" * 5000, "A" * 5000 + "=", "a:" * 1000, "((((" * 2000, "👍" * 99, "a" * 20_000 + " :"],
 )
 def test_odd_prompts_are_read(text: str) -> None:
     rows = [(f"{text}{'xyz'[number % 3] * (number // 3)}", "ab"[number % 2]) for number in range(60)]

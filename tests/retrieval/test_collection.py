@@ -367,7 +367,7 @@ def test_a_full_disk_changes_nothing(path, first):
         "from riyaz.retrieval.collection import add\n"
         "from riyaz.retrieval.documents import Document\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "try: add(Path(sys.argv[1]), [Document('n', '', 'text ' * 200_000, 'n')], BagEmbedder())\n"
+        "try: add(Path(sys.argv[1]), [Document('n', '', 'text ' * 40_000, 'n')], BagEmbedder())\n"
         "except Exception as error: print(*explain(error))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True)

@@ -1,7 +1,9 @@
 """Tokenizers of strangers: tried in a process with limits, chains of replacements bounded, panics in one line."""
 
 import json
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,18 @@ def test_a_panic_of_the_package_is_one_line(tmp_path: Path) -> None:
         tokenizer.encode("e" * 200 + "!")
 
 
+def tried(doublings: int, **limits: float) -> "subprocess.CompletedProcess[bytes]":
+    """The end of a worker with these limits, whose tokenizer makes each "a" to so many."""
+    _, environment = tokenizer_check.module_command("riyaz.text.tokenizer_worker")
+    code = f"from riyaz.text import tokenizer_worker as worker; worker.__dict__.update({limits}); worker.main()"
+    content = json.dumps(json.loads(tiny_llama.tokenizer_json(512)) | doubling(doublings, "normalizer"))
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.run(command, input=content.encode(), capture_output=True, env=environment, timeout=HANG)
+
+
 def test_the_limits_of_memory_and_time_end_the_process() -> None:
-    arguments, environment = tokenizer_check.module_command("riyaz.text.tokenizer_worker")
-    content = json.dumps(json.loads(tiny_llama.tokenizer_json(512)) | doubling(34, "normalizer"))
-    done = subprocess.run(arguments, input=content.encode(), capture_output=True, env=environment, timeout=HANG)
-    assert done.returncode != 0 and done.stdout == b"" and tokenizer_worker.MEMORY_MIB <= 4096
+    assert tried(1, MEMORY_MIB=512).stdout == b"ok\n"
+    by_memory, by_time = tried(34, MEMORY_MIB=512), tried(34, MEMORY_MIB=1 << 20, SECONDS=0)
+    assert by_memory.returncode not in (0, -signal.SIGXCPU) and by_memory.stdout == b""
+    assert by_time.returncode == -signal.SIGXCPU and by_time.stdout == b""
+    assert tokenizer_worker.MEMORY_MIB <= 4096 and tokenizer_worker.SECONDS <= 5

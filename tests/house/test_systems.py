@@ -1,6 +1,7 @@
 """What only some systems have is asked for in `riyaz.system`; the modules that still ask themselves are listed here."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ OF_SIGNAL = {"SIGKILL", "SIGHUP", "SIGXCPU", "SIGPIPE", "SIGALRM", "SIGUSR1", "S
 OF = {"os": OF_OS, "signal": OF_SIGNAL}
 STARTS = {"start_new_session", "preexec_fn", "process_group"}  # arguments of subprocess
 FOLDERS = ("/proc", "/sys/", "proc/", "sys/fs")
+# Most modules hold none of them in any form, and are not parsed.
+SPOKEN = re.compile("|".join(map(re.escape, sorted(PACKAGES | OF_OS | OF_SIGNAL | STARTS | {*FOLDERS}))))
 # Only ever take names away from this list.
 STILL = {
     "riyaz.cli.signals": {"SIGHUP"},  # where there is one
@@ -32,6 +35,8 @@ STILL = {
 
 def asked(path: Path) -> set[str]:
     """The names of a module's code that only some systems have: packages, members of os and signal, folders."""
+    if not SPOKEN.search(path.read_text(encoding="utf-8")):
+        return set()
     tree = tree_of(path)
     texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     names: set[str] = set()

@@ -96,20 +96,29 @@ def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path
     assert b"Root-Is-Purelib: false" in held[about + "WHEEL"]
 
 
-def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(tmp_path: Path) -> None:
-    wheels = []
-    for name in ("one", "two"):
-        command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name)]
-        environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG)
-        assert done.returncode == 0, done.stderr[-800:]
-        (wheel,) = (tmp_path / name).glob("*.whl")
-        wheels.append(wheel.read_bytes())
-        sums = (tmp_path / name / "SHA256SUMS").read_text()
-        assert sums == f"{hashlib.sha256(wheels[-1]).hexdigest()}  {wheel.name}\n"
-    assert wheel.name == f"riyaz-{PROJECT['project']['version']}-py3-none-any.whl"
-    assert wheels[0] == wheels[1]
-    with zipfile.ZipFile(wheel) as archive:
+def pure_wheel(into: Path, sources: Path = ROOT) -> Path:
+    """A wheel without the engine, made of a clone or of an archive's files at a time that the caller sets."""
+    command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(into)]
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+    done = subprocess.run(command, cwd=sources, env=environment, capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 0, done.stderr[-800:]
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this clone, in a folder with its sum."""
+    return pure_wheel(tmp_path_factory.mktemp("pure"))
+
+
+def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(pure: Path, tmp_path: Path) -> None:
+    assert pure_wheel(tmp_path).read_bytes() == pure.read_bytes()
+    sums = (pure.parent / "SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(pure.read_bytes()).hexdigest()}  {pure.name}\n"
+    assert sums == (tmp_path / "SHA256SUMS").read_text()
+    assert pure.name == f"riyaz-{PROJECT['project']['version']}-py3-none-any.whl"
+    with zipfile.ZipFile(pure) as archive:
         assert "without it" in archive.read("riyaz/_native.txt").decode()
         assert EXTENSION not in archive.namelist()
         assert archive.testzip() is None
@@ -119,15 +128,13 @@ def test_the_wheel_without_the_engine_is_the_same_twice_and_says_what_it_lacks(t
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
 
 
-def test_pip_installs_a_wheel_by_its_hash_and_refuses_another_file(tmp_path: Path) -> None:
+def test_pip_installs_a_wheel_by_its_hash_and_refuses_another_file(pure: Path, tmp_path: Path) -> None:
     """As docs/installing.md says it: the hash is that of SHA256SUMS."""
-    command = [sys.executable, "native/wheels.py", "--only", "pure", "--into", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=HANG, check=True)
-    digest, name = (tmp_path / "SHA256SUMS").read_text().split()
+    digest, name = (pure.parent / "SHA256SUMS").read_text().split()
     listed = tmp_path / "requirements.txt"
     pip = [sys.executable, "-m", "pip", "install", "--require-hashes", "--no-deps", "--no-index", "--no-compile"]
     for written, place in ((digest, "right"), (digest[::-1], "wrong")):
-        listed.write_text(f"riyaz @ {(tmp_path / name).as_uri()} --hash=sha256:{written}\n")
+        listed.write_text(f"riyaz @ {(pure.parent / name).as_uri()} --hash=sha256:{written}\n")
         done = subprocess.run([*pip, "--target", str(tmp_path / place), "-r", str(listed)], capture_output=True,
                               text=True, timeout=HANG)  # fmt: skip
         assert (done.returncode == 0) is (place == "right"), done.stderr[-800:]
@@ -136,17 +143,12 @@ def test_pip_installs_a_wheel_by_its_hash_and_refuses_another_file(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> None:
+def test_the_source_archive_builds_the_wheel_of_the_clone(pure: Path, tmp_path: Path) -> None:
     """The wheel without the engine, byte by byte; the engine is compiled from the same files."""
-    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
-
-    def printed(folder: Path, *command: str) -> str:
-        arguments = [sys.executable, *command]
-        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG)
-        assert done.returncode == 0, done.stderr[-800:]
-        return done.stdout.splitlines()[-1]
-
-    with tarfile.open(tmp_path / printed(ROOT, "-c", SDIST, str(tmp_path))) as archive:
+    done = subprocess.run([sys.executable, "-c", SDIST, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}, timeout=HANG)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-800:]
+    with tarfile.open(tmp_path / done.stdout.splitlines()[-1]) as archive:
         archive.extractall(tmp_path / "sources", filter="data")
     (unpacked,) = (tmp_path / "sources").iterdir()
     tracked = subprocess.run(["git", "ls-files", "native", "CMakeLists.txt", "pyproject.toml"], cwd=ROOT,
@@ -154,12 +156,8 @@ def test_the_source_archive_builds_the_wheel_of_the_clone(tmp_path: Path) -> Non
     compiled = [name for name in tracked if not name.startswith(("native/fuzz/", "native/tests/"))]
     assert len(compiled) > 50
     assert [name for name in compiled if (unpacked / name).read_bytes() != (ROOT / name).read_bytes()] == []
-    wheels = []
-    for name, folder in (("clone", ROOT), ("archive", unpacked)):
-        printed(folder, "native/wheels.py", "--only", "pure", "--into", str(tmp_path / name))
-        (wheel,) = (tmp_path / name).glob("*.whl")
-        wheels.append(wheel)
-    listed = [[(item.filename, item.CRC) for item in zipfile.ZipFile(wheel).infolist()] for wheel in wheels]
+    wheel = pure_wheel(tmp_path / "archive", unpacked)
+    listed = [[(item.filename, item.CRC) for item in zipfile.ZipFile(each).infolist()] for each in (pure, wheel)]
     assert listed[0] == listed[1]
-    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    assert pure.read_bytes() == wheel.read_bytes()
     assert not (ROOT / "src/riyaz" / commit.FILE).exists(), "the archive's commit is not left in the clone"

@@ -236,10 +236,12 @@ def test_adapters_lie_beside_ternary_weights(folders: Folders, kind: str) -> Non
 def test_the_answers_are_right_with_plain_loops(folders: Folders, tmp_path: Path) -> None:
     """As on a CPU without AVX2: in a process of its own, since the instruction set is chosen once."""
     program = (
-        "import sys, numpy as np; from native_models import read; from riyaz.sources import open_source\n"
+        "import sys, numpy as np; from riyaz.sources import open_source\n"
+        "from riyaz.engine.runner import TokenRun, Whole\n"
         "from riyaz.engine.native.load import load_runner; from riyaz import native\n"
-        "assert native.isa() == 'scalar'\n"
-        "np.save(sys.argv[2], read(load_runner(open_source(sys.argv[1]), 'fp32'), tuple(range(3, 40))))"
+        "assert native.isa() == 'scalar' and 'torch' not in sys.modules\n"
+        "runner, tokens = load_runner(open_source(sys.argv[1]), 'fp32'), tuple(range(3, 40))\n"
+        "np.save(sys.argv[2], runner.forward([TokenRun(runner.open(), tokens, Whole(np.arange(len(tokens))))])[0])"
     )
     path = folders("bitnet")
     paths = os.pathsep.join(sys.path)

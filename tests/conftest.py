@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import tiny_comparison
 import tiny_llama
 from kept_run import pytest_configure  # noqa: F401 - a hook: keeps how every test ended, where KEEP_RUN names a file
 from waiting import HANG
+from watched_command import hooked, noted
 
 from riyaz import child
 from riyaz.artifact import COLLECTION
@@ -34,7 +35,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 # those that start processes and watch them, those that read one comparison, which is then made once, those that build
 # the C++ engine. Groups take longest and are begun first.
 GROUPS = (
-    ("docs", "interrupted", "compare_processes", "html_browser", "benchmark", "replicas"),
+    ("docs", "interrupted", "compare_processes", "torch_processes", "html_browser", "benchmark", "replicas"),
     (
         *("extra_runs", "combinations", "damaged_json", "rag", "rag_limits", "retrieved", "page_data"),
         *("serve_adapters", "abstaining", "agreement", "bases", "by_hand", "card", "cli_chat", "compare"),
@@ -130,6 +131,8 @@ class Finished:
     out: Path
     told: tiny_comparison.Told
     document: dict[str, Any]
+    torch: tuple[str, ...] = ()  # the arguments of each process that had torch at its end
+    network: tuple[str, ...] = ()  # a line for each use of the network
 
     def arm(self, method: str) -> dict[str, Any]:
         return next(arm for arm in self.document["arms"] if arm["method"] == method)
@@ -213,8 +216,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Pa
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
-    """The same comparison with its arms in processes of their own."""
-    return compared(tmp_path_factory.mktemp("finished"), home, model_folder, inside=False)
+    """The same comparison with its arms in processes of their own, which are watched."""
+    folder, notes = tmp_path_factory.mktemp("finished"), tmp_path_factory.mktemp("notes")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hooked(notes).items():
+            patch.setenv(name, value)
+        done = compared(folder, home, model_folder, inside=False)
+    return replace(done, **{name: tuple(lines) for name, lines in noted(notes).items()})
 
 
 RETRIEVED = ("nearest", "zero_shot", "rag", "lora", "rag_lora")

@@ -10,6 +10,7 @@ import pytest
 import tiny_comparison
 import tiny_llama
 from refusals import assert_refused
+from waiting import HANG
 
 from riyaz import native
 from riyaz.config import Precision
@@ -93,7 +94,7 @@ def test_plain_loops_answer_and_that_they_are_slow_is_said(folder: Path) -> None
     """As on a CPU without AVX2. The instruction set is chosen once, so in a process of its own."""
     command = [sys.executable, "-m", "riyaz", "generate", str(folder), "the card", "--max-tokens", "2"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "RIYAZ_ISA": "scalar"}
+        command, capture_output=True, text=True, timeout=HANG, env={**os.environ, "RIYAZ_ISA": "scalar"}
     )
     assert done.returncode == 0 and f"note: the C++ engine answers with {native.PLAIN}" in done.stderr
     assert engine_note() == "" or native.isa() == "scalar"

@@ -1,7 +1,6 @@
-"""Commands that only answer never import torch, nor do the processes that they start, and `fit` only where it trains.
-None of them uses the network.
+"""Commands that only answer never import torch, nor do the workers of their comparisons, and none uses the network.
 
-Each command runs in a process of its own with a hook that writes down who has imported torch by the end.
+They run one after the other in a process with a hook that writes down uses of the network, workers inside it.
 """
 
 import json
@@ -12,18 +11,35 @@ import tiny_bert
 import tiny_llama
 from conftest import Finished
 from tiny_comparison import closed_rows, write_rows
-from watched_command import watched
+from watched_command import watched_script
 
 from riyaz.retrieval.collection import Collection
 
+# Runs the commands of a JSON list of [name, arguments]; prints for each its status, its errors and whether torch is
+# imported by then. That of the name "with torch" answers with it.
+IN_TURN = """
+import io, json, os, sys
+import pytest, tiny_comparison
+tiny_comparison.workers_inside(pytest.MonkeyPatch())
+found = {}
+for name, line in json.loads(sys.argv[1]):
+    sys.stdin = io.StringIO("where is my order\\n")
+    if name == "with torch":
+        os.environ["RIYAZ_ENGINE"] = "torch"
+    told = tiny_comparison.command(*line)
+    found[name] = told.status, told.err, "torch" in sys.modules
+print(json.dumps(found))
+"""
+Found = dict[str, tuple[int, str, bool]]
 
-def importers(folder: Path, *arguments: object, stdin: str = "") -> list[str]:
-    """The arguments of the processes that had imported torch, after running a command to its end, which uses no
-    network."""
-    done = watched(folder, *arguments, stdin=stdin, RIYAZ_HOME=str(folder / "home"))
-    assert done.status == 0, done.err
-    assert not done.network, arguments
-    return done.torch
+
+def in_turn(folder: Path, *commands: tuple[str, tuple[object, ...]]) -> Found:
+    """What each command did, none of which uses the network."""
+    lines = json.dumps([(name, [*map(str, line)]) for name, line in commands])
+    done, out = watched_script(folder, IN_TURN, lines, RIYAZ_HOME=str(folder / "home"))
+    assert done.status == 0 and not done.network, done
+    found: Found = json.loads(out.splitlines()[-1])
+    return found
 
 
 def data(folder: Path) -> Path:
@@ -32,17 +48,11 @@ def data(folder: Path) -> Path:
     return write_rows(folder / "data/train.jsonl", closed_rows(45, "please")).parent
 
 
-def general(folder: Path) -> tuple[object, ...]:
-    """Options that measure forgetting on a short text; of Python's help topics it takes half of a comparison's time."""
-    (folder / "general.txt").write_text(tiny_llama.CORPUS)
-    return ("--general", folder / "general.txt")
-
-
 def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, ...]]:
     """The commands that answer, with the model itself and with an artifact; `adapt` deals folds."""
-    rows = write_rows(folder / "rows.jsonl", closed_rows(45, "please"))
+    (folder / "rows.txt").write_text(tiny_llama.CORPUS)
+    rows, asked = write_rows(folder / "rows.jsonl", closed_rows(45, "please")), folder / "asked"
     compare = ("compare", data(folder), "--model", model, "--methods", "nearest,zero_shot,few_shot", "--budget", "1h")
-    short = general(folder)
     return {
         "generate": ("generate", model, "the card", "--max-tokens", 4),
         "generate an adapter": ("generate", artifact, "the card", "--max-tokens", 4),
@@ -51,10 +61,11 @@ def verbs(model: Path, artifact: Path, folder: Path) -> dict[str, tuple[object, 
         "predict beside an adapter": ("predict", "the card", "--adapter", artifact, "--model", model),
         "run": ("run", artifact, rows, "--out", folder / "answers.jsonl"),
         "evaluate": ("evaluate", artifact, "--test", rows),
-        "compare": (*compare, *short, "--out", folder / "out"),
-        "adapt": ("adapt", "nearest", rows, "--model", model, "--budget", "1h", *short, "--out", folder / "adapted"),
-        "rag": ("rag", "add", folder / "collection", folder / "rows.txt", "--lexical"),
-        "rag ask": ("rag", "ask", folder / "asked", "the card", "--model", model, "--max-tokens", 4),
+        "compare": (*compare, "--out", folder / "out"),
+        "adapt": ("adapt", "nearest", rows, "--model", model, "--budget", "1h", "--out", folder / "adapted"),
+        "rag": ("rag", "add", asked, folder / "rows.txt", "--lexical"),
+        "rag ask": ("rag", "ask", asked, "the card", "--model", model, "--max-tokens", 4),
+        "with torch": ("generate", model, "the card", "--max-tokens", 4),
     }
 
 
@@ -64,15 +75,24 @@ VERBS = (
 )
 
 
+@pytest.fixture(scope="module")
+def ran(quick: Finished, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What all of `verbs` did."""
+    folder = tmp_path_factory.mktemp("verbs")
+    return in_turn(folder, *verbs(model_folder, quick.artifact("lora"), folder).items())
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_command_that_answers_never_imports_torch(
-    verb: str, quick: Finished, model_folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "rows.txt").write_text(tiny_llama.CORPUS)
-    if verb == "rag ask":
-        assert not importers(tmp_path, "rag", "add", tmp_path / "asked", tmp_path / "rows.txt", "--lexical")
-    asked = verbs(model_folder, quick.artifact("lora"), tmp_path)[verb]
-    assert importers(tmp_path, *asked, stdin="where is my order\n") == []
+def test_a_command_that_answers_never_imports_torch(verb: str, ran: Found) -> None:
+    status, errors, imported = ran[verb]
+    assert status == 0, errors
+    assert not imported
+
+
+def test_who_imports_torch_is_seen(ran: Found) -> None:
+    status, errors, imported = ran["with torch"]
+    assert status == 0, errors
+    assert imported
 
 
 @pytest.mark.slow
@@ -80,35 +100,17 @@ def test_retrieval_by_meaning_never_imports_torch(model_folder: Path, tmp_path: 
     tiny_bert.keep(tmp_path / "home")
     documents, rows = tmp_path / "notes.txt", write_rows(tmp_path / "rows.jsonl", closed_rows(45, "please"))
     documents.write_text(tiny_llama.CORPUS)
-    assert importers(tmp_path, "rag", "add", tmp_path / "held", documents) == []
-    collection = Collection.open(tmp_path / "held")
+    held, out = tmp_path / "held", tmp_path / "out"
+    compare = ("compare", data(tmp_path), "--model", model_folder, "--documents", documents, "--methods", "rag")
+    found = in_turn(
+        tmp_path,
+        ("rag add", ("rag", "add", held, documents)),
+        ("rag ask", ("rag", "ask", held, "the card", "--model", model_folder, "--max-tokens", 4)),
+        ("compare", (*compare, "--budget", "1h", "--out", out)),
+        ("run", ("run", out / "arms/rag/kept/artifact", rows, "--out", tmp_path / "answers.jsonl")),
+    )
+    done = {name: (status, imported) for name, (status, _, imported) in found.items()}
+    assert done == dict.fromkeys(found, (0, False)), found
+    collection = Collection.open(held)
     assert collection.embedder is not None and collection.embedder[0] == "minilm"
-    asked = ("rag", "ask", tmp_path / "held", "the card", "--model", model_folder, "--max-tokens", 4)
-    assert importers(tmp_path, *asked) == []
-    out = tmp_path / "out"
-    settings = ("--documents", documents, "--methods", "rag", "--budget", "1h", *general(tmp_path), "--out", out)
-    assert importers(tmp_path, "compare", data(tmp_path), "--model", model_folder, *settings) == []
     assert json.loads((out / "settings.json").read_text())["documents"]["embedder"] == collection.embedder[1]
-    artifact = next(out.glob("arms/rag*/**/artifact"))
-    assert importers(tmp_path, "run", artifact, rows, "--out", tmp_path / "answers.jsonl") == []
-
-
-@pytest.mark.slow
-def test_the_hook_sees_who_imports_torch(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RIYAZ_ENGINE", "torch")
-    line = ("generate", model_folder, "the card", "--max-tokens", 4)
-    assert importers(tmp_path, *line) == [" ".join(map(str, line))]
-
-
-@pytest.mark.slow
-def test_of_a_comparison_only_measuring_and_training_import_torch(model_folder: Path, tmp_path: Path) -> None:
-    seen = importers(
-        tmp_path, "compare", data(tmp_path), "--model", model_folder, "--methods", "zero_shot,lora", "--steps", 4,
-        "--budget", "1h", *general(tmp_path), "--out", tmp_path / "out",
-    )  # fmt: skip
-    assert {tuple(line.split()[:1] + line.split()[2:3]) for line in seen} <= {
-        ("measure", line.split()[2]) for line in seen if line.startswith("measure")
-    } | {("fit", "lora"), ("open", "lora")}
-    assert ("fit", "lora") in {tuple(line.split()[:1] + line.split()[2:3]) for line in seen}
-    arms = json.loads((tmp_path / "out/compare.json").read_text())["arms"]
-    assert {arm["method"]: arm["status"] for arm in arms} == {"zero_shot": "ok", "lora": "ok"}

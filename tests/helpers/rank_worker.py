@@ -23,11 +23,16 @@ ROWS, VALID = random_rows(1, 30), random_rows(2, 9)
 Result = dict[str, Any]
 
 
+def fresh() -> Any:
+    """The model that all train: one layer, so that its gradients are still several pieces."""
+    return small_model(layers=1).requires_grad_(True)
+
+
 def trained(
     ranks: Ranks, folder: Path, plan: TrainPlan = PLAN, stop: int = 0, rows: Sequence[Row] = ROWS, **more: Any
 ) -> Result:
     """One run of the training loop, or the rest of it; `stop`: the step after which every process ends it."""
-    model, seen, notes = small_model().requires_grad_(True), [], []
+    model, seen, notes = fresh(), [], []
     if ranks.rank:  # whatever they begin with, all go on with what the first process has
         with torch.no_grad():
             for weight in model.parameters():

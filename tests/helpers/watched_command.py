@@ -58,17 +58,38 @@ def watched_in_turn(folder: Path, *lines: Sequence[object], **environment: str) 
     return _watched(folder, [COMMANDS, json.dumps([[*map(str, line)] for line in lines])], "", environment)
 
 
-def _watched(folder: Path, script: list[str], stdin: str, environment: dict[str, str]) -> Watched:
-    hook, logs = folder / "hook", {name: folder / f"{name}.log" for name in ("network", "torch")}
+def watched_script(folder: Path, script: str, *arguments: str, **environment: str) -> tuple[Watched, str]:
+    """A script in place of a command, and what it prints."""
+    return _run(folder, [script, *arguments], "", environment)
+
+
+def hooked(folder: Path) -> dict[str, str]:
+    """The variables with which every Python writes its notes into the folder, from an empty beginning."""
+    hook = folder / "hook"
     hook.mkdir(exist_ok=True)
     (hook / "sitecustomize.py").write_text(HOOK)
-    for log in logs.values():
+    for log in _logs(folder).values():
         log.write_text("")
-    known = os.environ | OFFLINE | {
-        "PYTHONPATH": os.pathsep.join([str(hook), *filter(None, sys.path)]), "NETWORK_LOG": str(logs["network"]),
-        "TORCH_LOG": str(logs["torch"]),
-    } | environment  # fmt: skip
+    variables = {f"{name.upper()}_LOG": str(log) for name, log in _logs(folder).items()}
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))}
+
+
+def noted(folder: Path) -> dict[str, list[str]]:
+    """The lines of both notes in a folder: "network" and "torch"."""
+    return {name: log.read_text().splitlines() for name, log in _logs(folder).items()}
+
+
+def _logs(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{name}.log" for name in ("network", "torch")}
+
+
+def _watched(folder: Path, script: list[str], stdin: str, environment: dict[str, str]) -> Watched:
+    return _run(folder, script, stdin, environment)[0]
+
+
+def _run(folder: Path, script: list[str], stdin: str, environment: dict[str, str]) -> tuple[Watched, str]:
+    path = {"PYTHONPATH": os.pathsep.join([str(folder / "hook"), *filter(None, sys.path)])}
+    known = os.environ | OFFLINE | hooked(folder) | path | environment
     command = [sys.executable, "-c", *script]
     done = subprocess.run(command, cwd=folder, input=stdin, env=known, capture_output=True, text=True, timeout=600)
-    lines = {name: log.read_text().splitlines() for name, log in logs.items()}
-    return Watched(done.returncode, done.stderr, **lines)
+    return Watched(done.returncode, done.stderr, **noted(folder)), done.stdout

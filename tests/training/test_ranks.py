@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 from forked_ranks import fork_ranks
-from rank_worker import LOCAL, ROWS, VALID, Result, alone, result_file
+from rank_worker import LOCAL, ROWS, VALID, Result, alone, fresh, result_file
 from small_llama import small_model
 from started_ranks import ended
 
@@ -191,7 +191,7 @@ def test_local_steps_are_those_of_the_paper(several: list[dict[str, Result]]) ->
 def apart(count: int, local_steps: int) -> list[float]:
     """The last norm's weights after LOCAL, with workers one after the other and the outer step written plainly (DiLoCo,
     algorithm 1); at a checkpoint the workers' moments become their mean."""
-    models = [small_model().requires_grad_(True) for _ in range(count)]
+    models = [fresh() for _ in range(count)]
     workers = [Masters(model, torch.float32) for model in models]
     common = workers[0].blocks.working.clone()
     momentum = torch.zeros_like(common)

@@ -12,6 +12,7 @@ import tiny_llama
 import torch
 from refusals import assert_refused
 from tiny_comparison import closed_rows, command, write_rows
+from waiting import HANG
 
 from riyaz import hardware
 from riyaz.comparison import processes, worker
@@ -116,7 +117,7 @@ def test_an_address_space_too_small_to_start_is_one_line(
     limit = (megabytes + hardware.BLAS_SPACE_MB * (hardware.threads() - 2)) * MB  # as two threads find it
     done = subprocess.run(
         [sys.executable, "-m", "riyaz.cli.main", *map(str, verbs(model_folder, tmp_path)[verb])],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANG,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done
@@ -129,7 +130,7 @@ def loaded_space() -> int:
     told = "import riyaz.cli.main, riyaz.engine.native.load, riyaz.evaluate, riyaz.metrics.paired"
     told += "; print(open('/proc/self/status').read())"
     status = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=HANG
     ).stdout
     return int(status.split("VmPeak:")[1].split()[0]) * 1024
 
@@ -141,7 +142,7 @@ def test_under_a_small_address_space_a_command_ends_in_one_line(verb: str, model
     limit = 800 * MB if verb in TORCH_VERBS else loaded_space() + hardware.THREAD_SPACE_MB * MB // 2
     done = subprocess.run(
         [sys.executable, "-m", "riyaz.cli.main", *map(str, asked)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANG,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 2, done
@@ -156,7 +157,7 @@ def test_what_answers_first_and_counts_then_is_refused_or_ends(more: int, model_
     limit = (more + hardware.BLAS_SPACE_MB * 2 * hardware.threads()) * MB
     done = subprocess.run(
         [sys.executable, "-m", "riyaz.cli.main", *map(str, verbs(model_folder, tmp_path)["evaluate"])],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANG,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     refused = done.returncode == 2 and "raise the limit (ulimit -v)" in done.stderr.splitlines()[-1]

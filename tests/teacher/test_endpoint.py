@@ -162,22 +162,19 @@ def test_answers_are_kept_in_the_calling_thread_as_they_arrive() -> None:
 
 
 def test_four_requests_are_under_way() -> None:
-    """No fewer, else the first four would wait for another without end; and no more."""
-    lock, four, now, most = threading.Lock(), threading.Barrier(4, timeout=HANG), 0, 0
+    """No fewer, else the first four would wait for another without end; and from no more than four threads."""
+    four, others, threads = threading.Barrier(4, timeout=HANG), set(threading.enumerate()), list[int]()
 
     def reply(handler: Handler) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
         four.wait()
-        with lock:
-            now -= 1
         echo(handler)
 
+    def keep(place: int, text: str) -> None:
+        threads.append(sum("(work)" in thread.name for thread in {*threading.enumerate()} - others))
+
     with fake_endpoint(reply) as fake:
-        assert len(answers_of(fake.address, [HELLO] * 12)) == 12
-    assert most == 4
+        ask(Endpoint(fake.address, "m"), [HELLO] * 12, 7, keep)
+    assert len(threads) == 12 and threads[0] == 4
 
 
 def test_the_key_is_a_header_and_nowhere_else(

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import select
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import tiny_llama
 from refusals import assert_refused
 from tiny_comparison import command, write_pages
+from waiting import HANG
 
 from riyaz.data.bounds import ROW
 from riyaz.sources import open_source
@@ -93,7 +96,9 @@ def test_a_piece_of_a_megabyte_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("letter", ["\ufffd", "a b "])
 def test_other_threads_go_on_while_a_long_prompt_is_tokenised(tmp_path: Path, letter: str) -> None:
-    """The package's own call for one text lets no other thread of Python run: a server stood still for a second."""
+    """The package's own call for one text lets no other thread of Python run: a server stood still for a second.
+
+    Here no thread is interrupted, so that this one runs only where the other lets it."""
     tokenizer = Tokenizer.from_folder(tiny_llama.write_tokenizer(tmp_path))
     short, long = letter * 10, letter * (100_000 // len(letter))
     assert len(long) > ALONE
@@ -113,10 +118,15 @@ def test_other_threads_go_on_while_a_long_prompt_is_tokenised(tmp_path: Path, le
             return call
 
     tokenizer._backends[MARK] = Watched()  # type: ignore[assignment]
-    thread = threading.Thread(target=lambda: ids.extend(tokenizer.encode(long)))
-    thread.start()
-    while thread.is_alive():
-        turns += 1
+    thread, interval = threading.Thread(target=lambda: ids.extend(tokenizer.encode(long))), sys.getswitchinterval()
+    sys.setswitchinterval(HANG)
+    try:
+        thread.start()
+        while thread.is_alive():
+            select.select([], [], [], 0)  # lets the other thread go on
+            turns += 1
+    finally:
+        sys.setswitchinterval(interval)
     assert len(turns_inside) == 1 and turns_inside[0] > 20, turns_inside
     head = tokenizer.encode(short)
     assert ids[: len(head) - 2] == head[:-2] and len(ids) > 25_000

@@ -256,8 +256,10 @@ def test_a_traceback_is_shown_when_asked_for(monkeypatch):
         cli.main(["compare", "x.jsonl"])
 
 
-def test_a_reader_that_leaves_is_met_with_silence():
-    process = subprocess.Popen([*COMMAND, "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("line", [["report", "results"], ["--help"]])
+def test_a_reader_that_leaves_is_met_with_silence(line):
+    write_json(Path("results/compare.json"), typed(comparison()))
+    process = subprocess.Popen([*COMMAND, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141

@@ -35,6 +35,7 @@ from riyaz.commit import version_line
 from riyaz.errors import SHOWN, RiyazError, brief, listed
 from riyaz.extras import absence
 from riyaz.ranks import ProcessError, ToldElsewhere, launched
+from riyaz.report.media.screen import PipeConsole
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
@@ -111,6 +112,7 @@ def build(all_options: bool = False) -> App:
         version=lambda: f"riyaz {version_line(__version__)}",
         help_format="plaintext",
         help_formatter=Formatter(),
+        console=PipeConsole(),
         default_parameter=Parameter(negative=(), negative_iterable=()),
         config=[whole_numbers, durations],
         group_arguments=Group("Arguments", sort_key=0),

@@ -26,7 +26,7 @@ USES = {  # command line -> the beginning of its lines on stderr
 }
 
 FULL = (
-    "info", "info --json", "models --json", "data rows.jsonl", "report results", "report results --json", "--version",
+    "models --json", "data rows.jsonl", "report results", "report results --json", "--version",
     "generate results/lora hello --max-tokens 3", "predict hello --adapter results/lora --top 2 --json",
 )  # fmt: skip
 WITHOUT_SPACE = "no space left on device; free some space and run the same command again"
@@ -112,7 +112,7 @@ def streams(line: str, redirected: str, **known: str) -> subprocess.CompletedPro
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={**os.environ, **known})
 
 
-@pytest.mark.parametrize("line", ["info", "models", "info --json", "data rows.jsonl"])
+@pytest.mark.parametrize("line", ["models", "models --json", "data rows.jsonl"])
 def test_a_closed_stdout_is_refused_in_one_line(line, place):
     told = streams(line, ">&-")
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)
@@ -156,7 +156,7 @@ def test_a_full_stdout_is_one_line(line):
 
 @pytest.mark.usefixtures("place")
 def test_a_full_stderr_changes_no_exit_status_and_an_unbuffered_stdout_no_line():
-    assert streams("info", "2>/dev/full", PYTHONUNBUFFERED="").returncode == 0
-    assert streams("info", ">/dev/full", PYTHONUNBUFFERED="1").stderr == f"error: {WITHOUT_SPACE}\n"
-    assert streams("info", ">/dev/full 2>/dev/full", PYTHONUNBUFFERED="").returncode == 2
+    assert streams("--version", "2>/dev/full", PYTHONUNBUFFERED="").returncode == 0
+    assert streams("--version", ">/dev/full", PYTHONUNBUFFERED="1").stderr == f"error: {WITHOUT_SPACE}\n"
+    assert streams("--version", ">/dev/full 2>/dev/full", PYTHONUNBUFFERED="").returncode == 2
     assert streams("nothing", "2>/dev/full", PYTHONUNBUFFERED="").returncode == 2

@@ -16,13 +16,14 @@ from riyaz.config import ServeConfig
 from riyaz.hardware import MB
 from riyaz.serve import connection, http, server, unread
 from riyaz.serve.opening import Opener
+from riyaz.serve.page import readings
 from riyaz.serve.page.place import Page
 from riyaz.serve.state import State
 
 KEY = "test-key-0123456789"
 LIMITS = (
     (connection, "HEAD"), (connection, "AFTER_SECONDS"), (connection, "UNREAD_SECONDS"), (unread, "UNREAD_SECONDS"),
-    (http, "READING"), (http, "WRITING"), (http, "PING"),
+    (http, "READING"), (http, "WRITING"), (http, "PING"), (readings, "KEPT"),
 )  # fmt: skip
 for module, name in LIMITS:
     setattr(module, name, HANG)

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from live_server import Running, running
+from waiting import HANG
 
 from riyaz.serve.opening import Opener
 
@@ -86,7 +87,7 @@ def test_the_pages_own_code_runs(served: Running) -> None:
     (block,) = [each for each in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "client.decisions" in each]
     client = f'from openai import OpenAI\nclient = OpenAI(base_url="{served.url}/v1", api_key="none")\n'
     code = client + block.replace('model="workshop"', 'model="tiny"')
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     probability, choice, score = done.stdout.split()
     assert 0 <= float(probability) <= 1 and choice in ("billing", "workshop") and 0 <= float(score) <= 1

@@ -3,10 +3,10 @@
 import base64
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from live_server import Running, assert_error, running
 from native_models import lora_of, soft_of
 from test_linear_classifier import classifier, written
 from tiny_llama import write_hf_folder
+from waiting import HANG, until
 
 from riyaz import adapters
 from riyaz.cli import main as cli
@@ -174,8 +175,7 @@ def test_parts_of_one_text_are_read_once_and_the_reading_is_dropped(
     assert len(times) == 3, "another token, another model"
     monkeypatch.setattr(readings, "KEPT", 0.05)
     part(served, text=text)
-    time.sleep(0.3)
-    assert served.state.readings._kept is None
+    until(lambda: served.state.readings._kept is None, "it is dropped")
     part(served, "attention", text=text)
     assert len(times) == 5
 
@@ -184,14 +184,13 @@ def test_at_most_sixteen_wait(served: Running, monkeypatch: pytest.MonkeyPatch) 
     go, plain = threading.Event(), inside._made
 
     def held(*arguments: Any) -> Any:
-        go.wait(30)
+        go.wait(HANG)
         return plain(*arguments)
 
     monkeypatch.setattr(inside, "_made", held)
     with ThreadPoolExecutor(16) as pool:
         waiting = [pool.submit(part, served) for _ in range(readings.MOST)]
-        while served.state.readings.open < readings.MOST:
-            time.sleep(0.01)
+        until(lambda: served.state.readings.open == readings.MOST, "so many wait")
         answer = served.post("/page/inside", {"model": "tiny", "text": TEXT})
         error = assert_error(answer, 429)
         assert int(answer.headers["retry-after"]) > 0 and error["queue_limit"] == 16
@@ -202,7 +201,7 @@ def test_at_most_sixteen_wait(served: Running, monkeypatch: pytest.MonkeyPatch) 
 
 def test_work_aside_rests_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now, done = [0.0], []
-    monkeypatch.setattr(long_work.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(long_work, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def steps() -> Any:
         for number in range(5):
@@ -218,7 +217,7 @@ def test_work_aside_rests_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> 
         now[0] += 1.0
     assert done == [0, 1, 2, 3, 4] and now[0] == 50.0, "one second in ten"
     line.go_on_beside(others=False)
-    assert work.result.result(0) == "end" and not line.busy
+    assert work.result.result() == "end" and not line.busy
     line.add(long_work.Work(steps, aside=True))
     before = now[0]
     for _ in range(6):

@@ -3,7 +3,6 @@
 import errno
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import tiny_llama
 from conftest import Finished
 from live_server import Running, assert_error, running
+from waiting import HANG, until
 
 from riyaz import adapters
 from riyaz.errors import RiyazError
@@ -173,9 +173,9 @@ def test_an_adapter_that_is_removed_while_a_question_is_read_is_404(served: Runn
     assert served.post("/v1/chat/completions", body).status_code == 200
     reads = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        served.state.preparing.submit(reads.wait, 30)
+        served.state.preparing.submit(reads.wait, HANG)
         answer = pool.submit(served.post, "/v1/chat/completions", body)
-        time.sleep(0.3)  # the request waits for the thread that prepares prompts
+        until(lambda: served.state.preparing._work_queue.qsize() == 1, "the request waits to be prepared")
         assert served.http.delete("/v1/adapters/brief").status_code == 200
         reads.set()
         assert assert_error(answer.result(), 404)["code"] == "model_not_found"
@@ -188,8 +188,7 @@ def test_an_adapter_that_is_removed_while_it_answers_holds_up_no_other(served: R
     with ThreadPoolExecutor(1) as pool:
         with served.state.place(1, answers):
             gone = pool.submit(served.http.delete, "/v1/adapters/slow")
-            while any(one.name == "slow" for one in served.state.shelf):
-                time.sleep(0.01)
+            until(lambda: all(one.name != "slow" for one in served.state.shelf), "it is removed")
             again = served.post("/v1/adapters", {"name": "slow", "path": "lora2"})
             assert "loaded already" in assert_error(again, 409)["message"]
             assert served.post("/v1/adapters", {"name": "other", "path": "lora2"}).status_code == 201
@@ -284,13 +283,13 @@ def test_an_adapter_is_packed_while_others_are_answered(
 
     def slowly(name: str, adapter: adapters.Adapter) -> object:
         packing.set()
-        assert answered.wait(20), "others wait until it is packed"
+        assert answered.wait(HANG), "others wait until it is packed"
         return prepared(name, adapter)
 
     monkeypatch.setattr(runner, "prepared", slowly)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(served.post, "/v1/adapters", {"name": "slow"})
-        assert packing.wait(20)
+        assert packing.wait(HANG)
         assert asked(served, "out/zero_shot", "a", max_tokens=1)["choices"]
         answered.set()
         assert loading.result().status_code == 201

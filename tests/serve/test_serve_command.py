@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +17,22 @@ import pytest
 import tiny_comparison
 from conftest import Finished
 from refusals import assert_refused
-from running_command import wait_until
 from tiny_comparison import command
+from waiting import HANG, until
 
 from riyaz.cli import ui
 from riyaz.cli.ui import _bound
 from riyaz.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
-CODE = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
+# a client of the tests may stand still for as long as it wants
+CODE = f"""
+import sys
+from riyaz.cli.main import main
+from riyaz.serve import connection, unread
+connection.UNREAD_SECONDS = unread.UNREAD_SECONDS = {HANG}
+sys.exit(main(sys.argv[1:]))
+"""
 LONG = {"model": "tiny", "prompt": "the card", "max_tokens": 1000, "ignore_eos": True, "stream": True}
 
 
@@ -51,7 +57,7 @@ def test_a_port_in_use_is_one_line(model_folder: Path) -> None:
         port = url.rpartition(":")[2]
         told = command("serve", model_folder, "--port", port)
         assert told.status == 2 and f"port {port} is in use; choose another, or 0 for a free one" in told.line
-        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        assert httpx.get(f"{url}/health", timeout=HANG).json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -86,15 +92,14 @@ def test_what_cannot_be_served_is_one_line(
 def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: Path, number: signal.Signals) -> None:
     with (
         started(model_folder, "--drain", "1s") as (process, url),
-        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=60) as response,
+        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=HANG) as response,
     ):
         lines = response.iter_lines()
         assert next(lines).startswith("data: {")
         process.send_signal(number)
-        begun = time.monotonic()
         *_, last = [line for line in lines if line]
         assert last == "data: [DONE]" or json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
-        assert process.wait(60) == 0 and time.monotonic() - begun < 45
+        assert process.wait(HANG) == 0
         assert process.stderr is not None
         told = process.stderr.read()
         assert told.startswith("serving tiny; Ctrl-C ends") and "Traceback" not in told and "error" not in told
@@ -109,7 +114,7 @@ def test_the_walk_from_a_comparison_to_an_answer(page: str, quick: Finished, one
     shutil.copytree(quick.out, tmp_path / "workshop")
     with started(tmp_path / "workshop") as (_, url):
         code = block.replace("http://127.0.0.1:8000", url)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] in tiny_comparison.CLOSED, "a label"
 
@@ -119,11 +124,11 @@ def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Pa
     with started(model_folder) as (process, url):
         secret = "a secret of the user"
         for body in ({**LONG, "prompt": secret, "max_tokens": 1}, {"prompt": secret}, {**LONG, "model": "a\nERROR b"}):
-            httpx.post(f"{url}/v1/completions", json=body, timeout=60)
-        httpx.get(f"{url}/{secret}")
+            httpx.post(f"{url}/v1/completions", json=body, timeout=HANG)
+        httpx.get(f"{url}/{secret}", timeout=HANG)
         assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text(), "no library of torch is loaded"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANG)
         first, page = err.splitlines()
         assert out == "" and first == "serving tiny; Ctrl-C ends" and page.startswith(f"the page: {url}/#token=")
 
@@ -133,21 +138,21 @@ def test_ui_prints_the_link_to_the_page_of_a_folder(model_folder: Path, tmp_path
     (tmp_path / "rows.csv").write_text("a,b\n")
     with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (_, link):
         url, _, token = link.partition("/#token=")
-        assert httpx.get(f"{url}/page/files").status_code == 401
-        files = httpx.get(f"{url}/page/files", headers={"x-riyaz-token": token}).json()
+        assert httpx.get(f"{url}/page/files", timeout=HANG).status_code == 401
+        files = httpx.get(f"{url}/page/files", headers={"x-riyaz-token": token}, timeout=HANG).json()
         assert [entry["name"] for entry in files["entries"]] == ["rows.csv"]
-        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
+        assert httpx.get(f"{url}/v1/models", timeout=HANG).json()["data"][0]["id"] == "tiny"
 
 
 @pytest.mark.slow
 def test_ui_shows_a_folder_without_any_model(tmp_path: Path) -> None:
     with started(tmp_path, "--no-browser", verb="ui", RIYAZ_HOME=str(tmp_path / "cache")) as (process, link):
         url, _, token = link.partition("/#token=")
-        found = httpx.get(f"{url}/page/info", headers={"x-riyaz-token": token}).json()
+        found = httpx.get(f"{url}/page/info", headers={"x-riyaz-token": token}, timeout=HANG).json()
         assert [each["id"] for each in found["models"]] == ["sample-animals", "sample-animals-ternary"]
         assert all(each["sample"] for each in found["models"]) and found["default_model"] == "smollm2-135m"
         process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=60)[1]
+        told = process.communicate(timeout=HANG)[1]
         assert "note: two tiny sample models answer, as there is no other: the model smollm2-135m has not been" in told
 
 
@@ -198,9 +203,9 @@ def test_the_next_start_removes_the_private_folder_of_a_killed_page_and_no_other
         with started(*words, verb="ui", TMPDIR=str(private)) as (other, _):
             assert held in private.iterdir() and len(list(private.iterdir())) == 2
             other.terminate()
-            other.wait(60)
+            other.wait(HANG)
         living.terminate()
-        living.wait(60)
+        living.wait(HANG)
     assert list(private.iterdir()) == []
 
 
@@ -208,14 +213,14 @@ def test_the_next_start_removes_the_private_folder_of_a_killed_page_and_no_other
 def test_the_next_start_removes_what_an_upload_left_of_a_killed_server(model_folder: Path, tmp_path: Path) -> None:
     with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (process, link):
         url, _, token = link.partition("/#token=")
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=HANG) as client:
             head = f"POST /page/files?name=rows.csv HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Riyaz-Token: {token}\r\n"
             client.sendall(f"{head}Content-Length: 9000\r\n\r\n{'x' * 8000}".encode())
-            wait_until(lambda: len(list(tmp_path.glob("uploads/*"))) == 1)
+            until(lambda: len(list(tmp_path.glob("uploads/*"))) == 1, "the upload has begun")
             process.kill()
             process.wait()
     assert [path.name for path in tmp_path.glob("uploads/*")] == [f".rows.csv.riyaz-{process.pid}.tmp"]
     with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (again, _):
         assert list(tmp_path.glob("uploads/*")) == []
         again.terminate()
-        again.wait(60)
+        again.wait(HANG)

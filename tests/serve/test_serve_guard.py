@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from live_server import KEY, Running, assert_error, running
 from refusals import assert_refused
+from waiting import HANG
 
 from riyaz.config import ServeConfig
 from riyaz.serve import app, guard, server
@@ -195,7 +196,7 @@ def test_other_methods_and_paths_have_the_error_body(served: Running) -> None:
 @pytest.mark.parametrize("data", [b"\0\1\2\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 100_000])
 def test_what_is_no_http_ends_its_connection_only(served: Running, data: bytes) -> None:
     host, port = served.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as raw:
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         raw.sendall(data)
         raw.shutdown(socket.SHUT_WR)
         while raw.recv(4096):

@@ -1,11 +1,11 @@
 """A server answers while its models are opened, and ends with one line where they cannot be."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from live_server import assert_error, running
+from waiting import HANG, until
 
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
@@ -20,7 +20,7 @@ def test_health_and_ready_answer_while_the_model_is_loading(model_folder: Path) 
     opener, go_on = Opener("fp32"), threading.Event()
 
     def load() -> None:
-        assert go_on.wait(30)
+        assert go_on.wait(HANG)
         opener.serve(str(model_folder))
 
     with running(opener, load) as served:
@@ -35,10 +35,7 @@ def test_health_and_ready_answer_while_the_model_is_loading(model_folder: Path) 
         assert "riyaz:requests_running 0" in served.http.get("/metrics").text
         assert served.http.get("/openapi.json").status_code == served.http.get("/version").status_code == 200
         go_on.set()
-        for _ in range(1000):
-            if served.http.get("/ready").status_code == 200:
-                break
-            time.sleep(0.01)
+        until(lambda: served.http.get("/ready").status_code == 200, "the model is open")
         assert served.post("/v1/chat/completions", HELLO).status_code == 200
 
 

@@ -23,7 +23,7 @@ from riyaz.methods import abouts, from_votes  # noqa: E402
 from riyaz.serve.opening import Opener  # noqa: E402
 from riyaz.serve.page.place import Page  # noqa: E402
 
-expect.set_options(timeout=20_000)  # other work may hold the CPU
+expect.set_options(timeout=60_000)  # other work may hold the CPU
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 LONG = "Rechtsschutzversicherungsgesellschaften-Donaudampfschifffahrtsgesellschaftskapitaen"
 

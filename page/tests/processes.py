@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from waiting import until
 
 from riyaz.events import EVENTS
 
@@ -70,14 +71,15 @@ def kill_run(folder: Path) -> None:
     """Kill the process of a run and wait for its end."""
     begun = [event for event in events_of(folder) if event["event"] == "begun"]
     process = int(begun[-1]["process"])
-    try:
-        while True:
+
+    def ended() -> bool:
+        try:
             os.kill(process, signal.SIGKILL)
-            if _is_zombie(process):
-                return
-            time.sleep(0.05)
-    except ProcessLookupError:
-        return
+        except ProcessLookupError:
+            return True
+        return _is_zombie(process)
+
+    until(ended, "the end of the run's process")
 
 
 def _is_zombie(process: int) -> bool:

@@ -13,7 +13,7 @@ from live_server import Running, running
 from playwright.sync_api import expect
 from test_screens import ATTACKS
 from tiny_llama import write_hf_folder
-from visits import Visit
+from visits import Visit, drawn_until
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, WeightsPart
@@ -133,11 +133,9 @@ def test_the_latest_text_wins_and_earlier_requests_are_taken_back(browser, serve
         page.on("requestfailed", lambda request: failed.append(request.post_data_json["input"]))
         page.route("**/v1/decisions", lambda route: held.append(route))
         page.get_by_label("Text", exact=True).fill("my card")
-        while not held:
-            page.wait_for_timeout(20)
+        drawn_until(page, lambda: held, "the first request")
         page.get_by_label("Text", exact=True).press_sequentially(" or the order", delay=10)
-        while len(held) < 2:
-            page.wait_for_timeout(20)
+        drawn_until(page, lambda: len(held) > 1, "the second request")
         assert [route.request.post_data_json["input"] for route in held] == ["my card", "my card or the order"]
         assert failed == ["my card"], "one request for a pause, and the earlier one was taken back"
         held[1].continue_()

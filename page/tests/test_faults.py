@@ -11,7 +11,7 @@ from live_server import running
 from playwright.sync_api import expect
 from processes import Server, events_of, kill_run
 from tiny_llama import write_hf_folder
-from visits import Visit
+from visits import Visit, drawn_until, frames
 
 from riyaz.serve.opening import Opener
 from riyaz.serve.page.place import Page
@@ -63,8 +63,7 @@ def written(run: Path) -> int:
 
 def later(page, before: int) -> None:
     """Wait until the screen of a run shows a step after this one."""
-    while step(page) <= before:
-        page.wait_for_timeout(200)
+    drawn_until(page, lambda: step(page) > before, "a later step")
 
 
 def curve(page):
@@ -112,7 +111,7 @@ def test_an_answer_whose_server_is_killed_keeps_its_first_part(browser, place):
         answer = page.locator(".turn.assistant")
         expect(answer.locator(".markdown")).not_to_be_empty()
         server.kill(signal.SIGSTOP)
-        page.wait_for_timeout(500)
+        frames(page, 30)
         said = answer.locator(".markdown").inner_text()
         assert len(said) > 20 and page.locator(".pulse").is_visible()
         server.kill()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from visits import Visit
+from visits import Visit, frames
 
 TEXTS = json.loads((Path(__file__).parents[1] / "src/glossary.json").read_text(encoding="utf-8"))
 SCREENS = [
@@ -49,7 +49,7 @@ def test_the_pointer_shows_a_text_that_can_be_pointed_at(browser, served, theme)
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         tip.hover()
-        page.wait_for_timeout(200)
+        frames(page, 12)
         expect(tip).to_be_visible()
         page.locator("h1").hover()
         expect(tip).to_have_count(0)

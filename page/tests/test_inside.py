@@ -10,7 +10,7 @@ from native_models import lora_of
 from playwright.sync_api import expect
 from test_screens import ATTACKS, FRAMES
 from tiny_llama import write_hf_folder
-from visits import Visit, json_of
+from visits import Visit, drawn_until, json_of
 
 from riyaz import adapters
 from riyaz.families import describe
@@ -177,10 +177,7 @@ def test_the_text_grows_word_by_word(browser, served):
         expect(field).to_have_value(TEXT + best)
         expect(page.get_by_role("radio")).to_have_count(len(part(served, "layers", text=TEXT + best)["tokens"]))
         page.get_by_role("button", name="Draw word by word").click()
-        for _ in range(200):
-            if len(field.input_value()) > len(TEXT + best) + 12:
-                break
-            page.wait_for_timeout(50)
+        drawn_until(page, lambda: len(field.input_value()) > len(TEXT + best) + 12, "several words")
         page.get_by_role("button", name="Stop").click()
         page.get_by_role("radio").first.click()
         expect(page.get_by_role("button", name="Draw one")).to_be_disabled()

@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import ARGUMENTS
 from live_server import Running
 from playwright.sync_api import expect
-from visits import Visit, json_of
+from visits import Visit, frames, json_of
 
 STATIONS = 6
 POINTS = 72 / 2.54  # of a centimetre
@@ -89,7 +89,7 @@ def test_the_model_is_asked_after_the_guess_and_never_before(browser, served):
         page.locator("main fieldset").first.get_by_role("radio").first.check()
         expect(button).to_be_disabled()  # the second guess is missing
         page.locator("main form").evaluate("form => form.requestSubmit()")
-        page.wait_for_timeout(300)
+        frames(page, 20)
         assert asked == []
         expect(page.locator(".told")).to_have_count(0)
         ask(page)

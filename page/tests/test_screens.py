@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import LONG
 from playwright.sync_api import expect
-from visits import Visit, json_of, stream_of
+from visits import Visit, frames, json_of, stream_of
 
 SCREENS = [
     "chat",
@@ -118,7 +118,7 @@ def test_the_policy_holds_and_the_token_leaves_the_address(browser, served):
         expect(visit.page.locator(".bars li")).to_have_count(10)
         assert "token" not in visit.page.url and visit.page.url.endswith("#/next")
         visit.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=window.pwned=1>')")
-        visit.page.wait_for_timeout(200)
+        frames(visit.page, 12)
         assert visit.page.evaluate("window.pwned") is None
         assert any("Content Security Policy" in error for error in visit.errors)
 
@@ -251,7 +251,7 @@ def test_ten_thousand_tokens_stay_above_thirty_frames(browser, served, view):
         shown = []
         while page.locator(".pulse").is_visible():
             shown.append(len(page.locator(".turn.assistant").inner_text()))
-            page.wait_for_timeout(200)
+            frames(page, 12)
         assert len(set(shown)) > 10, "the answer is drawn while it grows"
         expect(page.get_by_text("10,000 tokens")).to_be_visible(timeout=90_000)
         times = page.evaluate("window.frames_")

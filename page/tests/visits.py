@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from live_server import Running
+from waiting import LOOKS
 
 Handler = Callable[[Any], None]
+FRAMES = "left => new Promise(done => { const next = () => left-- ? requestAnimationFrame(next) : done(); next(); })"
 
 
 class Visit:
@@ -18,7 +20,7 @@ class Visit:
         size = {"width": width, "height": 900}
         self.context = browser.new_context(viewport=size, color_scheme=theme, **options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.errors: list[str] = []
         self.outside: list[str] = []
         self.dialogs: list[str] = []
@@ -51,6 +53,20 @@ class Visit:
         """Nothing complained, nothing asked another origin, nothing ran."""
         assert not (self.errors or self.outside or self.dialogs), (self.errors, self.outside, self.dialogs)
         assert self.page.evaluate("window.pwned") is None
+
+
+def frames(page: Any, count: int) -> None:
+    """Let the browser draw so many frames, at most 60 a second; a page that is slow draws them later."""
+    page.evaluate(FRAMES, count)
+
+
+def drawn_until(page: Any, look: Callable[[], object], what: str) -> None:
+    """Let the browser draw until `look` returns something true. Raises AssertionError with `what` was waited for."""
+    for _ in range(LOOKS):
+        if look():
+            return
+        frames(page, 1)
+    raise AssertionError(f"it never came: {what}")
 
 
 def json_of(body: Any, status: int = 200) -> Handler:

@@ -21,6 +21,7 @@ LIST = "tests/house/clocks.json"
 ADVICE = "see tests/helpers/waiting.py"
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
 CLOCKS |= {f"{name}_ns" for name in CLOCKS} | {"clock_gettime", "clock_gettime_ns"}
+TIMES = {*CLOCKS, "sleep", "timeit", "repeat", "default_timer"}  # how an attribute that is a clock may be called
 SLEEPS = {"sleep", "wait_for_timeout"}  # the second is a browser's
 NAMES = {"timeout", "deadline"}  # of arguments, parameters and attributes that are limits; `queue_timeout` is a setting
 # The places at which a call takes its limit; `wait` is a method, event.wait(5), and a function, wait(futures, 5).
@@ -73,10 +74,13 @@ def uses(root: Path) -> dict[str, list[str]]:
 
 def uses_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and words of every use in one file."""
-    local, known = names_of(tree), constants(tree)
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
+    nodes = [*ast.walk(tree)]
+    local, known = names_of(nodes), constants(tree)
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    for node in nodes:
         if isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
+            if getattr(node, "attr", "") not in TIMES and getattr(node, "id", "") not in local:
+                continue
             parts = rules.full(rules.dotted(node), local).split(".")
             # A sleep that is called is told below.
             asked = CLOCKS if id(node) in called else CLOCKS | {"sleep"}
@@ -164,10 +168,10 @@ def constants(tree: ast.Module) -> dict[str, float]:
     return found
 
 
-def names_of(tree: ast.Module) -> dict[str, str]:
+def names_of(nodes: list[ast.AST]) -> dict[str, str]:
     """What imports call a thing in this file -> its name in full."""
     found: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {item.asname: item.name for item in node.names if item.asname}
         elif isinstance(node, ast.ImportFrom):

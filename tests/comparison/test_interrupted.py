@@ -8,32 +8,21 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_comparison
 import tiny_llama
-from running_command import Running, alive, wait_until
+from running_command import Running, alive
+from spoiled_worker import is_held, spoiled
 from tiny_comparison import command, files
+from waiting import until
 
 from riyaz.comparison import run as comparison_run
 from riyaz.files import remove
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
-
-# Read by every Python that starts with it on its path: a worker told to by WHERE is killed, or hangs in its work
-SPOIL = """
-import os, signal, sys, time
-work = sys.orig_argv[-4:]
-if "riyaz.comparison.worker" in sys.orig_argv and os.environ["WHERE"] == f"{work[0]} {work[2]}":
-    if os.environ["ACT"] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    from dataclasses import replace
-    from riyaz.methods import METHODS
-    METHODS["lora"] = replace(METHODS["lora"], fit=lambda context: time.sleep(600))
-"""
 
 
 @pytest.fixture
@@ -63,7 +52,7 @@ def test_a_stop_in_every_phase_and_the_same_command_finishes(
             running.process.send_signal((signal.SIGINT, None, signal.SIGTERM, signal.SIGHUP)[number])
         assert running.end() == 130, running.lines
         assert running.lines[-1] == "stopped; run the same command again to continue"
-        wait_until(lambda: not alive(out))  # one that was being started at that moment leaves by itself
+        until(lambda: not alive(out), "the end of its workers")  # one that was being started then leaves by itself
         assert not (out / "compare.json").exists()
         assert number < 3 or not any("lora: search" in line for line in running.lines), "its rate was found before"
         for path in out.rglob("*.json"):
@@ -94,18 +83,9 @@ def test_a_stop_in_every_phase_and_the_same_command_finishes(
     assert [arm["status"] for arm in document["arms"]] == ["ok", "ok"] and document["pick"]
 
 
-@pytest.fixture
-def spoiled(tmp_path: Path) -> dict[str, str]:
-    """Environment in which workers are spoiled."""
-    (tmp_path / "spoil").mkdir()
-    (tmp_path / "spoil/sitecustomize.py").write_text(SPOIL)
-    path = os.pathsep.join(part for part in (str(tmp_path / "spoil"), os.environ.get("PYTHONPATH", "")) if part)
-    return {"PYTHONPATH": path}
-
-
-def test_a_killed_arm_is_a_row_and_is_run_again(asking: tuple, spoiled: dict, tmp_path: Path) -> None:
+def test_a_killed_arm_is_a_row_and_is_run_again(asking: tuple, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    running = Running((*asking, "--out", out), **spoiled, WHERE="fit nearest", ACT="kill")
+    running = Running((*asking, "--out", out), **spoiled(tmp_path / "spoil", "fit-nearest", "kill"))
     assert running.end() == 0, running.lines
     nearest, lora = json.loads((out / "compare.json").read_text())["arms"]
     assert nearest["status"] == "failed" and nearest["reason"].startswith("killed by the system")
@@ -118,19 +98,14 @@ def test_a_killed_arm_is_a_row_and_is_run_again(asking: tuple, spoiled: dict, tm
     assert changed == [], running.lines
 
 
-def test_when_the_command_is_killed_its_worker_ends_too(asking: tuple, spoiled: dict, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    running = Running((*asking, "--out", out), **spoiled, WHERE="fit lora", ACT="sleep")
-    running.until("lora: fit")
-    deadline = time.monotonic() + 60
-    while not alive(out) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert alive(out), "it was not there yet"
+def test_when_the_command_is_killed_its_worker_ends_too(asking: tuple, tmp_path: Path) -> None:
+    out, spoil = tmp_path / "out", tmp_path / "spoil"
+    running = Running((*asking, "--out", out), **spoiled(spoil, "fit-lora", "hold"))
+    until(lambda: is_held(spoil), "a worker that trains")
+    assert alive(out)
     running.process.kill()
     assert running.end() == -signal.SIGKILL
-    while alive(out) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert alive(out) == []
+    until(lambda: not alive(out), "the end of its worker")
 
 
 @pytest.fixture
@@ -143,7 +118,7 @@ def silent() -> Iterator[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_pull_leaves_nothing(silent: str, tmp_path: Path, number: signal.Signals) -> None:
     running = Running(("pull", "smollm2-135m"), RIYAZ_HOME=str(tmp_path), PIP_INDEX_URL=silent, PIP_NO_INDEX="0")
-    wait_until(lambda: bool(list(tmp_path.glob(".tmp-*"))) and pips(tmp_path) != [])
+    until(lambda: list(tmp_path.glob(".tmp-*")) and pips(tmp_path), "a download")
     running.process.send_signal(number)
     assert running.end() == 130, running.lines
     assert running.lines[-1] == "stopped; run the same command again to continue"

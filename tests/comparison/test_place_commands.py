@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_bert
 import tiny_llama
+from waiting import HANG, until
 
 from riyaz.comparison import at_place, places
 from riyaz.comparison.at_place import Embedder, Order, own_version
@@ -25,7 +25,7 @@ from riyaz.sources import open_source
 
 # A place without riyaz, which is quick: it reads the order and does what its first argument says
 SAID = """
-import json, sys, time
+import json, sys
 act, order = sys.argv[1], json.loads(sys.stdin.readline())
 def say(**event):
     print(json.dumps({"version": 1, **event}), flush=True)
@@ -54,7 +54,11 @@ def folder(tmp_path: Path) -> ComparisonFolder:
 
 
 @pytest.fixture
-def saying(folder: ComparisonFolder, tmp_path: Path) -> Iterator[Saying]:
+def saying(folder: ComparisonFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Saying]:
+    """A place that does as it is told. Nothing ends because time has passed, unless a test shortens SILENCE."""
+    monkeypatch.setattr(places, "SILENCE", HANG)
+    monkeypatch.setattr(places, "ENDING", HANG)
+    monkeypatch.setattr(places, "appears", Path.exists)
     made: list[Command] = []
     (tmp_path / "said.py").write_text(SAID)
 
@@ -115,32 +119,32 @@ def test_a_place_that_ends_without_a_word_is_lost(saying: Saying, folder: Compar
 def test_a_silent_place_is_lost_and_its_late_answer_is_ignored_and_said(
     saying: Saying, folder: ComparisonFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "SILENCE", 3.0)
     told = Told()
-    place = saying("say(event='note', text='begun'); sys.stdin.read(); time.sleep(1); " + DONE)
-    with pytest.raises(PlaceLost, match="it has said nothing for 3 s"):
-        place.run(piece(folder), told)
-    deadline = time.monotonic() + 60
-    while len(told.notes) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    def listen(event: Event) -> None:
+        told(event)
+        monkeypatch.setattr(places, "SILENCE", 0.01)  # it says no more until its stdin ends
+
+    place = saying("say(event='note', text='begun'); sys.stdin.read(); " + DONE)
+    with pytest.raises(PlaceLost, match="it has said nothing for 0 s"):
+        place.run(piece(folder), listen)
+    until(lambda: len(told.notes) == 2, "what it answers too late")
     assert told.notes == ["begun", "ssh a has answered too late (fit lora kept): its answer is ignored"]
 
 
 def test_a_place_that_is_silent_when_it_is_asked_again_ends_no_thread(
-    saying: Saying, folder: ComparisonFolder, monkeypatch: pytest.MonkeyPatch
+    saying: Saying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says later is no answer to any work."""
-    monkeypatch.setattr(places, "SILENCE", 3.0)
+    place = saying("sys.stdin.read(); " + DONE)
+    monkeypatch.setattr(places, "SILENCE", 0.01)
     failed = list[object]()
     monkeypatch.setattr(threading, "excepthook", failed.append)
     others = {*threading.enumerate()}  # of pytest, and of tests before this one
-    place = saying("sys.stdin.read(); " + DONE)
-    with pytest.raises(RiyazError, match="ssh a: cannot be used: it has said nothing for 3 s"):
+    with pytest.raises(RiyazError, match="ssh a: cannot be used: it has said nothing for 0 s"):
         place.check()
-    deadline = time.monotonic() + 60
-    while place._running[0].poll() is None or {*threading.enumerate()} - others:
-        assert time.monotonic() < deadline, {*threading.enumerate()} - others
-        time.sleep(0.1)
+    until(lambda: place._running[0].poll() is not None, "the end of its command")
+    until(lambda: not {*threading.enumerate()} - others, "the end of the thread that hears it")
     assert not failed
 
 
@@ -239,11 +243,11 @@ def test_a_place_ends_when_its_stdin_does(tmp_path: Path) -> None:
     """Its parent, which sshd is on another machine, lives on."""
     order = {"version": own_version(), "working": str(tmp_path), "folder": str(tmp_path), "mark": "none", "nonce": "x",
              "about": "", "models": {}}  # fmt: skip
-    command = [sys.executable, "-c", "from riyaz.comparison import at_place as a; a.PATIENCE = 600; a.main()"]
+    command = [sys.executable, "-c", "from riyaz.comparison import at_place as a; a.PATIENCE = 1e9; a.main()"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(json.dumps(order).encode() + b"\n")
     child.stdin.flush()
     assert child.stdout.readline() == b"\n", "it lives"
     child.stdin.close()
-    assert child.wait(120) == 1 and child.stdout.read() == b""
+    assert child.wait(HANG) == 1 and child.stdout.read() == b""

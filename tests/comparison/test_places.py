@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny_comparison
-from running_command import Running, alive, wait_until
+from running_command import Running, alive
+from spoiled_worker import is_held, spoiled
 from tiny_comparison import command, files
+from waiting import until
 
 from riyaz.comparison import placed
 from riyaz.results import Comparison
@@ -19,33 +21,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 # A place as a test wants it: `python place.py NAME PYTHON -m riyaz.comparison.at_place`. It reads the order and hands
 # it on, unless the file NAME.py beside it, run with the order as `order`, says otherwise.
 PLACE = """
-import json, os, subprocess, sys, threading, time
+import json, os, subprocess, sys, threading
 here, name, command = os.path.dirname(__file__), sys.argv[1], sys.argv[2:]
 order = json.loads(sys.stdin.buffer.readline())
-held = ""  # a file, until which nothing is said
 spoil = os.path.join(here, name + ".py")
 if os.path.exists(spoil):
     exec(open(spoil).read())
-child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child = subprocess.Popen(command, stdin=subprocess.PIPE)
 child.stdin.write(json.dumps(order).encode() + b"\\n")
 child.stdin.flush()
 def pass_end():
     sys.stdin.buffer.read()
-    if not held:
-        child.stdin.close()
+    child.stdin.close()
 threading.Thread(target=pass_end, daemon=True).start()
-lines = []
-while line := child.stdout.readline():
-    if held and not os.path.exists(held):
-        lines.append(line)
-        if b'"ended"' not in line:
-            continue
-        while not os.path.exists(held):
-            time.sleep(0.1)
-    for each in (*lines, line) if line not in lines else lines:
-        sys.stdout.buffer.write(each)
-        sys.stdout.buffer.flush()
-    lines = []
 os._exit(child.wait())
 """
 IS_LORA = 'order["arguments"][:1] == ["fit"] and order["arguments"][2] == "lora"'
@@ -68,10 +56,6 @@ class Places:
     def spoil(self, name: str, code: str) -> None:
         (self.folder / f"{name}.py").write_text(code)
 
-    def mend(self) -> None:
-        for path in self.folder.glob("?.py"):
-            path.unlink()
-
 
 @pytest.fixture
 def two(tmp_path: Path) -> Places:
@@ -83,7 +67,7 @@ def asking(asked: tuple, tmp_path: Path) -> tuple:
     """The command line of a comparison of two arms."""
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
     tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
-    return ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora", "--seeds", 2)
+    return ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora")
 
 
 def expect_one_places_bits(out: Path, asking: tuple, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +78,7 @@ def expect_one_places_bits(out: Path, asking: tuple, whole: Path, monkeypatch: p
         shutil.copy(out / name, whole / name)
     told = command(*asking, "--out", whole)
     assert told.status == 0, told.err
-    for part in ("kept", "seed-1"):
+    for part in sorted(path.name for path in (whole / "arms/lora").iterdir()):
         for name in MADE:
             made, alone = (folder / "arms/lora" / part / name for folder in (out, whole))
             assert made.read_bytes() == alone.read_bytes(), (part, name)
@@ -113,7 +97,9 @@ def test_two_places_make_what_one_makes(
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(placed, "pieces_within", lambda rules, *plan: placed.pieces_of(*plan, apart=True))
-    told = command(*asking, "--places", two.named("a", "b"), "--out", out)
+    monkeypatch.setattr(placed, "_slowness", lambda *measured: 1.0)  # however busy this machine is
+    asking = (*asking, "--seeds", 2)
+    told = command(*asking, "--places", two.named("a", "here"), "--out", out)
     assert told.status == 0, told.err
     comparison = Comparison.read(out / "compare.json")
     assert [arm.status for arm in comparison.arms] == ["ok", "ok"], told.err
@@ -125,7 +111,7 @@ def test_two_places_make_what_one_makes(
     assert {(turn.arm, turn.part) for turn in searches} == {("lora", "kept")} and len(
         {turn.rate for turn in searches}
     ) == 2
-    assert {turn.place.split()[-1] for turn in searches} == {"a", "b"}, "the openings at once"
+    assert {turn.place.split()[-1] for turn in searches} == {"a", "here"}, "the openings at once"
     assert max(turn.began for turn in searches) <= fits["nearest"].began, "the longest comes first"
     lora = comparison.arm("lora")
     assert lora is not None and lora.place == fits["lora"].place and [one.seed for one in lora.seeds or []] == [0, 1]
@@ -138,11 +124,11 @@ def test_a_killed_command_goes_on_and_a_lost_place_changes_no_bit(
 ) -> None:
     out = tmp_path / "out"
     asked = (*asking, "--places", two.named("a", "b"), "--out", out)
-    running = Running(asked)
-    running.until("lora: train", "/16")
+    running = Running(asked, **spoiled(tmp_path / "spoil", "fit-lora", "hold"))
+    until(lambda: is_held(tmp_path / "spoil"), "a worker that trains lora")
     running.process.kill()
     assert running.end() == -signal.SIGKILL
-    wait_until(lambda: not alive(out), 120)  # each place hears that its stdin has ended
+    until(lambda: not alive(out), "the end of each place, which hears that its stdin has ended")
     assert not (out / "compare.json").exists()
     left = [turn for turn in json.loads((out / "places.json").read_text())["turns"] if turn["ended"] is None]
     (begun,) = (turn for turn in left if (turn["arm"], turn["work"], turn["part"]) == ("lora", "fit", "kept"))
@@ -158,14 +144,3 @@ def test_a_killed_command_goes_on_and_a_lost_place_changes_no_bit(
     lora = [turn for turn in comparison.schedule or [] if turn.arm == "lora" and turn.work == "fit"]
     assert [turn.outcome for turn in lora if turn.part == "kept"] == ["lost", "lost", "done"]
     expect_one_places_bits(out, asking, tmp_path / "whole", monkeypatch)
-
-
-def test_two_commands_in_one_folder_are_refused(two: Places, asking: tuple, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    two.spoil("a", "time.sleep(600)")  # which never answers
-    running = Running((*asking, "--places", two.named("a"), "--out", out))
-    wait_until(lambda: (out / "places").exists(), 120)
-    told = command(*asking, "--places", two.named("b"), "--out", out)
-    assert told.status != 0 and told.line.startswith(f"error: {out}: another riyaz is working in this folder")
-    running.process.send_signal(signal.SIGTERM)
-    assert running.end() == 130

@@ -13,6 +13,7 @@ import tiny_comparison
 from running_command import Running
 from test_places import expect_one_places_bits
 from tiny_comparison import command
+from waiting import HANG
 
 from riyaz.results import Comparison
 
@@ -60,7 +61,7 @@ class RunningCluster:
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
-            self.process.wait(120)
+            self.process.wait(HANG)
         except subprocess.TimeoutExpired:
             self.process.kill()
 
@@ -70,7 +71,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs ray (pip install -e '.[ray]')")
     for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN", TOKEN), ("RAY_USAGE_STATS_ENABLED", "0"),
-                        ("RAY_raylet_start_wait_time_s", "300"), ("HOME", str(tmp_path)),
+                        ("RAY_raylet_start_wait_time_s", f"{HANG:.0f}"), ("HOME", str(tmp_path)),
                         ("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))):  # fmt: skip
         monkeypatch.setenv(name, value)
     running = RunningCluster(tmp_path, tmp_path / "home-of-nodes")

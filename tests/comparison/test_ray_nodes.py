@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from conftest import Finished
 from test_dispatch import pieces
 from test_places import expect_one_places_bits
 from tiny_comparison import command
+from waiting import HANG
 
 from riyaz.comparison import at_node, ray_nodes, ray_place
 from riyaz.comparison.at_node import NodeOrder, work
@@ -139,24 +139,23 @@ def test_a_node_or_a_cluster_that_is_gone_is_lost(monkeypatch: pytest.MonkeyPatc
         ray_place.started(ADDRESS, "0b", None, b"", b"")
 
 
+@pytest.mark.parametrize(("beat", "heard"), [(0.0, 3), (HANG, 0)])
 def test_home_hears_while_an_artifact_arrives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], beat: float, heard: int
 ) -> None:
     """A large one takes minutes on a slow network, and a place that says nothing for two is lost."""
-    monkeypatch.setattr(ray_place, "BEAT", 0.05)
+    monkeypatch.setattr(ray_place, "BEAT", beat)
     monkeypatch.setattr(ray_place, "node_order", lambda order, guarded: {})
     monkeypatch.setattr(ray_place, "_contents", lambda order: {})
 
     def start(order: bytes, parcel: bytes) -> Iterator[bytes]:
         yield event_line(Ended("done")).encode()
-        for chunk in packed({"about.json": b"{}", "log.txt": b"log"}):
-            time.sleep(0.1)
-            yield chunk
+        yield from packed({"about.json": b"{}", "log.txt": b"log"})
 
     home = Order(version=own_version(), working="", folder="", mark="", nonce="", models={},
                  about=str(tmp_path / "about.json"))  # fmt: skip
     assert ray_place.carry_out(home, False, start) == "" and (tmp_path / "log.txt").exists()
-    assert capsys.readouterr().out == "\n" * 3
+    assert capsys.readouterr().out == "\n" * heard
 
 
 # nodes as places
@@ -374,7 +373,7 @@ def test_what_a_node_makes_has_the_bits_of_this_machine(
 ) -> None:
     tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
     tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
-    asking = ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora", "--seeds", 2)
+    asking = ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora")
     (tmp_path / "node.py").write_text(NODE)
     place, out = f"{sys.executable} {tmp_path / 'node.py'} {tmp_path / 'there'}", tmp_path / "out"
     told = command(*asking, "--places", place, "--out", out)

@@ -10,26 +10,27 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from waiting import until
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 PROGRAMS = ("sshd", "ssh", "ssh-keygen", "ip", "unshare", "nsenter", "mount")
 PACKAGES = "apt-get install openssh-server openssh-client iproute2"
 NETWORK = (198, 18)  # 198.18.0.0/15 is for the measuring of networks (RFC 2544)
-# The first process of a machine: $1 is `base`, $2 whether its `shared` is home's, $3 the size of its disk, $4 sshd
+# The first process of a machine: $1 is `base`, $2 sshd, $3 its settings, $4 its log
 BEGIN = """
 set -e
 mount -t tmpfs none /run
 mkdir -p /run/sshd /run/shared
 mount --bind "$1/shared" /run/shared
-mount -t tmpfs -o "size=$3" none "$1"
+mount -t tmpfs -o size=256m none "$1"
 mkdir "$1/shared" "$1/store" "$1/home"
-if [ "$2" = yes ]; then mount --bind /run/shared "$1/shared"; fi
+mount --bind /run/shared "$1/shared"
 umount /run/shared
 ip link set lo up
-"$4" -f "$5" -E "$6"
+"$2" -f "$3" -E "$4"
 echo ready
 exec cat
 """
@@ -53,7 +54,7 @@ def lacking() -> str:
 class Machine:
     """One machine, which `ssh` in `name` leads to."""
 
-    def __init__(self, machines: "Machines", host: str, number: int, shared: bool, size: str, python_path: str) -> None:
+    def __init__(self, machines: "Machines", host: str, number: int) -> None:
         self.host, self.base = host, machines.base
         self.name = f"ssh -F {machines.keys / 'config'} {host}"
         self._link = f"rz{os.getpid()}{host}"[:15]
@@ -68,13 +69,13 @@ PidFile none
 UsePAM no
 StrictModes no
 PasswordAuthentication no
-SetEnv PYTHONPATH={python_path} RIYAZ_HOME={self.base / "store"} HOME={self.base / "home"} OPENBLAS_NUM_THREADS=1
+SetEnv {" ".join(f"{name}={value}" for name, value in machines.environment.items())}
 """)
         with (machines.keys / "config").open("a") as config:
             config.write(f"Host {host}\nHostName {own}\n")
         self._unshare = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation",
-             "private", "sh", "-c", BEGIN, "machine", str(self.base), "yes" if shared else "no", size,
+             "private", "sh", "-c", BEGIN, "machine", str(self.base),
              str(shutil.which("sshd", path=PATH)), str(settings), str(machines.keys / f"log-{host}")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(),
         )  # fmt: skip
@@ -91,10 +92,10 @@ SetEnv PYTHONPATH={python_path} RIYAZ_HOME={self.base / "store"} HOME={self.base
         self._wait(machines)
 
     def _wait(self, machines: "Machines") -> None:
-        deadline = time.monotonic() + 60
-        while subprocess.run([*self.name.split(), "true"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, (machines.keys / f"log-{self.host}").read_text()
-            time.sleep(0.2)
+        try:
+            until(lambda: not subprocess.run([*self.name.split(), "true"], capture_output=True).returncode, "sshd")
+        except AssertionError as error:
+            raise AssertionError((machines.keys / f"log-{self.host}").read_text()) from error
 
     def run(self, *words: object) -> str:
         """Run a command on the machine, without ssh; returns what it prints."""
@@ -109,23 +110,10 @@ SetEnv PYTHONPATH={python_path} RIYAZ_HOME={self.base / "store"} HOME={self.base
         subprocess.run(inside, check=True, stdin=packed.stdout)
         assert packed.wait() == 0
 
-    def fill(self) -> None:
-        """Leave no byte on the machine's own disk."""
-        with contextlib.suppress(subprocess.CalledProcessError):  # when it is full
-            self.run("dd", "if=/dev/zero", f"of={self.base / 'filler'}", "bs=64k", "status=none")
-
     def kill(self) -> None:
         """Kill all its processes at once, sshd too; it stays dead."""
         os.kill(self._first, signal.SIGKILL)
         self._unshare.wait()
-
-    def unplug(self) -> None:
-        """Nothing comes through the cable any more."""
-        _ip("link", "set", self._link, "down")
-
-    def plug(self) -> None:
-        """The cable is as before."""
-        _ip("link", "set", self._link, "up")
 
     def close(self) -> None:
         """End the machine."""
@@ -143,6 +131,10 @@ class Machines:
         self.shared = self.base / "shared"
         self.shared.mkdir(parents=True)
         self.keys.mkdir(mode=0o700)
+        self.environment: dict[str, object] = {  # of every machine
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RIYAZ_HOME": self.base / "store",
+            "HOME": self.base / "home", "OPENBLAS_NUM_THREADS": 1,
+        }  # fmt: skip
         for name in ("host", "own"):
             made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.keys / name)]
             subprocess.run(made, check=True, env=_environment())
@@ -152,19 +144,17 @@ User root
 IdentityFile {self.keys / "own"}
 IdentitiesOnly yes
 BatchMode yes
-ConnectTimeout 10
+ConnectTimeout 600
 LogLevel ERROR
 StrictHostKeyChecking no
 UserKnownHostsFile {self.keys / "known"}
 """)
         self._made: list[Machine] = []
 
-    def add(self, host: str, shared: bool = True, size: str = "256m", python_path: str = "") -> Machine:
-        """A new machine, called `host` by ssh; `python_path` comes before what the test imports from."""
-        own = [python_path] if python_path else []
-        paths = os.pathsep.join([*own, *(path for path in sys.path if path)])
+    def add(self, host: str) -> Machine:
+        """A new machine, called `host` by ssh."""
         number = 4 * ((16 * os.getpid() + len(self._made)) % 32768)
-        self._made.append(Machine(self, host, number, shared, size, paths))
+        self._made.append(Machine(self, host, number))
         return self._made[-1]
 
     def close(self) -> None:

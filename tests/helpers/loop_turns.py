@@ -4,9 +4,10 @@ functions, since a clock counts what else the machine does."""
 import sys
 import threading
 from asyncio import base_events
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from live_server import Running
 from waiting import HANG
@@ -30,18 +31,36 @@ class Turns:
 
 
 @contextmanager
-def turns(server: Running) -> Iterator[Turns]:
-    """The turns of the server's event loop within the block."""
-    loop, counted, set_up = server.state.engine._loop, Turns(), threading.Event()
-    assert loop is not None
+def lines(server: Running) -> Iterator[list[int]]:
+    """How many lines of Python the event loop runs within the block, in all; as the one entry of a list."""
+    counted = [0]
 
-    def profile(count: object) -> None:
-        sys.setprofile(count)  # type: ignore[arg-type]
-        set_up.set()
+    def count(frame: FrameType, event: str, _: object) -> Any:
+        counted[0] += event == "line"
+        return count
 
-    loop.call_soon_threadsafe(profile, counted.count)
-    assert set_up.wait(HANG)
+    before = list[Any]()
+    _in_loop(server, lambda: (before.append(sys.gettrace()), sys.settrace(count)))
     try:
         yield counted
     finally:
-        loop.call_soon_threadsafe(profile, None)
+        _in_loop(server, lambda: sys.settrace(before[0]))
+
+
+@contextmanager
+def turns(server: Running) -> Iterator[Turns]:
+    """The turns of the server's event loop within the block."""
+    counted = Turns()
+    _in_loop(server, lambda: sys.setprofile(counted.count))
+    try:
+        yield counted
+    finally:
+        _in_loop(server, lambda: sys.setprofile(None))
+
+
+def _in_loop(server: Running, call: Callable[[], object]) -> None:
+    """Call a function in the thread of the event loop."""
+    loop, done = server.state.engine._loop, threading.Event()
+    assert loop is not None
+    loop.call_soon_threadsafe(lambda: (call(), done.set()))
+    assert done.wait(HANG)

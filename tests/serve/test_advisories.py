@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from live_server import Running, assert_error, running
+from loop_turns import lines
+from waiting import HANG
 
 from riyaz import adapters
 from riyaz.child import Child
@@ -137,9 +138,7 @@ def test_a_hostile_schema_is_answered_or_one_line_in_time(served: Running, where
     if where == "tools":
         function = {"name": "f", "parameters": schema, "strict": True}
         asked = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
-    began = time.perf_counter()
     answer = served.post("/v1/chat/completions", {**CHAT, **asked})
-    assert time.perf_counter() - began < 15
     if answer.status_code != 200:
         assert_error(answer, 400)
     lives(served)
@@ -183,7 +182,7 @@ def test_no_name_of_a_model_or_an_adapter_is_a_path(served: Running, name: str) 
 )  # fmt: skip
 def test_no_address_in_a_request_is_asked(served: Running, part: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.3)
+        listener.setblocking(False)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/secret"
         content = [json.loads(json.dumps(part).replace("URL", url))]
         turns = [{"role": "user", "content": content}]
@@ -195,7 +194,10 @@ def test_no_address_in_a_request_is_asked(served: Running, part: dict[str, Any])
         for path, body in bodies.items():
             answer = served.post(path, body)
             assert answer.status_code == 200 or assert_error_of(answer)
-        with pytest.raises(TimeoutError):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        lives(served)
+        with pytest.raises(BlockingIOError):
             listener.accept()
 
 
@@ -208,24 +210,23 @@ def test_ranges_of_a_file_of_the_page_are_bounded(served: Running) -> None:
     (asset,) = sorted((Path(__file__).parents[2] / "src/riyaz/serve/static/assets").glob("api*.js"))[:1]
     path = f"/assets/{asset.name}"
     assert served.http.get(path).status_code == 200
-    waited: list[float] = []
     headers = (
-        "bytes=" + ",".join(f"{n}-{n + 1}" for n in range(0, 10_000, 2)), "bytes=" + "0-," * 15_000 + "0-",
+        *("bytes=" + ",".join(f"{n}-{n + 1}" for n in range(0, most, 2)) for most in (3000, 10_000)),
+        "bytes=" + "0-," * 5000 + "0-", "bytes=" + "0-," * 15_000 + "0-",
         "bytes=-1", "bytes=5-1", "bytes=" + "9" * 4000 + "-", "bytes=0-0," * 5000,
     )  # fmt: skip
     for header in headers:
-        began = time.perf_counter()
-        answer = served.http.get(path, headers={"range": header})
-        waited.append(time.perf_counter() - began)
+        with lines(served) as counted:
+            answer = served.http.get(path, headers={"range": header})
         assert answer.status_code in (200, 206, 400, 416, 431), answer.status_code
-    assert max(waited) < 1, waited
+        assert counted[0] < 20_000 + 30 * header.count(","), "an early Starlette took quadratic time"
     lives(served)
 
 
 def test_headers_without_end_are_refused(served: Running) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     ended = threading.Event()
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=HANG) as raw:
         try:
             raw.sendall(b"GET /health HTTP/1.1\r\n")
             for number in range(10_000):

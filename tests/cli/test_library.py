@@ -3,7 +3,6 @@ line."""
 
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import types
@@ -67,7 +66,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_page(folder: Path) -> dict[str, Any]:
     """Run the blocks of the page one after the other in a folder with the examples; what they leave behind."""
-    shutil.copytree(ROOT / "examples", folder / "examples")
+    tiny_notebook.few_examples(folder)
     (folder / "general.txt").write_text(tiny_llama.CORPUS)
     text = "\n".join(BLOCKS)
     assert all(long in text for long, _ in tiny_notebook.SHORTER["library"])
@@ -91,8 +90,10 @@ def test_rows_in_memory_give_what_their_files_give(
 ) -> None:
     for name, rows in (("train", TRAIN), ("test", TEST)):
         tiny_comparison.write_rows(here / f"data/{name}.jsonl", rows)
-    filed = riyaz.compare("data", **ASKED)
-    framed = riyaz.compare(pandas.DataFrame(TRAIN), test=here / "data/test.jsonl", **ASKED)
+    (here / "general.txt").write_text(tiny_llama.CORPUS)
+    asked = {**ASKED, "general": here / "general.txt"}
+    filed = riyaz.compare("data", **asked)
+    framed = riyaz.compare(pandas.DataFrame(TRAIN), test=here / "data/test.jsonl", **asked)
     assert filed.folder == here / "riyaz-results/data"
     assert re.fullmatch(r"riyaz-results/data-[0-9a-f]{8}", str(framed.folder.relative_to(here)))
     for method in ("nearest", "zero_shot"):
@@ -220,7 +221,8 @@ def test_a_new_model_is_trained_and_opened(store: None, here: Path) -> None:
 
 def test_progress_is_heard_shown_or_not(store: None, here: Path, inside: list, capsys: pytest.CaptureFixture) -> None:
     heard: list[Event] = []
-    rows = {"test": TEST, **ASKED}
+    (here / "general.txt").write_text(tiny_llama.CORPUS)
+    rows = {"test": TEST, **ASKED, "general": here / "general.txt"}
     riyaz.compare(TRAIN, **{**rows, "quiet": False, "listen": heard.append, "out": "heard"})
     assert [event.arm["method"] for event in heard if isinstance(event, ArmDone)] == ["nearest", "zero_shot"]
     riyaz.compare(TRAIN, **{**rows, "out": "quiet"})

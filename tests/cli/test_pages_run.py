@@ -20,6 +20,7 @@ import httpx
 import pytest
 import tiny_comparison
 import tiny_llama
+import tiny_notebook
 from load_script import load_script
 from tiny_store import keep
 from waiting import HANG
@@ -63,7 +64,7 @@ def prepared(
     one_core.setenv("RIYAZ_HOME", str(tmp_path_factory.mktemp("home")))
     keep(model_folder, DEFAULT_MODEL)
     folder = tmp_path_factory.mktemp("prepared")
-    shutil.copytree(ROOT / "examples", folder / "examples")
+    tiny_notebook.few_examples(folder)
     rows = [json.loads(line) for line in (ROOT / "examples/quickstart/test.jsonl").read_text("utf-8").splitlines()]
     for name, kept in (("rows.jsonl", rows[:6]), ("QUESTIONS.jsonl", rows[:40]), ("test.jsonl", rows[:8]),
                        ("new.jsonl", rows[100:140])):  # fmt: skip

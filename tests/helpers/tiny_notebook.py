@@ -4,6 +4,7 @@ docs/notebooks/make.py executes with it; tests/cli/test_library.py shortens docs
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tiny_store
 
 from riyaz.config import DEFAULT_MODEL
 
+ROOT = Path(__file__).parents[2]
 TEN_MINUTES = 'budget="2h", limit_train=60, limit_test=20, general="general.txt"'
 FIVE_MINUTES = 'out="fresh", steps=4, tokenizer="bytes", layers=1, heads=2, width=32, context=64'
 SHORTER = {  # page -> (what it says, what is run): enough for a test
@@ -39,6 +41,14 @@ def shortened(name: str, text: str) -> str:
     for long, short in SHORTER[name]:
         text = text.replace(long, short)
     return text
+
+
+def few_examples(folder: Path) -> None:
+    """The examples in `folder`, the quickstart with so few rows that a comparison reads them in no time."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    for name, count in (("train", 120), ("test", 40)):
+        path = folder / f"examples/quickstart/{name}.jsonl"
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:count]), encoding="utf-8")
 
 
 def setup(folder: Path) -> str:

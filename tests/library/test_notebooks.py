@@ -99,6 +99,7 @@ def test_a_notebook_runs(make: ModuleType, name: str, tmp_path: Path) -> None:
     """That of docs/library.md is run by tests/cli/test_library.py, without a kernel."""
     for long, _ in tiny_notebook.SHORTER[name]:
         assert long in (ROOT / make.PAGES[name]).read_text(encoding="utf-8"), "the page says it no more"
+    tiny_notebook.few_examples(tmp_path)
     notebook = make.execute(name, tmp_path, tiny=True)
     assert cells(notebook) == cells(make.notebook_of(name)) and str(tmp_path) not in json.dumps(notebook)
     shown = [output for output in outputs(notebook) if "text/html" in output.get("data", {})]

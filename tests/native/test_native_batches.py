@@ -100,6 +100,7 @@ def closed_set(generator: np.random.Generator) -> Trie:
     return Trie([(*answer, END) for answer in sorted(answers)])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["llama-biases", "qwen3", "gemma3", "gpt2"])
 def test_batches_of_any_composition_change_no_bit(folders: Folders, kind: str, precision: str) -> None:

@@ -110,6 +110,7 @@ def scored(engine: Engine, requests: Sequence[Request]) -> list[list[tuple[objec
     return list(steps.values())
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_with_drafts_are_those_without(folders: Folders, kind: str, precision: str) -> None:
@@ -220,6 +221,7 @@ def test_a_pass_that_fails_with_drafts_is_made_without(
     assert failed
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("piece", [0, 64])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int4"])
 def test_a_preempted_answer_goes_on_with_the_same_bits(

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +44,7 @@ def context(model_folder: Path, tmp_path: Path) -> Context:
 @pytest.fixture
 def bench(context: Context) -> _Bench:
     """With no time left."""
-    return _Bench(context, CHOSEN, time.perf_counter(), total=4)
+    return _Bench(context, CHOSEN, 0.0, total=4)
 
 
 def measured(
@@ -102,10 +101,11 @@ def test_with_time_every_different_prompt_and_every_training_is_measured(
         Speeds.read(tmp_path / "out/measured.json", METHODS, TRAINED)
 
 
-def test_work_begins_only_if_it_would_end_in_time(context: Context) -> None:
-    bench = _Bench(context, CHOSEN, time.perf_counter() + 60, total=1)
-    assert not bench.late(0.0) and not bench.late(30.0) and bench.late(61.0)
-    assert _Bench(context, CHOSEN, time.perf_counter(), total=1).late(0.0)
+def test_work_begins_only_if_it_would_end_in_time(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: 1000.0)
+    bench = _Bench(context, CHOSEN, 1060.0, total=1)
+    assert not bench.late(0.0) and not bench.late(60.0) and bench.late(60.5)
+    assert not replace(bench, deadline=1000.0).late(0.0) and replace(bench, deadline=999.0).late(0.0)
 
 
 def test_each_method_is_told_and_one_that_fails_is_left_out(bench: _Bench) -> None:
@@ -133,17 +133,17 @@ def test_answers_are_derived_from_the_longest_prompts_by_their_tokens(
     monkeypatch.setattr(measure, "prompt_tokens", lambda predictor, rows: tokens[predictor.text.instruction])
     monkeypatch.setattr(measure, "_answer_seconds", lambda *rest: {"row": 3.0, "loss": 1.0})
 
-    def of(name: str, deadline: float) -> dict[str, float]:
-        bench.deadline = time.perf_counter() + deadline
+    def of(name: str, deadline: float = 0.0) -> dict[str, float]:
+        bench.deadline = deadline
         text = replace(plain.text, instruction=name)
         found = measure._measured_answers(TABLE["few_shot"], replace(plain, text=text), 8, bench)
         return {key: found[key] for key in ("row", "loss")}
 
-    assert of("a", 0.0) == {"row": 3.0, "loss": 1.0} and not bench.derived, "one is measured always"
+    assert of("a") == {"row": 3.0, "loss": 1.0} and not bench.derived, "one is measured always"
     monkeypatch.setattr(measure, "_answer_seconds", lambda *rest: {"row": 10.0, "loss": 4.0})
-    assert of("b", 60.0) == {"row": 10.0, "loss": 4.0}
-    assert of("a", 0.0) == {"row": 3.0, "loss": 1.0} and not bench.derived, "measured before"
-    assert of("c", 0.0) == {"row": 5.0, "loss": 2.0} and list(bench.derived) == ["few_shot"]
+    assert of("b", math.inf) == {"row": 10.0, "loss": 4.0}
+    assert of("a") == {"row": 3.0, "loss": 1.0} and not bench.derived, "measured before"
+    assert of("c") == {"row": 5.0, "loss": 2.0} and list(bench.derived) == ["few_shot"]
 
 
 @pytest.mark.parametrize("seed", range(5))

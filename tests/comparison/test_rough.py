@@ -1,6 +1,6 @@
 """The first estimate, by arithmetic: it comes before anything is measured and grows with the model and the rows."""
 
-import time
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +59,11 @@ def test_the_estimate_is_one_sentence_and_never_above_the_budget(source: Source)
     assert said[5.0] == "10s", "too short for two arms, which the measured speeds will say"
 
 
-def test_the_probe_of_the_machine_takes_a_moment() -> None:
-    began = time.perf_counter()
-    assert rough._products_per_second() > 1e8 and time.perf_counter() - began < 2.0
+def test_the_probe_of_the_machine_takes_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that ticks where it is looked at, a product takes two ticks, or one, which counts."""
+    ticks, looks = itertools.cycle([2, 1, 1, 1]), itertools.count(1)
+    now = itertools.accumulate(tick * rough.PROBE_SECONDS / 100 for tick in ticks)
+    monkeypatch.setattr(rough.time, "perf_counter", lambda: next(looks) and next(now))
+    best = rough.PROBE_SECONDS / 100
+    assert rough._products_per_second() == pytest.approx(2 * rough.PROBE_SIZE**3 / best)
+    assert next(looks) < 100, "it ended with its time"

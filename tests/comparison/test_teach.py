@@ -1,6 +1,7 @@
 """A comparison with a teacher: what the student learns, what the result says, and what a stop or a refusal leaves."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fake_endpoint import Handler, fake_endpoint
 from planned import given, made
 from refusals import assert_refused
 from tiny_comparison import Told, closed_rows, command, free_rows, write_rows
+from waiting import HANG
 
 from riyaz.artifact import TRAINED, Artifact
 from riyaz.comparison import teach
@@ -36,10 +38,10 @@ STATUS = 418  # of a server that will not
 
 @pytest.fixture(autouse=True, scope="module")
 def impatient() -> Iterator[None]:
-    """No key, and short waits."""
+    """No key, few attempts and short waits between them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(endpoint.KEY, raising=False)
-        patch.setattr(endpoint, "TIMEOUT", 2.0)
+        patch.setattr(endpoint, "TIMEOUT", HANG)
         patch.setattr(endpoint, "RETRIES", 1)
         patch.setattr(endpoint, "FIRST_WAIT", 0.01)
         yield
@@ -306,10 +308,6 @@ def failing(after: int, failure: Callable[[Handler], None]) -> Callable[[Handler
     return reply
 
 
-def stalled(handler: Handler) -> None:
-    handler.server.stop.wait(20)  # type: ignore[attr-defined]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("failure", "words"), [
     (lambda handler: handler.document({"error": {"message": "no money left"}}, STATUS), "no money left"),
@@ -348,17 +346,13 @@ def test_what_was_bought_before_an_endpoint_failed_is_not_asked_again(
     assert not tested & {spoken(call) for call in fake.calls if call.body}, "test rows are not sent"
 
 
-def test_an_endpoint_that_stalls_is_one_line(tmp_path: Path, asked: tuple) -> None:
-    import threading
-
-    with fake_endpoint(stalled) as fake:
-        event = threading.Event()
-        fake.reply = lambda handler: event.wait(20) and None  # type: ignore[assignment]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(endpoint, "TIMEOUT", 0.3)
-            told = run(tmp_path / "home", "compare", free_data(tmp_path), *asked, "--methods", "distil", "--teacher",
-                       fake.address, "--teacher-model", "m", "--out", tmp_path / "out")  # fmt: skip
-        event.set()
+def test_an_endpoint_that_stalls_is_one_line(tmp_path: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.3)
+    over = threading.Event()
+    with fake_endpoint(lambda handler: over.wait(HANG) and None) as fake:
+        told = run(tmp_path / "home", "compare", free_data(tmp_path), *asked, "--methods", "distil", "--teacher",
+                   fake.address, "--teacher-model", "m", "--out", tmp_path / "out")  # fmt: skip
+        over.set()
     assert told.status != 0 and "did not answer within 0.3 s, 2 times" in told.line
     assert not (tmp_path / "out/teacher/teacher.json").exists() and not (tmp_path / "out/plan.json").exists()
 

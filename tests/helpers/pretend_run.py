@@ -1,10 +1,12 @@
 """A run for the tests of the page: a command that trains nothing, but writes, is stopped and is killed like one."""
 
+import itertools
 import json
 import os
 import sys
-import time
 from pathlib import Path
+
+from waiting import until
 
 from riyaz import events, folders
 from riyaz.events import EVENTS, Note, Progress
@@ -13,16 +15,21 @@ from riyaz.json_files import write_json
 RUN = Path(__file__)
 
 
-def pretend(out: Path, command: str, steps: int = 2000) -> None:
-    """Lock a folder, mark it as a run, and tell of a step every 20 ms until a signal comes."""
+def pretend(out: Path, command: str) -> None:
+    """Lock a folder, mark it as a run, and tell of step after step until a signal comes, or who started it ends."""
+    steps, parent = itertools.count(1), os.getppid()
     with folders.locked(out, lambda _: True, lambda: True):
         write_json(out / "settings.json", {"settings": {"seed": 1}})
         (out / "arms").mkdir(exist_ok=True)
         with events.recorded(out / EVENTS, command, events.quiet) as listen:
             listen(Note("it runs"))
-            for step in range(1, steps + 1):
-                listen(Progress("train", step, steps, "lora", metrics={"step": step, "valid_loss": 1 / step}))
-                time.sleep(0.02)
+
+            def told() -> bool:
+                step = next(steps)
+                listen(Progress("train", step, 10**6, "lora", metrics={"step": step, "valid_loss": 1 / step}))
+                return os.getppid() != parent
+
+            until(told, "a signal")
 
 
 def lines(path: Path) -> list[dict]:
@@ -34,7 +41,8 @@ if __name__ == "__main__":
     from riyaz.cli import signals
 
     words = sys.argv[1:]
-    time.sleep(float(os.environ.get("PAGE_RUNS_WAIT", "0")))  # as a command that reads its data
+    if go := os.environ.get("PAGE_RUNS_GO"):  # a file; until it is there the command reads its data
+        until(Path(go).exists, "the test lets it go on")
     if "refuse" in " ".join(words):
         sys.exit("error: rows.jsonl:1: has no answer; name the column")
     with signals.heard():

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pretend_run
 import pytest
 from conftest import Finished
 from live_server import Running, assert_error, running
+from waiting import HANG, until
 
 from riyaz import events
 from riyaz.errors import RiyazError
@@ -28,8 +28,6 @@ from riyaz.serve.opening import Opener
 from riyaz.serve.page import following, starting
 from riyaz.serve.page.place import Page
 from riyaz.serve.page.runs import Run
-
-SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +67,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{pretend_run.RUN.parents[2] / 'src'}{os.pathsep}{pretend_run.RUN.parent}")
 
 
-def until(true: Callable[[], Any]) -> Any:
-    """What the function gives as soon as it is true."""
-    end = time.monotonic() + SECONDS
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
+def until_running(folder: Path) -> None:
+    until(lambda: (run := Run.of(folder)) and run.running, f"{folder.name} runs")
+
+
+def until_is(served: Running, path: str, state: str) -> None:
+    until(lambda: one(served, path)["state"] == state, f"{path} is {state}")
 
 
 def one(served: Running, path: str) -> dict[str, Any]:
@@ -217,7 +214,7 @@ def test_a_run_of_the_command_line_appears_and_is_followed_and_stopped(
     """A reload in mid-run loses nothing; the page stops what it has not started."""
     out = place / "by-hand"
     process = subprocess.Popen([*starting._riyaz(), "compare", "x", "--out", str(out)])
-    until(lambda: (out / EVENTS).exists() and len(pretend_run.lines(out)) > 5)
+    until(lambda: (out / EVENTS).exists() and len(pretend_run.lines(out)) > 5, "it has done some steps")
     assert one(served, "by-hand")["state"] == "running"
     first = messages(served, "by-hand", most=4)
     later = messages(served, "by-hand", first[-1]["id"], most=4)
@@ -227,9 +224,9 @@ def test_a_run_of_the_command_line_appears_and_is_followed_and_stopped(
     reader = threading.Thread(target=lambda: ended.extend(messages(served, "by-hand", later[-1]["id"])))
     reader.start()
     assert served.post("/page/stop", {"path": "by-hand"}).status_code == 202
-    reader.join(SECONDS)
+    reader.join(HANG)
     assert ended[-1] == {"event": "end", "state": "stopped", "id": ended[-2]["id"]}
-    assert process.wait(SECONDS) != 0 and one(served, "by-hand")["state"] == "stopped"
+    assert process.wait(HANG) != 0 and one(served, "by-hand")["state"] == "stopped"
     assert "does not run" in assert_error(served.post("/page/stop", {"path": "by-hand"}), 409)["message"]
     shutil.rmtree(out)
 
@@ -241,14 +238,14 @@ def test_a_killed_run_is_cut_and_goes_on(served: Running, place: Path, fake: Non
     command = "riyaz compare ./workshop --budget 5m --methods lora --out runs/one"
     assert begun.json()["command"] == command and begun.json()["path"] == "runs/one"
     out = place / "runs/one"
-    until(lambda: (run := Run.of(out)) and run.running)
+    until_running(out)
     os.kill(begun.json()["pid"], signal.SIGKILL)
-    until(lambda: one(served, "runs/one")["state"] == "cut")
+    until_is(served, "runs/one", "cut")
     again = served.post("/page/start", {"verb": "resume", "path": "runs/one"}).json()
     assert again["command"] == command.replace("runs/one", "./runs/one")
-    until(lambda: (run := Run.of(out)) and run.running)
+    until_running(out)
     served.post("/page/stop", {"path": "runs/one"})
-    until(lambda: one(served, "runs/one")["state"] == "stopped")
+    until_is(served, "runs/one", "stopped")
     assert [line["event"] for line in pretend_run.lines(out)].count("begun") == 2
 
 
@@ -256,17 +253,17 @@ def test_two_pages_do_not_write_to_one_run(served: Running, place: Path, fake: N
     body = {"verb": "compare", "data": "workshop", "out": "runs/two"}
     assert served.post("/page/start", body).status_code == 201
     assert "is being written by another riyaz" in assert_error(served.post("/page/start", body), 409)["message"]
-    until(lambda: (run := Run.of(place / "runs/two")) and run.running)
+    until_running(place / "runs/two")
     together = list(
         ThreadPoolExecutor(4).map(lambda _: served.post("/page/start", {**body, "out": "runs/four"}), "1234")
     )
     assert sorted(answer.status_code for answer in together) == [201, 409, 409, 409]
-    until(lambda: (run := Run.of(place / "runs/four")) and run.running)
+    until_running(place / "runs/four")
     served.post("/page/stop", {"path": "runs/four"})
     starting._started.clear()  # as in another server
     assert_error(served.post("/page/start", body), 409)
     served.post("/page/stop", {"path": "runs/two"})
-    until(lambda: one(served, "runs/two")["state"] == "stopped")
+    until_is(served, "runs/two", "stopped")
 
 
 def test_limits_that_are_measured_are_a_run_before_their_file_is_there(served: Running, place: Path) -> None:
@@ -292,19 +289,20 @@ def test_limits_that_are_measured_are_a_run_before_their_file_is_there(served: R
 
 def test_a_command_that_refuses_says_why(served: Running, place: Path, fake: None) -> None:
     begun = served.post("/page/start", {"verb": "compare", "data": "half", "out": "runs/refuse"}).json()
-    until(lambda: one(served, "runs/refuse")["state"] == "failed")
+    until_is(served, "runs/refuse", "failed")
     found = one(served, "runs/refuse")
     assert found["problem"] == "rows.jsonl:1: has no answer; name the column" and found["command"] == begun["command"]
     assert (place / starting.LOGS).is_dir() and not (place / "runs/refuse").exists()
 
 
 def test_a_run_that_is_begun_again_runs_from_the_start_and_says_why_it_is_refused(
-    served: Running, place: Path, fake: None, monkeypatch: pytest.MonkeyPatch
+    served: Running, place: Path, tmp_path: Path, fake: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a dry run the folder holds a plan; the command reads its data before it writes there."""
     pretend_run.write_json(place / "runs/planned/settings.json", {})
     assert one(served, "runs/planned")["state"] == "planned"
-    monkeypatch.setenv("PAGE_RUNS_WAIT", "0.7")
+    go = tmp_path / "go"
+    monkeypatch.setenv("PAGE_RUNS_GO", str(go))
     for data, end in (("workshop", "stopped"), ("refused-later", "failed")):
         (place / data).mkdir(exist_ok=True)
         body = {"verb": "compare", "data": data, "out": "runs/planned"}
@@ -312,11 +310,17 @@ def test_a_run_that_is_begun_again_runs_from_the_start_and_says_why_it_is_refuse
         found = one(served, "runs/planned")
         assert (found["state"], found["command"]) == ("running", begun["command"])
         if end == "stopped":
-            (first,) = messages(served, "runs/planned", most=1)
+            with ThreadPoolExecutor(1) as pool:
+                told = pool.submit(messages, served, "runs/planned", most=1)
+                until(lambda: served.server.server_state.tasks, "the stream is asked for")
+                go.touch()
+                (first,) = told.result()
             assert first["event"] == "begun", "the stream waits for it"
-            until(lambda: (run := Run.of(place / "runs/planned")) and run.running)
+            until_running(place / "runs/planned")
             assert served.post("/page/stop", {"path": "runs/planned"}).status_code == 202
-        until(lambda end=end: one(served, "runs/planned")["state"] == end)
+        go.touch()
+        until_is(served, "runs/planned", end)
+        go.unlink()
     assert one(served, "runs/planned")["problem"] == "rows.jsonl:1: has no answer; name the column"
     (place / "refused-later").rmdir()
 
@@ -368,9 +372,9 @@ def test_a_run_goes_on_in_its_own_folder_whatever_its_command_says(
     (place / "moved" / EVENTS).write_text(json.dumps(begun) + "\n")
     again = served.post("/page/start", {"verb": "resume", "path": "moved"})
     assert again.json()["command"] == "riyaz compare ./workshop --out ./moved", again.text
-    until(lambda: (run := Run.of(place / "moved")) and run.running)
+    until_running(place / "moved")
     served.post("/page/stop", {"path": "moved"})
-    until(lambda: one(served, "moved")["state"] == "stopped")
+    until_is(served, "moved", "stopped")
     shutil.rmtree(place / "moved")
 
 

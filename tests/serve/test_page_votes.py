@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pretend_run
 import pytest
 import tiny_comparison
 from live_server import Running, assert_error, running
+from waiting import until
 
 from riyaz.config import MIN_ROWS
 from riyaz.data.formats import load
@@ -25,7 +25,6 @@ from riyaz.serve.page.votes import FILE, both_of, taken_of
 
 SIDES = {"a": {"model": "tiny", "text": "yes"}, "b": {"model": "other", "text": "no"}}
 TRAIN = "/page/votes/train"
-SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +115,7 @@ def test_enough_votes_begin_a_run_on_the_base_of_a_model(served: Running, place:
     assert data.name.startswith(f"votes-{MIN_ROWS}-") and found["path"].startswith(f"runs/{method}-tiny-")
     words = f"riyaz compare ./uploads/{data.name} --model ./tiny --methods zero_shot,{method} --out {found['path']}"
     assert found["command"] == words
-    end = time.monotonic() + SECONDS
-    while not ((run := Run.of(place / found["path"])) and run.running):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: (run := Run.of(place / found["path"])) and run.running, "it runs")
     again = served.post(TRAIN, {"model": "tiny", "method": method})
     assert "is being written by another riyaz" in assert_error(again, 409)["message"]
 

@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help wheels demo demo-documents examples test test-changed test-fast torture torture-grid fuzz fuzz-native fuzz-routes threads bench native kernels cross windows tiles sanitize lint format clean page page-same test-page tree site man notebooks
+.PHONY: help wheels demo demo-documents examples test test-changed test-fast torture torture-grid fuzz fuzz-native fuzz-routes threads bench native kernels cross windows tiles sanitize coverage mutants lint format clean page page-same test-page tree site man notebooks
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -123,6 +123,15 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	compiler=$${CXX:-c++}; LD_PRELOAD="$$($$compiler -print-file-name=libasan.so) \
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
+
+# TESTS='tests/data tests/text': some of them; ROOMS=data,text: some rooms.
+coverage: .make/test  ## branches of src/riyaz and lines of native/ that the tests reach, into build/coverage
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) pull minilm
+	$(PYTHON) tests/house/coverage_of.py -n 2 $(TESTS)
+
+mutants: .make/test  ## ten small changes of every room of src/riyaz, after `make coverage`: does a test notice?
+	$(PYTHON) tests/house/mutants.py $(if $(ROOMS),--rooms $(ROOMS))
 
 threads: $(READY)  ## what threads of the C++ engine do together, under ThreadSanitizer
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(THREADS) --target check_threads -DRIYAZ_PYTHON=OFF \
